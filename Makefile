@@ -1,0 +1,86 @@
+# Every task a person or CI runs, one target each. `make help` lists them.
+# Everything is called as `python -m …`: the venv then works from a path with spaces.
+
+PYTHON ?= python3
+VENV := .venv/bin/python
+PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment orchestration
+
+# Prefect keeps its database and profile here and not in the home folder, so that what you do
+# with another project or with Prefect Cloud is left alone.
+export PREFECT_HOME ?= $(CURDIR)/.prefect
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+export DO_NOT_TRACK ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pipeline serve mlflow lab test check system-packages lock clean reset
+
+help: ## list these targets
+	@echo "usage: make TARGET"
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r target text; do \
+	  printf '  %-16s %s\n' "$$target" "$$text"; done
+	@echo "Start with: make pipeline"
+
+setup: .venv/installed ## make .venv and install the lock into it (the other targets do this themselves)
+	@echo "The environment in .venv is ready. Next: make pipeline"
+
+pipeline: .venv/installed ## wine data to registered model and serving bundle, and one prediction
+	@$(VENV) -m orchestration.flows
+
+serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
+	@$(VENV) -m deployment.app
+
+mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, registry
+	@echo "Opening the store; http://127.0.0.1:5000 answers in about half a minute. Stop with ctrl-c."
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV) -m mlflow server --workers 1 --port 5000 \
+	  --backend-store-uri sqlite:///mlflow.db
+
+lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
+	@$(VENV) -m jupyter lab
+
+test: check ## every check and test
+	@$(VENV) -m pytest
+
+check: .venv/installed ## ruff, mypy, import layers
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m mypy $(PACKAGES)
+	@$(VENV) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+system-packages: ## Debian packages that some tests use: a browser (needs root)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+	  || echo "chromium could not be installed: the tests that open a browser will be skipped" >&2
+
+lock: .venv/installed ## compile requirements.txt anew from pyproject.toml
+	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \
+	  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+	  --upgrade --quiet --output-file requirements.txt
+	@echo "requirements.txt is compiled. Next: make test"
+
+clean: ## remove caches; models, stores and .venv stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+reset: ## forget the tracking store, the flow history and all models (asks first)
+	@printf 'Remove mlflow.db, mlartifacts, .prefect and every model of this folder? [y/N] '; \
+	read -r answer; case "$$answer" in [yY]*) \
+	  rm -rf mlflow.db mlflow.db-* mlartifacts .prefect wine_quality_training/models deployment/models; \
+	  echo "Gone. Next: make pipeline";; \
+	*) echo "Nothing was removed.";; esac
+
+# Set-up, from nothing but Python, make and the package index. uv comes first, at the version and
+# digest that the lock names, and installs the rest. The last line marks the venv as complete, so an
+# interrupted set-up is taken up again and a finished one costs nothing.
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { \
+	  echo "'$(PYTHON) -m venv' failed. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 3; }
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
+	@$(VENV) -m pip install --quiet --disable-pip-version-check --retries 1 --require-hashes -r .venv/uv.txt 2> .venv/setup.log || { \
+	  echo "uv could not be installed. Is the package index reachable? See .venv/setup.log" >&2; exit 3; }
+	@echo "Installing the locked packages into .venv (about 1.5 GB) ..."
+	@$(VENV) -m uv pip sync --python $(VENV) --require-hashes requirements.txt && \
+	$(VENV) -m uv pip install --python $(VENV) --quiet --no-deps --no-build-isolation --editable . || { \
+	  echo "The packages could not be installed. Is the package index reachable? Run the same command again to go on." >&2; exit 3; }
+	@touch $@

@@ -1,0 +1,33 @@
+"""How every command of this project ends: with an exit code that means one thing, and no bare traceback.
+
+0 done · 1 a finding (a leak under --strict, a refused promotion) · 2 bad input or settings ·
+3 a service or file it needs is not there.
+"""
+
+import sys
+from collections.abc import Callable
+
+DONE, FINDING, BAD_INPUT, NOT_THERE = 0, 1, 2, 3
+
+
+class BadInputError(Exception):
+    """Data or settings that a user can mend. The text says what was wrong, where, and what to do."""
+
+    exit_code = BAD_INPUT
+
+
+class NotThereError(Exception):
+    """A service, port or file that a command needs and cannot have. The text says what to do."""
+
+    exit_code = NOT_THERE
+
+
+def run_command(main: Callable[[], int]) -> None:
+    """Run a command's main and leave Python with its exit code; a user's mistake is told in one line."""
+    try:
+        sys.exit(main())
+    except (BadInputError, NotThereError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)  # what a shell expects of a command stopped by ctrl-c

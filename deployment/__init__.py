@@ -1,0 +1,1 @@
+"""Serve a bundle: the API and the model behind it."""

@@ -1,0 +1,1 @@
+"""Every number can be traced: runs, models and versions in MLflow."""

@@ -1,0 +1,1 @@
+"""The rooms wired into Prefect flows; imported by none of them."""

@@ -1,0 +1,157 @@
+"""The pipeline: the functions of every room as Prefect tasks, in one flow.
+
+    python -m orchestration.flows
+
+runs it here and now, with a Prefect server that lives only as long (or with yours, where
+PREFECT_API_URL names one).
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from rich.console import Console
+
+from commands import DONE, run_command
+from deployment.probe import ask_api
+from experiment_tracking.registry import MODEL, choose_classifier, promote_version, register_model
+from experiment_tracking.tracking import TrackedModel, finish_parent, open_store, start_parent, track_model
+from settings import load_settings
+from wine_data.audit import audit_wines
+from wine_data.sources import WineData, load_wines
+from wine_data.split import Sides, split_wines
+from wine_quality_training.bundle import select_bundle, write_bundle
+from wine_quality_training.evaluate import Evaluation, Score
+from wine_quality_training.models import MODELS
+from wine_quality_training.train import list_scores, render_markdown, tabulate_scores, train_model
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What a run of the pipeline came to."""
+
+    source: str
+    fingerprint: str
+    findings: list[str]
+    scores: list[Score]
+    champion: str
+    version: str
+    answer: dict[str, Any]
+
+
+def export_champion(
+    models: Path, evaluation: Evaluation, tracked: TrackedModel, version: str, data: WineData, sides: Sides
+) -> dict[str, Any]:
+    """Write the serving bundle of a registered version, make it current, and return one of its known wines."""
+    facts = write_bundle(
+        models / version,
+        evaluation.pipeline,
+        sides.training,
+        name=MODEL,
+        version=version,
+        run_id=tracked.run_id,
+        model=evaluation.name,
+        data_source=data.source,
+        data_fingerprint=data.fingerprint,
+        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
+    )
+    select_bundle(models, version)
+    return facts.answers[0].wine
+
+
+def wire(function: Callable[P, T], name: str, retries: int = 0, run_name: str | None = None) -> Task[P, T]:
+    """Make a task of a function. Tables and models travel between these, too large to hash for a cache key."""
+    make_task = task(
+        name=name, task_run_name=run_name or name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE
+    )
+    return make_task(function)
+
+
+# Retries go where something outside can fail for a while: a disk, a locked store, a port. A fit
+# that failed once fails again.
+load_task = wire(load_wines, "load wines", retries=2, run_name="load wines from {source}")
+audit_task = wire(audit_wines, "audit wines")
+split_task = wire(split_wines, "split wines")
+train_task = wire(train_model, "train model", run_name="train {name}")
+open_task = wire(open_store, "open tracking store", retries=3)
+start_task = wire(start_parent, "start parent run", retries=3)
+track_task = wire(track_model, "track model", retries=3)
+finish_task = wire(finish_parent, "finish parent run", retries=3)
+register_task = wire(register_model, "register model", retries=3)
+export_task = wire(export_champion, "export champion", run_name="export version {version}")
+promote_task = wire(promote_version, "promote version", retries=3, run_name="promote version {version}")
+ask_task = wire(ask_api, "ask the API", retries=1)
+
+
+@flow(name="wine-quality-pipeline", flow_run_name="wine quality from {source}")
+def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
+    """Take wine data through audit, training, tracking and registration to a bundle that answers."""
+    settings, logger = load_settings(), get_run_logger()
+    experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    data = load_task(source, seed)
+    logger.info("Wines from %s, fingerprint %s", data.source, data.fingerprint[:12])
+    findings = audit_task(data).sentences()
+    for finding in findings:
+        logger.info(finding)
+    sides = split_task(data.train, data.validation, folds, seed)
+    parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
+
+    evaluations: dict[str, list[Evaluation]] = {}
+    tracked: dict[str, TrackedModel] = {}
+    for number, name in enumerate(MODELS, start=1):
+        logger.info("Model %d of %d: %s", number, len(MODELS), name)
+        evaluations[name] = train_task(name, data, sides, seed, on_step=logger.info)
+        tracked[name] = track_task(experiment_id, parent_id, data, sides, evaluations[name])
+    everything = [evaluation for of_model in evaluations.values() for evaluation in of_model]
+    scores = list_scores(everything)
+    create_markdown_artifact(render_markdown(scores), key="two-protocols", description="Scores under both protocols")
+
+    best = choose_classifier(everything)
+    finish_task(parent_id, render_markdown(scores))
+    version = register_task(tracked[best.name], data)
+    wine = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
+    promote_task(version)
+    answer = ask_task(settings.serving_models, wine)
+    return PipelineResult(data.source, data.fingerprint, findings, scores, best.name, version, answer)
+
+
+def show_result(result: PipelineResult, console: Console) -> None:
+    """Print what a run came to, and what to do next."""
+    console.print(*tabulate_scores(result.scores), sep="\n")
+    probabilities = ", ".join(f"{grade}: {p:.2f}" for grade, p in result.answer["probabilities"].items())
+    console.print(
+        f"""
+Wines       {result.source}, fingerprint {result.fingerprint[:12]}
+Champion    {MODEL} version {result.version}, a {result.champion}, chosen by its kappa in leak-free cv
+Prediction  grade {result.answer["prediction"]} for one wine, through the API
+            ({probabilities})
+
+Next
+  make serve                        the API; try it at /docs
+  make mlflow                       runs, metrics and the registry in a browser
+  WINE_DATA=FOLDER make pipeline    the same on your own files"""
+    )
+
+
+def main() -> int:
+    """Run the pipeline once and show what it came to."""
+    argparse.ArgumentParser(
+        description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
+        "WINE_DATA says where the wines come from."
+    ).parse_args()
+    settings = load_settings()
+    result = main_flow(settings.data, settings.folds, settings.seed)
+    show_result(result, Console(highlight=False, soft_wrap=True))
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

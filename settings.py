@@ -1,0 +1,52 @@
+"""The one place for paths, ports and knobs.
+
+A setting comes from the environment (WINE_PORT=8080), else from a file `.env` in the project's
+folder, else from the default here. Only mains call load_settings(); functions get plain values.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from commands import BadInputError
+
+ROOT = Path(__file__).resolve().parent
+
+
+class Settings(BaseSettings):
+    """Everything a user can set, typed and checked; frozen, so that a run has one set of knobs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    data: str = Field("auto", description="where the wines come from: auto, uci, kaggle, twin, a folder or a URI")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of every random draw")
+    folds: int = Field(5, ge=2, le=20, description="folds of the leak-free cross-validation")
+    host: str = Field("127.0.0.1", description="address the API listens on")
+    port: int = Field(8000, ge=1, le=65535, description="port the API listens on")
+    mlflow_uri: str = Field(
+        f"sqlite:///{ROOT / 'mlflow.db'}",
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="MLflow's tracking and registry store",
+    )
+    mlflow_artifacts: Path = Field(ROOT / "mlartifacts", description="folder of MLflow's artifacts")
+    training_models: Path = Field(
+        ROOT / "wine_quality_training" / "models", description="folder of the pickled candidates"
+    )
+    serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")
+
+
+def load_settings() -> Settings:
+    """Read the settings. Raises BadInputError that names the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise BadInputError("; ".join(_explain_setting(problem) for problem in error.errors())) from error
+
+
+def _explain_setting(problem: object) -> str:
+    name = str(problem["loc"][0])  # type: ignore[index]
+    variable = name if name.isupper() else f"WINE_{name.upper()}"
+    return f"{variable} is set to {problem['input']!r}: {problem['msg']}"  # type: ignore[index]

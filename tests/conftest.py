@@ -1,0 +1,132 @@
+"""What several tests share: wines, a finished pipeline, a running API."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import pytest
+
+from settings import ROOT
+from wine_data.sources import WineData, load_wines
+from wine_data.split import Sides, split_wines
+
+REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
+SOURCES = ["twin", pytest.param("real", marks=pytest.mark.real_data)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not REAL_DATA:
+        skip = pytest.mark.skip(reason="WINE_REAL_DATA names no folder with the real files")
+        for item in items:
+            if item.get_closest_marker("real_data"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """The folder with the real files; tests that ask for it are marked real_data."""
+    return Path(REAL_DATA)
+
+
+@pytest.fixture(scope="session")
+def twin() -> WineData:
+    return load_wines("twin", seed=42)
+
+
+@pytest.fixture(scope="session")
+def twin_sides(twin: WineData) -> Sides:
+    return split_wines(twin.train, twin.validation, folds=5, seed=42)
+
+
+@pytest.fixture(scope="session")
+def real_data(real_folder: Path) -> WineData:
+    return load_wines(str(real_folder), seed=42)
+
+
+@pytest.fixture
+def few_wines(twin: WineData) -> pd.DataFrame:
+    return twin.train.head(20).copy()
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """A finished `python -m orchestration.flows` in a folder of its own."""
+
+    folder: Path
+    source: str
+    environment: dict[str, str]
+    output: str
+
+    @property
+    def serving_models(self) -> Path:
+        return self.folder / "deployment" / "models"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.environment["MLFLOW_TRACKING_URI"]
+
+
+@pytest.fixture(scope="session", params=SOURCES)
+def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineRun:
+    """The whole pipeline, run once on the twin and once on the real files, as the command that users run."""
+    source = REAL_DATA if request.param == "real" else "twin"
+    folder = tmp_path_factory.mktemp(f"pipeline {request.param}")
+    environment = isolated_environment(folder) | {"WINE_DATA": source}
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.flows"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return PipelineRun(folder, source, environment, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def api(pipeline_run: PipelineRun) -> Iterator[str]:
+    """The address of a real server process on what the pipeline exported."""
+    with_port = pipeline_run.environment | {"WINE_PORT": str(free_port())}
+    address = f"http://127.0.0.1:{with_port['WINE_PORT']}"
+    server = subprocess.Popen([sys.executable, "-m", "deployment.app"], cwd=ROOT, env=with_port)
+    try:
+        wait_for(f"{address}/", server)
+        yield address
+    finally:
+        server.terminate()
+        assert server.wait(timeout=20) in (0, -15)
+
+
+def isolated_environment(folder: Path) -> dict[str, str]:
+    """This environment, with every path that the project writes to moved under `folder`."""
+    return os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
+        "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),
+        "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
+        "PREFECT_HOME": str(folder / ".prefect"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert server.poll() is None, f"the server ended with {server.returncode}"
+        try:
+            httpx.get(address).raise_for_status()
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"{address} did not answer within {seconds:g} s")

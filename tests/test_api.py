@@ -1,0 +1,141 @@
+"""The API as its users meet it: a real server process, and a real browser for /docs."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from settings import ROOT
+from tests.conftest import PipelineRun, free_port, isolated_environment
+from tests.test_schema import WINE
+from wine_quality_training.bundle import load_current
+
+CHROMIUM = shutil.which("chromium")
+QUIET = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def test_root_says_hello_and_where_to_go(api: str) -> None:
+    greeting = httpx.get(api).raise_for_status().json()
+    assert greeting["predict"] == "POST /predict"
+    assert greeting["try it"] == "/docs"
+
+
+def test_an_answer_has_every_part(api: str, pipeline_run: PipelineRun) -> None:
+    answer = httpx.post(f"{api}/predict", json=WINE).raise_for_status().json()
+    facts = load_current(pipeline_run.serving_models).facts
+    assert list(answer) == ["request_id", "prediction", "probabilities", "expected_quality", "model", "warnings"]
+    assert str(answer["prediction"]) == max(answer["probabilities"], key=answer["probabilities"].get)
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert answer["model"] == {"name": "wine-quality", "version": "1", "run_id": facts.run_id}
+    assert answer["warnings"] == []
+
+
+def test_no_two_answers_share_a_request_id(api: str) -> None:
+    ids = {httpx.post(f"{api}/predict", json=WINE).json()["request_id"] for _ in range(5)}
+    assert len(ids) == 5
+
+
+def test_known_wines_get_their_known_answers(api: str, pipeline_run: PipelineRun) -> None:
+    for known in load_current(pipeline_run.serving_models).facts.answers:
+        assert httpx.post(f"{api}/predict", json=known.wine).json()["prediction"] == known.prediction
+
+
+def test_a_wine_unlike_any_seen_is_answered_with_a_warning(api: str) -> None:
+    answer = httpx.post(f"{api}/predict", json=WINE | {"residual_sugar": 250}).raise_for_status().json()
+    assert len(answer["warnings"]) == 1
+    assert answer["warnings"][0].startswith("residual_sugar is 250; the model was fitted on ")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (json.dumps(WINE | {"density": -1}), "density"),
+        (json.dumps(WINE | {"alcohol": float("nan")}), "alcohol"),
+        (json.dumps(WINE | {"alcohol": float("inf")}), "alcohol"),
+        (json.dumps(WINE | {"alcohol": "strong"}), "alcohol"),
+        (json.dumps(WINE | {"alcohol": None}), "alcohol"),
+        (json.dumps(WINE | {"taste": 9}), "taste"),
+        (json.dumps({name: value for name, value in WINE.items() if name != "pH"}), "pH"),
+        ("[]", "body"),
+        ("", "body"),
+        ("{", "1"),
+    ],
+)
+def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str, field: str) -> None:
+    refusal = httpx.post(f"{api}/predict", content=body, headers={"Content-Type": "application/json"})
+    assert refusal.status_code == 422
+    assert refusal.headers["content-type"] == "application/problem+json"
+    problem = refusal.json()
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert problem["errors"][0]["reason"]
+
+
+def test_the_description_names_every_field_with_its_unit(api: str) -> None:
+    schema = httpx.get(f"{api}/openapi.json").json()["components"]["schemas"]["WineQuality"]
+    assert list(schema["properties"]) == list(WINE)
+    assert all("description" in field for field in schema["properties"].values())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
+def test_docs_answers_a_wine_with_no_internet(api: str, browser: Browser) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{api}/docs")
+    page.get_by_text("/predict", exact=True).click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    answer = page.locator(".live-responses-table .response-col_description pre").first
+    answer.wait_for()
+    assert '"prediction":' in answer.inner_text()
+    assert [url for url in asked if not url.startswith((api, "data:", "blob:"))] == []
+    page.close()
+
+
+def serve(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deployment.app"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_without_a_model_serve_says_run_make_pipeline_and_exits_3(tmp_path: Path) -> None:
+    done = serve(isolated_environment(tmp_path))
+    assert done.returncode == 3
+    assert "run make pipeline" in done.stderr
+
+
+def test_with_the_port_taken_serve_says_so_and_exits_3(pipeline_run: PipelineRun) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        done = serve(pipeline_run.environment | {"WINE_PORT": str(port)})
+    assert done.returncode == 3
+    assert f"127.0.0.1:{port} cannot be used" in done.stderr
+    assert "WINE_PORT" in done.stderr
+
+
+def test_a_damaged_bundle_is_refused_with_exit_2(pipeline_run: PipelineRun, tmp_path: Path) -> None:
+    shutil.copytree(pipeline_run.serving_models, tmp_path / "deployment" / "models")
+    model = tmp_path / "deployment" / "models" / "1" / "model.pkl"
+    model.write_bytes(model.read_bytes()[:-1])
+    done = serve(isolated_environment(tmp_path))
+    assert done.returncode == 2
+    assert "changed model.pkl" in done.stderr

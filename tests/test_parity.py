@@ -1,0 +1,64 @@
+"""The same wines through function, flow, registry, bundle and API: the same grades, the same probabilities."""
+
+import httpx
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import Pipeline
+
+from experiment_tracking.registry import load_champion
+from tests.conftest import PipelineRun
+from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
+from wine_data.sources import load_wines
+from wine_data.split import Sides, split_wines
+from wine_quality_training.bundle import load_current
+from wine_quality_training.evaluate import evaluate_leak_free
+
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def sides(pipeline_run: PipelineRun) -> Sides:
+    data = load_wines(pipeline_run.source, seed=42)
+    return split_wines(data.train, data.validation, folds=5, seed=42)
+
+
+@pytest.fixture(scope="module")
+def wines(sides: Sides) -> pd.DataFrame:
+    """Complete wines, from both sides, some of them with tied votes."""
+    both = pd.concat([sides.training, sides.holdout]).dropna()
+    return feature_frame(both.sample(ROWS, random_state=7))
+
+
+@pytest.fixture(scope="module")
+def by_function(sides: Sides) -> Pipeline:
+    """The model as the plain function fits it, with no flow around it."""
+    return evaluate_leak_free("RandomForestClassifier", sides, seed=42).pipeline
+
+
+def test_registry_answers_as_the_function(
+    pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame
+) -> None:
+    mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
+    assert_same_answers(load_champion(), by_function, wines)
+
+
+def test_bundle_answers_as_the_function(pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame) -> None:
+    assert_same_answers(load_current(pipeline_run.serving_models).pipeline, by_function, wines)
+
+
+def test_api_answers_as_the_function(api: str, by_function: Pipeline, wines: pd.DataFrame) -> None:
+    bodies = [WineQuality.model_validate(row) for row in wines.to_dict("records")]
+    answers = [httpx.post(f"{api}/predict", json=body.model_dump()).raise_for_status().json() for body in bodies]
+    table = pd.DataFrame(feature_array(bodies), columns=list(FEATURES))
+    assert [answer["prediction"] for answer in answers] == by_function.predict(table).tolist()
+    probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
+    np.testing.assert_allclose(probabilities, by_function.predict_proba(table), rtol=0, atol=1e-6)
+    grades = by_function.classes_.astype(float)
+    np.testing.assert_allclose([answer["expected_quality"] for answer in answers], probabilities @ grades, atol=1e-9)
+
+
+def assert_same_answers(one: Pipeline, other: Pipeline, wines: pd.DataFrame) -> None:
+    np.testing.assert_array_equal(one.predict(wines), other.predict(wines))
+    np.testing.assert_allclose(one.predict_proba(wines), other.predict_proba(wines), rtol=0, atol=1e-6)

@@ -1,0 +1,99 @@
+"""What one run of the pipeline leaves behind, on the twin and on the real files."""
+
+import json
+import re
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+
+from experiment_tracking.registry import CHAMPION, MODEL, load_champion
+from experiment_tracking.tracking import EXPERIMENT
+from tests.conftest import PipelineRun
+from wine_data.schema import FEATURES
+from wine_data.sources import load_wines
+from wine_quality_training.bundle import load_current
+from wine_quality_training.models import MODELS
+
+
+@pytest.fixture
+def runs(pipeline_run: PipelineRun) -> list[Run]:
+    mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
+    client = mlflow.MlflowClient()
+    return list(client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id]))
+
+
+def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeline_run: PipelineRun) -> None:
+    for line in (
+        r"^as-published: the same wines on both sides",
+        r"^RandomForestClassifier validation\s+0\.0[567]",
+        r"^RandomForestClassifier holdout\s+0\.[78]",
+        r"^Champion    wine-quality version 1, a RandomForestClassifier",
+        r"^Prediction  grade [3-9] for one wine, through the API",
+        r"^  make serve ",
+    ):
+        assert re.search(line, pipeline_run.output, re.MULTILINE), line
+
+
+def test_one_parent_run_holds_a_nested_run_a_model(runs: list[Run]) -> None:
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert [parent.info.run_name for parent in parents] == ["pipeline"]
+    assert sorted(child.info.run_name for child in children) == sorted(MODELS)
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_every_run_names_its_data(runs: list[Run], pipeline_run: PipelineRun) -> None:
+    data = load_wines(pipeline_run.source, seed=42)
+    assert {run.data.tags["data.fingerprint"] for run in runs} == {data.fingerprint}
+    assert {run.data.tags["data.source"] for run in runs} == {data.source}
+
+
+def test_a_models_run_holds_parameters_and_the_metrics_of_both_protocols(runs: list[Run]) -> None:
+    forest = next(run for run in runs if run.info.run_name == "RandomForestClassifier")
+    assert forest.data.params["n_estimators"] == "100"
+    measures = {"rmse", "mae", "r2", "accuracy", "within_one", "kappa"}
+    sets = {"as-published.train", "as-published.validation", "leak-free.cv", "leak-free.holdout"}
+    assert set(forest.data.metrics) == {f"{wines}.{measure}" for wines in sets for measure in measures}
+
+
+def test_the_champion_is_registered_with_a_signature_over_the_features(
+    runs: list[Run], pipeline_run: PipelineRun
+) -> None:
+    version = mlflow.MlflowClient().get_model_version_by_alias(MODEL, CHAMPION)
+    assert str(version.version) == "1"
+    assert version.run_id in {run.info.run_id for run in runs}
+    signature = mlflow.models.get_model_info(f"models:/{MODEL}@{CHAMPION}").signature
+    assert tuple(signature.inputs.input_names()) == FEATURES
+    facts = load_current(pipeline_run.serving_models).facts
+    assert (facts.run_id, facts.version) == (version.run_id, str(version.version))
+    assert facts.data_fingerprint == version.tags["data.fingerprint"]
+
+
+def test_the_bundle_says_how_its_scores_were_got(pipeline_run: PipelineRun) -> None:
+    facts = load_current(pipeline_run.serving_models).facts
+    assert facts.metrics["leak-free.holdout.accuracy"] < 0.65
+    assert not [name for name in facts.metrics if not name.startswith("leak-free.")]
+
+
+def test_registry_and_bundle_answer_the_same(pipeline_run: PipelineRun) -> None:
+    mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
+    bundle = load_current(pipeline_run.serving_models)
+    wines = pd.DataFrame([answer.wine for answer in bundle.facts.answers], columns=list(FEATURES)).astype("float64")
+    champion = load_champion()
+    np.testing.assert_array_equal(champion.predict(wines), bundle.pipeline.predict(wines))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(
+        champion.predict_proba(wines),  # type: ignore[attr-defined]
+        bundle.pipeline.predict_proba(wines),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+def test_facts_are_plain_json_with_eight_known_answers(pipeline_run: PipelineRun) -> None:
+    facts = json.loads((pipeline_run.serving_models / "1" / "facts.json").read_text())
+    assert len(facts["answers"]) == 8
+    assert tuple(facts["answers"][0]["wine"]) == FEATURES

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from commands import BadInputError
+from wine_data.reader import COLUMNS, read_wines
+
+HEADER = ",".join(COLUMNS)
+WHITE = "white,7,0.27,0.36,20.7,0.045,45,170,1.001,3,0.45,8.8,6"
+RED = "red,7.4,0.7,0,1.9,0.076,11,34,0.9978,3.51,0.56,9.4,5"
+
+
+def write(folder: Path, *lines: str) -> Path:
+    path = folder / "wines.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_plain_file_is_read_with_its_colour_encoded(tmp_path: Path) -> None:
+    wines = read_wines(write(tmp_path, HEADER, WHITE, RED))
+    assert wines["red_wine"].tolist() == [0, 1]
+    assert wines["quality"].tolist() == [6, 5]
+    assert wines["density"].tolist() == [1.001, 0.9978]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (HEADER.replace("_", " ").upper(), WHITE.replace("white", "White"), RED),
+        (HEADER.replace(",", ";"), WHITE.replace(",", ";"), RED.replace(",", ";")),
+        ("\ufeff" + HEADER, WHITE, RED),
+        ("," + HEADER, "0," + WHITE, "1," + RED),
+        (HEADER.replace("sulfur", "sulphur"), WHITE, RED),
+    ],
+    ids=["names with spaces", "semicolons", "byte order mark", "index column", "sulphur"],
+)
+def test_what_people_really_download_reads_the_same(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    pd.testing.assert_frame_equal(read_wines(write(tmp_path, *lines)), read_wines(write(plain, HEADER, WHITE, RED)))
+
+
+def test_an_original_without_type_column_takes_the_colour_it_is_given(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER.removeprefix("type,"), WHITE.removeprefix("white,"))
+    assert read_wines(path, wine_type="white")["red_wine"].tolist() == [0]
+
+
+def test_a_blank_cell_is_a_hole(tmp_path: Path) -> None:
+    wines = read_wines(write(tmp_path, HEADER, WHITE.replace("0.27", "")))
+    assert wines["volatile_acidity"].isna().tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ((), "is empty"),
+        ((HEADER,), "holds a header and no wines"),
+        ((WHITE, RED), "has no header"),
+        ((HEADER.replace("pH,", ""), WHITE.replace("3,", "")), "lacks the column pH"),
+        ((HEADER.replace("pH,", ""), WHITE), "more fields in its rows than names in its header"),
+        ((HEADER + ",taste", WHITE + ",9"), "has the unknown column taste"),
+        ((HEADER, WHITE, RED.replace("0.9978", "light")), "column density, row 3: light is not a number"),
+        ((HEADER, WHITE.replace("1.001", "inf")), "column density, row 2: inf is not a finite number"),
+        ((HEADER, WHITE.replace("white", "pink")), "column type, row 2: pink is neither red nor white"),
+        ((HEADER, WHITE + "0"), "column quality, row 2: 60.0 is not a grade"),
+        ((HEADER, WHITE, RED[:40]), "column quality, row 3: the value is missing; is the file cut off there?"),
+        ((HEADER, WHITE, RED + ",1,2"), "is not a table of text"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_refused_with_file_column_and_row(tmp_path: Path, lines: tuple[str, ...], told: str) -> None:
+    path = write(tmp_path, *lines)
+    with pytest.raises(BadInputError) as refused:
+        read_wines(path)
+    assert str(path) in str(refused.value)
+    assert told in str(refused.value)
+
+
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "wines.csv"
+    path.write_bytes(b"PK\x03\x04\0\0wines")
+    with pytest.raises(BadInputError, match="binary"):
+        read_wines(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"none\.csv cannot be read: No such file"):
+        read_wines(tmp_path / "none.csv")

@@ -1,0 +1,76 @@
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from wine_data.schema import FEATURES, TARGET, WineQuality, encode_type, feature_array, feature_frame
+
+WINE = {
+    "fixed_acidity": 7.0,
+    "volatile_acidity": 0.27,
+    "citric_acid": 0.36,
+    "residual_sugar": 20.7,
+    "chlorides": 0.045,
+    "free_sulfur_dioxide": 45.0,
+    "total_sulfur_dioxide": 170.0,
+    "density": 1.001,
+    "pH": 3.0,
+    "sulphates": 0.45,
+    "alcohol": 8.8,
+    "red_wine": 0,
+}
+
+
+def test_features_are_eleven_measurements_and_the_colour_in_order() -> None:
+    assert tuple(WINE) == FEATURES
+    assert TARGET not in FEATURES
+
+
+def test_frame_for_fitting_and_array_for_serving_hold_the_same_numbers(few_wines: pd.DataFrame) -> None:
+    frame = feature_frame(few_wines.sample(frac=1, axis="columns", random_state=1))
+    wines = [WineQuality.model_validate(row) for row in frame.to_dict("records")]
+    assert list(frame.columns) == list(FEATURES)
+    np.testing.assert_array_equal(frame.to_numpy(), feature_array(wines))
+
+
+def test_array_of_no_wines_has_no_rows_and_twelve_columns() -> None:
+    assert feature_array([]).shape == (0, 12)
+
+
+def test_red_is_one_and_white_is_zero() -> None:
+    table = encode_type(pd.DataFrame({"type": ["red", "white"]}))
+    assert table["red_wine"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("density", -1),
+        ("density", 1001),  # kg / m3, where g / cm3 is meant
+        ("pH", 14),
+        ("alcohol", float("nan")),
+        ("alcohol", float("inf")),
+        ("red_wine", 0.5),
+        ("red_wine", 2),
+        ("sulphates", "much"),
+        ("taste", 10),
+    ],
+)
+def test_a_wine_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        WineQuality.model_validate(WINE | {field: value})
+    assert [problem["loc"] for problem in refused.value.errors()] == [(field,)]
+
+
+def test_a_wine_without_one_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="alcohol"):
+        WineQuality.model_validate({name: value for name, value in WINE.items() if name != "alcohol"})
+
+
+@pytest.mark.real_data
+def test_every_real_wine_lies_within_the_ranges_said_to_be_seen(real_data: object) -> None:
+    table = feature_frame(real_data.validation)  # type: ignore[attr-defined]
+    for name, field in WineQuality.model_fields.items():
+        if name != "red_wine":
+            low, high = field.json_schema_extra["seen"]  # type: ignore[index,call-overload]
+            assert (table[name].min(), table[name].max()) == (low, high), name

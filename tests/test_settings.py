@@ -1,0 +1,56 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from commands import BadInputError
+from settings import ROOT, load_settings
+
+
+def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINE_PORT", "8080")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert load_settings().port == 8080
+    assert load_settings().mlflow_uri == "sqlite:///elsewhere.db"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("WINE_PORT", "eighty"), ("WINE_FOLDS", "1"), ("WINE_SEED", "-1")])
+def test_a_wrong_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadInputError, match=f"{variable} is set to '{value}'"):
+        load_settings()
+
+
+def test_settings_lie_inside_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow leaves it behind in other tests
+    settings = load_settings()
+    assert settings.serving_models.is_relative_to(ROOT)
+    assert str(ROOT) in settings.mlflow_uri
+
+
+COMMANDS = [
+    "wine_data.audit",
+    "wine_data.fit_twin",
+    "wine_quality_training.train",
+    "orchestration.flows",
+    "deployment.app",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_explains_itself(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("usage:")
+
+
+def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WINE_DATA", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "wine_data.audit"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

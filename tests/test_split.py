@@ -1,0 +1,73 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from wine_data.schema import MEASUREMENTS
+from wine_data.sources import WineData
+from wine_data.split import IDENTITY, Sides, distinct_wines, group_wines, is_holdout, split_wines
+
+
+def test_a_wine_keeps_its_side_in_any_order_and_company(twin: WineData) -> None:
+    wines = twin.validation
+    shuffled = wines.sample(frac=0.5, random_state=1)
+    pd.testing.assert_series_equal(is_holdout(shuffled), is_holdout(wines).loc[shuffled.index])
+
+
+def test_a_hole_does_not_change_the_side(twin: WineData) -> None:
+    wines = twin.train.head(1000)
+    for column in set(MEASUREMENTS) - set(IDENTITY):
+        pd.testing.assert_series_equal(is_holdout(wines.assign(**{column: np.nan})), is_holdout(wines))
+
+
+def test_a_hole_in_what_is_hashed_puts_a_wine_on_the_training_side(twin: WineData) -> None:
+    for column in IDENTITY:
+        assert not is_holdout(twin.train.head(1000).assign(**{column: np.nan})).any()
+
+
+def test_the_hash_of_a_known_wine_never_changes() -> None:
+    wine = pd.DataFrame(
+        {"type": ["white"], "free_sulfur_dioxide": [45.0], "total_sulfur_dioxide": [170.0], "density": [1.001],
+         "alcohol": [8.8]}
+    )  # fmt: skip
+    assert group_wines(wine).tolist() == [6254517210340669845]
+
+
+def test_distinct_wines_drop_repeats_and_the_same_wine_with_holes() -> None:
+    wine = {"type": "red", "red_wine": 1, "quality": 5} | dict.fromkeys(MEASUREMENTS, 1.0)
+    table = pd.DataFrame([wine, wine, wine | {"pH": np.nan}, wine | {"pH": np.nan, "sulphates": 2.0}])
+    assert distinct_wines(table)["sulphates"].tolist() == [1.0, 2.0]
+
+
+def test_distinct_wines_do_not_depend_on_the_order_of_the_rows(twin: WineData) -> None:
+    shuffled = twin.train.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(distinct_wines(shuffled), distinct_wines(twin.train))
+
+
+def test_no_group_stands_on_both_sides_nor_in_two_folds(twin_sides: Sides) -> None:
+    training, holdout = set(group_wines(twin_sides.training)), set(group_wines(twin_sides.holdout))
+    assert not training & holdout
+    groups = group_wines(twin_sides.training).to_numpy()
+    for fit_on, score_on in twin_sides.folds:
+        assert not set(groups[fit_on]) & set(groups[score_on])
+    scored = np.concatenate([score_on for _, score_on in twin_sides.folds])
+    assert sorted(scored) == list(range(len(groups)))
+
+
+def test_folds_are_even_in_size_and_grades(twin_sides: Sides) -> None:
+    grades = twin_sides.training["quality"]
+    for _, score_on in twin_sides.folds:
+        assert len(score_on) == pytest.approx(len(grades) / 5, rel=0.03)
+        assert (grades.iloc[score_on] == 6).mean() == pytest.approx((grades == 6).mean(), abs=0.01)
+
+
+def test_the_holdout_is_about_a_fifth(twin_sides: Sides) -> None:
+    share = len(twin_sides.holdout) / (len(twin_sides.holdout) + len(twin_sides.training))
+    assert share == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.real_data
+def test_the_real_wines_divide_as_documented(real_data: WineData) -> None:
+    sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
+    assert len(sides.training) + len(sides.holdout) == 5320
+    assert (len(sides.training), len(sides.holdout)) == (4241, 1079)
+    assert group_wines(pd.concat([sides.training, sides.holdout])).nunique() == 5286

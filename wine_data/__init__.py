@@ -1,0 +1,1 @@
+"""Where the wines come from, what is wrong with them, and how they are divided."""

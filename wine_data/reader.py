@@ -1,0 +1,127 @@
+"""One file of wines into one table, whatever way people downloaded it.
+
+Accepted: names with spaces or underscores in any case, `,` or `;`, a byte order mark, colours in
+any case, an index column. Anything else is refused with file, column and row.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from commands import BadInputError
+from wine_data.schema import MEASUREMENTS, TARGET, TYPE, TYPES, encode_type
+
+COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
+_INDEX_NAMES = ("", "index", "id")
+
+
+def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
+    """Read one CSV file of wines.
+
+    Args:
+        path: the file, with a header.
+        wine_type: the colour of every wine, for the UCI originals, which have no `type` column.
+
+    Returns:
+        A table with the columns type, the eleven measurements (float64, holes as NaN), quality
+        (int64) and red_wine, one row a wine, in the file's order.
+
+    Raises:
+        BadInputError: names the file, the column and the row (the header is row 1).
+    """
+    table = _name_columns(_read_text(path), path)
+    if wine_type is not None:
+        table[TYPE] = wine_type
+    _require_columns(table, path)
+    wines = pd.DataFrame({TYPE: _read_types(table[TYPE], path)})
+    for column in (*MEASUREMENTS, TARGET):
+        wines[column] = _read_numbers(table[column], path)
+    wines[TARGET] = _read_grades(wines[TARGET], path)
+    return encode_type(wines)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
+    if not start.strip():
+        raise BadInputError(f"{path} is empty; it should hold wines, one a row under a header")
+    if b"\0" in start:
+        raise BadInputError(f"{path} is a binary file; wines are read from CSV text")
+    header = start.splitlines()[0]
+    separator = ";" if header.count(b";") > header.count(b",") else ","
+    try:
+        with warnings.catch_warnings():
+            # Rows that are longer than the header would lose their last fields, with only a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, sep=separator, dtype=str, encoding="utf-8-sig", index_col=False, skip_blank_lines=False
+            )
+    except pd.errors.ParserWarning as error:
+        raise BadInputError(f"{path} has more fields in its rows than names in its header") from error
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} is not a table of text: {str(error).strip()}") from error
+    if table.empty:
+        raise BadInputError(f"{path} holds a header and no wines")
+    return table
+
+
+def _name_columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    names = [_canonical_name(str(name)) for name in table.columns]
+    if all(re.fullmatch(r"[\d.]+|red|white", name) for name in names):
+        raise BadInputError(f"{path} has no header: its first row is {', '.join(table.columns[:4])}, …")
+    table = table.set_axis(names, axis="columns")
+    return table.drop(columns=[name for name in names if name in _INDEX_NAMES])
+
+
+def _canonical_name(name: str) -> str:
+    name = re.sub(r"[\s_\-]+", "_", name.strip().lower()).strip("_")
+    if name.startswith("unnamed:"):
+        return ""
+    return "pH" if name == "ph" else name.replace("sulphur", "sulfur")
+
+
+def _require_columns(table: pd.DataFrame, path: Path) -> None:
+    missing = [name for name in COLUMNS if name not in table.columns]
+    unknown = [name for name in table.columns if name not in COLUMNS]
+    repeated = sorted(set(table.columns[table.columns.duplicated()]))
+    found = f"found {', '.join(table.columns)}"
+    if missing:
+        raise BadInputError(f"{path} lacks the column {', '.join(missing)}; {found}")
+    if unknown:
+        raise BadInputError(
+            f"{path} has the unknown column {', '.join(unknown)}; remove it. Known: {', '.join(COLUMNS)}"
+        )
+    if repeated:
+        raise BadInputError(f"{path} has the column {', '.join(repeated)} twice; {found}")
+
+
+def _read_types(column: pd.Series, path: Path) -> pd.Series:
+    types = column.str.strip().str.lower()
+    _refuse_first(~types.isin(TYPES), column, path, "is neither red nor white")
+    return types
+
+
+def _read_numbers(column: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    _refuse_first(column.notna() & numbers.isna(), column, path, "is not a number")
+    _refuse_first(numbers.abs() == np.inf, column, path, "is not a finite number")
+    return numbers
+
+
+def _read_grades(column: pd.Series, path: Path) -> pd.Series:
+    _refuse_first(column.isna(), column, path, "is missing; is the file cut off there?")
+    _refuse_first(~column.between(0, 10) | (column % 1 != 0), column, path, "is not a grade from 0 to 10")
+    return column.astype("int64")
+
+
+def _refuse_first(wrong: pd.Series, column: pd.Series, path: Path, problem: str) -> None:
+    if wrong.any():
+        position = int(np.argmax(wrong.to_numpy()))
+        value = "the value" if pd.isna(column.iloc[position]) else column.iloc[position]
+        raise BadInputError(f"{path}, column {column.name}, row {position + 2}: {value} {problem}")

@@ -1,0 +1,64 @@
+"""One wine: the only file that names the features.
+
+Training, tracking, the API, the load test and the drift check all lay out
+their tables here, so they cannot disagree on what a model sees.
+
+The bounds are physical: they refuse what cannot be a wine. The range seen in
+the 6,497 published wines stands beside each as `seen`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+TARGET = "quality"
+TYPE = "type"
+TYPES = ("red", "white")
+GRADES = (3, 4, 5, 6, 7, 8, 9)  # the scale goes from 0 to 10; no published wine is under 3 or over 9
+
+
+def _measurement(low: float, high: float, seen: tuple[float, float], text: str, example: float) -> Any:
+    return Field(ge=low, le=high, description=text, examples=[example], json_schema_extra={"seen": list(seen)})
+
+
+class WineQuality(BaseModel):
+    """Laboratory measurements of one wine, in the order of the model's columns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    fixed_acidity: float = _measurement(0, 30, (3.8, 15.9), "g tartaric acid / dm3", 7.0)
+    volatile_acidity: float = _measurement(0, 5, (0.08, 1.58), "g acetic acid / dm3", 0.27)
+    citric_acid: float = _measurement(0, 5, (0.0, 1.66), "g / dm3", 0.36)
+    residual_sugar: float = _measurement(0, 300, (0.6, 65.8), "g / dm3", 20.7)
+    chlorides: float = _measurement(0, 3, (0.009, 0.611), "g sodium chloride / dm3", 0.045)
+    free_sulfur_dioxide: float = _measurement(0, 500, (1.0, 289.0), "mg / dm3", 45.0)
+    total_sulfur_dioxide: float = _measurement(0, 1000, (6.0, 440.0), "mg / dm3", 170.0)
+    density: float = _measurement(0.9, 1.2, (0.98711, 1.03898), "g / cm3", 1.001)
+    pH: float = _measurement(2, 5, (2.72, 4.01), "acidity, no unit", 3.0)
+    sulphates: float = _measurement(0, 5, (0.22, 2.0), "g potassium sulphate / dm3", 0.45)
+    alcohol: float = _measurement(0, 25, (8.0, 14.9), "% by volume", 8.8)
+    red_wine: int = Field(ge=0, le=1, description="1 for red, 0 for white", examples=[0])
+
+
+FEATURES = tuple(WineQuality.model_fields)
+MEASUREMENTS = FEATURES[:-1]
+
+
+def encode_type(wines: pd.DataFrame) -> pd.DataFrame:
+    """Add red_wine (1 red, 0 white) to a table that names its colour in the column `type`."""
+    return wines.assign(red_wine=(wines[TYPE] == "red").astype("int64"))
+
+
+def feature_frame(wines: pd.DataFrame) -> pd.DataFrame:
+    """Lay a table of wines out as models are fitted on it: FEATURES in order, float64, holes as NaN."""
+    return wines.loc[:, list(FEATURES)].astype("float64")
+
+
+def feature_array(wines: Sequence[WineQuality]) -> np.ndarray:
+    """Lay wines out for serving: shape (wines, 12), float64, the same numbers as feature_frame."""
+    return np.array([[getattr(wine, name) for name in FEATURES] for wine in wines], dtype="float64").reshape(
+        len(wines), len(FEATURES)
+    )

@@ -1,0 +1,61 @@
+"""Synthetic wines: what the project runs on where no data can be had.
+
+Per colour, a Gaussian mixture over the normal scores of the eleven measurements and the grade,
+with a table of quantiles that takes each score back to its unit. The numbers are in twin.json,
+fitted by fit_twin.py on the training side of the real wines, so the holdout stays unseen.
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from wine_data.schema import GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, encode_type
+
+PARAMETERS = Path(__file__).with_name("twin.json")
+
+
+def sample_twin(count: int, seed: int) -> pd.DataFrame:
+    """Draw synthetic wines, independent of each other, the same for the same count and seed.
+
+    Returns a table as read_wines does, without holes.
+    """
+    parameters = json.loads(PARAMETERS.read_text())
+    random = np.random.default_rng(seed)
+    red = random.random(count) < parameters["red_share"]
+    tables = [
+        _sample_type(wine_type, parameters[wine_type], int(number), random)
+        for wine_type, number in zip(TYPES, (red.sum(), (~red).sum()), strict=True)
+    ]
+    wines = pd.concat(tables, ignore_index=True)
+    return encode_type(wines.iloc[random.permutation(count)].reset_index(drop=True))
+
+
+def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random: np.random.Generator) -> pd.DataFrame:
+    """Draw scores component by component, then take each column back to its unit."""
+    shares = ndtr(_sample_scores(parameters, count, random))
+    wines = pd.DataFrame({TYPE: np.full(count, wine_type, dtype=object)}).astype({TYPE: "str"})
+    for column, share in zip(MEASUREMENTS, shares.T[:-1], strict=True):
+        table = parameters["quantiles"][column]
+        values = np.interp(share, np.linspace(0, 1, len(table)), table)
+        wines[column] = values.round(parameters["decimals"][column])
+    bins = np.cumsum(parameters["grade_shares"])[:-1]
+    wines[TARGET] = np.array(GRADES)[np.searchsorted(bins, shares[:, -1], side="right")]
+    return wines
+
+
+def _sample_scores(parameters: dict[str, Any], count: int, random: np.random.Generator) -> np.ndarray:
+    weights = np.array(parameters["weights"])
+    size = len(MEASUREMENTS) + 1
+    components = np.sort(random.choice(len(weights), count, p=weights / weights.sum()))
+    scores = random.standard_normal((count, size))
+    starts = np.searchsorted(components, np.arange(len(weights) + 1))
+    for component, (start, stop) in enumerate(itertools.pairwise(starts)):
+        factor = np.zeros((size, size))
+        factor[np.tril_indices(size)] = parameters["factors"][component]
+        scores[start:stop] = parameters["means"][component] + scores[start:stop] @ factor.T
+    return scores
