@@ -13,7 +13,7 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline serve mlflow lab test check system-packages lock clean reset
+.PHONY: help setup pipeline data serve mlflow lab test check system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -26,6 +26,9 @@ setup: .venv/installed ## make .venv and install the lock into it (the other tar
 
 pipeline: .venv/installed ## wine data to registered model and serving bundle, and one prediction
 	@$(VENV) -m orchestration.flows
+
+data: .venv/installed ## download the wines from UCI, once
+	@$(VENV) -m wine_data.sources uci
 
 serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.app
@@ -44,7 +47,7 @@ test: check ## every check and test
 check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
-	@$(VENV) -m mypy $(PACKAGES)
+	@$(VENV) -m mypy $(PACKAGES) tests
 	@$(VENV) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 system-packages: ## Debian packages that some tests use: a browser (needs root)

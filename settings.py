@@ -22,6 +22,12 @@ class Settings(BaseSettings):
     )
 
     data: str = Field("auto", description="where the wines come from: auto, uci, kaggle, twin, a folder or a URI")
+    downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files downloaded from UCI")
+    uci_url: str = Field(
+        "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/",
+        description="address of the two UCI originals, for a mirror of yours",
+    )
+    audit_figure: Path = Field(ROOT / "wine_data" / "figures" / "audit.png", description="the audit as a picture")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of every random draw")
     folds: int = Field(5, ge=2, le=20, description="folds of the leak-free cross-validation")
     host: str = Field("127.0.0.1", description="address the API listens on")

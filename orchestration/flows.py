@@ -40,6 +40,7 @@ class PipelineResult:
 
     source: str
     fingerprint: str
+    note: str
     findings: list[str]
     scores: list[Score]
     champion: str
@@ -96,8 +97,8 @@ def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
     """Take wine data through audit, training, tracking and registration to a bundle that answers."""
     settings, logger = load_settings(), get_run_logger()
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    data = load_task(source, seed)
-    logger.info("Wines from %s, fingerprint %s", data.source, data.fingerprint[:12])
+    data = load_task(source, seed, settings.downloads, settings.uci_url)
+    logger.info(data.introduce())
     findings = audit_task(data).sentences()
     for finding in findings:
         logger.info(finding)
@@ -120,16 +121,17 @@ def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
     wine = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
     promote_task(version)
     answer = ask_task(settings.serving_models, wine)
-    return PipelineResult(data.source, data.fingerprint, findings, scores, best.name, version, answer)
+    return PipelineResult(data.source, data.fingerprint, data.note, findings, scores, best.name, version, answer)
 
 
 def show_result(result: PipelineResult, console: Console) -> None:
     """Print what a run came to, and what to do next."""
     console.print(*tabulate_scores(result.scores), sep="\n")
+    note = f"\n            {result.note}" if result.note else ""
     probabilities = ", ".join(f"{grade}: {p:.2f}" for grade, p in result.answer["probabilities"].items())
     console.print(
         f"""
-Wines       {result.source}, fingerprint {result.fingerprint[:12]}
+Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
 Champion    {MODEL} version {result.version}, a {result.champion}, chosen by its kappa in leak-free cv
 Prediction  grade {result.answer["prediction"]} for one wine, through the API
             ({probabilities})

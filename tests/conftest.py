@@ -1,6 +1,7 @@
 """What several tests share: wines, a finished pipeline, a running API."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import pandas as pd
 import pytest
 
 from settings import ROOT
-from wine_data.sources import WineData, load_wines
+from wine_data.sources import ORIGINALS, WineData, load_wines
 from wine_data.split import Sides, split_wines
 
 REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
-SOURCES = ["twin", pytest.param("real", marks=pytest.mark.real_data)]
+NOWHERE = "http://127.0.0.1:1/"  # nothing listens on port 1
+SOURCES = ["twin", pytest.param("uci", marks=pytest.mark.real_data)]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,7 +39,7 @@ def real_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def twin() -> WineData:
-    return load_wines("twin", seed=42)
+    return load_as_default("twin")
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +49,7 @@ def twin_sides(twin: WineData) -> Sides:
 
 @pytest.fixture(scope="session")
 def real_data(real_folder: Path) -> WineData:
-    return load_wines(str(real_folder), seed=42)
+    return load_as_default(str(real_folder))
 
 
 @pytest.fixture
@@ -60,9 +62,12 @@ class PipelineRun:
     """A finished `python -m orchestration.flows` in a folder of its own."""
 
     folder: Path
-    source: str
     environment: dict[str, str]
     output: str
+
+    def load_data(self) -> WineData:
+        """Load the wines that it ran on."""
+        return load_wines(self.environment["WINE_DATA"], 42, self.folder / "downloads", NOWHERE)
 
     @property
     def serving_models(self) -> Path:
@@ -75,16 +80,19 @@ class PipelineRun:
 
 @pytest.fixture(scope="session", params=SOURCES)
 def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineRun:
-    """The whole pipeline, run once on the twin and once on the real files, as the command that users run."""
-    source = REAL_DATA if request.param == "real" else "twin"
+    """The whole pipeline, run once on the twin and once on the UCI files, as the command that users run."""
     folder = tmp_path_factory.mktemp(f"pipeline {request.param}")
-    environment = isolated_environment(folder) | {"WINE_DATA": source}
+    environment = isolated_environment(folder) | {"WINE_DATA": request.param}
+    if request.param == "uci":
+        (folder / "downloads").mkdir()
+        for name in ORIGINALS.values():
+            shutil.copy(Path(REAL_DATA) / name, folder / "downloads")
     done = subprocess.run(
         [sys.executable, "-m", "orchestration.flows"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return PipelineRun(folder, source, environment, done.stdout)
+    return PipelineRun(folder, environment, done.stdout)
 
 
 @pytest.fixture(scope="session")
@@ -101,12 +109,19 @@ def api(pipeline_run: PipelineRun) -> Iterator[str]:
         assert server.wait(timeout=20) in (0, -15)
 
 
+def load_as_default(source: str) -> WineData:
+    """Load a source with the default seed, and no network to turn to."""
+    return load_wines(source, seed=42, downloads=Path("nowhere"), uci_url=NOWHERE, timeout=1)
+
+
 def isolated_environment(folder: Path) -> dict[str, str]:
     """This environment, with every path that the project writes to moved under `folder`."""
     return os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
         "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),
+        "WINE_DOWNLOADS": str(folder / "downloads"),
+        "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
         "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
         "PREFECT_HOME": str(folder / ".prefect"),
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -10,7 +10,6 @@ from sklearn.pipeline import Pipeline
 from experiment_tracking.registry import load_champion
 from tests.conftest import PipelineRun
 from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
-from wine_data.sources import load_wines
 from wine_data.split import Sides, split_wines
 from wine_quality_training.bundle import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
@@ -20,7 +19,7 @@ ROWS = 60
 
 @pytest.fixture(scope="module")
 def sides(pipeline_run: PipelineRun) -> Sides:
-    data = load_wines(pipeline_run.source, seed=42)
+    data = pipeline_run.load_data()
     return split_wines(data.train, data.validation, folds=5, seed=42)
 
 

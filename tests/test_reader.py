@@ -1,10 +1,15 @@
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from commands import BadInputError
 from wine_data.reader import COLUMNS, read_wines
+from wine_data.schema import MEASUREMENTS
 
 HEADER = ",".join(COLUMNS)
 WHITE = "white,7,0.27,0.36,20.7,0.045,45,170,1.001,3,0.45,8.8,6"
@@ -86,3 +91,54 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"none\.csv cannot be read: No such file"):
         read_wines(tmp_path / "none.csv")
+
+
+CELLS = st.floats(0, 1000, allow_nan=False).map(lambda value: f"{value:.5g}") | st.just("")
+ROWS = st.lists(
+    st.tuples(st.sampled_from(["red", "white", "Red", "WHITE"]), *[CELLS] * len(MEASUREMENTS), st.integers(0, 10)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(rows=ROWS, separator=st.sampled_from(",;"), order=st.permutations(range(len(COLUMNS))), mark=st.booleans())
+def test_any_table_of_wines_comes_back_cell_by_cell(
+    rows: list[tuple[object, ...]], separator: str, order: list[int], mark: bool
+) -> None:
+    lines = [separator.join(str(row[position]) for position in order) for row in [COLUMNS, *rows]]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "wines.csv"
+        path.write_text("\n".join(lines), encoding="utf-8-sig" if mark else "utf-8")
+        wines = read_wines(path)
+    assert wines["type"].tolist() == [str(row[0]).lower() for row in rows]
+    assert wines["quality"].tolist() == [row[-1] for row in rows]
+    for position, name in enumerate(MEASUREMENTS, start=1):
+        expected = [float(str(row[position]) or "nan") for row in rows]
+        assert wines[name].tolist() == pytest.approx(expected, nan_ok=True, rel=0, abs=0)
+
+
+@given(content=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+@example(content=HEADER.encode() + b"\n\xff\xfe")
+@example(content=HEADER.encode() + b'\n"white')
+@example(content=(HEADER + "\n" + WHITE[:-2]).encode())
+@example(content=b"\n\n \n")
+@example(content=b"," * 200)
+def test_any_other_file_is_refused_and_never_breaks_the_reader(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "wines.csv"
+        path.write_bytes(content)
+        with pytest.raises(BadInputError, match=re.escape(str(path))):
+            read_wines(path)
+
+
+@given(cut=st.integers(1, len(HEADER) + len(WHITE) + len(RED) - 1))
+def test_a_file_cut_off_anywhere_is_refused_or_ends_at_a_row(cut: int) -> None:
+    whole = "\n".join([HEADER, WHITE, RED]) + "\n"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "wines.csv"
+        path.write_text(whole[:cut])
+        try:
+            wines = read_wines(path)
+        except BadInputError:
+            return
+        assert whole[: cut + 1].count("\n") == 1 + len(wines)

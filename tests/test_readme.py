@@ -5,15 +5,23 @@ import re
 import pytest
 
 from settings import ROOT
+from tests.benchmarks.results import RESULTS, render_result
 from tests.conftest import PipelineRun
+from wine_data.schema import BOUNDS, FEATURES, SEEN, WineQuality
 
 README = (ROOT / "README.md").read_text()
+DATA_CARD = (ROOT / "wine_data" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("pipeline_run", ["twin"], indirect=True)
+@pytest.mark.parametrize("pipeline_run", [pytest.param("uci", marks=pytest.mark.real_data)], indirect=True)
 def test_the_output_shown_is_the_output_printed(pipeline_run: PipelineRun) -> None:
     shown = README.split("```text\n")[1].split("```")[0]
     assert strip_lines(shown) == strip_lines(pipeline_run.output)
+
+
+@pytest.mark.parametrize("result", sorted(path.stem for path in RESULTS.glob("*.json")))
+def test_a_benchmarks_table_is_the_one_it_wrote(result: str) -> None:
+    assert render_result(result) in README + DATA_CARD
 
 
 def strip_lines(text: str) -> list[str]:
@@ -35,3 +43,16 @@ def test_a_make_target_exists(target: str) -> None:
 )
 def test_the_layout_is_true(name: str) -> None:
     assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_data_card_describes_a_column_as_the_schema_does(name: str) -> None:
+    unit = WineQuality.model_fields[name].description
+    low, high = BOUNDS[name]
+    seen = "{:g} to {:g}".format(*SEEN[name]) if name in SEEN else "0, 1"
+    assert f"| `{name}` | {unit} | {low:g} to {high:g} | {seen} |" in DATA_CARD
+
+
+@pytest.mark.parametrize("source", ["auto", "uci", "kaggle", "twin"])
+def test_the_data_card_explains_every_source(source: str) -> None:
+    assert f"| `{source}` |" in DATA_CARD

@@ -3,7 +3,18 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from wine_data.schema import FEATURES, TARGET, WineQuality, encode_type, feature_array, feature_frame
+from wine_data.schema import (
+    BOUNDS,
+    FEATURES,
+    MEASUREMENTS,
+    SEEN,
+    TARGET,
+    WineQuality,
+    encode_type,
+    feature_array,
+    feature_frame,
+)
+from wine_data.sources import WineData
 
 WINE = {
     "fixed_acidity": 7.0,
@@ -68,9 +79,13 @@ def test_a_wine_without_one_field_is_refused() -> None:
 
 
 @pytest.mark.real_data
-def test_every_real_wine_lies_within_the_ranges_said_to_be_seen(real_data: object) -> None:
-    table = feature_frame(real_data.validation)  # type: ignore[attr-defined]
-    for name, field in WineQuality.model_fields.items():
-        if name != "red_wine":
-            low, high = field.json_schema_extra["seen"]  # type: ignore[index,call-overload]
-            assert (table[name].min(), table[name].max()) == (low, high), name
+def test_the_ranges_said_to_be_seen_are_those_of_the_real_wines(real_data: WineData) -> None:
+    table = feature_frame(real_data.validation)
+    for name, seen in SEEN.items():
+        assert (table[name].min(), table[name].max()) == seen, name
+
+
+def test_what_was_seen_lies_within_the_bounds() -> None:
+    assert list(SEEN) == list(MEASUREMENTS)
+    for name, (low, high) in SEEN.items():
+        assert BOUNDS[name][0] <= low < high <= BOUNDS[name][1]

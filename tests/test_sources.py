@@ -1,49 +1,234 @@
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from commands import BadInputError
+from commands import BadInputError, NotThereError
+from settings import ROOT
+from tests.conftest import isolated_environment, load_as_default
+from wine_data import sources
+from wine_data.download import download_uci
 from wine_data.pair import BLANKS
 from wine_data.reader import COLUMNS
+from wine_data.sameness import drop_repeats
 from wine_data.schema import MEASUREMENTS
-from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.sources import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+
+SHAPES = (32485, 6497)
+
+
+def count_blanks(wines: pd.DataFrame) -> dict[object, int]:
+    blanks = wines[list(MEASUREMENTS)].isna().sum()
+    return blanks[blanks > 0].to_dict()
+
+
+def write_pair(folder: Path, data: WineData) -> None:
+    data.train[list(COLUMNS)].to_csv(folder / TRAIN_FILE, index=False)
+    data.validation[list(COLUMNS)].to_csv(folder / VALIDATION_FILE, index=False)
 
 
 def test_the_twin_has_the_published_shapes_and_blanks(twin: WineData) -> None:
-    assert (len(twin.train), len(twin.validation)) == (32485, 6497)
-    blanks = twin.validation[list(MEASUREMENTS)].isna().sum()
-    assert blanks[blanks > 0].to_dict() == BLANKS
+    assert (len(twin.train), len(twin.validation)) == SHAPES
+    assert count_blanks(twin.validation) == BLANKS
     assert twin.train.notna().all().all()
 
 
 def test_the_twin_is_the_same_for_a_seed_and_another_for_another(twin: WineData) -> None:
-    assert load_wines("twin", seed=42).fingerprint == twin.fingerprint
-    assert load_wines("twin", seed=43).fingerprint != twin.fingerprint
+    again, other = (load_wines("twin", seed, Path("nowhere"), "") for seed in (42, 43))
+    assert again.fingerprint == twin.fingerprint
+    assert other.fingerprint != twin.fingerprint
     assert twin.source == "twin (synthetic, seed 42)"
 
 
 def test_a_folder_gives_back_what_was_written_to_it(tmp_path: Path, twin: WineData) -> None:
-    twin.train[list(COLUMNS)].to_csv(tmp_path / TRAIN_FILE, index=False)
-    twin.validation[list(COLUMNS)].to_csv(tmp_path / VALIDATION_FILE, index=False)
-    read = load_wines(str(tmp_path), seed=1)
+    write_pair(tmp_path, twin)
+    read = load_as_default(str(tmp_path))
     pd.testing.assert_frame_equal(read.train, twin.train)
     assert read.fingerprint == twin.fingerprint
     assert read.source == f"folder {tmp_path.name}"
 
 
+def test_the_fingerprint_changes_with_one_digit_and_with_the_order(twin: WineData) -> None:
+    changed = twin.train.assign(density=twin.train["density"].where(twin.train.index != 7, 0.99999))
+    prints = {sources.fingerprint_wines(table) for table in (twin.train, changed, twin.train.iloc[::-1])}
+    assert len(prints) == 3
+
+
 def test_a_folder_without_the_pair_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"lacks train_wine_data\.csv or test_wine_data\.csv"):
-        load_wines(str(tmp_path), seed=1)
+    with pytest.raises(BadInputError, match=r"holds neither train_wine_data\.csv"):
+        load_as_default(str(tmp_path))
 
 
 def test_a_source_that_is_no_source_is_refused() -> None:
-    with pytest.raises(BadInputError, match="WINE_DATA=tween is neither"):
-        load_wines("tween", seed=1)
+    with pytest.raises(BadInputError, match="WINE_DATA=tween is no folder, and none of auto, uci, kaggle, twin"):
+        load_as_default("tween")
+
+
+def test_files_of_one_colour_are_refused(tmp_path: Path, twin: WineData) -> None:
+    white = WineData(twin.train[twin.train["type"] == "white"], twin.validation, "test", "none")
+    write_pair(tmp_path, white)
+    with pytest.raises(BadInputError, match=r"train_wine_data\.csv holds white wines only"):
+        load_as_default(str(tmp_path))
+
+
+def test_files_with_different_columns_are_refused(tmp_path: Path, twin: WineData) -> None:
+    write_pair(tmp_path, twin)
+    twin.validation[list(COLUMNS)].drop(columns="pH").to_csv(tmp_path / VALIDATION_FILE, index=False)
+    with pytest.raises(BadInputError, match=r"test_wine_data\.csv lacks the column pH"):
+        load_as_default(str(tmp_path))
+
+
+def test_auto_takes_the_files_that_were_dropped_in(
+    tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path, twin)
+    monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
+    assert load_as_default("auto").source == f"folder {tmp_path.name}"
+
+
+def test_auto_tells_a_mistake_in_the_files_that_were_dropped_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / TRAIN_FILE).write_text("a,b\n1,2\n")
+    monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
+    with pytest.raises(BadInputError):
+        load_as_default("auto")
+
+
+def test_auto_falls_back_to_the_twin_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
+    data = load_as_default("auto")
+    assert data.source.startswith("twin")
+    assert "no files" in data.note
+    assert "could not be downloaded (no connection): these wines are synthetic." in data.introduce()
 
 
 @pytest.mark.real_data
 def test_the_real_folder_is_read_whole(real_data: WineData) -> None:
-    assert (len(real_data.train), len(real_data.validation)) == (32485, 6497)
-    blanks = real_data.validation[list(MEASUREMENTS)].isna().sum()
-    assert blanks[blanks > 0].to_dict() == BLANKS
+    assert (len(real_data.train), len(real_data.validation)) == SHAPES
+    assert count_blanks(real_data.validation) == BLANKS
+
+
+@pytest.mark.real_data
+def test_the_two_originals_make_a_pair_of_the_published_shape(real_folder: Path, tmp_path: Path) -> None:
+    for name in ORIGINALS.values():
+        shutil.copy(real_folder / name, tmp_path)
+    data = load_as_default(str(tmp_path))
+    assert (len(data.train), len(data.validation)) == SHAPES
+    assert count_blanks(data.validation) == BLANKS
+    assert len(drop_repeats(data.validation)) == 5320
+    assert len(drop_repeats(data.train)) == pytest.approx(5288, abs=15)
+
+
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+def send_right(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def send_other(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    send_right(request, content.replace(b"7.4", b"7.5", 1))
+
+
+def send_half(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content[: len(content) // 2])
+
+
+def send_nothing(request: BaseHTTPRequestHandler, _: bytes) -> None:
+    request.send_error(404)
+
+
+def send_late(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    time.sleep(2)
+    send_right(request, content)
+
+
+@pytest.fixture
+def uci(real_folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server of the real files that answers as the test's parameter has it."""
+    answer: Answer = request.param
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, (real_folder / Path(self.path).name).read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("uci", [send_right], indirect=True)
+def test_uci_is_downloaded_once_and_then_kept(uci: str, tmp_path: Path) -> None:
+    first = load_wines("uci", 42, tmp_path / "kept", uci)
+    second = load_wines("uci", 42, tmp_path / "kept", "http://127.0.0.1:1/")
+    assert first.fingerprint == second.fingerprint
+    assert first.source == "uci (pair made with seed 42)"
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == sorted(ORIGINALS.values())
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("uci", [send_right], indirect=True)
+def test_a_kept_file_that_was_changed_is_downloaded_again(uci: str, tmp_path: Path) -> None:
+    download_uci(tmp_path, uci, timeout=5)
+    (tmp_path / ORIGINALS["red"]).write_text("wine")
+    download_uci(tmp_path, uci, timeout=5)
+    assert len((tmp_path / ORIGINALS["red"]).read_text()) > 80_000
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("uci", "kind", "told"),
+    [
+        (send_other, BadInputError, "is not the published file"),
+        (send_half, NotThereError, "could not be downloaded"),
+        (send_nothing, NotThereError, "HTTP 404"),
+        (send_late, NotThereError, "it took too long"),
+    ],
+    indirect=["uci"],
+)
+def test_a_download_that_fails_says_why_and_leaves_nothing(
+    uci: str, kind: type[Exception], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=told):
+        download_uci(tmp_path / "kept", uci, timeout=0.5)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_server_that_cannot_be_reached_ends_make_data_with_3(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wine_data.sources", "uci"],
+        cwd=ROOT, env=isolated_environment(tmp_path) | {"WINE_UCI_URL": "http://127.0.0.1:1/"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "could not be downloaded (no connection)" in done.stderr.splitlines()[-1]
+
+
+def test_kaggle_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real client, turned to an address where nothing listens."""
+    monkeypatch.setenv("KAGGLE_API_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    with pytest.raises(NotThereError, match="Kaggle's subhajournal/wine-quality-data-combined could not be downloaded"):
+        load_as_default("kaggle")
+    assert os.environ["KAGGLEHUB_CACHE"] == str(tmp_path)

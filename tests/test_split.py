@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import cdist
 
-from wine_data.schema import MEASUREMENTS
+from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_data.sources import WineData
 from wine_data.split import IDENTITY, Sides, distinct_wines, group_wines, is_holdout, split_wines
 
@@ -71,3 +72,17 @@ def test_the_real_wines_divide_as_documented(real_data: WineData) -> None:
     assert len(sides.training) + len(sides.holdout) == 5320
     assert (len(sides.training), len(sides.holdout)) == (4241, 1079)
     assert group_wines(pd.concat([sides.training, sides.holdout])).nunique() == 5286
+
+
+@pytest.mark.real_data
+def test_near_repeats_are_as_rare_as_documented(real_data: WineData) -> None:
+    wines = distinct_wines(real_data.train, real_data.validation)
+    holdout = is_holdout(wines).to_numpy()
+    differing = np.rint(cdist(wines[list(FEATURES)], wines[list(FEATURES)], "hamming") * len(FEATURES))
+    np.fill_diagonal(differing, len(FEATURES))
+    near = differing <= 1
+    assert near.any(axis=1).sum() == 98
+    one, other = np.nonzero(near)
+    assert (wines["quality"].to_numpy()[one] == wines["quality"].to_numpy()[other]).all()
+    assert near[np.ix_(holdout, ~holdout)].any(axis=1).sum() == 6
+    assert (differing <= 3)[np.ix_(holdout, ~holdout)].any(axis=1).sum() == 8

@@ -1,8 +1,14 @@
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 
+from tests.benchmarks.twin_fidelity import measure_fidelity
+from wine_data.fit_twin import fit_twin
 from wine_data.schema import FEATURES, WineQuality, feature_frame
 from wine_data.sources import WineData
+from wine_data.split import distinct_wines, is_holdout, split_wines
 from wine_data.twin import PARAMETERS, sample_twin
 
 
@@ -25,3 +31,27 @@ def test_no_twin_wine_equals_a_real_one(real_data: WineData) -> None:
     real |= set(feature_frame(real_data.train).itertuples(index=False, name=None))
     twin = feature_frame(sample_twin(100_000, seed=42))
     assert not [wine for wine in twin[list(FEATURES)].itertuples(index=False, name=None) if wine in real]
+
+
+@pytest.mark.real_data
+def test_the_twin_is_as_like_real_wines_as_the_goals_ask(real_data: WineData) -> None:
+    sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
+    figures = measure_fidelity(sides)
+    assert figures["distance"] <= 0.03
+    assert figures["correlation"] <= 0.07
+    assert figures["share"] <= 0.01
+    assert figures["r2_twin"] >= 0.8 * figures["r2_real"]
+
+
+@pytest.mark.real_data
+def test_fitting_again_gives_the_committed_parameters(real_data: WineData) -> None:
+    wines = distinct_wines(real_data.train, real_data.validation)
+    fitted = fit_twin(wines[~is_holdout(wines)])
+    committed = json.loads(PARAMETERS.read_text())
+    assert fitted["red"]["quantiles"] == committed["red"]["quantiles"]
+    assert fitted["white"]["grade_shares"] == committed["white"]["grade_shares"]
+    np.testing.assert_allclose(fitted["white"]["means"], committed["white"]["means"], atol=0.02)
+
+
+def test_the_twin_of_any_size_has_that_many_rows() -> None:
+    assert [len(sample_twin(count, seed=1)) for count in (0, 1, 77)] == [0, 1, 77]

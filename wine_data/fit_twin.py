@@ -42,7 +42,7 @@ def fit_twin(wines: pd.DataFrame) -> dict[str, Any]:
 
 def _fit_type(wines: pd.DataFrame, components: int, random: np.random.Generator) -> dict[str, Any]:
     scores = np.column_stack([_score_normally(wines[column], random) for column in (*MEASUREMENTS, TARGET)])
-    mixture = GaussianMixture(components, reg_covar=1e-2, n_init=1, max_iter=500, random_state=SEED).fit(scores)
+    mixture = GaussianMixture(components, reg_covar=1e-3, n_init=1, max_iter=500, random_state=SEED).fit(scores)
     lower = np.tril_indices(scores.shape[1])
     return {
         "grade_shares": [round(float((wines[TARGET] == grade).mean()), 5) for grade in GRADES],
@@ -74,8 +74,10 @@ def _tabulate_quantiles(values: pd.Series) -> list[float]:
 def main() -> int:
     """Fit twin.json on a folder of real wines."""
     parser = argparse.ArgumentParser(description="Fit the synthetic twin's parameters on real wines.")
-    parser.add_argument("folder", type=Path, help="folder with train_wine_data.csv and test_wine_data.csv")
-    wines = distinct_wines(*read_folder(parser.parse_args().folder))
+    parser.add_argument(
+        "folder", type=Path, help="folder with the train and validation file, or with the UCI originals"
+    )
+    wines = distinct_wines(*read_folder(parser.parse_args().folder, SEED))
     complete = wines[wines[list(MEASUREMENTS)].notna().all(axis="columns")]
     training_side = complete[~is_holdout(complete)]
     text = json.dumps(fit_twin(training_side), separators=(",", ":"))

@@ -1,7 +1,7 @@
 """One file of wines into one table, whatever way people downloaded it.
 
 Accepted: names with spaces or underscores in any case, `,` or `;`, a byte order mark, colours in
-any case, an index column. Anything else is refused with file, column and row.
+any case, an index column, blank lines. Anything else is refused with file, column and row.
 """
 
 import re
@@ -16,6 +16,7 @@ from wine_data.schema import MEASUREMENTS, TARGET, TYPE, TYPES, encode_type
 
 COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
 _INDEX_NAMES = ("", "index", "id")
+_OTHER_NAMES = {"ph": "pH", "color": TYPE, "colour": TYPE}
 
 
 def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
@@ -40,10 +41,11 @@ def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
     for column in (*MEASUREMENTS, TARGET):
         wines[column] = _read_numbers(table[column], path)
     wines[TARGET] = _read_grades(wines[TARGET], path)
-    return encode_type(wines)
+    return encode_type(wines.reset_index(drop=True))
 
 
 def _read_text(path: Path) -> pd.DataFrame:
+    """Read all cells as text; the index counts the rows of the file, so that an error can name one."""
     try:
         with path.open("rb") as file:
             start = file.read(4096)
@@ -53,7 +55,7 @@ def _read_text(path: Path) -> pd.DataFrame:
         raise BadInputError(f"{path} is empty; it should hold wines, one a row under a header")
     if b"\0" in start:
         raise BadInputError(f"{path} is a binary file; wines are read from CSV text")
-    header = start.splitlines()[0]
+    header = start.lstrip().splitlines()[0]
     separator = ";" if header.count(b";") > header.count(b",") else ","
     try:
         with warnings.catch_warnings():
@@ -64,8 +66,9 @@ def _read_text(path: Path) -> pd.DataFrame:
             )
     except pd.errors.ParserWarning as error:
         raise BadInputError(f"{path} has more fields in its rows than names in its header") from error
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (ValueError, pd.errors.ParserError) as error:  # also: not UTF-8
         raise BadInputError(f"{path} is not a table of text: {str(error).strip()}") from error
+    table = table.dropna(how="all")
     if table.empty:
         raise BadInputError(f"{path} holds a header and no wines")
     return table
@@ -74,7 +77,7 @@ def _read_text(path: Path) -> pd.DataFrame:
 def _name_columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     names = [_canonical_name(str(name)) for name in table.columns]
     if all(re.fullmatch(r"[\d.]+|red|white", name) for name in names):
-        raise BadInputError(f"{path} has no header: its first row is {', '.join(table.columns[:4])}, …")
+        raise BadInputError(f"{path} has no header: its first row is {', '.join(map(str, table.columns[:4]))}, …")
     table = table.set_axis(names, axis="columns")
     return table.drop(columns=[name for name in names if name in _INDEX_NAMES])
 
@@ -83,7 +86,7 @@ def _canonical_name(name: str) -> str:
     name = re.sub(r"[\s_\-]+", "_", name.strip().lower()).strip("_")
     if name.startswith("unnamed:"):
         return ""
-    return "pH" if name == "ph" else name.replace("sulphur", "sulfur")
+    return _OTHER_NAMES.get(name, name.replace("sulphur", "sulfur"))
 
 
 def _require_columns(table: pd.DataFrame, path: Path) -> None:
@@ -108,10 +111,12 @@ def _read_types(column: pd.Series, path: Path) -> pd.Series:
 
 
 def _read_numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    """Read numbers to the last bit, as JSON is read in the API: pandas' own parser is off by one bit at times."""
+    numbers = pd.to_numeric(column, errors="coerce")
     _refuse_first(column.notna() & numbers.isna(), column, path, "is not a number")
     _refuse_first(numbers.abs() == np.inf, column, path, "is not a finite number")
-    return numbers
+    exact = np.fromiter(map(float, column.fillna("nan")), dtype="float64", count=len(column))
+    return pd.Series(exact, index=column.index, name=column.name)
 
 
 def _read_grades(column: pd.Series, path: Path) -> pd.Series:
@@ -122,6 +127,6 @@ def _read_grades(column: pd.Series, path: Path) -> pd.Series:
 
 def _refuse_first(wrong: pd.Series, column: pd.Series, path: Path, problem: str) -> None:
     if wrong.any():
-        position = int(np.argmax(wrong.to_numpy()))
-        value = "the value" if pd.isna(column.iloc[position]) else column.iloc[position]
-        raise BadInputError(f"{path}, column {column.name}, row {position + 2}: {value} {problem}")
+        first = int(np.argmax(wrong.to_numpy()))
+        value = "the value" if pd.isna(column.iloc[first]) else column.iloc[first]
+        raise BadInputError(f"{path}, column {column.name}, row {column.index[first] + 2}: {value} {problem}")

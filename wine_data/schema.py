@@ -45,6 +45,9 @@ class WineQuality(BaseModel):
 
 FEATURES = tuple(WineQuality.model_fields)
 MEASUREMENTS = FEATURES[:-1]
+_PROPERTIES = WineQuality.model_json_schema()["properties"]
+BOUNDS = {name: (_PROPERTIES[name]["minimum"], _PROPERTIES[name]["maximum"]) for name in FEATURES}
+SEEN = {name: tuple(_PROPERTIES[name]["seen"]) for name in MEASUREMENTS}
 
 
 def encode_type(wines: pd.DataFrame) -> pd.DataFrame:

@@ -1,64 +1,104 @@
 """Where the wines come from: one function, whatever the source.
 
-WINE_DATA=auto|twin|<folder>
+    WINE_DATA=auto|uci|kaggle|twin|<folder>
+    python -m wine_data.sources [SOURCE]    (make data: uci)
+
+`auto` takes the first that is to be had: the files dropped into wine_data/, the originals from UCI,
+the synthetic twin.
 """
 
+import argparse
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from commands import BadInputError
-from settings import ROOT
+from commands import DONE, BadInputError, NotThereError, run_command
+from settings import ROOT, load_settings
+from wine_data.download import download_kaggle, download_uci
 from wine_data.pair import publish_pair
 from wine_data.reader import read_wines
-from wine_data.schema import FEATURES, TARGET
+from wine_data.schema import FEATURES, TARGET, TYPE, TYPES
 from wine_data.twin import sample_twin
 
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
+ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
 DROP_FOLDER = ROOT / "wine_data"
+DISTINCT_WINES = 5320  # of UCI; the twin makes as many
+
+Pair = tuple[pd.DataFrame, pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class WineData:
-    """The published pair of tables, with where it came from and a fingerprint of its content."""
+    """The train and the validation file, with where they came from and a fingerprint of their content."""
 
     train: pd.DataFrame
     validation: pd.DataFrame
     source: str
     fingerprint: str
+    note: str = ""  # why `auto` came to this source
+
+    def introduce(self) -> str:
+        """Say which wines these are, for a person to read."""
+        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}" + (
+            f"\n{self.note}" if self.note else ""
+        )
 
 
-def load_wines(source: str, seed: int) -> WineData:
-    """Load the pair from a source named as in WINE_DATA.
+def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: float = 5.0) -> WineData:
+    """Load the pair of files from a source named as in WINE_DATA.
 
-    `auto` takes the files dropped into wine_data/ where they are, else the twin. `seed` decides
-    what the twin draws.
+    Args:
+        source: auto, uci, kaggle, twin, or a folder.
+        seed: decides what the twin draws, and how the pair is made again from the UCI originals.
+        downloads: where the UCI originals are kept once they are downloaded.
+        uci_url: the address under which they lie.
+        timeout: seconds that `auto` waits for that address to answer.
 
     Raises:
-        BadInputError: the source is unknown, or its files cannot be read.
+        BadInputError: the source is unknown, or its files are not what they should be.
+        NotThereError: a source that was asked for by name cannot be reached.
     """
-    if source == "auto":
-        source = str(DROP_FOLDER) if _holds_pair(DROP_FOLDER) else "twin"
-    if source == "twin":
-        return _describe(*publish_pair(sample_twin(5320, seed), seed), f"twin (synthetic, seed {seed})")
+    loaders: dict[str, Callable[[], WineData]] = {
+        "auto": lambda: _load_first(seed, downloads, uci_url, timeout),
+        "uci": lambda: _load_uci(seed, downloads, uci_url, timeout=30.0),
+        "kaggle": lambda: _describe(_read_kaggle(), "kaggle"),
+        "twin": lambda: _load_twin(seed),
+    }
+    if source in loaders:
+        return loaders[source]()
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise BadInputError(f"WINE_DATA={source} is neither auto, twin nor a folder")
-    return _describe(*read_folder(folder), f"folder {folder.name}")
+        raise BadInputError(f"WINE_DATA={source} is no folder, and none of {', '.join(loaders)}")
+    return _describe(read_folder(folder, seed), f"folder {folder.name}")
 
 
-def read_folder(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the train and the validation file of a folder."""
-    if not _holds_pair(folder):
-        raise BadInputError(f"{folder} lacks {TRAIN_FILE} or {VALIDATION_FILE}; see wine_data/README.md")
-    return read_wines(folder / TRAIN_FILE), read_wines(folder / VALIDATION_FILE)
+def read_folder(folder: Path, seed: int) -> Pair:
+    """Read the pair of a folder, or make it from the two UCI originals that lie there."""
+    if (folder / TRAIN_FILE).is_file() and (folder / VALIDATION_FILE).is_file():
+        tables = read_wines(folder / TRAIN_FILE), read_wines(folder / VALIDATION_FILE)
+        for name, table in zip((TRAIN_FILE, VALIDATION_FILE), tables, strict=True):
+            _require_both_types(table, folder / name)
+        return tables
+    if _holds_originals(folder):
+        return publish_pair(read_originals(folder), seed)
+    raise BadInputError(
+        f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}"
+    )
+
+
+def read_originals(folder: Path) -> pd.DataFrame:
+    """Read the two UCI originals of a folder into one table, the red wines first."""
+    tables = [read_wines(folder / name, wine_type) for wine_type, name in ORIGINALS.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def fingerprint_wines(*tables: pd.DataFrame) -> str:
-    """SHA-256 of what the tables say: the same wines in the same order give the same fingerprint from any file."""
+    """SHA-256 of what the tables say: the same wines in the same order give the same from any form of file."""
     digest = hashlib.sha256()
     for table in tables:
         numbers = table[[*FEATURES, TARGET]].to_numpy("float64")
@@ -67,9 +107,63 @@ def fingerprint_wines(*tables: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _holds_pair(folder: Path) -> bool:
-    return (folder / TRAIN_FILE).is_file() and (folder / VALIDATION_FILE).is_file()
+def _load_first(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
+    if _holds_wines(DROP_FOLDER):
+        return _describe(read_folder(DROP_FOLDER, seed), f"folder {DROP_FOLDER.name}")
+    try:
+        return _load_uci(seed, downloads, uci_url, timeout)
+    except (NotThereError, BadInputError) as error:
+        return _load_twin(seed, f"There are no files in {DROP_FOLDER.name}/, and {error}: these wines are synthetic.")
 
 
-def _describe(train: pd.DataFrame, validation: pd.DataFrame, source: str) -> WineData:
-    return WineData(train, validation, source, fingerprint_wines(train, validation))
+def _load_uci(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
+    download_uci(downloads, uci_url, timeout)
+    return _describe(publish_pair(read_originals(downloads), seed), f"uci (pair made with seed {seed})")
+
+
+def _load_twin(seed: int, note: str = "") -> WineData:
+    pair = publish_pair(sample_twin(DISTINCT_WINES, seed), seed)
+    return _describe(pair, f"twin (synthetic, seed {seed})", note)
+
+
+def _read_kaggle() -> Pair:
+    train, validation = download_kaggle()
+    return read_wines(train), read_wines(validation)
+
+
+def _holds_originals(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ORIGINALS.values())
+
+
+def _holds_wines(folder: Path) -> bool:
+    """Whether somebody dropped files here, so that a mistake in them must be told."""
+    return any((folder / name).is_file() for name in (TRAIN_FILE, VALIDATION_FILE, *ORIGINALS.values()))
+
+
+def _require_both_types(wines: pd.DataFrame, path: Path) -> None:
+    found = sorted(wines[TYPE].unique())
+    if len(found) < len(TYPES):
+        raise BadInputError(f"{path} holds {found[0]} wines only; both colours are needed")
+
+
+def _describe(pair: Pair, source: str, note: str = "") -> WineData:
+    return WineData(*pair, source, fingerprint_wines(*pair), note)
+
+
+def main() -> int:
+    """Load a source and say what it holds."""
+    parser = argparse.ArgumentParser(
+        description="Load the wines of a source, download them where need be, and say what they are."
+    )
+    parser.add_argument("source", nargs="?", help="auto, uci, kaggle, twin or a folder; WINE_DATA where it is left out")
+    settings = load_settings()
+    source = parser.parse_args().source or settings.data
+    data = load_wines(source, settings.seed, settings.downloads, settings.uci_url)
+    print(data.introduce())
+    print(f"{len(data.train):,} rows to train, {len(data.validation):,} to validate")
+    print("Next: python -m wine_data.audit says what is wrong with them")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

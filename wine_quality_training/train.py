@@ -103,9 +103,9 @@ def main() -> int:
     names = list(MODELS) if arguments.model == "all" else [arguments.model]
     protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
     console = Console()
-    data = load_wines(settings.data, settings.seed)
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
-    console.print(f"Wines from {data.source}, fingerprint {data.fingerprint[:12]}")
+    console.print(data.introduce())
     steps = len(names) * ((AS_PUBLISHED in protocols) + settings.folds * (LEAK_FREE in protocols))
     evaluations = []
     with Progress(console=console) as progress:

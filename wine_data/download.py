@@ -1,0 +1,74 @@
+"""Fetch the published files: the originals from UCI, the pair from Kaggle."""
+
+from pathlib import Path
+
+import pooch
+import requests
+
+from commands import BadInputError, NotThereError
+
+UCI_FILES = {  # SHA-256 of the files as UCI has published them since 2009
+    "winequality-red.csv": "sha256:4a402cf041b025d4566d954c3b9ba8635a3a8a01e039005d97d6a710278cf05e",
+    "winequality-white.csv": "sha256:76c3f809815c17c07212622f776311faeb31e87610d52c26d87d6e361b169836",
+}
+KAGGLE_SETS = ("subhajournal/wine-quality-data-combined", "rajyellow46/wine-quality")  # train, validation
+
+
+def download_uci(folder: Path, url: str, timeout: float) -> None:
+    """Fetch the two originals into a folder, with a progress bar; a file that is there and right is kept.
+
+    Each file is checked against its hash before it gets its name, so a broken download leaves nothing.
+
+    Args:
+        folder: where the files go; it is made if need be.
+        url: the address they lie under, ending with a slash.
+        timeout: seconds to wait for the server, at each step.
+
+    Raises:
+        NotThereError: the server cannot be reached, or has no such file.
+        BadInputError: what came is not the published file.
+    """
+    client = pooch.create(folder, base_url=url, registry=UCI_FILES, retry_if_failed=0)
+    fetch = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
+    for name in UCI_FILES:
+        try:
+            client.fetch(name, downloader=fetch)
+        except requests.RequestException as error:
+            raise NotThereError(f"{url}{name} could not be downloaded ({_say_why(error)})") from error
+        except ValueError as error:  # pooch's word for a wrong hash
+            raise BadInputError(f"{url}{name} is not the published file: its SHA-256 is another") from error
+
+
+def download_kaggle() -> tuple[Path, Path]:
+    """Fetch the train and the validation file from Kaggle and return their paths in kagglehub's cache.
+
+    Raises:
+        NotThereError: the extra is not installed, or Kaggle cannot be reached.
+        BadInputError: a set holds other than one CSV file.
+    """
+    try:
+        import kagglehub
+        from kagglehub.exceptions import KaggleApiHTTPError
+    except ModuleNotFoundError as error:
+        raise NotThereError("WINE_DATA=kaggle needs the extra: .venv/bin/python -m uv pip install kagglehub") from error
+    paths = []
+    for name in KAGGLE_SETS:
+        try:
+            folder = Path(kagglehub.dataset_download(name))
+        except (requests.RequestException, KaggleApiHTTPError) as error:
+            raise NotThereError(f"Kaggle's {name} could not be downloaded ({_say_why(error)})") from error
+        files = sorted(folder.rglob("*.csv"))
+        if len(files) != 1:
+            raise BadInputError(f"Kaggle's {name} should hold one CSV file and holds {len(files)}: see {folder}")
+        paths.append(files[0])
+    return paths[0], paths[1]
+
+
+def _say_why(error: Exception) -> str:
+    if isinstance(error, requests.Timeout):
+        return "it took too long"
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__
