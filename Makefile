@@ -34,9 +34,11 @@ serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.app
 
 mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, registry
-	@echo "Opening the store; http://127.0.0.1:5000 answers in about half a minute. Stop with ctrl-c."
+	@echo "MLflow answers in about half a minute. Stop it with ctrl-c."
+	@echo "  runs:     http://127.0.0.1:5000/#/experiments/1/runs"
+	@echo "  registry: http://127.0.0.1:5000/#/models/wine-quality"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV) -m mlflow server --workers 1 --port 5000 \
-	  --backend-store-uri sqlite:///mlflow.db
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab
@@ -82,7 +84,7 @@ reset: ## forget the tracking store, the flow history and all models (asks first
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --retries 1 --require-hashes -r .venv/uv.txt 2> .venv/setup.log || { \
 	  echo "uv could not be installed. Is the package index reachable? See .venv/setup.log" >&2; exit 3; }
-	@echo "Installing the locked packages into .venv (about 1.5 GB) ..."
+	@echo "Installing the locked packages into .venv (about 1.3 GB) ..."
 	@$(VENV) -m uv pip sync --python $(VENV) --require-hashes requirements.txt && \
 	$(VENV) -m uv pip install --python $(VENV) --quiet --no-deps --no-build-isolation --editable . || { \
 	  echo "The packages could not be installed. Is the package index reachable? Run the same command again to go on." >&2; exit 3; }

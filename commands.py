@@ -1,6 +1,6 @@
 """How every command of this project ends: with an exit code that means one thing, and no bare traceback.
 
-0 done · 1 a finding (a leak under --strict, a refused promotion) · 2 bad input or settings ·
+0 done · 1 a finding (a leak under --strict) · 2 bad input or settings ·
 3 a service or file it needs is not there.
 """
 

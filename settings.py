@@ -1,7 +1,7 @@
 """The one place for paths, ports and knobs.
 
 A setting comes from the environment (WINE_PORT=8080), else from a file `.env` in the project's
-folder, else from the default here. Only mains call load_settings(); functions get plain values.
+folder, else from the default here. Only commands and flows call load_settings(); functions get plain values.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ class Settings(BaseSettings):
         env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
-    data: str = Field("auto", description="where the wines come from: auto, uci, kaggle, twin, a folder or a URI")
+    data: str = Field("auto", description="where the wines come from: auto, uci, kaggle, twin or a folder")
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files downloaded from UCI")
     uci_url: str = Field(
         "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/",

@@ -8,6 +8,7 @@ serves the current bundle on WINE_HOST and WINE_PORT.
 import argparse
 import socket
 import uuid
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -39,6 +40,12 @@ class Prediction(BaseModel):
     expected_quality: float = Field(description="mean grade under these probabilities")
     model: ServingModel
     warnings: list[str] = Field(description="measurements outside what the model was fitted on")
+
+
+REASONS = {  # in place of pydantic's words, which speak of Python
+    "model_attributes_type": "Send one wine as a JSON object, with the header Content-Type: application/json",
+    "json_invalid": "This is not JSON",
+}
 
 
 class Refusal(BaseModel):
@@ -99,7 +106,7 @@ async def refuse_body(_: Request, error: Exception) -> JSONResponse:
     """Answer 422 with each wrong field and why. The value itself stays out: NaN has no form in JSON."""
     assert isinstance(error, RequestValidationError)
     refusals = [
-        Refusal(field=".".join(map(str, problem["loc"][1:])) or "body", reason=problem["msg"])
+        Refusal(field=_name_field(problem), reason=REASONS.get(problem["type"], problem["msg"]))
         for problem in error.errors()
     ]
     problem = Problem(
@@ -110,6 +117,12 @@ async def refuse_body(_: Request, error: Exception) -> JSONResponse:
         errors=refusals,
     )
     return JSONResponse(problem.model_dump(), status_code=422, media_type="application/problem+json")
+
+
+def _name_field(problem: dict[str, Any]) -> str:
+    """Name the field that a problem is about; JSON that cannot be read has a position there instead."""
+    names = [] if problem["type"] == "json_invalid" else problem["loc"][1:]
+    return ".".join(map(str, names)) or "body"
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import Metric, Param
 from mlflow.models import infer_signature
 
+from commands import BadInputError
 from wine_data.schema import feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -38,11 +39,20 @@ class TrackedModel:
 
 
 def open_store(uri: str, artifacts: Path) -> str:
-    """Point MLflow at its store, make the experiment if it is new, and return the experiment's id."""
+    """Point MLflow at its store, make the experiment if it is new, and return the experiment's id.
+
+    Raises:
+        BadInputError: somebody deleted the experiment there.
+    """
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return mlflow.create_experiment(EXPERIMENT, artifact_location=f"file://{quote(str(artifacts))}")
+    if experiment.lifecycle_stage != "active":
+        raise BadInputError(
+            f"the experiment {EXPERIMENT} was deleted in {uri}. To bring it back: "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
     return str(experiment.experiment_id)
 
 
@@ -58,6 +68,11 @@ def finish_parent(run_id: str, table: str) -> None:
     client = mlflow.MlflowClient()
     client.log_text(run_id, table, "scores.md")
     client.set_terminated(run_id)
+
+
+def abandon_parent(run_id: str) -> None:
+    """End the parent run of a pipeline that failed or was stopped."""
+    mlflow.MlflowClient().set_terminated(run_id, "FAILED")
 
 
 def track_model(

@@ -7,7 +7,9 @@ PREFECT_API_URL names one).
 """
 
 import argparse
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -15,20 +17,30 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
 from rich.console import Console
 
-from commands import DONE, run_command
-from deployment.probe import ask_api
-from experiment_tracking.registry import MODEL, choose_classifier, promote_version, register_model
-from experiment_tracking.tracking import TrackedModel, finish_parent, open_store, start_parent, track_model
+from commands import DONE, BadInputError, run_command
+from experiment_tracking.registry import MODEL, promote_version, register_model
+from experiment_tracking.tracking import (
+    TrackedModel,
+    abandon_parent,
+    finish_parent,
+    open_store,
+    start_parent,
+    track_model,
+)
+from orchestration.probe import ask_api
 from settings import load_settings
 from wine_data.audit import audit_wines
 from wine_data.sources import WineData, load_wines
 from wine_data.split import Sides, split_wines
-from wine_quality_training.bundle import select_bundle, write_bundle
-from wine_quality_training.evaluate import Evaluation, Score
+from wine_quality_training.bundle import describe_model, select_bundle, write_bundle
+from wine_quality_training.evaluate import Evaluation, Score, choose_classifier
 from wine_quality_training.models import MODELS
-from wine_quality_training.train import list_scores, render_markdown, tabulate_scores, train_model
+from wine_quality_training.report import list_scores, render_scores, tabulate_scores
+from wine_quality_training.train import train_model
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,31 +60,26 @@ class PipelineResult:
     answer: dict[str, Any]
 
 
-def export_champion(
+def export_bundle(
     models: Path, evaluation: Evaluation, tracked: TrackedModel, version: str, data: WineData, sides: Sides
-) -> dict[str, Any]:
-    """Write the serving bundle of a registered version, make it current, and return one of its known wines."""
-    facts = write_bundle(
-        models / version,
-        evaluation.pipeline,
-        sides.training,
-        name=MODEL,
-        version=version,
-        run_id=tracked.run_id,
-        model=evaluation.name,
-        data_source=data.source,
-        data_fingerprint=data.fingerprint,
-        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
-    )
-    select_bundle(models, version)
-    return facts.answers[0].wine
+) -> tuple[Path, dict[str, float]]:
+    """Write the serving bundle of a registered version; return its folder and one of its known wines."""
+    registration = {"name": MODEL, "version": version, "run_id": tracked.run_id}
+    facts = describe_model(evaluation, data, sides.training, **registration)
+    return write_bundle(models, evaluation.pipeline, facts), facts.answers[0].wine
+
+
+def is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a failure may pass: a mistake in the wines or settings stays one."""
+    return not isinstance(state.result(raise_on_failure=False), BadInputError)
 
 
 def wire(function: Callable[P, T], name: str, retries: int = 0, run_name: str | None = None) -> Task[P, T]:
     """Make a task of a function. Tables and models travel between these, too large to hash for a cache key."""
     make_task = task(
-        name=name, task_run_name=run_name or name, retries=retries, retry_delay_seconds=2, cache_policy=NO_CACHE
-    )
+        name=name, task_run_name=run_name or name, retries=retries, retry_delay_seconds=2,
+        retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE,
+    )  # fmt: skip
     return make_task(function)
 
 
@@ -87,9 +94,10 @@ start_task = wire(start_parent, "start parent run", retries=3)
 track_task = wire(track_model, "track model", retries=3)
 finish_task = wire(finish_parent, "finish parent run", retries=3)
 register_task = wire(register_model, "register model", retries=3)
-export_task = wire(export_champion, "export champion", run_name="export version {version}")
-promote_task = wire(promote_version, "promote version", retries=3, run_name="promote version {version}")
+export_task = wire(export_bundle, "export bundle", run_name="export version {version}")
 ask_task = wire(ask_api, "ask the API", retries=1)
+promote_task = wire(promote_version, "promote version", retries=3, run_name="promote version {version}")
+select_task = wire(select_bundle, "select bundle", retries=1)
 
 
 @flow(name="wine-quality-pipeline", flow_run_name="wine quality from {source}")
@@ -104,24 +112,52 @@ def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
         logger.info(finding)
     sides = split_task(data.train, data.validation, folds, seed)
     parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
+    try:
+        evaluations, tracked = _train_and_track(experiment_id, parent_id, data, sides, seed)
+        scores = list_scores(evaluations)
+        finish_task(parent_id, render_scores(scores))
+    except BaseException:  # ctrl-c too: a run that nobody works on must not look as if somebody did
+        abandon_parent(parent_id)
+        raise
+    create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
 
-    evaluations: dict[str, list[Evaluation]] = {}
+    best = choose_classifier(evaluations)
+    version = register_task(tracked[best.name], data)
+    bundle, wine = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
+    answer = ask_task(bundle, wine)  # before anybody else can: what does not answer is not promoted
+    promote_task(version)
+    select_task(bundle)
+    return PipelineResult(data.source, data.fingerprint, data.note, findings, scores, best.name, version, answer)
+
+
+def _train_and_track(
+    experiment_id: str, parent_id: str, data: WineData, sides: Sides, seed: int
+) -> tuple[list[Evaluation], dict[str, TrackedModel]]:
+    logger = get_run_logger()
+    evaluations: list[Evaluation] = []
     tracked: dict[str, TrackedModel] = {}
     for number, name in enumerate(MODELS, start=1):
         logger.info("Model %d of %d: %s", number, len(MODELS), name)
-        evaluations[name] = train_task(name, data, sides, seed, on_step=logger.info)
-        tracked[name] = track_task(experiment_id, parent_id, data, sides, evaluations[name])
-    everything = [evaluation for of_model in evaluations.values() for evaluation in of_model]
-    scores = list_scores(everything)
-    create_markdown_artifact(render_markdown(scores), key="two-protocols", description="Scores under both protocols")
+        of_model = train_task(name, data, sides, seed, on_step=logger.info)
+        tracked[name] = track_task(experiment_id, parent_id, data, sides, of_model)
+        evaluations += of_model
+    return evaluations, tracked
 
-    best = choose_classifier(everything)
-    finish_task(parent_id, render_markdown(scores))
-    version = register_task(tracked[best.name], data)
-    wine = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
-    promote_task(version)
-    answer = ask_task(settings.serving_models, wine)
-    return PipelineResult(data.source, data.fingerprint, data.note, findings, scores, best.name, version, answer)
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Start Prefect's temporary server, where no other is set, out of the reach of ctrl-c.
+
+    A terminal sends ctrl-c to every process of the command. The server would end at once, and the
+    flow would try for minutes to tell it that it was stopped. A blocked signal stays blocked in a child.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def show_result(result: PipelineResult, console: Console) -> None:
@@ -150,7 +186,9 @@ def main() -> int:
         "WINE_DATA says where the wines come from."
     ).parse_args()
     settings = load_settings()
-    result = main_flow(settings.data, settings.folds, settings.seed)
+    load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)  # a mistake there is told at once
+    with prefect_server():
+        result = main_flow(settings.data, settings.folds, settings.seed)
     show_result(result, Console(highlight=False, soft_wrap=True))
     return DONE
 

@@ -116,7 +116,8 @@ def load_as_default(source: str) -> WineData:
 
 def isolated_environment(folder: Path) -> dict[str, str]:
     """This environment, with every path that the project writes to moved under `folder`."""
-    return os.environ | {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WINE_")}
+    return inherited | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
         "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),

@@ -68,7 +68,8 @@ def test_a_wine_unlike_any_seen_is_answered_with_a_warning(api: str) -> None:
         (json.dumps({name: value for name, value in WINE.items() if name != "pH"}), "pH"),
         ("[]", "body"),
         ("", "body"),
-        ("{", "1"),
+        ("{", "body"),
+        ("hello", "body"),
     ],
 )
 def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str, field: str) -> None:
@@ -78,6 +79,12 @@ def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str, field: st
     problem = refusal.json()
     assert [error["field"] for error in problem["errors"]] == [field]
     assert problem["errors"][0]["reason"]
+
+
+def test_a_body_without_content_type_is_told_which_header_to_send(api: str) -> None:
+    refusal = httpx.post(f"{api}/predict", content=json.dumps(WINE))
+    assert refusal.status_code == 422
+    assert "Content-Type: application/json" in refusal.json()["detail"]
 
 
 def test_the_description_names_every_field_with_its_unit(api: str) -> None:

@@ -1,57 +1,64 @@
 import json
 import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.pipeline import Pipeline
 
 from commands import BadInputError, NotThereError
+from settings import ROOT
 from wine_data.schema import feature_frame
+from wine_data.sources import WineData
 from wine_data.split import Sides
 from wine_quality_training.bundle import (
     FACTS_FILE,
     MODEL_FILE,
+    Facts,
+    describe_model,
     load_bundle,
+    load_candidate,
     load_current,
     select_bundle,
     write_bundle,
+    write_candidate,
 )
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import make_model
-
-FACTS = {
-    "name": "wine-quality",
-    "version": "1",
-    "run_id": "run",
-    "model": "RandomForestClassifier",
-    "data_source": "twin",
-    "data_fingerprint": "print",
-    "metrics": {"leak-free.cv.kappa": 0.4},
-}
 
 
 @pytest.fixture(scope="module")
-def pipeline(twin_sides: Sides) -> Pipeline:
+def evaluation(twin_sides: Sides) -> Evaluation:
     wines = twin_sides.training.head(300)
-    return make_model("RandomForestClassifier", seed=1).fit(feature_frame(wines), wines["quality"])
+    pipeline = make_model("DecisionTreeClassifier", seed=1).fit(feature_frame(wines), wines["quality"])
+    return Evaluation("DecisionTreeClassifier", LEAK_FREE, pipeline, (), {})
+
+
+@pytest.fixture(scope="module")
+def facts(evaluation: Evaluation, twin: WineData, twin_sides: Sides) -> Facts:
+    return describe_model(evaluation, twin, twin_sides.training, name="wine-quality", version="1", run_id="run")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, pipeline: Pipeline, twin_sides: Sides) -> Path:
-    write_bundle(tmp_path / "1", pipeline, twin_sides.training, **FACTS)
-    return tmp_path / "1"
+def folder(tmp_path: Path, evaluation: Evaluation, facts: Facts) -> Path:
+    return write_bundle(tmp_path, evaluation.pipeline, facts)
 
 
-def edit_facts(folder: Path, **changes: object) -> None:
-    path = folder / FACTS_FILE
+def edit_facts(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_bundle_comes_back_as_it_went(folder: Path, pipeline: Pipeline, twin_sides: Sides) -> None:
+def test_a_bundle_comes_back_as_it_went(folder: Path, evaluation: Evaluation, twin_sides: Sides) -> None:
     bundle = load_bundle(folder)
     X = feature_frame(twin_sides.holdout)
-    np.testing.assert_array_equal(bundle.pipeline.predict_proba(X), pipeline.predict_proba(X))
-    assert bundle.facts.run_id == "run"
+    np.testing.assert_array_equal(bundle.pipeline.predict_proba(X), evaluation.pipeline.predict_proba(X))
+    assert folder.name == "1"
+    assert (bundle.facts.run_id, bundle.facts.protocol) == ("run", LEAK_FREE)
     assert len(bundle.facts.answers) == 8
 
 
@@ -85,10 +92,11 @@ def test_the_bomb_of_the_test_above_does_go_off(tmp_path: Path) -> None:
         ({"versions": {"scikit-learn": "0.1"}}, "under python none"),
         ({"files": {}}, "should hold nothing and holds model.pkl"),
         ({"ranges": None}, "cannot be read"),
+        ({"mood": "good"}, "cannot be read"),
     ],
 )
 def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], told: str) -> None:
-    edit_facts(folder, **changes)
+    edit_facts(folder / FACTS_FILE, **changes)
     with pytest.raises(BadInputError, match=told):
         load_bundle(folder)
 
@@ -96,7 +104,7 @@ def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, o
 @pytest.mark.parametrize(("library", "other"), [("scikit-learn", "1.9.0"), ("python", "3.9.1"), ("numpy", "1.26.4")])
 def test_a_bundle_of_another_version_is_refused_by_its_name(folder: Path, library: str, other: str) -> None:
     versions = json.loads((folder / FACTS_FILE).read_text())["versions"]
-    edit_facts(folder, versions=versions | {library: other})
+    edit_facts(folder / FACTS_FILE, versions=versions | {library: other})
     with pytest.raises(BadInputError, match=f"was pickled under {library} {other}"):
         load_bundle(folder)
 
@@ -104,7 +112,7 @@ def test_a_bundle_of_another_version_is_refused_by_its_name(folder: Path, librar
 def test_another_patch_of_python_and_numpy_is_fine(folder: Path) -> None:
     versions = json.loads((folder / FACTS_FILE).read_text())["versions"]
     patched = {library: ".".join(versions[library].split(".")[:2]) + ".99" for library in ("python", "numpy")}
-    edit_facts(folder, versions=versions | patched)
+    edit_facts(folder / FACTS_FILE, versions=versions | patched)
     load_bundle(folder)
 
 
@@ -114,32 +122,101 @@ def test_a_file_too_many_is_refused(folder: Path) -> None:
         load_bundle(folder)
 
 
+def test_a_file_too_few_is_refused(folder: Path) -> None:
+    (folder / MODEL_FILE).unlink()
+    with pytest.raises(BadInputError, match=r"should hold model\.pkl and holds nothing"):
+        load_bundle(folder)
+
+
 def test_without_a_model_one_is_told_to_run_the_pipeline(tmp_path: Path) -> None:
     with pytest.raises(NotThereError, match="run make pipeline"):
         load_current(tmp_path)
 
 
 def test_current_names_the_bundle_that_loads(folder: Path) -> None:
-    select_bundle(folder.parent, "1")
+    select_bundle(folder)
     assert load_current(folder.parent).facts.version == "1"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["1", "current"]
 
 
-def test_a_version_written_again_moves_the_old_one_aside(folder: Path, pipeline: Pipeline, twin_sides: Sides) -> None:
-    write_bundle(folder, pipeline, twin_sides.training, **FACTS | {"run_id": "another"})
-    assert load_bundle(folder).facts.run_id == "another"
-    assert load_bundle(folder.with_name("1.before-1")).facts.run_id == "run"
-
-
-def test_a_failed_write_leaves_the_old_bundle_and_nothing_else(
-    folder: Path, pipeline: Pipeline, twin_sides: Sides
+def test_a_version_written_again_leaves_the_first_where_it_is(
+    folder: Path, evaluation: Evaluation, facts: Facts
 ) -> None:
+    again = write_bundle(folder.parent, evaluation.pipeline, replace(facts, run_id="another"))
+    assert again.name == "1-2"
+    assert load_bundle(folder).facts.run_id == "run"
+    assert load_bundle(again).facts.run_id == "another"
+
+
+FULL_DISK = """
+import pickle, resource, signal, sys
+from pathlib import Path
+from wine_quality_training.bundle import load_bundle, write_bundle
+folder = Path(sys.argv[1])
+bundle = load_bundle(folder)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # every file ends after 20 kB, as on a full disk
+try:
+    write_bundle(folder.parent, bundle.pipeline, bundle.facts)
+except OSError as error:
+    print("refused:", error.strerror)
+"""
+
+
+def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(folder: Path) -> None:
+    select_bundle(folder)
     before = sorted(folder.parent.rglob("*"))
-    folder.parent.chmod(0o755)
-    blocker = folder.with_name(".2.partial")
-    blocker.write_text("a file where the partial folder has to go")
-    with pytest.raises(OSError, match="exists"):
-        write_bundle(folder.with_name("2"), pipeline, twin_sides.training, **FACTS)
-    blocker.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "refused: File too large\n"
     assert sorted(folder.parent.rglob("*")) == before
-    load_bundle(folder)
+    load_current(folder.parent)
+
+
+WRITE_FOR_EVER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from wine_quality_training.bundle import load_bundle, select_bundle, write_bundle
+folder = Path(sys.argv[1])
+bundle = load_bundle(folder)
+print("ready", flush=True)
+for version in range(2, 1_000_000):
+    select_bundle(write_bundle(folder.parent, bundle.pipeline, replace(bundle.facts, version=str(version))))
+"""
+
+
+def test_killed_at_any_moment_the_current_bundle_loads(folder: Path) -> None:
+    select_bundle(folder)
+    moments = random.Random(1)
+    for _ in range(5):
+        current = folder.with_name((folder.parent / "current").read_text().strip())
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITE_FOR_EVER, str(current)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0.02, 0.3))
+        writer.send_signal(signal.SIGKILL)
+        assert writer.wait() == -signal.SIGKILL
+        writer.stdout.close()
+        load_current(folder.parent)
+        for path in folder.parent.glob("[0-9]*"):
+            load_bundle(path)
+    assert (folder.parent / "current").read_text() != "1\n"
+
+
+def test_a_candidate_comes_back_with_its_facts(tmp_path: Path, evaluation: Evaluation, facts: Facts) -> None:
+    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, facts)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["dtc.json", "dtc.pkl"]
+    assert load_candidate(path).facts.model == "DecisionTreeClassifier"
+
+
+def test_a_candidate_beside_the_facts_of_another_is_refused(
+    tmp_path: Path, evaluation: Evaluation, facts: Facts
+) -> None:
+    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, facts)
+    path.write_bytes(pickle.dumps(make_model("DecisionTreeClassifier", seed=2)))
+    with pytest.raises(BadInputError, match=r"changed dtc\.pkl"):
+        load_candidate(path)

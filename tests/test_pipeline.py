@@ -1,17 +1,22 @@
 """What one run of the pipeline leaves behind, on the twin and on the real files."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import mlflow
-import numpy as np
-import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from experiment_tracking.registry import CHAMPION, MODEL, load_champion
+from experiment_tracking.registry import CHAMPION, MODEL
 from experiment_tracking.tracking import EXPERIMENT
-from tests.conftest import PipelineRun
+from settings import ROOT
+from tests.conftest import PipelineRun, isolated_environment
 from wine_data.schema import FEATURES
 from wine_quality_training.bundle import load_current
 from wine_quality_training.models import MODELS
@@ -33,6 +38,7 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
         r"^RandomForestClassifier holdout\s+0\.[78]",
         r"^Champion    wine-quality version 1, a RandomForestClassifier",
         r"^Prediction  grade [3-9] for one wine, through the API",
+        r"^leak-free, 95 % intervals",
         r"^  make serve ",
     ):
         assert re.search(line, pipeline_run.output, re.MULTILINE), line
@@ -80,21 +86,39 @@ def test_the_bundle_says_how_its_scores_were_got(pipeline_run: PipelineRun) -> N
     assert not [name for name in facts.metrics if not name.startswith("leak-free.")]
 
 
-def test_registry_and_bundle_answer_the_same(pipeline_run: PipelineRun) -> None:
-    mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
-    bundle = load_current(pipeline_run.serving_models)
-    wines = pd.DataFrame([answer.wine for answer in bundle.facts.answers], columns=list(FEATURES)).astype("float64")
-    champion = load_champion()
-    np.testing.assert_array_equal(champion.predict(wines), bundle.pipeline.predict(wines))  # type: ignore[attr-defined]
-    np.testing.assert_allclose(
-        champion.predict_proba(wines),  # type: ignore[attr-defined]
-        bundle.pipeline.predict_proba(wines),
-        rtol=0,
-        atol=1e-6,
-    )
-
-
 def test_facts_are_plain_json_with_eight_known_answers(pipeline_run: PipelineRun) -> None:
     facts = json.loads((pipeline_run.serving_models / "1" / "facts.json").read_text())
     assert len(facts["answers"]) == 8
     assert tuple(facts["answers"][0]["wine"]) == FEATURES
+
+
+def test_ctrl_c_ends_it_within_seconds_and_leaves_no_run_open(tmp_path: Path) -> None:
+    """The signal goes to every process of the command, as from a terminal."""
+    environment = isolated_environment(tmp_path) | {"WINE_DATA": "twin"}
+    pipeline = subprocess.Popen(
+        [sys.executable, "-m", "orchestration.flows"],
+        cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert pipeline.stderr is not None
+    next(line for line in pipeline.stderr if "fold 2 of 5" in line)
+    start = time.monotonic()
+    os.killpg(pipeline.pid, signal.SIGINT)
+    rest = pipeline.stderr.read()
+    assert pipeline.wait(timeout=60) == 130
+    assert time.monotonic() - start < 30
+    assert "Traceback" not in rest
+    mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
+    runs = mlflow.search_runs(experiment_names=[EXPERIMENT], output_format="list")
+    assert [run.info.status for run in runs] == ["FAILED"]
+    pipeline.stderr.close()
+
+
+def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.flows"],
+        cwd=ROOT, env=isolated_environment(tmp_path) | {"WINE_DATA": "nonsense"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: WINE_DATA=nonsense is no folder, and none of auto, uci, kaggle, twin\n"
+    assert list(tmp_path.iterdir()) == []

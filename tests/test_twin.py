@@ -17,7 +17,7 @@ def test_twin_wines_are_wines() -> None:
         WineQuality.model_validate(wine)
 
 
-def test_a_larger_twin_of_the_same_seed_is_drawn_anew_each_time_the_same() -> None:
+def test_the_same_count_and_seed_give_the_same_wines() -> None:
     pd.testing.assert_frame_equal(sample_twin(1000, seed=7), sample_twin(1000, seed=7))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from wine_data.schema import MEASUREMENTS, TARGET, TYPE, TYPES, encode_type
+from wine_data.schema import MEASUREMENTS, SCALE, TARGET, TYPE, TYPES, encode_type
 
 COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
 _INDEX_NAMES = ("", "index", "id")
@@ -40,6 +40,8 @@ def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
     wines = pd.DataFrame({TYPE: _read_types(table[TYPE], path)})
     for column in (*MEASUREMENTS, TARGET):
         wines[column] = _read_numbers(table[column], path)
+        if wines[column].isna().all():
+            raise BadInputError(f"{path}, column {column}: there is no value in any row")
     wines[TARGET] = _read_grades(wines[TARGET], path)
     return encode_type(wines.reset_index(drop=True))
 
@@ -121,7 +123,7 @@ def _read_numbers(column: pd.Series, path: Path) -> pd.Series:
 
 def _read_grades(column: pd.Series, path: Path) -> pd.Series:
     _refuse_first(column.isna(), column, path, "is missing; is the file cut off there?")
-    _refuse_first(~column.between(0, 10) | (column % 1 != 0), column, path, "is not a grade from 0 to 10")
+    _refuse_first(~column.between(*SCALE) | (column % 1 != 0), column, path, "is not a grade from 0 to 10")
     return column.astype("int64")
 
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 TARGET = "quality"
 TYPE = "type"
 TYPES = ("red", "white")
-GRADES = (3, 4, 5, 6, 7, 8, 9)  # the scale goes from 0 to 10; no published wine is under 3 or over 9
+GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that published wines have
+SCALE = (0, 10)  # those that a taster may give
 
 
 def _measurement(low: float, high: float, seen: tuple[float, float], text: str, example: float) -> Any:

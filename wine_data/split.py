@@ -18,11 +18,13 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from commands import BadInputError
 from wine_data.sameness import drop_repeats
 from wine_data.schema import FEATURES, TARGET, TYPE
 
 IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
 HOLDOUT_SHARE = 0.2
+FEWEST_WINES = 200  # leaves about 40 in the holdout; a score of fewer says nothing
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,16 @@ class Sides:
 
 
 def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed: int) -> Sides:
-    """Take the distinct wines of both files, put each on its side, and cut the training side into folds."""
+    """Take the distinct wines of both files, put each on its side, and cut the training side into folds.
+
+    Raises:
+        BadInputError: there are too few wines to divide.
+    """
     wines = distinct_wines(train, validation)
+    if len(wines) < FEWEST_WINES:
+        raise BadInputError(
+            f"the files hold {len(wines)} distinct wines; at least {FEWEST_WINES} are needed to train and to score"
+        )
     holdout = is_holdout(wines)
     training = wines[~holdout].reset_index(drop=True)
     return Sides(training, wines[holdout].reset_index(drop=True), fold_wines(training, folds, seed))

@@ -1,20 +1,27 @@
-"""A serving bundle: one folder with the pickled pipeline and the facts that make it safe to load.
+"""A pickled model with the facts that make it safe to load: as a serving bundle, or as a candidate.
 
-    <bundle>/model.pkl     the fitted scikit-learn Pipeline
-    <bundle>/facts.json    features, versions, data, metrics, run, a few answers, SHA-256 of each file
+    <models>/<version>/model.pkl     a serving bundle is one folder: the fitted scikit-learn Pipeline
+    <models>/<version>/facts.json    features, versions, data, metrics, run, a few answers, SHA-256 of each file
+    <models>/current                 names the bundle that serves
+
+    <models>/rfr.pkl, rfr.json       a candidate, as the training command leaves it
 
 A pickle can run anything when it is read, so all that can be checked is checked before a byte of it
 is: the files in the folder, their digests, the features and the library versions. That keeps out a
 damaged, mixed-up or mismatched bundle; it is no signature, so load only bundles you have written.
 """
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import pickle
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +31,10 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from commands import BadInputError, NotThereError
-from wine_data.schema import FEATURES, WineQuality, feature_frame
+from wine_data.schema import BOUNDS, FEATURES, WineQuality, feature_frame
+from wine_data.sources import WineData
+from wine_quality_training.evaluate import Evaluation
+from wine_quality_training.models import predicts_grades
 
 MODEL_FILE, FACTS_FILE, CURRENT = "model.pkl", "facts.json", "current"
 EXACT = ("scikit-learn",)  # another version may unpickle to a model that answers otherwise
@@ -33,21 +43,22 @@ SAME_MINOR = ("python", "numpy")
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """A wine and what the model said of it when it was bundled."""
+    """A wine and what the model said of it when it was pickled; a regressor has no probabilities."""
 
     wine: dict[str, float]
-    prediction: int
+    prediction: float
     probabilities: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a bundled model: facts.json, typed."""
+    """All that is known of a pickled model: facts.json, typed. `files` is filled in when it is written."""
 
     name: str
     version: str
     run_id: str
     model: str
+    protocol: str
     features: tuple[str, ...]
     versions: dict[str, str]
     data_source: str
@@ -72,47 +83,81 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **packages}
 
 
-def write_bundle(folder: Path, pipeline: Pipeline, training_side: pd.DataFrame, **facts: Any) -> Facts:
-    """Write a bundle whole or not at all.
+def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFrame, **registration: str) -> Facts:
+    """Collect the facts of a fitted model.
 
     Args:
-        folder: the bundle's folder. One that is there already is moved aside, not overwritten.
-        pipeline: a fitted classifier.
-        training_side: the wines it was fitted on, for the ranges and the known answers.
-        facts: name, version, run_id, model, data_source, data_fingerprint and metrics of Facts.
+        evaluation: the model and its scores.
+        data: the wines it comes from.
+        fitted_on: the table it was fitted on, for the ranges and the known answers.
+        registration: name, version and run_id, once it is registered.
+    """
+    return Facts(
+        name=registration.get("name", ""),
+        version=registration.get("version", ""),
+        run_id=registration.get("run_id", ""),
+        model=evaluation.name,
+        protocol=evaluation.protocol,
+        features=FEATURES,
+        versions=library_versions(),
+        data_source=data.source,
+        data_fingerprint=data.fingerprint,
+        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
+        ranges=_find_ranges(fitted_on),
+        answers=_answer_some(evaluation.pipeline, fitted_on),
+        files={},
+    )
+
+
+def write_bundle(models: Path, pipeline: Pipeline, facts: Facts) -> Path:
+    """Write a serving bundle, whole or not at all, and return its folder.
+
+    The folder is named for the version. Nothing is ever written over: where that name is taken, by a
+    store that was forgotten since, the next free of <version>-2, <version>-3, … is used.
 
     Raises:
         OSError: the disk is full or may not be written; what was there before is intact.
     """
-    pickled = pickle.dumps(pipeline, protocol=5)
-    complete = Facts(
-        features=FEATURES,
-        versions=library_versions(),
-        ranges=_find_ranges(training_side),
-        answers=_answer_some(pipeline, training_side),
-        files={MODEL_FILE: hashlib.sha256(pickled).hexdigest()},
-        **facts,
-    )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    models.mkdir(parents=True, exist_ok=True)
+    _sweep_partials(models)
+    partial = Path(tempfile.mkdtemp(prefix=f".{facts.version}.partial-", dir=models))
     try:
+        pickled = pickle.dumps(pipeline, protocol=5)
         _write_file(partial / MODEL_FILE, pickled)
-        _write_file(partial / FACTS_FILE, json.dumps(asdict(complete), indent=2).encode() + b"\n")
-        if folder.exists():
-            folder.rename(_free_name(folder))
-        partial.rename(folder)
+        _write_file(partial / FACTS_FILE, _print_facts(facts, MODEL_FILE, pickled))
+        partial.chmod(0o755)
+        return _move_to_free_name(partial, models / facts.version)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return complete
 
 
-def select_bundle(models: Path, version: str) -> None:
-    """Make one bundle of a folder the one that serves, in one step."""
-    partial = models / f".{CURRENT}.partial"
-    _write_file(partial, version.encode() + b"\n")
-    partial.replace(models / CURRENT)
+def write_candidate(folder: Path, short_name: str, pipeline: Pipeline, facts: Facts) -> Path:
+    """Write <short_name>.pkl with <short_name>.json beside it, each whole or not at all; return the pickle's path.
+
+    A pair that was torn apart between the two is refused when it is loaded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pickled = pickle.dumps(pipeline, protocol=5)
+    path = folder / f"{short_name}.pkl"
+    contents = {path: pickled, path.with_suffix(".json"): _print_facts(facts, path.name, pickled)}
+    partials = {target: target.with_name(f".{target.name}.partial") for target in contents}
+    try:
+        for target, partial in partials.items():
+            _write_file(partial, contents[target])
+        for target, partial in partials.items():
+            partial.replace(target)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def select_bundle(folder: Path) -> None:
+    """Make one bundle of a models folder the one that serves, in one step."""
+    partial = folder.with_name(f".{CURRENT}.partial-{os.getpid()}")
+    _write_file(partial, folder.name.encode() + b"\n")
+    partial.replace(folder.with_name(CURRENT))
 
 
 def load_current(models: Path) -> Bundle:
@@ -132,33 +177,46 @@ def load_bundle(folder: Path) -> Bundle:
         BadInputError: a file is missing, damaged or too many, or the bundle was written for other
             features or by other library versions.
     """
-    facts = read_facts(folder)
+    facts = read_facts(folder / FACTS_FILE)
+    present = {path.name for path in folder.iterdir()} - {FACTS_FILE}
+    _refuse_unless(present == set(facts.files), folder, f"should hold {_list(facts.files)} and holds {_list(present)}")
+    return _load_checked(folder, facts, MODEL_FILE)
+
+
+def load_candidate(path: Path) -> Bundle:
+    """Check a candidate's pickle by the facts beside it, and unpickle it; errors as in load_bundle."""
+    facts = read_facts(path.with_suffix(".json"))
+    return _load_checked(path.parent, facts, path.name)
+
+
+def _load_checked(folder: Path, facts: Facts, model_file: str) -> Bundle:
     _refuse_unless(facts.features == FEATURES, folder, f"was fitted on the features {', '.join(facts.features)}")
     for library, here in library_versions().items():
         there = facts.versions.get(library, "none")
         problem = f"was pickled under {library} {there}, and here is {here}: run make pipeline"
         _refuse_unless(_fits(library, there, here), folder, problem)
-    present = {path.name for path in folder.iterdir()} - {FACTS_FILE}
-    _refuse_unless(present == set(facts.files), folder, f"should hold {_list(facts.files)} and holds {_list(present)}")
-    contents = {name: (folder / name).read_bytes() for name in facts.files}
+    _refuse_unless(model_file in facts.files, folder, f"names no digest for {model_file}")
+    contents = {name: _read_file(folder / name) for name in facts.files}
     for name, digest in facts.files.items():
         found = hashlib.sha256(contents[name]).hexdigest()
         _refuse_unless(found == digest, folder, f"has a changed {name}: SHA-256 {found[:12]}…, not {digest[:12]}…")
-    return Bundle(pickle.loads(contents[MODEL_FILE]), facts)
+    return Bundle(pickle.loads(contents[model_file]), facts)
 
 
-def read_facts(folder: Path) -> Facts:
-    """Read and check the form of a bundle's facts.json; nothing is unpickled."""
+def read_facts(path: Path) -> Facts:
+    """Read and check the form of a facts file; nothing is unpickled."""
     try:
-        facts = json.loads((folder / FACTS_FILE).read_text())
+        facts = json.loads(path.read_text())
         facts["features"] = tuple(facts["features"])
         facts["ranges"] = {name: (low, high) for name, (low, high) in facts["ranges"].items()}
         facts["answers"] = tuple(KnownAnswer(**answer) for answer in facts["answers"])
         return Facts(**facts)
     except FileNotFoundError as error:
-        raise NotThereError(f"{folder} holds no bundle ({FACTS_FILE} is missing): run make pipeline") from error
+        raise NotThereError(
+            f"there is no model in {path.parent} ({path.name} is missing): run make pipeline"
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInputError(f"{folder / FACTS_FILE} cannot be read: {error}") from error
+        raise BadInputError(f"{path} cannot be read: {error}") from error
 
 
 def _find_ranges(wines: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -167,19 +225,43 @@ def _find_ranges(wines: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def _answer_some(pipeline: Pipeline, wines: pd.DataFrame, count: int = 8) -> tuple[KnownAnswer, ...]:
-    """Ask the model of a few complete wines, spread over the table, so that a server can check its answers."""
-    complete = feature_frame(wines).dropna()
-    some = complete.iloc[np.linspace(0, len(complete) - 1, count).astype(int)]
-    wines_as_dicts = some.to_dict("records")
-    answers = zip(wines_as_dicts, pipeline.predict(some), pipeline.predict_proba(some), strict=True)
+    """Ask the model of a few wines that the API would take, so that a server can check its answers."""
+    table = feature_frame(wines)
+    low, high = (pd.Series({name: BOUNDS[name][end] for name in FEATURES}) for end in (0, 1))
+    possible = table[((table >= low) & (table <= high)).all(axis="columns")]
+    if possible.empty:
+        raise BadInputError(
+            "no wine that the model was fitted on is possible: python -m wine_data.audit says what is wrong"
+        )
+    some = possible.iloc[np.linspace(0, len(possible) - 1, count).astype(int)]
+    names: list[str] = []
+    rows: list[list[float]] = [[]] * len(some)
+    if predicts_grades(pipeline):
+        names, rows = [str(grade) for grade in pipeline.classes_], pipeline.predict_proba(some).tolist()
     return tuple(
         KnownAnswer(
             wine=WineQuality.model_validate(wine).model_dump(),
-            prediction=int(prediction),
-            probabilities=dict(zip(map(str, pipeline.classes_.tolist()), row.tolist(), strict=True)),
+            prediction=float(prediction),
+            probabilities=dict(zip(names, row, strict=True)),
         )
-        for wine, prediction, row in answers
+        for wine, prediction, row in zip(some.to_dict("records"), pipeline.predict(some), rows, strict=True)
     )
+
+
+def _print_facts(facts: Facts, model_file: str, pickled: bytes) -> bytes:
+    with_digest = replace(facts, files={model_file: hashlib.sha256(pickled).hexdigest()})
+    return json.dumps(asdict(with_digest), indent=2).encode() + b"\n"
+
+
+def _move_to_free_name(partial: Path, folder: Path) -> Path:
+    """Rename a finished folder; a folder that holds something is never replaced by a rename."""
+    for name in itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2))):
+        try:
+            return partial.rename(folder.with_name(name))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    raise AssertionError("there is always a free name")
 
 
 def _fits(library: str, wanted: str, found: str) -> bool:
@@ -199,13 +281,18 @@ def _list(names: Any) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _free_name(folder: Path) -> Path:
-    taken = [path.name for path in folder.parent.iterdir()]
-    return next(
-        folder.with_name(f"{folder.name}.before-{number}")
-        for number in range(1, len(taken) + 2)
-        if f"{folder.name}.before-{number}" not in taken
-    )
+def _sweep_partials(models: Path) -> None:
+    """Remove what killed writers left; a day is longer than any writer lives."""
+    for path in models.glob(".*.partial-*"):
+        if path.is_dir() and time.time() - path.stat().st_mtime > 86_400:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path} is missing; the model is refused: run make pipeline") from error
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -1,36 +1,34 @@
 """Fit the models and compare them under both protocols.
 
-python -m wine_quality_training.train [--model NAME|all] [--protocol as-published|leak-free|both]
+    python -m wine_quality_training.train [--model NAME|all] [--protocol as-published|leak-free|both]
+
+Leaves in wine_quality_training/models/ each model (rfr.pkl) with its facts beside it (rfr.json), the
+comparison as scores.md and scores.json, and figures/.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from commands import DONE, run_command
-from settings import load_settings
+from settings import Settings, load_settings
 from wine_data.sources import WineData, load_wines
 from wine_data.split import Sides, split_wines
+from wine_quality_training.bundle import describe_model, write_candidate
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
     PROTOCOLS,
-    SCORED_ON,
     Evaluation,
-    Score,
     evaluate_as_published,
     evaluate_leak_free,
 )
-from wine_quality_training.models import MODELS
-
-MEASURES = ("RMSE", "MAE", "R2", "accuracy", "within 1", "kappa")  # the order of Score.metrics()
-MEANING = {
-    AS_PUBLISHED: "the same wines on both sides, so this is memory",
-    LEAK_FREE: "no wine on both sides, so this is what to expect",
-}
+from wine_quality_training.figures import draw_comparison
+from wine_quality_training.models import MODELS, shorten_name
+from wine_quality_training.report import dump_report, list_scores, render_report, tabulate_scores
 
 
 def train_model(
@@ -56,45 +54,33 @@ def train_model(
     return evaluations
 
 
-def list_scores(evaluations: Sequence[Evaluation]) -> list[Score]:
-    """All scores: those of one protocol together, and in it those on the same wines."""
-    scores = [score for evaluation in evaluations for score in evaluation.scores]
-    return sorted(scores, key=lambda score: (PROTOCOLS.index(score.protocol), SCORED_ON.index(score.scored_on)))
+def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, sides: Sides) -> list[Path]:
+    """Write one pickle a model with its facts: the leak-free fit, or the published one where there is no other."""
+    chosen = {evaluation.name: evaluation for evaluation in evaluations}  # the leak-free one comes last
+    paths = []
+    for name, evaluation in chosen.items():
+        fitted_on = sides.training if evaluation.protocol == LEAK_FREE else data.train
+        facts = describe_model(evaluation, data, fitted_on)
+        paths.append(write_candidate(folder, shorten_name(name), evaluation.pipeline, facts))
+    return paths
 
 
-def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
-    """The two-protocol table for a terminal of 80 columns: one block a protocol."""
-    tables = []
-    for protocol in dict.fromkeys(score.protocol for score in scores):
-        table = Table(
-            "model", "scored on", box=None, pad_edge=False, padding=(0, 1, 0, 0),
-            title=f"\n{protocol}: {MEANING[protocol]}", title_justify="left",
-        )  # fmt: skip
-        for measure in MEASURES:
-            table.add_column(measure, justify="right")
-        for score in scores:
-            if score.protocol == protocol:
-                table.add_row(score.model, score.scored_on, *_format_metrics(score))
-        tables.append(table)
-    return tables
-
-
-def render_markdown(scores: Sequence[Score]) -> str:
-    """The two-protocol table in Markdown."""
-    rows = [
-        ("model", "protocol", "scored on", "wines", *MEASURES),
-        ("---",) * 3 + ("---:",) * (1 + len(MEASURES)),
-        *((s.model, s.protocol, s.scored_on, f"{s.wines:,}", *_format_metrics(s)) for s in scores),
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _format_metrics(score: Score) -> tuple[str, ...]:
-    return tuple(f"{value:.4f}" for value in score.metrics().values())
+def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData, sides: Sides) -> list[Path]:
+    """Write scores.md, scores.json and the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "figures").mkdir(exist_ok=True)
+    texts = {"scores.md": render_report(data, evaluations), "scores.json": dump_report(data, evaluations)}
+    for name, text in texts.items():
+        partial = folder / f".{name}.partial"
+        partial.write_text(text)
+        partial.replace(folder / name)
+    for name, figure in draw_comparison(evaluations, sides).items():
+        figure.savefig(folder / "figures" / f"{name}.png")
+    return [folder / name for name in texts] + [folder / "figures"]
 
 
 def main() -> int:
-    """Train, show progress, print the table."""
+    """Train, show progress, print the table, write everything."""
     parser = argparse.ArgumentParser(description="Fit the models and compare them under both protocols.")
     parser.add_argument("--model", default="all", choices=[*MODELS, "all"])
     parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"])
@@ -102,10 +88,28 @@ def main() -> int:
     settings = load_settings()
     names = list(MODELS) if arguments.model == "all" else [arguments.model]
     protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
     console.print(data.introduce())
+    evaluations = _train_all(names, data, sides, settings, protocols, console)
+    console.print(*tabulate_scores(list_scores(evaluations)), sep="\n")
+    with console.status("Drawing the figures"):
+        written = write_report(settings.training_models, evaluations, data, sides)
+    written = write_candidates(settings.training_models, evaluations, data, sides) + written
+    console.print(f"\nWritten to {settings.training_models}: {', '.join(path.name for path in written)}")
+    console.print("Next: make pipeline tracks, registers and bundles the best of them")
+    return DONE
+
+
+def _train_all(
+    names: Sequence[str],
+    data: WineData,
+    sides: Sides,
+    settings: Settings,
+    protocols: Sequence[str],
+    console: Console,
+) -> list[Evaluation]:
     steps = len(names) * ((AS_PUBLISHED in protocols) + settings.folds * (LEAK_FREE in protocols))
     evaluations = []
     with Progress(console=console) as progress:
@@ -115,9 +119,7 @@ def main() -> int:
                 name, data, sides, settings.seed, protocols,
                 on_step=lambda step: progress.update(bar, advance=1, description=step),
             )  # fmt: skip
-    console.print(*tabulate_scores(list_scores(evaluations)), sep="\n")
-    console.print("Next: make pipeline tracks, registers and bundles the best of them")
-    return DONE
+    return evaluations
 
 
 if __name__ == "__main__":

@@ -12,22 +12,23 @@ import uvicorn
 
 from commands import NotThereError
 from deployment.app import create_app
-from deployment.engine import load_engine
+from deployment.engine import Engine
+from wine_quality_training.bundle import load_bundle
 
 START_SECONDS = 20.0
 
 
-def ask_api(models: Path, wine: dict[str, float]) -> dict[str, Any]:
-    """Serve the current bundle on a free port of 127.0.0.1, POST one wine to /predict, return the answer."""
-    with _serve(models) as address:
+def ask_api(bundle: Path, wine: dict[str, float]) -> dict[str, Any]:
+    """Serve one bundle on a free port of 127.0.0.1, POST one wine to /predict, return the answer."""
+    with _serve(bundle) as address:
         answer = httpx.post(f"{address}/predict", json=wine, timeout=START_SECONDS)
         answer.raise_for_status()
         return dict(answer.json())
 
 
 @contextmanager
-def _serve(models: Path) -> Iterator[str]:
-    config = uvicorn.Config(create_app(load_engine(models)), host="127.0.0.1", port=0, log_level="warning")
+def _serve(bundle: Path) -> Iterator[str]:
+    config = uvicorn.Config(create_app(Engine(load_bundle(bundle))), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

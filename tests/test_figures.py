@@ -1,0 +1,49 @@
+import pytest
+from matplotlib.figure import Figure
+
+from wine_data.schema import MEASUREMENTS
+from wine_data.sources import WineData
+from wine_data.split import Sides
+from wine_quality_training.evaluate import Evaluation
+from wine_quality_training.figures import draw_comparison, draw_protocols
+from wine_quality_training.train import train_model
+
+
+@pytest.fixture(scope="module")
+def evaluations(twin: WineData, twin_sides: Sides) -> list[Evaluation]:
+    names = ("DecisionTreeClassifier", "KNeighborsRegressor")
+    return [evaluation for name in names for evaluation in train_model(name, twin, twin_sides, seed=42)]
+
+
+@pytest.fixture(scope="module")
+def figures(evaluations: list[Evaluation], twin_sides: Sides) -> dict[str, Figure]:
+    return draw_comparison(evaluations, twin_sides)
+
+
+def test_every_figure_of_the_stage_is_drawn(figures: dict[str, Figure]) -> None:
+    assert set(figures) == {
+        "boxes", "correlations", "grades", "grades_by_type", "guesses", "protocols", "confusion", "importance",
+        "dependence",
+    }  # fmt: skip
+
+
+def test_there_is_a_box_for_every_column(figures: dict[str, Figure]) -> None:
+    assert [axis.get_title() for axis in figures["boxes"].axes] == [*MEASUREMENTS, "quality"]
+
+
+def test_the_story_shows_each_model_under_both_protocols(evaluations: list[Evaluation]) -> None:
+    axis = draw_protocols(evaluations).axes[0]
+    shown = [patch.get_width() for patch in axis.patches]  # type: ignore[attr-defined]
+    published = [e.score_on("validation").metrics["r2"] for e in evaluations if e.protocol == "as-published"]
+    leak_free = [e.score_on("holdout").metrics["r2"] for e in evaluations if e.protocol == "leak-free"]
+    assert shown == pytest.approx(published + leak_free)
+
+
+def test_a_confusion_matrix_counts_every_holdout_wine(figures: dict[str, Figure], twin_sides: Sides) -> None:
+    counts = [int(text.get_text()) for text in figures["confusion"].axes[0].texts]
+    assert sum(counts) == len(twin_sides.holdout)
+
+
+def test_partial_dependence_is_drawn_for_three_features(figures: dict[str, Figure]) -> None:
+    labels = [axis.get_xlabel() for axis in figures["dependence"].axes]
+    assert len({label for label in labels if label in MEASUREMENTS}) >= 2

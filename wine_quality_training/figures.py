@@ -1,0 +1,192 @@
+"""The pictures of this stage: the wines, the models, and the difference between the two protocols.
+
+Each function returns a matplotlib Figure and saves nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.inspection import PartialDependenceDisplay, permutation_importance
+from sklearn.metrics import ConfusionMatrixDisplay, make_scorer
+from sklearn.pipeline import Pipeline
+
+from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, feature_frame
+from wine_data.split import Sides
+from wine_quality_training.evaluate import (
+    AS_PUBLISHED,
+    LEAK_FREE,
+    Evaluation,
+    measure_guesses,
+    round_guesses,
+)
+from wine_quality_training.models import predicts_grades
+
+RED, WHITE, GREY = "#8c1c3f", "#c9b458", "#b8b8b8"
+COLOURS = {"red": RED, "white": WHITE}
+DPI = 110
+
+
+def draw_boxes(wines: pd.DataFrame) -> Figure:
+    """Draw a box plot of every measurement and the grade, by colour."""
+    figure, axes = _grid(3, 4, height=2.5)
+    for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
+        sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
+        axis.set(title=column, xlabel="", ylabel="")
+    figure.suptitle("Every column, by colour")
+    return figure
+
+
+def draw_correlations(wines: pd.DataFrame) -> Figure:
+    """Draw a heatmap of the correlations between features and grade."""
+    figure, (axis,) = _grid(1, 1, height=7.5, width=8.5)
+    correlations = wines[[*FEATURES, TARGET]].corr()
+    sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", annot=True, fmt=".2f", square=True, ax=axis,
+                annot_kws={"size": 7}, cbar_kws={"shrink": 0.7})  # fmt: skip
+    axis.set_title("Correlations")
+    return figure
+
+
+def draw_grades(wines: pd.DataFrame) -> Figure:
+    """Draw how many wines have each grade."""
+    figure, (axis,) = _grid(1, 1, height=3.5, width=7)
+    counts = wines[TARGET].value_counts().reindex(GRADES, fill_value=0)
+    bars = axis.bar(list(map(str, GRADES)), counts, color=RED)
+    axis.bar_label(bars, fmt="{:,.0f}")
+    axis.set(title="Wines by grade", xlabel="grade", ylabel="wines")
+    return figure
+
+
+def draw_grades_by_type(wines: pd.DataFrame) -> Figure:
+    """Draw the share of each grade among the red and among the white wines."""
+    figure, (axis,) = _grid(1, 1, height=3.5, width=7)
+    shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
+    sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
+    axis.set(title="Quality by type", xlabel="grade", ylabel="share of the wines of that colour")
+    return figure
+
+
+def draw_protocols(evaluations: Sequence[Evaluation]) -> Figure:
+    """Draw the one that tells the story: each model as published and leak-free, by R2 and by accuracy."""
+    figure, axes = _grid(1, 2, height=3.6, width=10)
+    names = list(dict.fromkeys(evaluation.name for evaluation in evaluations))
+    positions = np.arange(len(names))
+    for axis, measure, title in ((axes[0], "r2", "R2"), (axes[1], "accuracy", "accuracy")):
+        for offset, protocol, scored_on, colour, label in (
+            (-0.2, AS_PUBLISHED, "validation", GREY, "as published: validation file"),
+            (0.2, LEAK_FREE, "holdout", RED, "leak-free: wines never seen"),
+        ):
+            found = [e for e in evaluations if e.protocol == protocol]
+            values = [e.score_on(scored_on).metrics[measure] for name in names for e in found if e.name == name]
+            bars = axis.barh(positions + offset, values, height=0.38, color=colour, label=label)
+            axis.bar_label(bars, fmt="{:.2f}", padding=3)
+        axis.set(title=title, yticks=positions, yticklabels=names, xlim=(min(0, axis.get_xlim()[0]) * 1.3, 1.15))
+        axis.invert_yaxis()
+        axis.axvline(0, color="black", linewidth=0.6)
+    axes[1].set_yticklabels([])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle("The same models, the same measures, two ways to score")
+    return figure
+
+
+def draw_guesses(evaluations: Sequence[Evaluation]) -> Figure:
+    """Draw what each model guessed for the holdout wines of each grade."""
+    chosen = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
+    figure, axes = _grid(1, len(chosen), height=3.4, width=2.6 * len(chosen) + 0.6)
+    for axis, evaluation in zip(axes, chosen, strict=True):
+        table = evaluation.guesses["holdout"]
+        scatter = np.random.default_rng(0).uniform(-0.25, 0.25, size=(2, len(table)))
+        axis.plot(GRADES, GRADES, color="black", linewidth=0.8)
+        axis.scatter(table[TARGET] + scatter[0], table["guess"] + scatter[1], s=3, alpha=0.35, color=RED)
+        axis.set(title=evaluation.name, xlabel="true grade", xlim=(2.5, 9.5), ylim=(2.5, 9.5))
+        axis.title.set_fontsize(9)
+    axes[0].set_ylabel("guess on the holdout")
+    return figure
+
+
+def draw_confusion(evaluation: Evaluation) -> Figure:
+    """Draw which grades a model takes for which, on the holdout."""
+    figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
+    table = evaluation.guesses["holdout"]
+    ConfusionMatrixDisplay.from_predictions(
+        table[TARGET],
+        round_guesses(table["guess"].to_numpy()),
+        labels=list(GRADES),
+        cmap="Reds",
+        ax=axis,
+        colorbar=False,
+    )
+    axis.set(title=f"{evaluation.name}, holdout", xlabel="guess", ylabel="true grade")
+    return figure
+
+
+def draw_importance(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figure:
+    """Draw how much of a model's R2 on the holdout is lost when one feature is shuffled, ten times each."""
+    figure, (axis,) = _grid(1, 1, height=4, width=7)
+    drops = _permute_features(evaluation.pipeline, sides.holdout, seed)
+    order = drops.mean(axis=1).sort_values().index
+    axis.boxplot(drops.loc[order].to_numpy().T, orientation="horizontal", tick_labels=list(order), widths=0.6)
+    axis.axvline(0, color="black", linewidth=0.6)
+    axis.set(title=f"{evaluation.name}: permutation importance on the holdout", xlabel="loss of R2")
+    return figure
+
+
+def draw_dependence(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figure:
+    """Draw how the expected grade moves with each of the three features that matter most."""
+    top = _permute_features(evaluation.pipeline, sides.holdout, seed).mean(axis=1).nlargest(3).index
+    figure, axes = _grid(1, 3, height=3.2, width=10)
+    PartialDependenceDisplay.from_estimator(
+        evaluation.pipeline,
+        feature_frame(sides.holdout),
+        list(top),
+        ax=list(axes),
+        kind="average",
+        line_kw={"color": RED},
+    )
+    figure.suptitle(f"{evaluation.name}: partial dependence of the three features that matter most")
+    return figure
+
+
+def draw_comparison(evaluations: Sequence[Evaluation], sides: Sides) -> dict[str, Figure]:
+    """Draw all that the evaluations at hand allow, by file name."""
+    wines = pd.concat([sides.training, sides.holdout], ignore_index=True)
+    figures = {
+        "boxes": draw_boxes(wines),
+        "correlations": draw_correlations(wines),
+        "grades": draw_grades(wines),
+        "grades_by_type": draw_grades_by_type(wines),
+    }
+    leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
+    regressors = [evaluation for evaluation in leak_free if not predicts_grades(evaluation.pipeline)]
+    classifiers = [evaluation for evaluation in leak_free if predicts_grades(evaluation.pipeline)]
+    if leak_free:
+        figures["guesses"] = draw_guesses(leak_free)
+    if leak_free and len(evaluations) > len(leak_free):
+        figures["protocols"] = draw_protocols(evaluations)
+    if classifiers:
+        figures["confusion"] = draw_confusion(max(classifiers, key=lambda e: e.score_on("cv").metrics["kappa"]))
+    if regressors:
+        best = min(regressors, key=lambda e: e.score_on("cv").metrics["rmse"])
+        figures["importance"] = draw_importance(best, sides)
+        figures["dependence"] = draw_dependence(best, sides)
+    return figures
+
+
+def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The loss of R2 for each shuffle: features as rows, ten shuffles as columns."""
+    scorer = make_scorer(lambda grades, guesses: measure_guesses(np.asarray(grades), guesses)["r2"])
+    result = permutation_importance(
+        pipeline, feature_frame(wines), wines[TARGET], scoring=scorer, n_repeats=10, random_state=seed
+    )
+    return pd.DataFrame(result.importances, index=pd.Index(FEATURES))
+
+
+def _grid(rows: int, columns: int, height: float, width: float = 11) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height * rows), dpi=DPI, layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes

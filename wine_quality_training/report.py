@@ -1,0 +1,134 @@
+"""What a comparison of models came to: as a table for a terminal, as Markdown, as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from wine_data.sources import WineData
+from wine_quality_training.evaluate import (
+    AS_PUBLISHED,
+    LEAK_FREE,
+    MEASURES,
+    PROTOCOLS,
+    SCORED_ON,
+    Evaluation,
+    Score,
+    Slice,
+    slice_guesses,
+)
+
+HEADINGS = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
+    "accuracy": "accuracy",
+    "within_one": "within 1",
+    "kappa": "kappa",
+}
+MEANING = {
+    AS_PUBLISHED: "the same wines on both sides, so this is memory",
+    LEAK_FREE: "no wine on both sides, so this is what to expect",
+}
+NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 columns; the files have all six
+
+
+def list_scores(evaluations: Sequence[Evaluation]) -> list[Score]:
+    """All scores: those of one protocol together, and in it those on the same wines."""
+    scores = [score for evaluation in evaluations for score in evaluation.scores]
+    return sorted(scores, key=lambda score: (PROTOCOLS.index(score.protocol), SCORED_ON.index(score.scored_on)))
+
+
+def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
+    """The two-protocol table for a terminal of 80 columns: a block a protocol, and one of intervals."""
+    tables = [
+        _tabulate(
+            f"{protocol}: {MEANING[protocol]}",
+            [HEADINGS[measure] for measure in MEASURES],
+            [(s, [f"{s.metrics[measure]:.4f}" for measure in MEASURES]) for s in scores if s.protocol == protocol],
+        )
+        for protocol in dict.fromkeys(score.protocol for score in scores)
+    ]
+    bounded = [score for score in scores if score.intervals]
+    if bounded:
+        rows = [(s, [_format_interval(s.intervals[measure]) for measure in NARROW]) for s in bounded]
+        headings = [HEADINGS[measure] for measure in NARROW]
+        tables.append(_tabulate("leak-free, 95 % intervals (bootstrap over the scored wines)", headings, rows))
+    return tables
+
+
+def render_scores(scores: Sequence[Score]) -> str:
+    """The two-protocol table in Markdown, with intervals where there are any."""
+    rows: list[Sequence[str]] = [
+        ("model", "protocol", "scored on", "wines", *HEADINGS.values()),
+        ("---",) * 3 + ("---:",) * (1 + len(MEASURES)),
+    ]
+    for score in scores:
+        cells = [_format_measure(score, measure) for measure in MEASURES]
+        rows.append((score.model, score.protocol, score.scored_on, f"{score.wines:,}", *cells))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def render_slices(slices: Sequence[Slice]) -> str:
+    """Scores by colour and grade in Markdown."""
+    rows: list[Sequence[str]] = [
+        ("model", "scored on", "slice", "wines", "MAE", "accuracy", "within 1"),
+        ("---",) * 3 + ("---:",) * 4,
+    ]
+    for part in slices:
+        figures = [f"{value:.3f}" for value in (part.mae, part.accuracy, part.within_one)]
+        rows.append((part.model, part.scored_on, part.slice, f"{part.wines:,}", *figures))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def list_slices(evaluations: Sequence[Evaluation]) -> list[Slice]:
+    """The leak-free scores by colour and grade, from cross-validation, where there are most wines."""
+    leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
+    return [part for evaluation in leak_free for part in slice_guesses(evaluation, "cv")]
+
+
+def render_report(data: WineData, evaluations: Sequence[Evaluation]) -> str:
+    """The whole comparison in Markdown."""
+    parts = [
+        "# Models compared",
+        data.introduce(),
+        "\n".join(f"- {protocol}: {meaning}" for protocol, meaning in MEANING.items()),
+        render_scores(list_scores(evaluations)),
+    ]
+    slices = list_slices(evaluations)
+    if slices:
+        parts += ["## By colour and grade, leak-free", render_slices(slices)]
+    return "\n\n".join(parts) + "\n"
+
+
+def dump_report(data: WineData, evaluations: Sequence[Evaluation]) -> str:
+    """The whole comparison in JSON: data, scores, slices."""
+    report: dict[str, Any] = {
+        "data": {"source": data.source, "fingerprint": data.fingerprint},
+        "scores": [asdict(score) for score in list_scores(evaluations)],
+        "slices": [asdict(part) for part in list_slices(evaluations)],
+    }
+    return json.dumps(report, indent=2) + "\n"
+
+
+def _tabulate(title: str, headings: Sequence[str], rows: Sequence[tuple[Score, Sequence[str]]]) -> Table:
+    table = Table(
+        "model", "scored on", box=None, pad_edge=False, padding=(0, 1, 0, 0), title=f"\n{title}", title_justify="left"
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for score, cells in rows:
+        table.add_row(score.model, score.scored_on, *cells)
+    return table
+
+
+def _format_measure(score: Score, measure: str) -> str:
+    value = f"{score.metrics[measure]:.4f}"
+    return f"{value} ({_format_interval(score.intervals[measure])})" if score.intervals else value
+
+
+def _format_interval(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{low:.2f}-{high:.2f}" if low >= 0 else f"{low:.2f} to {high:.2f}"
