@@ -13,7 +13,7 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline data serve mlflow lab test check system-packages lock clean reset
+.PHONY: help setup pipeline data serve mlflow lab notebooks test check system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -42,6 +42,10 @@ mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, regi
 
 lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab
+
+notebooks: .venv/installed ## run every notebook again and keep its outputs (WINE_DATA: your real files)
+	@$(VENV) -m jupyter execute --inplace */*.ipynb
+	@echo "The notebooks hold new outputs. Next: git diff --stat"
 
 test: check ## every check and test
 	@$(VENV) -m pytest

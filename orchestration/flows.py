@@ -31,7 +31,7 @@ from experiment_tracking.tracking import (
     start_parent,
     track_model,
 )
-from orchestration.probe import ask_api
+from orchestration.probe import ask_api, pick_wine
 from settings import load_settings
 from wine_data.audit import audit_wines
 from wine_data.sources import WineData, load_wines
@@ -57,16 +57,17 @@ class PipelineResult:
     scores: list[Score]
     champion: str
     version: str
+    true_grade: int  # of the wine that was asked for
     answer: dict[str, Any]
 
 
 def export_bundle(
     models: Path, evaluation: Evaluation, tracked: TrackedModel, version: str, data: WineData, sides: Sides
-) -> tuple[Path, dict[str, float]]:
-    """Write the serving bundle of a registered version; return its folder and one of its known wines."""
+) -> Path:
+    """Write the serving bundle of a registered version and return its folder."""
     registration = {"name": MODEL, "version": version, "run_id": tracked.run_id}
     facts = describe_model(evaluation, data, sides.training, **registration)
-    return write_bundle(models, evaluation.pipeline, facts), facts.answers[0].wine
+    return write_bundle(models, evaluation.pipeline, facts)
 
 
 def is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -123,11 +124,12 @@ def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
 
     best = choose_classifier(evaluations)
     version = register_task(tracked[best.name], data)
-    bundle, wine = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
+    bundle = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
+    wine, grade = pick_wine(sides.holdout)
     answer = ask_task(bundle, wine)  # before anybody else can: what does not answer is not promoted
     promote_task(version)
     select_task(bundle)
-    return PipelineResult(data.source, data.fingerprint, data.note, findings, scores, best.name, version, answer)
+    return PipelineResult(data.source, data.fingerprint, data.note, findings, scores, best.name, version, grade, answer)
 
 
 def _train_and_track(
@@ -168,8 +170,8 @@ def show_result(result: PipelineResult, console: Console) -> None:
     console.print(
         f"""
 Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
-Champion    {MODEL} version {result.version}, a {result.champion}, chosen by its kappa in leak-free cv
-Prediction  grade {result.answer["prediction"]} for one wine, through the API
+Champion    {MODEL} version {result.version}, {result.champion}, chosen by its kappa in leak-free cv
+Prediction  grade {result.answer["prediction"]} through the API, for a holdout wine graded {result.true_grade}
             ({probabilities})
 
 Next

@@ -3,27 +3,42 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import uvicorn
+from pydantic import ValidationError
 
-from commands import NotThereError
+from commands import BadInputError, NotThereError
 from deployment.app import create_app
 from deployment.engine import Engine
+from wine_data.schema import TARGET, WineQuality, feature_frame
 from wine_quality_training.bundle import load_bundle
 
 START_SECONDS = 20.0
 
 
-def ask_api(bundle: Path, wine: dict[str, float]) -> dict[str, Any]:
+def ask_api(bundle: Path, wine: WineQuality) -> dict[str, Any]:
     """Serve one bundle on a free port of 127.0.0.1, POST one wine to /predict, return the answer."""
     with _serve(bundle) as address:
-        answer = httpx.post(f"{address}/predict", json=wine, timeout=START_SECONDS)
+        answer = httpx.post(f"{address}/predict", json=wine.model_dump(), timeout=START_SECONDS)
         answer.raise_for_status()
         return dict(answer.json())
+
+
+def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
+    """The first holdout wine that the API takes, with the grade that the tasters gave it.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    for values, grade in zip(feature_frame(holdout).to_dict("records"), holdout[TARGET], strict=True):
+        with suppress(ValidationError):
+            return WineQuality.model_validate(values), int(grade)
+    raise BadInputError("no holdout wine is one that the API takes: python -m wine_data.audit says what is wrong")
 
 
 @contextmanager

@@ -31,9 +31,10 @@ def wines(sides: Sides) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def by_function(sides: Sides) -> Pipeline:
+def by_function(pipeline_run: PipelineRun, sides: Sides) -> Pipeline:
     """The model as the plain function fits it, with no flow around it."""
-    return evaluate_leak_free("RandomForestClassifier", sides, seed=42).pipeline
+    champion = load_current(pipeline_run.serving_models).facts.model
+    return evaluate_leak_free(champion, sides, seed=42).pipeline
 
 
 def test_registry_answers_as_the_function(
