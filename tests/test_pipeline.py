@@ -4,17 +4,23 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.entities import Run
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
 
+from commands import BadInputError
 from experiment_tracking.registry import CHAMPION, MODEL
 from experiment_tracking.tracking import EXPERIMENT
+from orchestration.flows import wire
 from settings import ROOT
 from tests.conftest import PipelineRun, isolated_environment
 from wine_data.schema import FEATURES
@@ -121,4 +127,35 @@ def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_pa
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "error: WINE_DATA=nonsense is no folder, and none of auto, uci, kaggle, twin\n"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] in ([], [".prefect"])  # importing Prefect makes its own
+
+
+def test_prefect_keeps_the_run_its_tasks_and_the_table(pipeline_run: PipelineRun) -> None:
+    with closing(sqlite3.connect(pipeline_run.folder / ".prefect" / "prefect.db")) as store:
+        flow_runs = store.execute("SELECT state_type FROM flow_run").fetchall()
+        task_runs = dict(store.execute("SELECT name, state_type FROM task_run").fetchall())
+        artifacts = store.execute("SELECT data FROM artifact WHERE key = 'two-protocols'").fetchall()
+    assert flow_runs == [("COMPLETED",)]
+    assert set(task_runs.values()) == {"COMPLETED"}
+    assert {"audit wines", "train RandomForestClassifier", "export version 1", "ask the API"} <= set(task_runs)
+    assert [("| RandomForestClassifier | leak-free | holdout |" in data) for (data,) in artifacts] == [True]
+
+
+def test_a_mistake_inside_the_flow_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A retry cannot help there: the experiment stays deleted until somebody restores it."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    tries: list[Exception] = []
+
+    def fail(problem: Exception) -> None:
+        tries.append(problem)
+        raise problem
+
+    @flow
+    def fail_twice() -> None:
+        for problem in (BadInputError("a mistake"), OSError("a full disk")):
+            with suppress(type(problem)):
+                wire(fail, "fail", retries=1)(problem)
+
+    with prefect_test_harness(server_startup_timeout=120):
+        fail_twice()
+    assert [type(problem) for problem in tries] == [BadInputError, OSError, OSError]

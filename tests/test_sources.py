@@ -79,6 +79,12 @@ def test_files_of_one_colour_are_refused(tmp_path: Path, twin: WineData) -> None
         load_as_default(str(tmp_path))
 
 
+def test_a_column_without_any_value_is_refused(tmp_path: Path, twin: WineData) -> None:
+    write_pair(tmp_path, WineData(twin.train.assign(pH=float("nan")), twin.validation, "test", "none"))
+    with pytest.raises(BadInputError, match=r"train_wine_data\.csv, column pH: there is no value in any row"):
+        load_as_default(str(tmp_path))
+
+
 def test_files_with_different_columns_are_refused(tmp_path: Path, twin: WineData) -> None:
     write_pair(tmp_path, twin)
     twin.validation[list(COLUMNS)].drop(columns="pH").to_csv(tmp_path / VALIDATION_FILE, index=False)

@@ -21,7 +21,7 @@ from settings import ROOT, load_settings
 from wine_data.download import download_kaggle, download_uci
 from wine_data.pair import publish_pair
 from wine_data.reader import read_wines
-from wine_data.schema import FEATURES, TARGET, TYPE, TYPES
+from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
 from wine_data.twin import sample_twin
 
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
@@ -146,7 +146,16 @@ def _require_both_types(wines: pd.DataFrame, path: Path) -> None:
         raise BadInputError(f"{path} holds {found[0]} wines only; both colours are needed")
 
 
+def _require_values(wines: pd.DataFrame, where: str) -> None:
+    """Refuse a column that is blank from top to bottom: there is nothing to fill its holes with."""
+    for column in MEASUREMENTS:
+        if wines[column].isna().all():
+            raise BadInputError(f"{where}, column {column}: there is no value in any row")
+
+
 def _describe(pair: Pair, source: str, note: str = "") -> WineData:
+    for name, table in zip((TRAIN_FILE, VALIDATION_FILE), pair, strict=True):
+        _require_values(table, f"{source}, {name}")
     return WineData(*pair, source, fingerprint_wines(*pair), note)
 
 
