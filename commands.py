@@ -1,6 +1,6 @@
 """How every command of this project ends: with an exit code that means one thing, and no bare traceback.
 
-0 done · 1 a finding (a leak under --strict) · 2 bad input or settings ·
+0 done · 1 a finding (a leak under --strict, a refused promotion) · 2 bad input or settings ·
 3 a service or file it needs is not there.
 """
 
@@ -8,6 +8,12 @@ import sys
 from collections.abc import Callable
 
 DONE, FINDING, BAD_INPUT, NOT_THERE = 0, 1, 2, 3
+
+
+class RefusedError(Exception):
+    """What was asked for was looked at and not done, for a reason that the text gives."""
+
+    exit_code = FINDING
 
 
 class BadInputError(Exception):
@@ -26,8 +32,9 @@ def run_command(main: Callable[[], int]) -> None:
     """Run a command's main and leave Python with its exit code; a user's mistake is told in one line."""
     try:
         sys.exit(main())
-    except (BadInputError, NotThereError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (RefusedError, BadInputError, NotThereError) as error:
+        word = "refused" if isinstance(error, RefusedError) else "error"
+        print(f"{word}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # what a shell expects of a command stopped by ctrl-c

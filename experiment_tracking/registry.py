@@ -1,33 +1,155 @@
-"""The registry: versions of one model, and the alias of the one that serves."""
+"""The registry as a command: versions, the gate, promotion, rollback.
 
-import mlflow
-from mlflow.exceptions import MlflowException
+    python -m experiment_tracking.registry list | show | register | promote | rollback | history
 
-from experiment_tracking.tracking import TrackedModel
-from wine_data.sources import WineData
+The same as functions: versions.py, gate.py and promotion.py.
+"""
 
-MODEL, CHAMPION = "wine-quality", "champion"
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from commands import DONE, BadInputError, run_command
+from experiment_tracking.gate import MARGIN, Verdict, judge_challenger
+from experiment_tracking.promotion import list_records, promote, roll_back
+from experiment_tracking.store import open_store
+from experiment_tracking.versions import (
+    CHALLENGER,
+    CHAMPION,
+    Version,
+    find_champion,
+    find_version,
+    list_versions,
+    load_version,
+    register_model,
+)
+from settings import Settings, load_settings
+from wine_data.reader import read_wines
+from wine_data.sources import load_wines
+from wine_data.split import split_wines
+
+COMMAND = "python -m experiment_tracking.registry"
 
 
-def register_model(tracked: TrackedModel, data: WineData) -> str:
-    """Register a tracked model as the next version of wine-quality, and return that version."""
-    client = mlflow.MlflowClient()
-    try:
-        client.create_registered_model(MODEL, description="Grade of a wine, 3 to 9, from twelve features.")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client.create_model_version(
-        MODEL, tracked.model_uri, tracked.run_id, tags={"model": tracked.name, "data.fingerprint": data.fingerprint}
+def judge_version(
+    version: Version, holdout: pd.DataFrame, recent: pd.DataFrame | None = None, margin: float = MARGIN
+) -> Verdict:
+    """Load a version and the champion, and let the gate compare them."""
+    champion = find_champion()
+    return judge_challenger(
+        load_version(version), load_version(champion) if champion else None, holdout, recent, margin
     )
-    return str(version.version)
 
 
-def promote_version(version: str) -> None:
-    """Move the champion alias to a version."""
-    mlflow.MlflowClient().set_registered_model_alias(MODEL, CHAMPION, version)
+def show_versions(console: Console) -> None:
+    """Print a line a version, the newest first."""
+    table = Table(
+        "version", "model", "alias", "kappa cv", "kappa holdout", "wines", "registered (UTC)", "run", box=None
+    )
+    for version in list_versions():
+        table.add_row(
+            version.number, version.model, ", ".join(version.aliases), f"{version.kappa_cv:.3f}",
+            f"{version.kappa_holdout:.3f}", f"{version.source} {version.fingerprint[:8]}",
+            f"{version.registered:%Y-%m-%d %H:%M}", version.run_id,
+        )  # fmt: skip
+    console.print(table)
 
 
-def load_champion() -> object:
-    """Load the pipeline that the champion alias names."""
-    return mlflow.sklearn.load_model(f"models:/{MODEL}@{CHAMPION}")
+def show_history(console: Console) -> None:
+    """Print every promotion, rollback and refusal, the oldest first."""
+    table = Table("when (UTC)", "event", "from", "to", "who", "verdict and reason", box=None)
+    for record in list_records():
+        why = "\n".join(filter(None, [record.verdict, record.reason and f"reason: {record.reason}"]))
+        when = f"{record.when:%Y-%m-%d %H:%M:%S}"
+        table.add_row(when, record.event, record.champion or "none", record.version, record.who, why)
+    console.print(table)
+
+
+def show_version(name: str, console: Console) -> None:
+    """Print what is known of a version, and its card."""
+    version = find_version(name)
+    console.print(f"wine-quality version {version.number} {' '.join(version.aliases)}")
+    console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC\n")
+    console.print(Markdown(version.card))
+
+
+def run_register(run_id: str, console: Console) -> None:
+    """Register the model of a run and say its version."""
+    version = register_model(run_id)
+    console.print(f"{version.model} of run {run_id} is wine-quality version {version.number}, the {CHALLENGER}")
+    console.print(f"Next: {COMMAND} promote {version.number}")
+
+
+def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
+    """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
+    version = find_version(arguments.version)
+    recent = read_wines(arguments.recent) if arguments.recent else None
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    console.print(data.introduce())
+    with console.status("Scoring challenger and champion on the same wines"):
+        sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
+        verdict = judge_version(version, sides.holdout, recent, arguments.margin)
+    bundle = promote(version, verdict, settings.serving_models, arguments.reason)
+    console.print("\n".join(verdict.sentences()), f"\nversion {version.number} serves now, from {bundle}")
+    console.print("Next: make serve; back again: " + COMMAND + " rollback")
+
+
+def run_rollback(reason: str, settings: Settings, console: Console) -> None:
+    """Bring back the champion before this one."""
+    version, bundle = roll_back(settings.serving_models, reason)
+    console.print(f"version {version.number} ({version.model}) serves again, from {bundle}")
+    console.print(f"Next: {COMMAND} history")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of wine-quality, and which of them serves.")
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("list", help="all versions")
+    show = parts.add_parser("show", help="one version with its card")
+    show.add_argument("version", nargs="?", default=CHAMPION, help="number or alias (champion)")
+    parts.add_parser("register", help="make the model of a run a version, and the challenger").add_argument("run_id")
+    admit = parts.add_parser("promote", help="let the gate judge a version, and make it champion if it is better")
+    admit.add_argument("version", nargs="?", default=CHALLENGER, help="number or alias (challenger)")
+    admit.add_argument("--reason", default="", help="why it goes in although the gate refuses; recorded")
+    admit.add_argument("--recent", type=Path, help="CSV of labelled recent wines, after drift")
+    admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
+    back = parts.add_parser("rollback", help="bring back the champion before this one")
+    back.add_argument("--reason", default="", help="why; recorded")
+    parts.add_parser("history", help="every promotion, rollback and refusal")
+    arguments = parser.parse_args()
+    if arguments.part == "promote" and not 0 <= arguments.margin <= 1:
+        raise BadInputError(f"--margin is {arguments.margin:g}; it is a difference of kappa, 0 to 1")
+    return arguments
+
+
+def main() -> int:
+    """Do the part that was asked for."""
+    arguments, settings = parse_arguments(), load_settings()
+    console = Console(highlight=False, soft_wrap=True)
+    open_store(settings.mlflow_uri, settings.mlflow_artifacts)
+    match arguments.part:
+        case "list":
+            show_versions(console)
+            console.print(f"\nNext: {COMMAND} show VERSION")
+        case "show":
+            show_version(arguments.version, console)
+            console.print(f"Next: {COMMAND} history")
+        case "register":
+            run_register(arguments.run_id, console)
+        case "promote":
+            run_promote(arguments, settings, console)
+        case "rollback":
+            run_rollback(arguments.reason, settings, console)
+        case "history":
+            show_history(console)
+            console.print(f"\nNext: {COMMAND} list")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,32 +1,46 @@
-"""Runs in MLflow: one parent a pipeline, one nested run a model, with all that is needed to trace a number."""
+"""Runs in MLflow: one parent a pipeline, one nested run a model, with all that is needed to trace a number.
 
+What a run carries: its parameters, the metrics of each protocol under full names (leak-free.cv.kappa),
+series where there are rounds, the wines as a dataset input with source and fingerprint, the commit and
+whether the tree was clean, who ran it, the library versions; a model's run also its figures, facts, card,
+and the pipeline with signature and input example.
+
+Nothing here needs MLflow's "active run": a run is named by its id, so threads and processes cannot mix theirs up.
+"""
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.models import infer_signature
+from mlflow.models.model import ModelInfo
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from commands import BadInputError
-from wine_data.schema import feature_frame
+from experiment_tracking.model_card import render_card
+from settings import ROOT
+from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
+from wine_quality_training.bundle import MODEL_FILE, XGBOOST, describe_model, print_facts
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+from wine_quality_training.figures import draw_confusion, draw_guesses
+from wine_quality_training.models import predicts_grades
 
-EXPERIMENT = "wine-quality-experiment"
-REQUIREMENTS = [f"{package}=={version(package)}" for package in ("mlflow", "scikit-learn", "numpy", "pandas")]
-# What skops rebuilds when it loads one of our models, beside what is on its own list.
-TRUSTED_TYPES = [
-    "numpy.dtype",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.tree._tree.Tree",
-]
+# The lock decides these versions. They are named because MLflow would infer them by importing the
+# model in a new process, which takes 9 to 15 s.
+LIBRARIES = ("mlflow", "numpy", "pandas", "scikit-learn", XGBOOST)
+FACTS, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
 
 
 @dataclass(frozen=True)
@@ -38,93 +52,170 @@ class TrackedModel:
     model_uri: str
 
 
-def open_store(uri: str, artifacts: Path) -> str:
-    """Point MLflow at its store, make the experiment if it is new, and return the experiment's id.
+def start_run(
+    experiment_id: str,
+    name: str,
+    data: WineData,
+    parameters: Mapping[str, Any] = {},
+    tags: Mapping[str, str] = {},
+    parent_id: str | None = None,
+) -> str:
+    """Start a run that knows its data, its code and its libraries; return its id.
 
-    Raises:
-        BadInputError: somebody deleted the experiment there.
+    `parent_id` makes it a nested run. It is passed, not found: children may run in parallel.
     """
-    mlflow.set_tracking_uri(uri)
-    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return mlflow.create_experiment(EXPERIMENT, artifact_location=f"file://{quote(str(artifacts))}")
-    if experiment.lifecycle_stage != "active":
-        raise BadInputError(
-            f"the experiment {EXPERIMENT} was deleted in {uri}. To bring it back: "
-            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        )
-    return str(experiment.experiment_id)
+    client = mlflow.MlflowClient()
+    parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
+    run_id = str(client.create_run(experiment_id, run_name=name, tags=parent).info.run_id)
+    log_values(run_id, parameters, tags={**describe_code(), **_tag_data(data), **tags})
+    client.log_inputs(run_id, [_describe_dataset(data)])
+    return run_id
 
 
-def start_parent(experiment_id: str, data: WineData, parameters: dict[str, Any]) -> str:
+def log_values(
+    run_id: str,
+    parameters: Mapping[str, Any] = {},
+    metrics: Mapping[str, float] = {},
+    series: Mapping[str, Sequence[float]] = {},
+    tags: Mapping[str, str] = {},
+) -> None:
+    """Log everything in one write: one by one costs about twice as long. A series has a value a round, from 0."""
+    now = time.time_ns() // 1_000_000
+    single = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    rounds = [Metric(name, value, now, step) for name, values in series.items() for step, value in enumerate(values)]
+    mlflow.MlflowClient().log_batch(
+        run_id,
+        metrics=single + rounds,
+        params=[Param(name, str(value)) for name, value in parameters.items()],
+        tags=[RunTag(name, value) for name, value in tags.items()],
+    )
+
+
+def end_run(run_id: str, problem: str = "") -> None:
+    """End a run as finished, or as failed with the reason as its tag "problem"."""
+    client = mlflow.MlflowClient()
+    if problem:
+        client.set_tag(run_id, "problem", problem[:5000])
+    client.set_terminated(run_id, "FAILED" if problem else "FINISHED")
+
+
+def start_parent(experiment_id: str, data: WineData, parameters: Mapping[str, Any]) -> str:
     """Start the parent run of a pipeline and return its id."""
-    run = mlflow.MlflowClient().create_run(experiment_id, run_name="pipeline", tags=_tag_data(data))
-    _log_batch(run.info.run_id, parameters=parameters)
-    return str(run.info.run_id)
+    return start_run(experiment_id, "pipeline", data, parameters)
 
 
 def finish_parent(run_id: str, table: str) -> None:
     """Put the two-protocol table on the parent run and end it."""
-    client = mlflow.MlflowClient()
-    client.log_text(run_id, table, "scores.md")
-    client.set_terminated(run_id)
-
-
-def abandon_parent(run_id: str) -> None:
-    """End the parent run of a pipeline that failed or was stopped."""
-    mlflow.MlflowClient().set_terminated(run_id, "FAILED")
+    mlflow.MlflowClient().log_text(run_id, table, "scores.md")
+    end_run(run_id)
 
 
 def track_model(
-    experiment_id: str, parent_id: str, data: WineData, sides: Sides, evaluations: Sequence[Evaluation]
+    experiment_id: str, parent_id: str | None, data: WineData, sides: Sides, evaluations: Sequence[Evaluation]
 ) -> TrackedModel:
-    """Log one model as a nested run: parameters, metrics of each protocol, and the leak-free pipeline itself.
+    """Log one model: parameters, metrics of each protocol, a figure, facts, card, and the leak-free pipeline itself.
 
-    Metrics are named <protocol>.<scored on>.<measure>, as in leak-free.cv.kappa.
+    `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
-    tags = _tag_data(data) | {"model": leak_free.name}
-    with mlflow.start_run(
-        experiment_id=experiment_id, run_name=leak_free.name, parent_run_id=parent_id, nested=True, tags=tags
-    ) as run:
-        _log_batch(
-            run.info.run_id,
-            parameters={
-                name: str(value) for name, value in leak_free.pipeline.named_steps["model"].get_params().items()
-            },
-            metrics={
-                name: value
-                for evaluation in evaluations
-                for score in evaluation.scores
-                for name, value in score.name_metrics().items()
-            },
-        )
-        return TrackedModel(leak_free.name, run.info.run_id, _log_pipeline(leak_free, sides))
+    run_id = start_run(
+        experiment_id, leak_free.name, data, _list_parameters(leak_free), {"model": leak_free.name}, parent_id
+    )
+    try:
+        model = _log_pipeline(run_id, leak_free, sides)
+        log_values(run_id, metrics=_name_metrics(evaluations), tags={DIGEST: _digest_pickle(model)})
+        _log_files(run_id, leak_free, evaluations, data, sides)
+    except BaseException as error:
+        end_run(run_id, repr(error))
+        raise
+    end_run(run_id)
+    return TrackedModel(leak_free.name, run_id, str(model.model_uri))
 
 
-def _log_pipeline(evaluation: Evaluation, sides: Sides) -> str:
+@lru_cache
+def describe_code() -> dict[str, str]:
+    """What ran, as tags: the commit, whether the tree was clean, who ran it, and the library versions.
+
+    Outside a git checkout the first three say "unknown".
+    """
+    changes = _ask_git("status", "--porcelain")
+    developer = _ask_git("config", "user.name") or "unknown"
+    return {
+        "mlflow.user": developer,
+        "mlflow.source.name": Path(sys.argv[0]).name or "python",
+        "mlflow.source.git.commit": _ask_git("rev-parse", "HEAD") or "unknown",
+        "git.clean": "unknown" if changes is None else str(changes == "").lower(),
+        "developer": f"{developer} <{_ask_git('config', 'user.email') or 'unknown'}>",
+        **{f"library.{library}": version(library) for library in LIBRARIES},
+    }
+
+
+def _ask_git(*question: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInfo:
+    """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold."""
     wines = feature_frame(sides.training).head(5)
-    signature = infer_signature(wines, evaluation.pipeline.predict(wines))
-    logged = mlflow.sklearn.log_model(
+    # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
+    # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
+    logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
+    return mlflow.sklearn.log_model(
         evaluation.pipeline,
         name="model",
-        signature=signature,
+        serialization_format="pickle",
+        signature=infer_signature(wines, evaluation.pipeline.predict(wines)),
         input_example=wines,
-        pip_requirements=REQUIREMENTS,  # named, because inferring them imports the model anew: 9 to 15 s
-        skops_trusted_types=TRUSTED_TYPES,
+        pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
+        run_id=run_id,
     )
-    return str(logged.model_uri)
+
+
+def _digest_pickle(model: ModelInfo) -> str:
+    path = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}"))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _log_files(
+    run_id: str, leak_free: Evaluation, evaluations: Sequence[Evaluation], data: WineData, sides: Sides
+) -> None:
+    client = mlflow.MlflowClient()
+    facts = describe_model(leak_free, data, sides.training)
+    client.log_text(run_id, print_facts(facts), FACTS)
+    client.log_text(run_id, render_card(facts, evaluations), CARD)
+    if predicts_grades(leak_free.pipeline):
+        client.log_figure(run_id, draw_confusion(leak_free), "figures/confusion.png")
+    else:
+        client.log_figure(run_id, draw_guesses([leak_free]), "figures/guesses.png")
+
+
+def _list_parameters(evaluation: Evaluation) -> dict[str, Any]:
+    return dict(evaluation.pipeline.named_steps["model"].get_params(deep=False))
+
+
+def _name_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    scores = [score for evaluation in evaluations for score in evaluation.scores]
+    return {name: value for score in scores for name, value in score.name_metrics().items()}
+
+
+def _describe_dataset(data: WineData) -> DatasetInput:
+    """The pair of files as MLflow's dataset input; its digest is the start of our own fingerprint."""
+    columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
+    dataset = Dataset(
+        name="wine pair",
+        digest=data.fingerprint[:32],
+        source_type="wine_data",
+        source=json.dumps({"source": data.source, "fingerprint": data.fingerprint}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"train_rows": len(data.train), "validation_rows": len(data.validation)}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _tag_data(data: WineData) -> dict[str, str]:
     return {"data.source": data.source, "data.fingerprint": data.fingerprint}
-
-
-def _log_batch(run_id: str, parameters: dict[str, Any] | None = None, metrics: dict[str, float] | None = None) -> None:
-    """Log everything in one write: one by one costs about twice as long."""
-    now = time.time_ns() // 1_000_000
-    mlflow.MlflowClient().log_batch(
-        run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in (metrics or {}).items()],
-        params=[Param(name, str(value)) for name, value in (parameters or {}).items()],
-    )

@@ -11,7 +11,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, flow, get_run_logger, task
@@ -21,22 +20,18 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from rich.console import Console
 
-from commands import DONE, BadInputError, run_command
-from experiment_tracking.registry import MODEL, promote_version, register_model
-from experiment_tracking.tracking import (
-    TrackedModel,
-    abandon_parent,
-    finish_parent,
-    open_store,
-    start_parent,
-    track_model,
-)
+from commands import DONE, BadInputError, RefusedError, run_command
+from experiment_tracking.gate import Verdict
+from experiment_tracking.promotion import promote, record_refusal, settle_moves
+from experiment_tracking.registry import judge_version
+from experiment_tracking.store import open_store
+from experiment_tracking.tracking import TrackedModel, end_run, finish_parent, start_parent, track_model
+from experiment_tracking.versions import MODEL, Version, export_version, find_champion, register_model
 from orchestration.probe import ask_api, pick_wine
 from settings import load_settings
 from wine_data.audit import audit_wines
 from wine_data.sources import WineData, load_wines
 from wine_data.split import Sides, split_wines
-from wine_quality_training.bundle import describe_model, select_bundle, write_bundle
 from wine_quality_training.evaluate import Evaluation, Score, choose_classifier
 from wine_quality_training.models import MODELS
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
@@ -55,24 +50,15 @@ class PipelineResult:
     note: str
     findings: list[str]
     scores: list[Score]
-    champion: str
-    version: str
+    verdict: Verdict
+    champion: Version | None
     true_grade: int  # of the wine that was asked for
     answer: dict[str, Any]
 
 
-def export_bundle(
-    models: Path, evaluation: Evaluation, tracked: TrackedModel, version: str, data: WineData, sides: Sides
-) -> Path:
-    """Write the serving bundle of a registered version and return its folder."""
-    registration = {"name": MODEL, "version": version, "run_id": tracked.run_id}
-    facts = describe_model(evaluation, data, sides.training, **registration)
-    return write_bundle(models, evaluation.pipeline, facts)
-
-
 def is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Say whether a failure may pass: a mistake in the wines or settings stays one."""
-    return not isinstance(state.result(raise_on_failure=False), BadInputError)
+    return not isinstance(state.result(raise_on_failure=False), (BadInputError, RefusedError))
 
 
 def wire(function: Callable[P, T], name: str, retries: int = 0, run_name: str | None = None) -> Task[P, T]:
@@ -95,10 +81,12 @@ start_task = wire(start_parent, "start parent run", retries=3)
 track_task = wire(track_model, "track model", retries=3)
 finish_task = wire(finish_parent, "finish parent run", retries=3)
 register_task = wire(register_model, "register model", retries=3)
-export_task = wire(export_bundle, "export bundle", run_name="export version {version}")
+judge_task = wire(judge_version, "judge version")
+settle_task = wire(settle_moves, "settle moves", retries=1)
+export_task = wire(export_version, "export version", retries=1)
 ask_task = wire(ask_api, "ask the API", retries=1)
-promote_task = wire(promote_version, "promote version", retries=3, run_name="promote version {version}")
-select_task = wire(select_bundle, "select bundle", retries=1)
+promote_task = wire(promote, "promote version", retries=3)
+refuse_task = wire(record_refusal, "record refusal", retries=3)
 
 
 @flow(name="wine-quality-pipeline", flow_run_name="wine quality from {source}")
@@ -117,19 +105,28 @@ def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
         evaluations, tracked = _train_and_track(experiment_id, parent_id, data, sides, seed)
         scores = list_scores(evaluations)
         finish_task(parent_id, render_scores(scores))
-    except BaseException:  # ctrl-c too: a run that nobody works on must not look as if somebody did
-        abandon_parent(parent_id)
+    except BaseException as problem:  # ctrl-c too: a run that nobody works on must not look as if somebody did
+        end_run(parent_id, repr(problem))
         raise
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
 
     best = choose_classifier(evaluations)
-    version = register_task(tracked[best.name], data)
-    bundle = export_task(settings.serving_models, best, tracked[best.name], version, data, sides)
+    challenger = register_task(tracked[best.name].run_id)
+    serving = settle_task(settings.serving_models)
+    verdict = judge_task(challenger, sides.holdout)
+    for sentence in verdict.sentences():
+        logger.info(sentence)
     wine, grade = pick_wine(sides.holdout)
-    answer = ask_task(bundle, wine)  # before anybody else can: what does not answer is not promoted
-    promote_task(version)
-    select_task(bundle)
-    return PipelineResult(data.source, data.fingerprint, data.note, findings, scores, best.name, version, grade, answer)
+    if verdict.admitted or serving is None:
+        serving = export_task(challenger, settings.serving_models)
+    answer = ask_task(serving, wine)  # before anybody else can: what does not answer is not promoted
+    if verdict.admitted:
+        promote_task(challenger, verdict, settings.serving_models)
+    else:
+        refuse_task(challenger, verdict)
+    return PipelineResult(
+        data.source, data.fingerprint, data.note, findings, scores, verdict, find_champion(), grade, answer
+    )
 
 
 def _train_and_track(
@@ -167,16 +164,20 @@ def show_result(result: PipelineResult, console: Console) -> None:
     console.print(*tabulate_scores(result.scores), sep="\n")
     note = f"\n            {result.note}" if result.note else ""
     probabilities = ", ".join(f"{grade}: {p:.2f}" for grade, p in result.answer["probabilities"].items())
+    gate = "\n            ".join(result.verdict.sentences())
+    champion = f"{MODEL} version {result.champion.number}, {result.champion.model}" if result.champion else "none yet"
     console.print(
         f"""
 Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
-Champion    {MODEL} version {result.version}, {result.champion}, chosen by its kappa in leak-free cv
+Gate        {gate}
+Champion    {champion}
 Prediction  grade {result.answer["prediction"]} through the API, for a holdout wine graded {result.true_grade}
             ({probabilities})
 
 Next
   make serve                        the API; try it at /docs
   make mlflow                       runs, metrics and the registry in a browser
+  make search                       tune XGBoost and forests on the same wines
   WINE_DATA=FOLDER make pipeline    the same on your own files"""
     )
 

@@ -24,6 +24,7 @@ from wine_quality_training.bundle import (
     load_bundle,
     load_candidate,
     load_current,
+    pickle_model,
     select_bundle,
     write_bundle,
     write_candidate,
@@ -46,7 +47,7 @@ def facts(evaluation: Evaluation, twin: WineData, twin_sides: Sides) -> Facts:
 
 @pytest.fixture
 def folder(tmp_path: Path, evaluation: Evaluation, facts: Facts) -> Path:
-    return write_bundle(tmp_path, evaluation.pipeline, facts)
+    return write_bundle(tmp_path, pickle_model(evaluation.pipeline), facts)
 
 
 def edit_facts(path: Path, **changes: object) -> None:
@@ -142,7 +143,7 @@ def test_current_names_the_bundle_that_loads(folder: Path) -> None:
 def test_a_version_written_again_leaves_the_first_where_it_is(
     folder: Path, evaluation: Evaluation, facts: Facts
 ) -> None:
-    again = write_bundle(folder.parent, evaluation.pipeline, replace(facts, run_id="another"))
+    again = write_bundle(folder.parent, pickle_model(evaluation.pipeline), replace(facts, run_id="another"))
     assert again.name == "1-2"
     assert load_bundle(folder).facts.run_id == "run"
     assert load_bundle(again).facts.run_id == "another"
@@ -151,13 +152,13 @@ def test_a_version_written_again_leaves_the_first_where_it_is(
 FULL_DISK = """
 import pickle, resource, signal, sys
 from pathlib import Path
-from wine_quality_training.bundle import load_bundle, write_bundle
+from wine_quality_training.bundle import load_bundle, pickle_model, write_bundle
 folder = Path(sys.argv[1])
 bundle = load_bundle(folder)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # every file ends after 20 kB, as on a full disk
 try:
-    write_bundle(folder.parent, bundle.pipeline, bundle.facts)
+    write_bundle(folder.parent, pickle_model(bundle.pipeline), bundle.facts)
 except OSError as error:
     print("refused:", error.strerror)
 """
@@ -178,12 +179,13 @@ WRITE_FOR_EVER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from wine_quality_training.bundle import load_bundle, select_bundle, write_bundle
+from wine_quality_training.bundle import load_bundle, pickle_model, select_bundle, write_bundle
 folder = Path(sys.argv[1])
 bundle = load_bundle(folder)
 print("ready", flush=True)
 for version in range(2, 1_000_000):
-    select_bundle(write_bundle(folder.parent, bundle.pipeline, replace(bundle.facts, version=str(version))))
+    facts = replace(bundle.facts, version=str(version))
+    select_bundle(write_bundle(folder.parent, pickle_model(bundle.pipeline), facts))
 """
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline
 
-from experiment_tracking.registry import load_champion
+from experiment_tracking.versions import CHAMPION, find_version, load_version
 from tests.conftest import PipelineRun
 from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.split import Sides, split_wines
@@ -41,7 +41,7 @@ def test_registry_answers_as_the_function(
     pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame
 ) -> None:
     mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
-    assert_same_answers(load_champion(), by_function, wines)
+    assert_same_answers(load_version(find_version(CHAMPION)).pipeline, by_function, wines)
 
 
 def test_bundle_answers_as_the_function(pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame) -> None:

@@ -18,8 +18,8 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
 from commands import BadInputError
-from experiment_tracking.registry import CHAMPION, MODEL
-from experiment_tracking.tracking import EXPERIMENT
+from experiment_tracking.store import EXPERIMENT
+from experiment_tracking.versions import CHAMPION, MODEL
 from orchestration.flows import wire
 from settings import ROOT
 from tests.conftest import PipelineRun, isolated_environment

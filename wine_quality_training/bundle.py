@@ -19,10 +19,11 @@ import os
 import pickle
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from wine_quality_training.evaluate import Evaluation
 from wine_quality_training.models import predicts_grades
 
 MODEL_FILE, FACTS_FILE, CURRENT = "model.pkl", "facts.json", "current"
-EXACT = ("scikit-learn",)  # another version may unpickle to a model that answers otherwise
+EXACT = ("scikit-learn", "xgboost")  # another version may unpickle to a model that answers otherwise
 SAME_MINOR = ("python", "numpy")
+XGBOOST = "xgboost-cpu" if sys.platform == "linux" else "xgboost"  # the same library under two names
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,21 @@ class Bundle:
     facts: Facts
 
 
-def library_versions() -> dict[str, str]:
-    """The versions that a pickle depends on, of this Python."""
+def pickle_model(pipeline: Pipeline) -> bytes:
+    """The pickle of a fitted pipeline."""
+    return pickle.dumps(pipeline)
+
+
+def unpickle_model(pickled: bytes) -> Pipeline:
+    """The pipeline of a pickle whose digest has been checked."""
+    return pickle.loads(pickled)
+
+
+def library_versions(pipeline: Pipeline) -> dict[str, str]:
+    """The versions, in this Python, that a pickle of this pipeline depends on."""
     packages = {package: version(package) for package in ("scikit-learn", "numpy", "pandas")}
+    if any(type(part).__module__.startswith("xgboost.") for part in pipeline.get_params().values()):
+        packages["xgboost"] = version(XGBOOST)
     return {"python": platform.python_version(), **packages}
 
 
@@ -99,7 +113,7 @@ def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFra
         model=evaluation.name,
         protocol=evaluation.protocol,
         features=FEATURES,
-        versions=library_versions(),
+        versions=library_versions(evaluation.pipeline),
         data_source=data.source,
         data_fingerprint=data.fingerprint,
         metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
@@ -109,8 +123,8 @@ def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFra
     )
 
 
-def write_bundle(models: Path, pipeline: Pipeline, facts: Facts) -> Path:
-    """Write a serving bundle, whole or not at all, and return its folder.
+def write_bundle(models: Path, pickled: bytes, facts: Facts) -> Path:
+    """Write the serving bundle of a pickled pipeline, whole or not at all, and return its folder.
 
     The folder is named for the version. Nothing is ever written over: where that name is taken, by a
     store that was forgotten since, the next free of <version>-2, <version>-3, … is used.
@@ -122,9 +136,8 @@ def write_bundle(models: Path, pipeline: Pipeline, facts: Facts) -> Path:
     _sweep_partials(models)
     partial = Path(tempfile.mkdtemp(prefix=f".{facts.version}.partial-", dir=models))
     try:
-        pickled = pickle.dumps(pipeline, protocol=5)
         _write_file(partial / MODEL_FILE, pickled)
-        _write_file(partial / FACTS_FILE, _print_facts(facts, MODEL_FILE, pickled))
+        _write_file(partial / FACTS_FILE, print_facts(_seal(facts, MODEL_FILE, pickled)).encode())
         partial.chmod(0o755)
         return _move_to_free_name(partial, models / facts.version)
     except OSError:
@@ -138,9 +151,9 @@ def write_candidate(folder: Path, short_name: str, pipeline: Pipeline, facts: Fa
     A pair that was torn apart between the two is refused when it is loaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pickled = pickle.dumps(pipeline, protocol=5)
+    pickled = pickle_model(pipeline)
     path = folder / f"{short_name}.pkl"
-    contents = {path: pickled, path.with_suffix(".json"): _print_facts(facts, path.name, pickled)}
+    contents = {path: pickled, path.with_suffix(".json"): print_facts(_seal(facts, path.name, pickled)).encode()}
     partials = {target: target.with_name(f".{target.name}.partial") for target in contents}
     try:
         for target, partial in partials.items():
@@ -153,11 +166,30 @@ def write_candidate(folder: Path, short_name: str, pipeline: Pipeline, facts: Fa
     return path
 
 
+def find_bundle(models: Path, version: str, run_id: str) -> Path | None:
+    """Find the intact bundle of one version of one run, or None."""
+    for path in sorted(models.glob(f"{version}*/{FACTS_FILE}")):
+        try:
+            facts = read_facts(path)
+            if (facts.version, facts.run_id) == (version, run_id):
+                _read_checked(path.parent, facts)
+                return path.parent
+        except (BadInputError, NotThereError):
+            continue
+    return None
+
+
 def select_bundle(folder: Path) -> None:
     """Make one bundle of a models folder the one that serves, in one step."""
     partial = folder.with_name(f".{CURRENT}.partial-{os.getpid()}")
     _write_file(partial, folder.name.encode() + b"\n")
     partial.replace(folder.with_name(CURRENT))
+
+
+def serves(folder: Path) -> bool:
+    """Say whether `current` names this bundle."""
+    current = folder.with_name(CURRENT)
+    return current.is_file() and current.read_text().strip() == folder.name
 
 
 def load_current(models: Path) -> Bundle:
@@ -191,16 +223,25 @@ def load_candidate(path: Path) -> Bundle:
 
 def _load_checked(folder: Path, facts: Facts, model_file: str) -> Bundle:
     _refuse_unless(facts.features == FEATURES, folder, f"was fitted on the features {', '.join(facts.features)}")
-    for library, here in library_versions().items():
-        there = facts.versions.get(library, "none")
+    for library in ("python", "scikit-learn", "numpy", "pandas", *facts.versions):
+        there, here = facts.versions.get(library, "none"), _find_version(library)
         problem = f"was pickled under {library} {there}, and here is {here}: run make pipeline"
         _refuse_unless(_fits(library, there, here), folder, problem)
     _refuse_unless(model_file in facts.files, folder, f"names no digest for {model_file}")
+    return Bundle(unpickle_model(_read_checked(folder, facts)[model_file]), facts)
+
+
+def _read_checked(folder: Path, facts: Facts) -> dict[str, bytes]:
     contents = {name: _read_file(folder / name) for name in facts.files}
     for name, digest in facts.files.items():
         found = hashlib.sha256(contents[name]).hexdigest()
         _refuse_unless(found == digest, folder, f"has a changed {name}: SHA-256 {found[:12]}…, not {digest[:12]}…")
-    return Bundle(pickle.loads(contents[model_file]), facts)
+    return contents
+
+
+def print_facts(facts: Facts) -> str:
+    """Facts as JSON, as read_facts reads them."""
+    return json.dumps(asdict(facts), indent=2) + "\n"
 
 
 def read_facts(path: Path) -> Facts:
@@ -248,9 +289,8 @@ def _answer_some(pipeline: Pipeline, wines: pd.DataFrame, count: int = 8) -> tup
     )
 
 
-def _print_facts(facts: Facts, model_file: str, pickled: bytes) -> bytes:
-    with_digest = replace(facts, files={model_file: hashlib.sha256(pickled).hexdigest()})
-    return json.dumps(asdict(with_digest), indent=2).encode() + b"\n"
+def _seal(facts: Facts, model_file: str, pickled: bytes) -> Facts:
+    return replace(facts, files={model_file: hashlib.sha256(pickled).hexdigest()})
 
 
 def _move_to_free_name(partial: Path, folder: Path) -> Path:
@@ -262,6 +302,16 @@ def _move_to_free_name(partial: Path, folder: Path) -> Path:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     raise AssertionError("there is always a free name")
+
+
+def _find_version(library: str) -> str:
+    """The version of this Python or of an installed library; "none" where there is none."""
+    if library == "python":
+        return platform.python_version()
+    try:
+        return version(XGBOOST if library == "xgboost" else library)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _fits(library: str, wanted: str, found: str) -> bool:

@@ -139,6 +139,23 @@ def bootstrap_intervals(grades: np.ndarray, guesses: np.ndarray) -> dict[str, tu
     return dict(zip(MEASURES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
+def bootstrap_difference(grades: np.ndarray, guesses: np.ndarray, rival: np.ndarray) -> tuple[float, float]:
+    """How much kappa the guesses have over a rival's on the same wines, and the least it is with 95 % confidence.
+
+    Paired: every resample scores both on the same wines, so what makes a wine hard for both cancels out.
+    The bound is the 5th percentile of the resampled differences.
+    """
+    differences = [
+        ours["kappa"] - theirs["kappa"]
+        for ours, theirs in zip(
+            *(_measure(_draw_weights(len(grades)) @ _tabulate_terms(grades, each)) for each in (guesses, rival)),
+            strict=True,
+        )
+    ]
+    difference = measure_guesses(grades, guesses)["kappa"] - measure_guesses(grades, rival)["kappa"]
+    return difference, float(np.percentile(differences, 5))
+
+
 def round_guesses(guesses: np.ndarray) -> np.ndarray:
     """Take numbers to the nearest grade, those beyond the scale to its ends."""
     rounded: np.ndarray = np.clip(np.rint(guesses), *SCALE)

@@ -1,0 +1,18 @@
+"""One at a time: a lock that several processes of one machine agree on."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock that a file stands for; wait while another process has it.
+
+    The system lets go of it when the process ends, however it ends, so nobody waits for a dead one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,115 @@
+"""The store that runs and versions are kept in: opened by many at once, and found again after a move.
+
+MLflow writes absolute artifact paths into its database. Where database and artifacts lie side by side,
+as they do by default, they are moved and copied together, so open_store puts the paths right whenever
+it finds them pointing elsewhere.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import mlflow
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+
+from commands import BadInputError, NotThereError
+from experiment_tracking.locks import hold_lock
+
+EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
+# Where MLflow 3.17 keeps artifact paths, as (table, column).
+_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def open_store(uri: str, artifacts: Path) -> str:
+    """Point MLflow at its store, make both experiments if they are new, and return the id of EXPERIMENT.
+
+    Any number of processes may do this at the same moment, to a store that is not there yet too.
+
+    Raises:
+        BadInputError: somebody deleted an experiment there.
+    """
+    mlflow.set_tracking_uri(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
+    database = _find_database(uri)
+    with hold_lock(database.with_name(f"{database.name}.lock")) if database else nullcontext():
+        if database:
+            _follow_move(database, artifacts)
+        experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS)]
+    return str(experiments[0].experiment_id)
+
+
+def _find_database(uri: str) -> Path | None:
+    """The file of a SQLite store; None for a server or another database."""
+    if not uri.startswith("sqlite:"):
+        return None
+    name = make_url(uri).database
+    return Path(name).absolute() if name else None
+
+
+def find_experiment(name: str) -> Experiment:
+    """Find an experiment that open_store made. Raises BadInputError where somebody deleted it."""
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is None:
+        raise NotThereError(f"{mlflow.get_tracking_uri()} has no experiment {name}: run make pipeline")
+    if experiment.lifecycle_stage != "active":
+        raise BadInputError(
+            f"the experiment {name} was deleted in {mlflow.get_tracking_uri()}. To bring it back: "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
+    return experiment
+
+
+def _find_or_create(name: str, uri: str, artifacts: Path) -> Experiment:
+    if mlflow.get_experiment_by_name(name) is None:
+        location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
+        try:
+            mlflow.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, a moment ago
+                raise
+    return find_experiment(name)
+
+
+def _follow_move(database: Path, artifacts: Path) -> None:
+    """Make the paths in a database point to `artifacts`, where these are the artifacts that belong to it."""
+    with _connect(database) as store:
+        old = _find_old_place(store)
+        if old is None or old == _as_uri(artifacts) or not artifacts.is_dir():
+            return
+        if database.parent != artifacts.parent and Path(unquote(old.removeprefix("file://"))).is_dir():
+            return  # a database that several folders share keeps its artifacts where they are
+        with store:
+            for table, column in _PATHS:
+                store.execute(
+                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
+                    {"old": old, "new": _as_uri(artifacts)},
+                )
+
+
+def _find_old_place(store: sqlite3.Connection) -> str | None:
+    if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
+        return None
+    found = store.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+    return str(found[0]) if found and str(found[0]).startswith("file://") else None
+
+
+@contextmanager
+def _connect(database: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(database, timeout=60)) as store:
+        yield store
+
+
+def _as_uri(folder: Path) -> str:
+    return f"file://{quote(str(folder))}"
