@@ -48,7 +48,7 @@ class Comparison:
         """What was compared and what came of it, for people."""
         return (
             f"{self.scored_on}, {self.wines:,} wines: kappa {self.challenger:.3f} against {self.rival:.3f}; "
-            f"difference {self.difference:+.3f}, with 95 % confidence over {self.lower:+.3f}, needed over {self.needed:g}"
+            f"difference {self.difference:+.3f}, 95 % sure of over {self.lower:+.3f}, needed over {self.needed:g}"
         )
 
 

@@ -164,7 +164,7 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInf
     # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
     # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
-    return mlflow.sklearn.log_model(
+    model: ModelInfo = mlflow.sklearn.log_model(
         evaluation.pipeline,
         name="model",
         serialization_format="pickle",
@@ -173,6 +173,7 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInf
         pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
         run_id=run_id,
     )
+    return model
 
 
 def _digest_pickle(model: ModelInfo) -> str:
