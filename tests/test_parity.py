@@ -13,6 +13,7 @@ from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.split import Sides, split_wines
 from wine_quality_training.bundle import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
+from wine_quality_training.models import make_model
 
 ROWS = 60
 
@@ -34,7 +35,7 @@ def wines(sides: Sides) -> pd.DataFrame:
 def by_function(pipeline_run: PipelineRun, sides: Sides) -> Pipeline:
     """The model as the plain function fits it, with no flow around it."""
     champion = load_current(pipeline_run.serving_models).facts.model
-    return evaluate_leak_free(champion, sides, seed=42).pipeline
+    return evaluate_leak_free(champion, make_model(champion, seed=42), sides).pipeline
 
 
 def test_registry_answers_as_the_function(

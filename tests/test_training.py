@@ -103,16 +103,16 @@ def test_classifiers_predict_grades_and_regressors_numbers() -> None:
 
 @pytest.fixture(scope="module")
 def forest(twin_sides: Sides) -> Evaluation:
-    return evaluate_leak_free("RandomForestClassifier", twin_sides, seed=42)
+    return evaluate_leak_free("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), twin_sides)
 
 
 @pytest.fixture(scope="module")
 def regressor(twin_sides: Sides) -> Evaluation:
-    return evaluate_leak_free("RandomForestRegressor", twin_sides, seed=42)
+    return evaluate_leak_free("RandomForestRegressor", make_model("RandomForestRegressor", seed=42), twin_sides)
 
 
 def test_published_scores_are_memory_and_leak_free_ones_are_not(twin: WineData, forest: Evaluation) -> None:
-    published = evaluate_as_published("RandomForestClassifier", twin, seed=42)
+    published = evaluate_as_published("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), twin)
     assert published.score_on("train").metrics["accuracy"] > 0.99
     assert published.score_on("validation").metrics["accuracy"] > 0.99
     assert published.score_on("validation").intervals == {}
@@ -122,7 +122,7 @@ def test_published_scores_are_memory_and_leak_free_ones_are_not(twin: WineData, 
 
 def test_a_model_is_fitted_on_the_training_side_alone(twin_sides: Sides) -> None:
     """A nearest neighbour that had seen a holdout wine would find it at distance 0."""
-    evaluation = evaluate_leak_free("KNeighborsRegressor", twin_sides, seed=42)
+    evaluation = evaluate_leak_free("KNeighborsRegressor", make_model("KNeighborsRegressor", seed=42), twin_sides)
     neighbours = evaluation.pipeline.named_steps["model"]
     distances, _ = neighbours.kneighbors(feature_frame(twin_sides.holdout).to_numpy(), n_neighbors=1)
     assert neighbours.n_samples_fit_ == len(twin_sides.training)
@@ -142,7 +142,7 @@ def test_every_fold_is_reported(twin: WineData, twin_sides: Sides) -> None:
 def test_the_best_classifier_is_chosen_by_kappa_in_cv(
     forest: Evaluation, regressor: Evaluation, twin_sides: Sides
 ) -> None:
-    tree = evaluate_leak_free("DecisionTreeClassifier", twin_sides, seed=42)
+    tree = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_sides)
     assert choose_classifier([regressor, tree, forest]) is forest
 
 
@@ -217,7 +217,7 @@ PUBLISHED = {  # RMSE on train and validation, R2 on both, as the models' publis
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_figures_are_reproduced(name: str, real_data: WineData) -> None:
-    evaluation = evaluate_as_published(name, real_data, seed=42)
+    evaluation = evaluate_as_published(name, make_model(name, seed=42), real_data)
     train, validation = evaluation.score_on("train").metrics, evaluation.score_on("validation").metrics
     found = (train["rmse"], validation["rmse"], train["r2"], validation["r2"])
     assert tuple(round(value, 4) for value in found) == PUBLISHED[name]
@@ -235,7 +235,7 @@ def test_the_published_figures_are_reproduced(name: str, real_data: WineData) ->
 def test_classifiers_remember_every_wine_of_the_train_file(
     name: str, low: float, high: float, real_data: WineData
 ) -> None:
-    evaluation = evaluate_as_published(name, real_data, seed=42)
+    evaluation = evaluate_as_published(name, make_model(name, seed=42), real_data)
     assert evaluation.score_on("train").metrics["rmse"] == 0
     assert low <= evaluation.score_on("validation").metrics["rmse"] <= high
 
@@ -243,7 +243,9 @@ def test_classifiers_remember_every_wine_of_the_train_file(
 @pytest.mark.real_data
 def test_on_unseen_real_wines_a_forest_does_what_was_measured(real_data: WineData) -> None:
     sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
-    score = evaluate_leak_free("RandomForestRegressor", sides, seed=42).score_on("holdout")
+    score = evaluate_leak_free("RandomForestRegressor", make_model("RandomForestRegressor", seed=42), sides).score_on(
+        "holdout"
+    )
     assert score.metrics["r2"] == pytest.approx(0.38, abs=0.02)
     assert score.metrics["accuracy"] == pytest.approx(0.57, abs=0.02)
     assert score.intervals["r2"][0] < 0.40 < score.intervals["r2"][1]

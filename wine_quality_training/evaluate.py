@@ -20,12 +20,13 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
-from wine_quality_training.models import make_model, predicts_grades
+from wine_quality_training.models import predicts_grades
 
 AS_PUBLISHED, LEAK_FREE = "as-published", "leak-free"
 PROTOCOLS = (AS_PUBLISHED, LEAK_FREE)
@@ -86,9 +87,9 @@ class Evaluation:
         return next(score for score in self.scores if score.scored_on == scored_on)
 
 
-def evaluate_as_published(name: str, data: WineData, seed: int) -> Evaluation:
-    """Fit on the train file, score on the train file and on the validation file."""
-    pipeline = make_model(name, seed).fit(feature_frame(data.train), data.train[TARGET])
+def evaluate_as_published(name: str, unfitted: Pipeline, data: WineData) -> Evaluation:
+    """Fit a clone on the train file, score on the train file and on the validation file."""
+    pipeline = clone(unfitted).fit(feature_frame(data.train), data.train[TARGET])
     guesses = {
         scored_on: _lay_out(wines, pipeline.predict(feature_frame(wines)))
         for scored_on, wines in (("train", data.train), ("validation", data.validation))
@@ -97,19 +98,19 @@ def evaluate_as_published(name: str, data: WineData, seed: int) -> Evaluation:
 
 
 def evaluate_leak_free(
-    name: str, sides: Sides, seed: int, on_fold: Callable[[int], None] = lambda fold: None
+    name: str, unfitted: Pipeline, sides: Sides, on_fold: Callable[[int], None] = lambda fold: None
 ) -> Evaluation:
     """Cross-validate on the training side, then fit on all of it and score the holdout.
 
-    `on_fold` is called with the number of each fold that is done, from 1.
+    Each fit is of a clone of `unfitted`. `on_fold` is called with the number of each fold that is done, from 1.
     """
     X, y = feature_frame(sides.training), sides.training[TARGET]
     in_folds = np.empty(len(y))
     for fold, (fit_on, score_on) in enumerate(sides.folds, start=1):
-        model = make_model(name, seed).fit(X.iloc[fit_on], y.iloc[fit_on])
+        model = clone(unfitted).fit(X.iloc[fit_on], y.iloc[fit_on])
         in_folds[score_on] = model.predict(X.iloc[score_on])
         on_fold(fold)
-    pipeline = make_model(name, seed).fit(X, y)
+    pipeline = clone(unfitted).fit(X, y)
     guesses = {
         "cv": _lay_out(sides.training, in_folds),
         "holdout": _lay_out(sides.holdout, pipeline.predict(feature_frame(sides.holdout))),

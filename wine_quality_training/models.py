@@ -20,7 +20,12 @@ MODELS: dict[str, Callable[[int], BaseEstimator]] = {
 
 def make_model(name: str, seed: int) -> Pipeline:
     """Make an unfitted pipeline, imputation included, of a model named in MODELS."""
-    return Pipeline([("impute", SimpleImputer(strategy="mean")), ("model", MODELS[name](seed))])
+    return impute_before(MODELS[name](seed))
+
+
+def impute_before(estimator: BaseEstimator) -> Pipeline:
+    """Make the unfitted pipeline of an estimator: blank cells are filled first, with the mean of their column."""
+    return Pipeline([("impute", SimpleImputer(strategy="mean")), ("model", estimator)])
 
 
 def predicts_grades(model: Pipeline) -> bool:

@@ -27,7 +27,7 @@ from wine_quality_training.evaluate import (
     evaluate_leak_free,
 )
 from wine_quality_training.figures import draw_comparison
-from wine_quality_training.models import MODELS, shorten_name
+from wine_quality_training.models import MODELS, make_model, shorten_name
 from wine_quality_training.report import dump_report, list_scores, render_report, tabulate_scores
 
 
@@ -42,13 +42,16 @@ def train_model(
     """Fit and score one model under each protocol asked for; `on_step` is told of every fit that is done."""
     evaluations = []
     if AS_PUBLISHED in protocols:
-        evaluations.append(evaluate_as_published(name, data, seed))
+        evaluations.append(evaluate_as_published(name, make_model(name, seed), data))
         on_step(f"{name}: {AS_PUBLISHED}")
     if LEAK_FREE in protocols:
         folds = len(sides.folds)
         evaluations.append(
             evaluate_leak_free(
-                name, sides, seed, on_fold=lambda fold: on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}")
+                name,
+                make_model(name, seed),
+                sides,
+                on_fold=lambda fold: on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}"),
             )
         )
     return evaluations

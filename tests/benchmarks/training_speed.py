@@ -25,7 +25,7 @@ SEED = 42
 def compare_ours(data: WineData) -> None:
     """Evaluate the five as this project does."""
     for name in MODELS:
-        evaluate_as_published(name, data, SEED)
+        evaluate_as_published(name, make_model(name, SEED), data)
 
 
 def compare_with_defaults(data: WineData) -> None:

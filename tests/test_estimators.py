@@ -1,0 +1,77 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern
+from sklearn.linear_model import LinearRegression
+from sklearn.utils.estimator_checks import check_estimator
+from xgboost import XGBRegressor
+
+from wine_data.schema import TARGET, feature_frame
+from wine_data.split import Sides
+from wine_quality_training.estimators import (
+    GradesFromNumbers,
+    KernelRegressor,
+    blend_classifiers,
+    blend_regressors,
+)
+from wine_quality_training.models import impute_before, predicts_grades
+
+BOOSTER = XGBRegressor(n_estimators=20, max_depth=4, n_jobs=1, random_state=1)
+BLENDS: dict[str, BaseEstimator] = {
+    "regressors": blend_regressors(BOOSTER, ExtraTreesRegressor(10, random_state=1)),
+    "classifiers": blend_classifiers(BOOSTER, ExtraTreesClassifier(10, random_state=1), seed=1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_the_kernel_is_an_estimator_as_scikit_learn_wants_it() -> None:
+    check_estimator(KernelRegressor())
+
+
+def test_the_kernel_predicts_what_a_gaussian_process_does(twin_sides: Sides) -> None:
+    X, y = feature_frame(twin_sides.training).to_numpy()[:600], twin_sides.training[TARGET].to_numpy()[:600]
+    ours = KernelRegressor(length=3, ridge=0.4).fit(X[:500], y[:500])
+    scale = (X - X[:500].mean(axis=0)) / X[:500].std(axis=0)
+    process = GaussianProcessRegressor(Matern(3, nu=0.5), alpha=0.4, optimizer=None)
+    process.fit(scale[:500], y[:500] - y[:500].mean())
+    np.testing.assert_allclose(ours.predict(X[500:]), process.predict(scale[500:]) + y[:500].mean(), rtol=1e-8)
+
+
+def test_grades_from_numbers_are_the_nearest_ones() -> None:
+    X = np.array([[4.0], [5.0], [6.0], [8.0]])
+    model = GradesFromNumbers(LinearRegression(), spread=0.5).fit(X, np.array([4, 5, 6, 8]))
+    wines = np.array([[1.0], [4.4], [4.6], [6.9], [7.1], [30.0]])  # between 6 and 8 the bound is 7
+    assert model.predict(wines).tolist() == [4, 4, 5, 6, 8, 8]
+    probabilities = model.predict_proba(wines)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert probabilities[1, 0] == pytest.approx(0.5793, abs=1e-4)  # the normal distribution at 0.1 / 0.5
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", BLENDS)
+def test_a_blend_takes_tables_and_arrays_without_a_warning(kind: str, twin_sides: Sides) -> None:
+    X, y = feature_frame(twin_sides.training)[:300], twin_sides.training[TARGET][:300]
+    for wines in (X, X.to_numpy()):
+        model = impute_before(clone(BLENDS[kind])).fit(wines, y)
+        assert model.predict(wines).shape == (300,)
+        assert predicts_grades(model) == (kind == "classifiers")
+
+
+@pytest.mark.parametrize("kind", BLENDS)
+def test_a_blend_answers_the_same_from_its_pickle_and_from_a_clone(kind: str, twin_sides: Sides) -> None:
+    X, y = feature_frame(twin_sides.training)[:300], twin_sides.training[TARGET][:300]
+    model = impute_before(BLENDS[kind]).fit(X, y)
+    again = [pickle.loads(pickle.dumps(model)), clone(model).fit(X, y)]
+    for other in again:
+        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+
+
+def test_a_blend_of_classifiers_gives_probabilities_of_the_grades_it_saw(twin_sides: Sides) -> None:
+    wines = twin_sides.training[:300]
+    model = impute_before(BLENDS["classifiers"]).fit(feature_frame(wines), wines[TARGET])
+    assert model.classes_.tolist() == sorted(wines[TARGET].unique())
+    np.testing.assert_allclose(model.predict_proba(feature_frame(wines)).sum(axis=1), 1)
