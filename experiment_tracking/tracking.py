@@ -91,11 +91,12 @@ def log_values(
     )
 
 
-def end_run(run_id: str, problem: str = "") -> None:
+def end_run(run_id: str, problem: str | BaseException = "") -> None:
     """End a run as finished, or as failed with the reason as its tag "problem"."""
     client = mlflow.MlflowClient()
     if problem:
-        client.set_tag(run_id, "problem", problem[:5000])
+        text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}"
+        client.set_tag(run_id, "problem", text[:5000])
     client.set_terminated(run_id, "FAILED" if problem else "FINISHED")
 
 
@@ -126,7 +127,7 @@ def track_model(
         log_values(run_id, metrics=_name_metrics(evaluations), tags={DIGEST: _digest_pickle(model)})
         _log_files(run_id, leak_free, evaluations, data, sides)
     except BaseException as error:
-        end_run(run_id, repr(error))
+        end_run(run_id, error)
         raise
     end_run(run_id)
     return TrackedModel(leak_free.name, run_id, str(model.model_uri))

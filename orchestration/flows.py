@@ -106,7 +106,7 @@ def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
         scores = list_scores(evaluations)
         finish_task(parent_id, render_scores(scores))
     except BaseException as problem:  # ctrl-c too: a run that nobody works on must not look as if somebody did
-        end_run(parent_id, repr(problem))
+        end_run(parent_id, problem)
         raise
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
 

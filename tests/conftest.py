@@ -14,6 +14,7 @@ import httpx
 import pandas as pd
 import pytest
 
+from experiment_tracking.store import open_store
 from settings import ROOT
 from wine_data.sources import ORIGINALS, WineData, load_wines
 from wine_data.split import Sides, split_wines
@@ -21,6 +22,18 @@ from wine_data.split import Sides, split_wines
 REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
 NOWHERE = "http://127.0.0.1:1/"  # nothing listens on port 1
 SOURCES = ["twin", pytest.param("uci", marks=pytest.mark.real_data)]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store with the folder of bundles that belongs to it."""
+
+    folder: Path
+    experiment_id: str
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "deployment" / "models"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,6 +63,20 @@ def twin_sides(twin: WineData) -> Sides:
 @pytest.fixture(scope="session")
 def real_data(real_folder: Path) -> WineData:
     return load_as_default(str(real_folder))
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database as open_store leaves it; making one takes 4 s, a copy none."""
+    folder = tmp_path_factory.mktemp("store")
+    open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(new_database: Path, tmp_path: Path) -> Store:
+    """An empty store of the test's own, opened."""
+    return make_store(tmp_path, new_database)
 
 
 @pytest.fixture
@@ -107,6 +134,14 @@ def api(pipeline_run: PipelineRun) -> Iterator[str]:
     finally:
         server.terminate()
         assert server.wait(timeout=20) in (0, -15)
+
+
+def make_store(folder: Path, new_database: Path) -> Store:
+    """Copy an empty store into a folder and open it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(new_database, folder / "mlflow.db")
+    (folder / "mlartifacts").mkdir()
+    return Store(folder, open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts"))
 
 
 def load_as_default(source: str) -> WineData:

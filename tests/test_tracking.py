@@ -1,0 +1,219 @@
+"""Runs in a real SQLite store: what one carries, what it costs, many at once, and after a move."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from commands import BadInputError
+from experiment_tracking import tracking
+from experiment_tracking.store import EXPERIMENT, open_store
+from experiment_tracking.tracking import end_run, log_values, start_run, track_model
+from settings import ROOT
+from tests.conftest import Store
+from wine_data.schema import FEATURES, feature_frame
+from wine_data.sources import WineData
+from wine_data.split import Sides
+from wine_quality_training.evaluate import Evaluation
+from wine_quality_training.figures import draw_confusion
+from wine_quality_training.train import train_model
+
+
+@pytest.fixture(scope="module")
+def evaluations(twin: WineData, twin_sides: Sides) -> list[Evaluation]:
+    return train_model("DecisionTreeClassifier", twin, twin_sides, seed=42)
+
+
+@pytest.fixture
+def fresh_code() -> Iterator[None]:
+    """What is known of the code is looked up once a process; this test and the next look anew."""
+    tracking.describe_code.cache_clear()
+    yield
+    tracking.describe_code.cache_clear()
+
+
+def read_run(run_id: str) -> Run:
+    return mlflow.MlflowClient().get_run(run_id)
+
+
+def list_artifacts(run_id: str, folder: str | None = None) -> set[str]:
+    return {file.path for file in mlflow.MlflowClient().list_artifacts(run_id, folder)}
+
+
+def test_a_models_run_carries_all_that_is_needed_to_trace_a_number(
+    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation]
+) -> None:
+    parent = start_run(store.experiment_id, "parent", twin)
+    tracked = track_model(store.experiment_id, parent, twin, twin_sides, evaluations)
+    run = read_run(tracked.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.params["criterion"] == "gini"
+    assert run.data.metrics["leak-free.holdout.kappa"] == evaluations[1].score_on("holdout").metrics["kappa"]
+    assert run.data.metrics["as-published.validation.r2"] == evaluations[0].score_on("validation").metrics["r2"]
+    assert run.inputs is not None
+    (wines,) = run.inputs.dataset_inputs
+    assert twin.fingerprint in wines.dataset.source
+    assert twin.source in wines.dataset.source
+    assert len(run.data.tags["model.sha256"]) == 64
+    assert list_artifacts(tracked.run_id) == {"facts.json", "model_card.md", "figures"}
+    assert list_artifacts(tracked.run_id, "figures") == {"figures/confusion.png"}
+    info = mlflow.models.get_model_info(tracked.model_uri)
+    assert tuple(info.signature.inputs.input_names()) == FEATURES
+    assert info.saved_input_example_info is not None
+
+
+@pytest.mark.usefixtures("fresh_code")
+def test_a_run_names_the_code_the_developer_and_the_libraries_of_the_lock(store: Store, twin: WineData) -> None:
+    tags = read_run(start_run(store.experiment_id, "run", twin)).data.tags
+    lock = (ROOT / "requirements.txt").read_text()
+    for library in tracking.LIBRARIES:
+        assert f"\n{library}=={tags[f'library.{library}']} " in lock
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
+    assert tags["git.clean"] in {"true", "false"}
+    assert "@" in tags["developer"] or "unknown" in tags["developer"]
+
+
+@pytest.mark.usefixtures("fresh_code")
+def test_outside_a_git_checkout_the_code_is_unknown(
+    store: Store, twin: WineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", "nowhere")
+    tags = read_run(start_run(store.experiment_id, "run", twin)).data.tags
+    assert (tags["mlflow.source.git.commit"], tags["git.clean"]) == ("unknown", "unknown")
+
+
+def test_a_series_keeps_a_value_a_round(store: Store, twin: WineData) -> None:
+    run_id = start_run(store.experiment_id, "rounds", twin)
+    log_values(run_id, series={"validation.rmse": [0.9, 0.8, 0.75]})
+    history = mlflow.MlflowClient().get_metric_history(run_id, "validation.rmse")
+    assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.8), (2, 0.75)]
+
+
+def test_a_run_that_failed_says_why(store: Store, twin: WineData) -> None:
+    run_id = start_run(store.experiment_id, "run", twin)
+    end_run(run_id, "the disk is full")
+    run = read_run(run_id)
+    assert (run.info.status, run.data.tags["problem"]) == ("FAILED", "the disk is full")
+
+
+def test_a_model_that_cannot_be_written_leaves_a_failed_run_with_the_reason(
+    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation]
+) -> None:
+    (store.folder / "mlartifacts").rmdir()
+    (store.folder / "mlartifacts").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="mlartifacts"):
+        track_model(store.experiment_id, None, twin, twin_sides, evaluations)
+    (run,) = mlflow.MlflowClient().search_runs([store.experiment_id])
+    assert run.info.status == "FAILED"
+    assert "mlartifacts" in run.data.tags["problem"]
+
+
+def time_fastest(action: Callable[[], object], times: int = 5) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
+    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation], tmp_path: Path
+) -> None:
+    leak_free = evaluations[-1]
+    wines = feature_frame(twin_sides.training).head(5)
+    numbers = iter(range(100))
+
+    def draw_and_write() -> None:
+        draw_confusion(leak_free).savefig(tmp_path / "confusion.png")
+        signature = mlflow.models.infer_signature(wines, leak_free.pipeline.predict(wines))
+        mlflow.sklearn.save_model(
+            leak_free.pipeline, tmp_path / f"model {next(numbers)}", serialization_format="pickle",
+            signature=signature, input_example=wines, pip_requirements=["scikit-learn"],
+        )  # fmt: skip
+
+    total = time_fastest(lambda: track_model(store.experiment_id, None, twin, twin_sides, evaluations))
+    assert total - time_fastest(draw_and_write) < 0.3
+
+
+LOG_RUNS = """
+import sys
+from pathlib import Path
+from experiment_tracking.store import open_store
+from experiment_tracking.tracking import end_run, log_values, start_run
+from wine_data.sources import load_wines
+
+folder = Path(sys.argv[1])
+data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
+print("ready", flush=True)
+sys.stdin.readline()
+experiment_id = open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
+for number in range(25):
+    run_id = start_run(experiment_id, f"{sys.argv[2]}.{number}", data, {"number": number})
+    log_values(run_id, metrics={"rmse": 0.7, "kappa": 0.5}, series={"rounds": [0.9, 0.8]})
+    end_run(run_id)
+"""
+
+
+def test_eight_processes_log_to_a_fresh_store_at_once_and_lose_nothing(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOG_RUNS, str(tmp_path), str(number)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(8)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, errors
+    assert "Error" not in "".join(errors)
+    experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "mlartifacts")
+    runs = mlflow.MlflowClient().search_runs([experiment_id], max_results=1000)
+    assert sorted(run.info.run_name for run in runs) == sorted(
+        f"{process}.{number}" for process in range(8) for number in range(25)
+    )
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.metrics["kappa"] for run in runs} == {0.5}
+
+
+def test_a_store_that_was_moved_with_its_artifacts_finds_them(
+    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation], tmp_path: Path
+) -> None:
+    tracked = track_model(store.experiment_id, None, twin, twin_sides, evaluations)
+    new = tmp_path / "new place, with 100 % odd name"
+    new.mkdir()
+    for name in ("mlflow.db", "mlartifacts"):
+        (store.folder / name).rename(new / name)
+    experiment_id = open_store(f"sqlite:///{new / 'mlflow.db'}", new / "mlartifacts")
+    loaded = mlflow.sklearn.load_model(tracked.model_uri)
+    wines = feature_frame(twin_sides.holdout)
+    assert (loaded.predict(wines) == evaluations[1].pipeline.predict(wines)).all()
+    track_model(experiment_id, None, twin, twin_sides, evaluations)
+    assert not (store.folder / "mlartifacts").exists()
+
+
+def test_a_database_that_lies_elsewhere_keeps_its_artifacts_where_they_are(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "another project" / "mlartifacts").mkdir(parents=True)
+    open_store(f"sqlite:///{store.folder / 'mlflow.db'}", tmp_path / "another project" / "mlartifacts")
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    assert experiment.artifact_location.endswith(f"{store.folder.name}/mlartifacts")
+
+
+def test_a_deleted_experiment_is_told_with_the_command_that_brings_it_back(store: Store) -> None:
+    mlflow.delete_experiment(store.experiment_id)
+    with pytest.raises(BadInputError, match=f"mlflow experiments restore --experiment-id {store.experiment_id}"):
+        open_store(f"sqlite:///{store.folder / 'mlflow.db'}", store.folder / "mlartifacts")
