@@ -47,14 +47,12 @@ def judge_version(
 
 def show_versions(console: Console) -> None:
     """Print a line a version, the newest first."""
-    table = Table(
-        "version", "model", "alias", "kappa cv", "kappa holdout", "wines", "registered (UTC)", "run", box=None
-    )
+    table = Table("version", "model", "alias", "kappa cv / holdout", "wines", "registered", box=None)
     for version in list_versions():
         table.add_row(
-            version.number, version.model, ", ".join(version.aliases), f"{version.kappa_cv:.3f}",
-            f"{version.kappa_holdout:.3f}", f"{version.source} {version.fingerprint[:8]}",
-            f"{version.registered:%Y-%m-%d %H:%M}", version.run_id,
+            version.number, version.model, "\n".join(version.aliases),
+            f"{version.kappa_cv:.3f} / {version.kappa_holdout:.3f}", version.fingerprint[:8],
+            f"{version.registered:%Y-%m-%d}",
         )  # fmt: skip
     console.print(table)
 
@@ -73,7 +71,8 @@ def show_version(name: str, console: Console) -> None:
     """Print what is known of a version, and its card."""
     version = find_version(name)
     console.print(f"wine-quality version {version.number} {' '.join(version.aliases)}")
-    console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC\n")
+    console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
+    console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
     console.print(Markdown(version.card))
 
 

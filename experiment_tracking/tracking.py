@@ -5,7 +5,7 @@ series where there are rounds, the wines as a dataset input with source and fing
 whether the tree was clean, who ran it, the library versions; a model's run also its figures, facts, card,
 and the pipeline with signature and input example.
 
-Nothing here needs MLflow's "active run": a run is named by its id, so threads and processes cannot mix theirs up.
+A run is named by its id, and not by being MLflow's "active" one, so that threads cannot mix theirs up.
 """
 
 import hashlib
@@ -165,15 +165,15 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInf
     # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
     # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
-    model: ModelInfo = mlflow.sklearn.log_model(
-        evaluation.pipeline,
-        name="model",
-        serialization_format="pickle",
-        signature=infer_signature(wines, evaluation.pipeline.predict(wines)),
-        input_example=wines,
-        pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
-        run_id=run_id,
-    )
+    with mlflow.start_run(run_id=run_id, nested=True):  # else MLflow puts the model under its default experiment
+        model: ModelInfo = mlflow.sklearn.log_model(
+            evaluation.pipeline,
+            name="model",
+            serialization_format="pickle",
+            signature=infer_signature(wines, evaluation.pipeline.predict(wines)),
+            input_example=wines,
+            pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
+        )
     return model
 
 

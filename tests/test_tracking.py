@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 import pytest
@@ -66,6 +67,7 @@ def test_a_models_run_carries_all_that_is_needed_to_trace_a_number(
     info = mlflow.models.get_model_info(tracked.model_uri)
     assert tuple(info.signature.inputs.input_names()) == FEATURES
     assert info.saved_input_example_info is not None
+    assert info.artifact_path.startswith(f"file://{quote(str(store.folder / 'mlartifacts'))}/")
 
 
 @pytest.mark.usefixtures("fresh_code")
