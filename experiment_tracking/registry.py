@@ -47,12 +47,11 @@ def judge_version(
 
 def show_versions(console: Console) -> None:
     """Print a line a version, the newest first."""
-    table = Table("version", "model", "alias", "kappa cv / holdout", "wines", "registered", box=None)
+    table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
     for version in list_versions():
         table.add_row(
             version.number, version.model, "\n".join(version.aliases),
-            f"{version.kappa_cv:.3f} / {version.kappa_holdout:.3f}", version.fingerprint[:8],
-            f"{version.registered:%Y-%m-%d}",
+            f"{version.kappa_cv:.3f}", f"{version.kappa_holdout:.3f}", version.fingerprint[:8],
         )  # fmt: skip
     console.print(table)
 

@@ -66,8 +66,10 @@ def start_run(
     """
     client = mlflow.MlflowClient()
     parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
-    run_id = str(client.create_run(experiment_id, run_name=name, tags=parent).info.run_id)
-    log_values(run_id, parameters, tags={**describe_code(), **_tag_data(data), **tags})
+    all_tags = {**describe_code(), **_tag_data(data), **tags, **parent}
+    run_id = str(client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id)
+    if parameters:
+        log_values(run_id, parameters)
     client.log_inputs(run_id, [_describe_dataset(data)])
     return run_id
 
@@ -119,17 +121,16 @@ def track_model(
     `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
-    run_id = start_run(
-        experiment_id, leak_free.name, data, _list_parameters(leak_free), {"model": leak_free.name}, parent_id
-    )
+    run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name}, parent_id=parent_id)
     try:
-        model = _log_pipeline(run_id, leak_free, sides)
-        log_values(run_id, metrics=_name_metrics(evaluations), tags={DIGEST: _digest_pickle(model)})
         _log_files(run_id, leak_free, evaluations, data, sides)
+        model = _log_pipeline(run_id, leak_free, sides)
+        log_values(
+            run_id, _list_parameters(leak_free), _name_metrics(evaluations), tags={DIGEST: _digest_pickle(model)}
+        )
     except BaseException as error:
         end_run(run_id, error)
         raise
-    end_run(run_id)
     return TrackedModel(leak_free.name, run_id, str(model.model_uri))
 
 
@@ -160,7 +161,7 @@ def _ask_git(*question: str) -> str | None:
 
 
 def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInfo:
-    """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold."""
+    """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold; end the run."""
     wines = feature_frame(sides.training).head(5)
     # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
     # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
