@@ -73,7 +73,7 @@ clean: ## remove caches; models, stores and .venv stay
 reset: ## forget the tracking store, the flow history and all models (asks first)
 	@printf 'Remove mlflow.db, mlartifacts, .prefect and every model of this folder? [y/N] '; \
 	read -r answer; case "$$answer" in [yY]*) \
-	  rm -rf mlflow.db mlflow.db-* mlartifacts .prefect wine_quality_training/models deployment/models; \
+	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models; \
 	  echo "Gone. Next: make pipeline";; \
 	*) echo "Nothing was removed.";; esac
 

@@ -5,6 +5,7 @@ as they do by default, they are moved and copied together, so open_store puts th
 it finds them pointing elsewhere.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def open_store(uri: str, artifacts: Path) -> str:
         BadInputError: somebody deleted an experiment there.
     """
     mlflow.set_tracking_uri(uri)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
     database = _find_database(uri)
     with hold_lock(database.with_name(f"{database.name}.lock")) if database else nullcontext():

@@ -43,6 +43,7 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
         r"^RandomForestClassifier validation\s+0\.0[4567]",
         r"^RandomForestClassifier holdout\s+0\.[78]",
         r"^Champion    wine-quality version 1, (RandomForest|ExtraTrees)Classifier",
+        r"^Gate        version 1 is better than the commonest grade\n +holdout, 1,0\d\d wines: kappa 0\.[345]",
         r"^Prediction  grade [3-9] through the API, for a holdout wine graded [3-9]",
         r"^leak-free, 95 % intervals",
         r"^  make serve ",
@@ -137,7 +138,9 @@ def test_prefect_keeps_the_run_its_tasks_and_the_table(pipeline_run: PipelineRun
         artifacts = store.execute("SELECT data FROM artifact WHERE key = 'two-protocols'").fetchall()
     assert flow_runs == [("COMPLETED",)]
     assert set(task_runs.values()) == {"COMPLETED"}
-    assert {"audit wines", "train RandomForestClassifier", "export version 1", "ask the API"} <= set(task_runs)
+    assert {"audit wines", "train RandomForestClassifier", "judge version", "promote version", "ask the API"} <= set(
+        task_runs
+    )
     assert [("| RandomForestClassifier | leak-free | holdout |" in data) for (data,) in artifacts] == [True]
 
 

@@ -63,6 +63,33 @@ def test_a_second_setup_installs_nothing_and_takes_under_two_seconds(clone: Path
     assert done.stdout.splitlines() == ["The environment in .venv is ready. Next: make pipeline"]
 
 
+LOAD_CHAMPION = """
+from experiment_tracking.store import open_store
+from experiment_tracking.versions import find_version, load_version
+from settings import ROOT, load_settings
+
+settings = load_settings()
+open_store(settings.mlflow_uri, settings.mlflow_artifacts)
+print(ROOT.name, load_version(find_version("champion")).pipeline.n_features_in_)
+"""
+
+
+def test_a_moved_clone_still_loads_its_champion(clone: Path) -> None:
+    new = clone.rename(clone.with_name("moved by its owner"))
+    try:
+        for folder in (new, clone):
+            if not folder.exists():
+                new.rename(clone)
+            done = subprocess.run(
+                [folder / ".venv/bin/python", "-c", LOAD_CHAMPION],
+                cwd=folder, env=stranger(), capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.stdout == f"{folder.name} 12\n", done.stderr
+    finally:
+        if new.exists():
+            new.rename(clone)
+
+
 def test_everything_it_makes_is_ignored_by_git(clone: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
     untracked = subprocess.run(
