@@ -23,6 +23,7 @@ class Settings(BaseSettings):
 
     data: str = Field("auto", description="where the wines come from: auto, uci, kaggle, twin or a folder")
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files downloaded from UCI")
+    snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")
     uci_url: str = Field(
         "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/",
         description="address of the two UCI originals, for a mirror of yours",

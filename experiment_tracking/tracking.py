@@ -33,9 +33,8 @@ from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
 from wine_quality_training.bundle import MODEL_FILE, XGBOOST, describe_model, print_facts
-from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
 from wine_quality_training.figures import draw_confusion, draw_guesses
-from wine_quality_training.models import predicts_grades
 
 # The lock decides these versions. They are named because MLflow would infer them by importing the
 # model in a new process, which takes 9 to 15 s.
@@ -45,11 +44,13 @@ FACTS, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
 
 @dataclass(frozen=True)
 class TrackedModel:
-    """A leak-free model in the store: its run, and where MLflow keeps it."""
+    """A leak-free model in the store: its run, where MLflow keeps it, and its scores under both protocols."""
 
     name: str
     run_id: str
     model_uri: str
+    classifies: bool
+    scores: tuple[Score, ...]
 
 
 def start_run(
@@ -107,9 +108,13 @@ def start_parent(experiment_id: str, data: WineData, parameters: Mapping[str, An
     return start_run(experiment_id, "pipeline", data, parameters)
 
 
-def finish_parent(run_id: str, table: str) -> None:
-    """Put the two-protocol table on the parent run and end it."""
+def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
+    """Put the two-protocol table and the run of each model on the parent run, and end it.
+
+    The run of a model that was fitted before, by another parent, is named here too.
+    """
     mlflow.MlflowClient().log_text(run_id, table, "scores.md")
+    log_values(run_id, tags={f"run.{name}": model_run for name, model_run in models.items()})
     end_run(run_id)
 
 
@@ -121,17 +126,16 @@ def track_model(
     `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
+    scores = _join_scores(evaluations)
     run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name}, parent_id=parent_id)
     try:
         _log_files(run_id, leak_free, evaluations, data, sides)
         model = _log_pipeline(run_id, leak_free, sides)
-        log_values(
-            run_id, _list_parameters(leak_free), _name_metrics(evaluations), tags={DIGEST: _digest_pickle(model)}
-        )
+        log_values(run_id, _list_parameters(leak_free), _name_metrics(scores), tags={DIGEST: _digest_pickle(model)})
     except BaseException as error:
         end_run(run_id, error)
         raise
-    return TrackedModel(leak_free.name, run_id, str(model.model_uri))
+    return TrackedModel(leak_free.name, run_id, str(model.model_uri), leak_free.classifies, scores)
 
 
 @lru_cache
@@ -191,7 +195,7 @@ def _log_files(
     facts = describe_model(leak_free, data, sides.training)
     client.log_text(run_id, print_facts(facts), FACTS)
     client.log_text(run_id, render_card(facts, evaluations), CARD)
-    if predicts_grades(leak_free.pipeline):
+    if leak_free.classifies:
         client.log_figure(run_id, draw_confusion(leak_free), "figures/confusion.png")
     else:
         client.log_figure(run_id, draw_guesses([leak_free]), "figures/guesses.png")
@@ -201,8 +205,11 @@ def _list_parameters(evaluation: Evaluation) -> dict[str, Any]:
     return dict(evaluation.pipeline.named_steps["model"].get_params(deep=False))
 
 
-def _name_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    scores = [score for evaluation in evaluations for score in evaluation.scores]
+def _join_scores(evaluations: Sequence[Evaluation]) -> tuple[Score, ...]:
+    return tuple(score for evaluation in evaluations for score in evaluation.scores)
+
+
+def _name_metrics(scores: Sequence[Score]) -> dict[str, float]:
     return {name: value for score in scores for name, value in score.name_metrics().items()}
 
 

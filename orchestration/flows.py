@@ -1,44 +1,71 @@
-"""The pipeline: the functions of every room as Prefect tasks, in one flow.
+"""The pipeline: the functions of every room as Prefect tasks, in one flow of three parts.
 
     python -m orchestration.flows
 
 runs it here and now, with a Prefect server that lives only as long (or with yours, where
-PREFECT_API_URL names one).
+PREFECT_API_URL names one). Each part can be run alone, by the fingerprint of wines that a run has kept
+or by the id of a tracked run.
 """
 
 import argparse
+import hashlib
+import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
+from mlflow.exceptions import MlflowException
 from prefect import Task, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+from pydantic import Field
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
-from commands import DONE, BadInputError, RefusedError, run_command
+from commands import DONE, NotThereError, run_command
 from experiment_tracking.gate import Verdict
 from experiment_tracking.promotion import promote, record_refusal, settle_moves
-from experiment_tracking.registry import judge_version
 from experiment_tracking.store import open_store
-from experiment_tracking.tracking import TrackedModel, end_run, finish_parent, start_parent, track_model
+from experiment_tracking.tracking import TrackedModel, end_run, finish_parent, start_parent
 from experiment_tracking.versions import MODEL, Version, export_version, find_champion, register_model
-from orchestration.probe import ask_api, pick_wine
+from orchestration.artifacts import create_picture_artifact, start_progress
+from orchestration.probe import ask_api
+from orchestration.steps import (
+    audit_snapshot,
+    fetch_wines,
+    fingerprint_code,
+    identify_store,
+    judge_on_holdout,
+    pick_holdout_wine,
+    train_and_track,
+)
 from settings import load_settings
-from wine_data.audit import audit_wines
-from wine_data.sources import WineData, load_wines
-from wine_data.split import Sides, split_wines
-from wine_quality_training.evaluate import Evaluation, Score, choose_classifier
+from wine_data.snapshot import read_snapshot
+from wine_data.sources import load_wines
+from wine_quality_training.evaluate import Score, choose_classifier
+from wine_quality_training.figures import draw_protocols
 from wine_quality_training.models import MODELS
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
-from wine_quality_training.train import train_model
 
 P = ParamSpec("P")
 T = TypeVar("T")
+FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # a disk, a store, a server: may pass
+
+
+@dataclass(frozen=True)
+class Release:
+    """What came of a challenger. `verdict` is None for a model that is the champion already."""
+
+    verdict: Verdict | None
+    champion: Version | None
+    true_grade: int  # of the wine that was asked for
+    answer: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,99 +75,152 @@ class PipelineResult:
     source: str
     fingerprint: str
     note: str
-    findings: list[str]
     scores: list[Score]
-    verdict: Verdict
-    champion: Version | None
-    true_grade: int  # of the wine that was asked for
-    answer: dict[str, Any]
+    release: Release
 
 
-def is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Say whether a failure may pass: a mistake in the wines or settings stays one."""
-    return not isinstance(state.result(raise_on_failure=False), (BadInputError, RefusedError))
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one."""
+    return isinstance(state.result(raise_on_failure=False), FROM_OUTSIDE)
 
 
-def wire(function: Callable[P, T], name: str, retries: int = 0, run_name: str | None = None) -> Task[P, T]:
-    """Make a task of a function. Tables and models travel between these, too large to hash for a cache key."""
+def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
+    """Make the cache key of a task from the named parameters, the code that decides its result, and the store."""
+
+    def make_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+        parts = [context.task.name, fingerprint_code(), identify_store(), *(str(parameters[name]) for name in names)]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    return make_key
+
+
+def wire(
+    function: Callable[P, T],
+    name: str,
+    run_name: str | None = None,
+    retries: int = 3,
+    timeout: float = 300,
+    cached_by: Sequence[str] = (),
+) -> Task[P, T]:
+    """Make a task of a function, ended after `timeout` seconds.
+
+    A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
+    parameters, a result is kept and used again until one of them, the code or the store is another.
+    """
+    cache: dict[str, Any] = (
+        {"cache_key_fn": key_by_content(cached_by), "persist_result": True} if cached_by else {"cache_policy": NO_CACHE}
+    )
     make_task = task(
-        name=name, task_run_name=run_name or name, retries=retries, retry_delay_seconds=2,
-        retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE,
+        name=name, task_run_name=run_name or name, tags=["wine-quality"], timeout_seconds=timeout,
+        retries=retries, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.5,
+        retry_condition_fn=may_pass, **cache,
     )  # fmt: skip
     return make_task(function)
 
 
-# Retries go where something outside can fail for a while: a disk, a locked store, a port. A fit
-# that failed once fails again.
-load_task = wire(load_wines, "load wines", retries=2, run_name="load wines from {source}")
-audit_task = wire(audit_wines, "audit wines")
-split_task = wire(split_wines, "split wines")
-train_task = wire(train_model, "train model", run_name="train {name}")
-open_task = wire(open_store, "open tracking store", retries=3)
-start_task = wire(start_parent, "start parent run", retries=3)
-track_task = wire(track_model, "track model", retries=3)
-finish_task = wire(finish_parent, "finish parent run", retries=3)
-register_task = wire(register_model, "register model", retries=3)
-judge_task = wire(judge_version, "judge version")
-settle_task = wire(settle_moves, "settle moves", retries=1)
-export_task = wire(export_version, "export version", retries=1)
-ask_task = wire(ask_api, "ask the API", retries=1)
-promote_task = wire(promote, "promote version", retries=3)
-refuse_task = wire(record_refusal, "record refusal", retries=3)
+fetch_task = wire(fetch_wines, "fetch wines", run_name="fetch wines from {source}")
+audit_task = wire(audit_snapshot, "audit wines")
+open_task = wire(open_store, "open tracking store")
+start_task = wire(start_parent, "start parent run")
+train_task = wire(
+    train_and_track, "train and track", run_name="train {name}", timeout=1800,
+    cached_by=("name", "fingerprint", "folds", "seed"),
+)  # fmt: skip
+finish_task = wire(finish_parent, "finish parent run")
+register_task = wire(register_model, "register model")
+settle_task = wire(settle_moves, "settle moves")
+judge_task = wire(judge_on_holdout, "judge version")
+export_task = wire(export_version, "export version")
+ask_task = wire(ask_api, "ask the API")
+promote_task = wire(promote, "promote version")
+refuse_task = wire(record_refusal, "record refusal")
+
+Folds = Annotated[int, Field(ge=2, le=20, description="folds of the leak-free cross-validation")]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw")]
+Source = Annotated[str, Field(description="auto, uci, kaggle, twin or a folder with your files")]
 
 
-@flow(name="wine-quality-pipeline", flow_run_name="wine quality from {source}")
-def main_flow(source: str, folds: int = 5, seed: int = 42) -> PipelineResult:
-    """Take wine data through audit, training, tracking and registration to a bundle that answers."""
+@flow(name="wine-quality-data", flow_run_name="wines from {source}")
+def prepare_flow(source: Source = "auto", seed: Seed = 42) -> str:
+    """Load the wines of a source, keep them, audit them, and return their fingerprint."""
     settings, logger = load_settings(), get_run_logger()
-    experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    data = load_task(source, seed, settings.downloads, settings.uci_url)
-    logger.info(data.introduce())
-    findings = audit_task(data).sentences()
+    fingerprint = fetch_task(source, seed, settings.downloads, settings.uci_url, settings.snapshots)
+    logger.info(read_snapshot(settings.snapshots, fingerprint).introduce())
+    findings = audit_task(fingerprint, settings.snapshots)
     for finding in findings:
         logger.info(finding)
-    sides = split_task(data.train, data.validation, folds, seed)
+    create_markdown_artifact(
+        "\n".join(f"- {finding}" for finding in findings), key="audit", description="What is wrong with the wines"
+    )
+    return fingerprint
+
+
+@flow(name="wine-quality-comparison", flow_run_name="compare models on {fingerprint:.8}")
+def compare_flow(fingerprint: str, folds: Folds = 5, seed: Seed = 42) -> list[TrackedModel]:
+    """Fit, score and track every model on the wines with this fingerprint, those that nothing changed for excepted."""
+    settings, logger = load_settings(), get_run_logger()
+    experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    data = read_snapshot(settings.snapshots, fingerprint)
     parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
+    create_link_artifact(
+        f"http://127.0.0.1:5000/#/experiments/{experiment_id}/runs/{parent_id}", "the run in MLflow", key="mlflow-run"
+    )
+    move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
+    tracked: list[TrackedModel] = []
+
+    def tell(step: str) -> None:
+        logger.info(step)
+        move_progress(next(done) / (len(MODELS) * (folds + 1)))
+
     try:
-        evaluations, tracked = _train_and_track(experiment_id, parent_id, data, sides, seed)
-        scores = list_scores(evaluations)
-        finish_task(parent_id, render_scores(scores))
+        for number, name in enumerate(MODELS, start=1):
+            logger.info("Model %d of %d: %s", number, len(MODELS), name)
+            tracked.append(
+                train_task(name, fingerprint, settings.snapshots, folds, seed, experiment_id, parent_id, on_step=tell)
+            )
+        scores = list_scores(tracked)
+        finish_task(parent_id, render_scores(scores), {model.name: model.run_id for model in tracked})
     except BaseException as problem:  # ctrl-c too: a run that nobody works on must not look as if somebody did
         end_run(parent_id, problem)
         raise
+    move_progress(1.0)
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
+    create_picture_artifact(draw_protocols(scores), key="protocols", description="As published, and leak-free")
+    return tracked
 
-    best = choose_classifier(evaluations)
-    challenger = register_task(tracked[best.name].run_id)
-    serving = settle_task(settings.serving_models)
-    verdict = judge_task(challenger, sides.holdout)
-    for sentence in verdict.sentences():
-        logger.info(sentence)
-    wine, grade = pick_wine(sides.holdout)
-    if verdict.admitted or serving is None:
-        serving = export_task(challenger, settings.serving_models)
+
+@flow(name="wine-quality-release", flow_run_name="release run {run_id:.8}")
+def release_flow(run_id: str, fingerprint: str) -> Release:
+    """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
+    settings, logger = load_settings(), get_run_logger()
+    open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    models = settings.serving_models
+    serving = settle_task(models)
+    challenger, champion = register_task(run_id), find_champion()
+    verdict = None
+    if champion is None or champion.number != challenger.number:
+        verdict = judge_task(challenger, fingerprint, settings.snapshots)
+        for sentence in verdict.sentences():
+            logger.info(sentence)
+    wine, grade = pick_holdout_wine(fingerprint, settings.snapshots)
+    if serving is None or (verdict and verdict.admitted):
+        serving = export_task(challenger, models)
     answer = ask_task(serving, wine)  # before anybody else can: what does not answer is not promoted
-    if verdict.admitted:
-        promote_task(challenger, verdict, settings.serving_models)
-    else:
+    if verdict and verdict.admitted:
+        promote_task(challenger, verdict, models)
+    elif verdict:
         refuse_task(challenger, verdict)
-    return PipelineResult(
-        data.source, data.fingerprint, data.note, findings, scores, verdict, find_champion(), grade, answer
-    )
+    return Release(verdict, find_champion(), grade, answer)
 
 
-def _train_and_track(
-    experiment_id: str, parent_id: str, data: WineData, sides: Sides, seed: int
-) -> tuple[list[Evaluation], dict[str, TrackedModel]]:
-    logger = get_run_logger()
-    evaluations: list[Evaluation] = []
-    tracked: dict[str, TrackedModel] = {}
-    for number, name in enumerate(MODELS, start=1):
-        logger.info("Model %d of %d: %s", number, len(MODELS), name)
-        of_model = train_task(name, data, sides, seed, on_step=logger.info)
-        tracked[name] = track_task(experiment_id, parent_id, data, sides, of_model)
-        evaluations += of_model
-    return evaluations, tracked
+@flow(name="wine-quality-pipeline", flow_run_name="wine quality from {source}")
+def main_flow(source: Source = "auto", folds: Folds = 5, seed: Seed = 42) -> PipelineResult:
+    """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
+    fingerprint = prepare_flow(source, seed)
+    tracked = compare_flow(fingerprint, folds, seed)
+    release = release_flow(choose_classifier(tracked).run_id, fingerprint)
+    data = read_snapshot(load_settings().snapshots, fingerprint)
+    return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
 
 
 @contextmanager
@@ -161,17 +241,20 @@ def prefect_server() -> Iterator[None]:
 
 def show_result(result: PipelineResult, console: Console) -> None:
     """Print what a run came to, and what to do next."""
+    release, champion = result.release, result.release.champion
     console.print(*tabulate_scores(result.scores), sep="\n")
     note = f"\n            {result.note}" if result.note else ""
-    probabilities = ", ".join(f"{grade}: {p:.2f}" for grade, p in result.answer["probabilities"].items())
-    gate = "\n            ".join(result.verdict.sentences())
-    champion = f"{MODEL} version {result.champion.number}, {result.champion.model}" if result.champion else "none yet"
+    probabilities = ", ".join(f"{grade}: {p:.2f}" for grade, p in release.answer["probabilities"].items())
+    gate = "\n            ".join(
+        release.verdict.sentences() if release.verdict else ["the best model is the champion already"]
+    )
+    served = f"{MODEL} version {champion.number}, {champion.model}" if champion else "none yet"
     console.print(
         f"""
 Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
 Gate        {gate}
-Champion    {champion}
-Prediction  grade {result.answer["prediction"]} through the API, for a holdout wine graded {result.true_grade}
+Champion    {served}
+Prediction  grade {release.answer["prediction"]} through the API, for a holdout wine graded {release.true_grade}
             ({probabilities})
 
 Next

@@ -157,6 +157,7 @@ def isolated_environment(folder: Path) -> dict[str, str]:
         "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
         "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),
         "WINE_DOWNLOADS": str(folder / "downloads"),
+        "WINE_SNAPSHOTS": str(folder / "snapshots"),
         "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
         "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
         "PREFECT_HOME": str(folder / ".prefect"),

@@ -6,6 +6,7 @@ from wine_data.sources import WineData
 from wine_data.split import Sides
 from wine_quality_training.evaluate import Evaluation
 from wine_quality_training.figures import draw_comparison, draw_protocols
+from wine_quality_training.report import list_scores
 from wine_quality_training.train import train_model
 
 
@@ -32,7 +33,7 @@ def test_there_is_a_box_for_every_column(figures: dict[str, Figure]) -> None:
 
 
 def test_the_story_shows_each_model_under_both_protocols(evaluations: list[Evaluation]) -> None:
-    axis = draw_protocols(evaluations).axes[0]
+    axis = draw_protocols(list_scores(evaluations)).axes[0]
     shown = [patch.get_width() for patch in axis.patches]  # type: ignore[attr-defined]
     published = [e.score_on("validation").metrics["r2"] for e in evaluations if e.protocol == "as-published"]
     leak_free = [e.score_on("holdout").metrics["r2"] for e in evaluations if e.protocol == "leak-free"]

@@ -135,13 +135,16 @@ def test_prefect_keeps_the_run_its_tasks_and_the_table(pipeline_run: PipelineRun
     with closing(sqlite3.connect(pipeline_run.folder / ".prefect" / "prefect.db")) as store:
         flow_runs = store.execute("SELECT state_type FROM flow_run").fetchall()
         task_runs = dict(store.execute("SELECT name, state_type FROM task_run").fetchall())
-        artifacts = store.execute("SELECT data FROM artifact WHERE key = 'two-protocols'").fetchall()
-    assert flow_runs == [("COMPLETED",)]
+        artifacts = dict(store.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL").fetchall())
+    assert flow_runs == [("COMPLETED",)] * 4  # the pipeline and its three parts
     assert set(task_runs.values()) == {"COMPLETED"}
     assert {"audit wines", "train RandomForestClassifier", "judge version", "promote version", "ask the API"} <= set(
         task_runs
     )
-    assert [("| RandomForestClassifier | leak-free | holdout |" in data) for (data,) in artifacts] == [True]
+    assert set(artifacts) == {"audit", "fits", "mlflow-run", "protocols", "two-protocols"}
+    assert "| RandomForestClassifier | leak-free | holdout |" in artifacts["two-protocols"]
+    assert "data:image/png;base64," in artifacts["protocols"]
+    assert json.loads(artifacts["fits"]) == 100
 
 
 def test_a_mistake_inside_the_flow_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,11 +157,11 @@ def test_a_mistake_inside_the_flow_is_not_tried_again(monkeypatch: pytest.Monkey
         raise problem
 
     @flow
-    def fail_twice() -> None:
-        for problem in (BadInputError("a mistake"), OSError("a full disk")):
+    def fail_thrice() -> None:
+        for problem in (BadInputError("a mistake"), ValueError("a fit that fails"), OSError("a full disk")):
             with suppress(type(problem)):
                 wire(fail, "fail", retries=1)(problem)
 
     with prefect_test_harness(server_startup_timeout=120):
-        fail_twice()
-    assert [type(problem) for problem in tries] == [BadInputError, OSError, OSError]
+        fail_thrice()
+    assert [type(problem) for problem in tries] == [BadInputError, ValueError, OSError, OSError]

@@ -63,8 +63,10 @@ def test_the_fingerprint_changes_with_one_digit_and_with_the_order(twin: WineDat
 
 
 def test_a_folder_without_the_pair_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"holds neither train_wine_data\.csv"):
+    with pytest.raises(NotThereError, match=r"holds neither train_wine_data\.csv"):
         load_as_default(str(tmp_path))
+    with pytest.raises(NotThereError, match="there is no such folder"):
+        load_as_default(str(tmp_path / "none"))
 
 
 def test_a_source_that_is_no_source_is_refused() -> None:

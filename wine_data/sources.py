@@ -73,6 +73,8 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: f
         return loaders[source]()
     folder = Path(source).expanduser()
     if not folder.is_dir():
+        if len(folder.parts) > 1:  # a path, then, and what it leads to may come
+            raise NotThereError(f"WINE_DATA={source}: there is no such folder")
         raise BadInputError(f"WINE_DATA={source} is no folder, and none of {', '.join(loaders)}")
     return _describe(read_folder(folder, seed), f"folder {folder.name}")
 
@@ -86,7 +88,7 @@ def read_folder(folder: Path, seed: int) -> Pair:
         return tables
     if _holds_originals(folder):
         return publish_pair(read_originals(folder), seed)
-    raise BadInputError(
+    raise NotThereError(
         f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}"
     )
 

@@ -17,6 +17,7 @@ rounded for the last three.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,26 @@ class Evaluation:
         """The score on "train", "validation", "cv" or "holdout"."""
         return next(score for score in self.scores if score.scored_on == scored_on)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the model answers with grades."""
+        return predicts_grades(self.pipeline)
+
+
+class Scored(Protocol):
+    """What can be chosen from: an Evaluation, or what a store remembers of one."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model answers with grades."""
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Its scores, the leak-free ones among them."""
+
+
+ScoredT = TypeVar("ScoredT", bound=Scored)
+
 
 def evaluate_as_published(name: str, unfitted: Pipeline, data: WineData) -> Evaluation:
     """Fit a clone on the train file, score on the train file and on the validation file."""
@@ -118,13 +139,19 @@ def evaluate_leak_free(
     return _evaluate(name, LEAK_FREE, pipeline, guesses)
 
 
-def choose_classifier(evaluations: Sequence[Evaluation]) -> Evaluation:
+def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
     """The leak-free classifier with the best quadratic weighted kappa in cross-validation.
 
     The holdout has no say, so its score stays an estimate of what to expect.
     """
-    classifiers = [e for e in evaluations if e.protocol == LEAK_FREE and predicts_grades(e.pipeline)]
-    return max(classifiers, key=lambda evaluation: evaluation.score_on("cv").metrics["kappa"])
+    kappas = [
+        (score.metrics["kappa"], number)
+        for number, candidate in enumerate(candidates)
+        for score in candidate.scores
+        if candidate.classifies and score.scored_on == "cv"
+    ]
+    _, best = max(kappas, key=lambda entry: entry[0])
+    return candidates[best]
 
 
 def measure_guesses(grades: np.ndarray, guesses: np.ndarray) -> dict[str, float]:

@@ -20,6 +20,7 @@ from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
     Evaluation,
+    Score,
     measure_guesses,
     round_guesses,
 )
@@ -69,18 +70,20 @@ def draw_grades_by_type(wines: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_protocols(evaluations: Sequence[Evaluation]) -> Figure:
+def draw_protocols(scores: Sequence[Score]) -> Figure:
     """Draw the one that tells the story: each model as published and leak-free, by R2 and by accuracy."""
     figure, axes = _grid(1, 2, height=3.6, width=10)
-    names = list(dict.fromkeys(evaluation.name for evaluation in evaluations))
+    names = list(dict.fromkeys(score.model for score in scores))
     positions = np.arange(len(names))
     for axis, measure, title in ((axes[0], "r2", "R2"), (axes[1], "accuracy", "accuracy")):
         for offset, protocol, scored_on, colour, label in (
             (-0.2, AS_PUBLISHED, "validation", GREY, "as published: validation file"),
             (0.2, LEAK_FREE, "holdout", RED, "leak-free: wines never seen"),
         ):
-            found = [e for e in evaluations if e.protocol == protocol]
-            values = [e.score_on(scored_on).metrics[measure] for name in names for e in found if e.name == name]
+            found = {
+                score.model: score for score in scores if (score.protocol, score.scored_on) == (protocol, scored_on)
+            }
+            values = [found[name].metrics[measure] for name in names]
             bars = axis.barh(positions + offset, values, height=0.38, color=colour, label=label)
             axis.bar_label(bars, fmt="{:.2f}", padding=3)
         axis.set(title=title, yticks=positions, yticklabels=names, xlim=(min(0, axis.get_xlim()[0]) * 1.3, 1.15))
@@ -165,7 +168,7 @@ def draw_comparison(evaluations: Sequence[Evaluation], sides: Sides) -> dict[str
     if leak_free:
         figures["guesses"] = draw_guesses(leak_free)
     if leak_free and len(evaluations) > len(leak_free):
-        figures["protocols"] = draw_protocols(evaluations)
+        figures["protocols"] = draw_protocols([score for each in evaluations for score in each.scores])
     if classifiers:
         figures["confusion"] = draw_confusion(max(classifiers, key=lambda e: e.score_on("cv").metrics["kappa"]))
     if regressors:

@@ -16,6 +16,7 @@ from wine_quality_training.evaluate import (
     SCORED_ON,
     Evaluation,
     Score,
+    Scored,
     Slice,
     slice_guesses,
 )
@@ -35,7 +36,7 @@ MEANING = {
 NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 columns; the files have all six
 
 
-def list_scores(evaluations: Sequence[Evaluation]) -> list[Score]:
+def list_scores(evaluations: Sequence[Scored]) -> list[Score]:
     """All scores: those of one protocol together, and in it those on the same wines."""
     scores = [score for evaluation in evaluations for score in evaluation.scores]
     return sorted(scores, key=lambda score: (PROTOCOLS.index(score.protocol), SCORED_ON.index(score.scored_on)))

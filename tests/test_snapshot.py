@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from commands import BadInputError, NotThereError
+from wine_data.snapshot import keep_snapshot, read_snapshot
+from wine_data.sources import WineData
+
+
+def test_wines_come_back_from_a_snapshot_as_they_went(tmp_path: Path, twin: WineData) -> None:
+    keep_snapshot(twin, tmp_path)
+    back = read_snapshot(tmp_path, twin.fingerprint)
+    pd.testing.assert_frame_equal(back.train, twin.train)
+    pd.testing.assert_frame_equal(back.validation, twin.validation)
+    assert (back.source, back.note, back.fingerprint) == (twin.source, twin.note, twin.fingerprint)
+
+
+def test_the_same_wines_are_kept_once(tmp_path: Path, twin: WineData) -> None:
+    first = keep_snapshot(twin, tmp_path)
+    written = (first / "train.parquet").stat().st_mtime_ns
+    assert keep_snapshot(twin, tmp_path) == first
+    assert (first / "train.parquet").stat().st_mtime_ns == written
+    assert [path.name for path in tmp_path.iterdir()] == [twin.fingerprint]
+
+
+def test_a_snapshot_that_is_not_there_or_was_changed_is_refused(tmp_path: Path, twin: WineData) -> None:
+    with pytest.raises(NotThereError, match="no wines with the fingerprint 0123"):
+        read_snapshot(tmp_path, "0123")
+    folder = keep_snapshot(twin, tmp_path)
+    twin.train.head(5).to_parquet(folder / "train.parquet")
+    with pytest.raises(BadInputError, match="was changed since it was kept"):
+        read_snapshot(tmp_path, twin.fingerprint)
+    (folder / "train.parquet").write_bytes(b"cut off")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        read_snapshot(tmp_path, twin.fingerprint)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", fail)
+    with pytest.raises(OSError, match="No space left"):
+        keep_snapshot(twin, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,57 @@
+"""The wines of one run on disk, under their fingerprint: what passes between tasks is that name, not a table.
+
+<snapshots>/<fingerprint>/train.parquet, validation.parquet, about.json
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from commands import BadInputError, NotThereError
+from wine_data.sources import WineData, fingerprint_wines
+
+TABLES = ("train", "validation")
+
+
+def keep_snapshot(data: WineData, snapshots: Path) -> Path:
+    """Write the wines under their fingerprint, whole or not at all, if they are not there; return the folder."""
+    folder = snapshots / data.fingerprint
+    if folder.is_dir():
+        return folder
+    snapshots.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=snapshots))
+    try:
+        for name in TABLES:
+            getattr(data, name).to_parquet(partial / f"{name}.parquet")
+        about = {"source": data.source, "note": data.note}
+        (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        partial.rename(folder)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not folder.is_dir():  # else another run kept the same wines a moment ago
+            raise
+    return folder
+
+
+def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
+    """Read wines back by their fingerprint.
+
+    Raises:
+        NotThereError: no run kept them here.
+        BadInputError: they are not what they were when they were kept.
+    """
+    folder = snapshots / fingerprint
+    if not folder.is_dir():
+        raise NotThereError(f"no wines with the fingerprint {fingerprint} were kept in {snapshots}: run make pipeline")
+    try:
+        train, validation = (pd.read_parquet(folder / f"{name}.parquet") for name in TABLES)
+        about = json.loads((folder / "about.json").read_text())
+        data = WineData(train, validation, about["source"], fingerprint_wines(train, validation), about["note"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
+    if data.fingerprint != fingerprint:
+        raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
+    return data
