@@ -92,7 +92,7 @@ def _count(run_id: str) -> dict[str, Any]:
         "parameters": len(run.data.params),
         "metrics": len(run.data.metrics),
         "series points": sum(len(points) for points in series if len(points) > 1),
-        "artifacts": _count_files(run_id, ""),
+        "artifacts": _count_files(run_id, "") + _count_files(run_id, "model"),
         "signature": model.signature is not None,
     }
 

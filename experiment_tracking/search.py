@@ -107,7 +107,7 @@ def run_trials(
     """Run the trials of a plan under a progress bar that names the best so far."""
     grounds = lay_published(ledger.data) if plan.protocol == AS_PUBLISHED else lay_folds(sides, plan.seed)
     over: list[Trial] = []
-    with Progress(console=console) as progress:
+    with Progress(console=console, disable=console.quiet) as progress:
         bar = progress.add_task("Searching", total=plan.trials)
 
         def show(trial: Trial) -> None:

@@ -26,6 +26,7 @@ def test_the_same_run_by_hand_and_by_autolog(experiment_id: str, twin: WineData,
     assert counts["signature"] == {BY_HAND: True, AUTOLOG: True}
     assert counts["parameters"] == {BY_HAND: 7, AUTOLOG: 11}
     assert min(counts["series points"].values()) >= 24  # two series of twelve rounds
+    assert counts["artifacts"][AUTOLOG] > counts["artifacts"][BY_HAND] > 3  # the model's files count
     runs = mlflow.MlflowClient().search_runs([experiment_id])
     by_name = {run.info.run_name: run for run in runs}
     assert by_name[AUTOLOG].data.metrics["test-rmse"] == by_name[BY_HAND].data.metrics["test-rmse"]
