@@ -13,7 +13,7 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline data serve mlflow lab notebooks test check system-packages lock clean reset
+.PHONY: help setup pipeline data serve mlflow search lab notebooks test check system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -39,6 +39,9 @@ mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, regi
 	@echo "  registry: http://127.0.0.1:5000/#/models/wine-quality"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV) -m mlflow server --workers 1 --port 5000 \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+search: .venv/installed ## tune on leak-free folds, track every trial
+	@$(VENV) -m experiment_tracking.search --minutes 0.75
 
 lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab

@@ -1,0 +1,120 @@
+"""What the search finds, beside the default forests: on repeated grouped cross-validation, then on the holdout.
+
+    python -m tests.benchmarks.search_quality FOLDER [--trials N]
+
+Runs the default search, scores its blends on three repeats of five folds it was not tuned on, and opens
+the holdout once. The figures go to results/search_quality.json.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from sklearn.base import clone
+
+from commands import DONE, run_command
+from experiment_tracking.finalists import BLENDS, DEFAULTS, Finalist, compare_finalists, make_finalists
+from experiment_tracking.search import TRIALS, Plan, run_trials
+from experiment_tracking.search_loop import Trial
+from experiment_tracking.search_runs import open_ledger
+from experiment_tracking.search_space import CLASSIFIER, REGRESSOR
+from experiment_tracking.store import open_store
+from tests.benchmarks.results import render_result, write_result
+from wine_data.schema import TARGET, feature_frame
+from wine_data.sources import WineData, read_folder
+from wine_data.split import Sides, split_wines
+from wine_quality_training.evaluate import evaluate_leak_free, measure_guesses
+
+SEED, REPEATS, FOLDS = 42, 3, 5
+MEASURES = {REGRESSOR: "rmse", CLASSIFIER: "accuracy"}
+ANCHORS = {REGRESSOR: "0.989 (RMSE 0.667)", CLASSIFIER: "1.048 (accuracy 0.593)"}  # AutoGluon 1.6, best_quality, 600 s
+GOALS = {REGRESSOR: "<= 0.99", CLASSIFIER: ">= 1.02"}
+
+
+def run_default_search(data: WineData, sides: Sides, trials: int) -> list[Trial]:
+    """The trials of a search with the default knobs, in a store of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
+        ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
+        plan = Plan(trials=trials, seed=SEED, workers=os.cpu_count() or 1)
+        return run_trials(plan, sides, ledger, {}, Console(quiet=True))
+
+
+def bound_ratio(grades: np.ndarray, ours: np.ndarray, default: np.ndarray, measure: str) -> tuple[float, float]:
+    """95 % interval of the ratio of two models' measure, over resamples of the same wines for both."""
+    random = np.random.default_rng(0)
+    draws = random.integers(len(grades), size=(1000, len(grades)))
+    ratios = [
+        measure_guesses(grades[draw], ours[draw])[measure] / measure_guesses(grades[draw], default[draw])[measure]
+        for draw in draws
+    ]
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def score_task(task: str, trials: list[Trial], sides: Sides) -> list[dict[str, str]]:
+    """The rows of one task: cross-validation, time of a fit, then the holdout."""
+    models = make_finalists(task, trials, SEED)
+    pair = {name: models[name] for name in (DEFAULTS[task], BLENDS[task])}
+    default, blend = compare_finalists(task, pair, sides, SEED, REPEATS, FOLDS)
+    X, y = feature_frame(sides.training), sides.training[TARGET]
+    start = time.perf_counter()
+    clone(blend.pipeline).fit(X, y)
+    seconds = time.perf_counter() - start
+    return [*_list_cv(task, default, blend, seconds), _score_holdout(task, default, blend, sides)]
+
+
+def _list_cv(task: str, default: Finalist, blend: Finalist, seconds: float) -> list[dict[str, str]]:
+    measure = MEASURES[task]
+    ours, theirs = blend.metrics, default.metrics
+    rows = [
+        _row(
+            f"{task}, repeated grouped cv: {measure} ratio to {default.name}", GOALS[task],
+            f"{ours[measure] / theirs[measure]:.3f} ({ours[measure]:.4f} / {theirs[measure]:.4f})",
+        ),
+        _row(f"{task}: one fit on the training side", "< 20 s", f"{seconds:.1f} s"),
+    ]  # fmt: skip
+    if task == CLASSIFIER:
+        rows.insert(
+            1, _row("classifier, repeated grouped cv: kappa", f">= {theirs['kappa']:.3f}", f"{ours['kappa']:.3f}")
+        )
+    return rows
+
+
+def _score_holdout(task: str, default: Finalist, blend: Finalist, sides: Sides) -> dict[str, str]:
+    measure = MEASURES[task]
+    tables = [evaluate_leak_free(one.name, one.pipeline, sides).guesses["holdout"] for one in (blend, default)]
+    grades = tables[0][TARGET].to_numpy()
+    ours, theirs = (table["guess"].to_numpy() for table in tables)
+    values = [measure_guesses(grades, guesses)[measure] for guesses in (ours, theirs)]
+    low, high = bound_ratio(grades, ours, theirs, measure)
+    text = f"{values[0] / values[1]:.3f}, 95 % {low:.3f} to {high:.3f} ({values[0]:.4f} / {values[1]:.4f})"
+    return _row(f"{task}, holdout: {measure} ratio", "", text, ANCHORS[task])
+
+
+def _row(figure: str, goal: str, measured: str, anchor: str = "") -> dict[str, str]:
+    return {"figure": figure, "goal": goal, "measured": measured, "AutoGluon, 600 s, on another split": anchor}
+
+
+def main() -> int:
+    """Search, score, print, write."""
+    parser = argparse.ArgumentParser(description="Score what the search finds beside the default forests.")
+    parser.add_argument("folder", type=Path, help="folder with the published pair")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="trials of the search")
+    arguments = parser.parse_args()
+    data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
+    sides = split_wines(data.train, data.validation, FOLDS, SEED)
+    trials = run_default_search(data, sides, arguments.trials)
+    rows = [row for task in (REGRESSOR, CLASSIFIER) for row in score_task(task, trials, sides)]
+    path = write_result("search_quality", "python -m tests.benchmarks.search_quality FOLDER", rows)
+    print(render_result("search_quality"))
+    print(f"\nWritten to {path.name}. Next: copy the table into README.md; a test compares them")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,401 @@
+"""The search, on few wines and small budgets; nothing in it is replaced but the optimiser, where a test says so."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from hyperopt.pyll.stochastic import sample
+from mlflow.entities import Run
+from rich.console import Console
+
+from commands import BadInputError
+from experiment_tracking.optimiser import TreeParzenOptimiser
+from experiment_tracking.search import Plan, SearchResult, run_trials, search_models
+from experiment_tracking.search_loop import Trial, run_search
+from experiment_tracking.search_runs import Ledger, open_ledger, reopen_ledger
+from experiment_tracking.search_space import (
+    FAMILIES,
+    FOREST,
+    REGRESSOR,
+    START,
+    TASKS,
+    XGBOOST,
+    Study,
+    Values,
+    describe_published_space,
+    describe_space,
+)
+from experiment_tracking.store import EXPERIMENT, open_store
+from experiment_tracking.trial import (
+    FAILED,
+    HOPELESS,
+    SCORED,
+    StoppedError,
+    TrialResult,
+    is_hopeless,
+    lay_folds,
+    measure_loss,
+    run_trial,
+)
+from settings import ROOT
+from tests.conftest import isolated_environment
+from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.split import Sides, group_wines, split_wines
+
+STUDIES = [Study(task, family) for task in TASKS for family in FAMILIES]
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def folder(twin: WineData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with few wines, so that a search takes seconds."""
+    folder = tmp_path_factory.mktemp("few wines")
+    twin.train.head(900).drop(columns="red_wine").to_csv(folder / TRAIN_FILE, index=False)
+    twin.validation.head(300).drop(columns="red_wine").to_csv(folder / VALIDATION_FILE, index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> WineData:
+    return load_wines(str(folder), 42, folder, "")
+
+
+@pytest.fixture(scope="module")
+def sides(data: WineData) -> Sides:
+    return split_wines(data.train, data.validation, folds=3, seed=42)
+
+
+@pytest.fixture
+def experiment_id(tmp_path: Path) -> Iterator[str]:
+    before = mlflow.get_tracking_uri()
+    yield open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "mlartifacts")
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def ledger(experiment_id: str, data: WineData) -> Ledger:
+    return open_ledger(experiment_id, data, {"seed": 1}, {})
+
+
+class RandomOptimiser:
+    """The least that fits the seam."""
+
+    def __init__(self, study: Study) -> None:
+        self._space, self._random = describe_space(study), np.random.default_rng(1)
+        self.told: list[float | None] = []
+
+    def suggest(self, count: int) -> list[Values]:
+        return [sample(self._space, rng=self._random) for _ in range(count)]
+
+    def tell(self, losses: Sequence[float | None]) -> None:
+        self.told += losses
+
+
+def find_runs(experiment_id: str) -> list[Run]:
+    return list(mlflow.MlflowClient().search_runs([experiment_id], max_results=1000))
+
+
+def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None]]:
+    return [(trial.number, trial.values, trial.result.loss) for trial in trials]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_the_space_gives_values_that_fit(study: Study, sides: Sides) -> None:
+    optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
+    grounds = lay_folds(sides, seed=1)[:1]
+    for values in optimiser.suggest(6):
+        assert all(type(value) in (int, float, str) for value in values.values())
+        result = run_trial(study, values, grounds, [], seed=1)
+        assert result.outcome == SCORED
+        assert 0 < result.metrics["accuracy"] < 1
+
+
+def test_the_first_values_are_the_known_ones() -> None:
+    first, second = TreeParzenOptimiser(
+        describe_space(Study(REGRESSOR, FOREST)), seed=1, start=START[REGRESSOR, FOREST]
+    ).suggest(2)
+    assert first == {"kind": "extra", "max_features": 0.6, "min_samples_leaf": 1}
+    assert second != first
+
+
+def test_published_values_lie_in_the_published_ranges() -> None:
+    optimiser = TreeParzenOptimiser(describe_published_space(), seed=1)
+    for values in optimiser.suggest(20):
+        assert 4 <= values["max_depth"] <= 100
+        assert isinstance(values["max_depth"], int)
+        assert np.exp(-3) <= values["learning_rate"] <= 1
+        assert np.exp(-1) <= values["min_child_weight"] <= np.exp(3)
+
+
+def test_an_optimiser_follows_the_losses_it_is_told() -> None:
+    """Told that values near 0.8 are good it tries them more than told that they are bad."""
+    distances = {sign: ask_for_subsample(sign) for sign in (1.0, -1.0)}
+    assert np.mean(distances[1.0]) < np.mean(distances[-1.0]) - 0.02
+
+
+def ask_for_subsample(sign: float) -> list[float]:
+    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, XGBOOST)), seed=1)
+    distances: list[float] = []
+    for _ in range(15):
+        batch = [abs(values["subsample"] - 0.8) for values in optimiser.suggest(4)]
+        optimiser.tell([sign * distance for distance in batch])
+        distances += batch
+    return distances
+
+
+def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(sides: Sides) -> None:
+    for (fit_on, score_on), ground in zip(sides.folds, lay_folds(sides, seed=1), strict=True):
+        sizes = [len(part[1]) for part in (ground.fit, ground.stop, ground.score)]
+        assert sum(sizes) == len(sides.training)
+        assert sizes[2] == len(score_on)
+        groups = group_wines(sides.training)
+        assert not set(groups.iloc[fit_on]) & set(groups.iloc[score_on])
+        rows = [set(map(tuple, part[0].round(9))) for part in (ground.fit, ground.stop, ground.score)]
+        assert not rows[0] & rows[1]
+        assert not rows[1] & rows[2]
+
+
+def test_a_classifiers_loss_falls_with_accuracy_and_with_kappa() -> None:
+    grades = np.array([5, 6, 7, 5, 6, 7])
+    assert measure_loss("classifier", grades, grades) == 0
+    near, far = np.array([5, 6, 6, 5, 6, 7]), np.array([5, 6, 5, 5, 6, 7])
+    assert measure_loss("classifier", grades, near) < measure_loss("classifier", grades, far) < 1
+
+
+def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(sides: Sides) -> None:
+    good = [TrialResult(SCORED, loss, (loss, loss, loss)) for loss in (0.1, 0.2, 0.3)]
+    assert not is_hopeless([0.9], good)
+    assert is_hopeless([0.2, 0.3], good)
+    assert not is_hopeless([0.2, 0.2], good)
+    assert not is_hopeless([0.9, 0.9], good[:2])
+    study = Study(REGRESSOR, FOREST)
+    values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
+    result = run_trial(study, values, lay_folds(sides, seed=1), good, seed=1)
+    assert (result.outcome, len(result.fold_losses)) == (HOPELESS, 2)
+    assert result.loss is not None
+    assert result.loss > 0.2  # never better than the median
+
+
+def test_the_seed_alone_decides_whatever_the_number_of_workers(
+    sides: Sides, data: WineData, experiment_id: str
+) -> None:
+    found = []
+    for workers in (1, 2):
+        ledger = open_ledger(experiment_id, data, {"workers": workers}, {})
+        found.append(list_losses(run_trials(Plan(trials=14, workers=workers), sides, ledger, {}, QUIET)))
+    assert found[0] == found[1]
+    ledger = open_ledger(experiment_id, data, {"seed": 7}, {})
+    assert list_losses(run_trials(Plan(trials=8, seed=7), sides, ledger, {}, QUIET)) != found[0][:8]
+
+
+def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(ledger: Ledger, sides: Sides) -> None:
+    study, grounds = Study(REGRESSOR, FOREST), lay_folds(sides, seed=1)
+    optimiser, numbers = RandomOptimiser(study), iter(range(100))
+
+    def fail_once(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
+        broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
+        return run_trial(study, broken, grounds, earlier, seed=1)
+
+    trials = run_search({study: optimiser}, 6, fail_once, ledger, {}, workers=1)
+    assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
+    assert optimiser.told[1] is None
+    assert all(loss is not None for loss in optimiser.told[2:])
+    runs = {run.info.run_name: run for run in find_runs(ledger.experiment_id)}
+    failed = runs["regressor forest 1"]
+    assert failed.info.status == "FAILED"
+    assert "max_features" in failed.data.tags["problem"]
+    assert runs["regressor forest 2"].info.status == "FINISHED"
+
+
+def test_a_search_goes_on_when_every_trial_fails(ledger: Ledger) -> None:
+    study = Study(REGRESSOR, FOREST)
+
+    def fail(*_: object) -> TrialResult:
+        raise ValueError("a reason")
+
+    trials = run_search({study: RandomOptimiser(study)}, 6, fail, ledger, {})
+    assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
+
+
+def test_a_stopped_trial_ends_between_folds(sides: Sides) -> None:
+    with pytest.raises(StoppedError):
+        run_trial(Study(REGRESSOR, XGBOOST), {}, lay_folds(sides, seed=1), [], 1, is_stopped=lambda: True)
+
+
+def test_no_batch_starts_after_the_minutes(sides: Sides, ledger: Ledger) -> None:
+    trials = run_trials(Plan(task=REGRESSOR, trials=400, minutes=1e-6), sides, ledger, {}, QUIET)
+    assert len(trials) == 4
+
+
+@pytest.fixture(scope="module")
+def result(sides: Sides, data: WineData, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchResult]:
+    folder = tmp_path_factory.mktemp("store")
+    before = mlflow.get_tracking_uri()
+    experiment = open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
+    yield search_models(Plan(trials=16, workers=2), data, sides, experiment, QUIET)
+    mlflow.set_tracking_uri(before)
+
+
+def test_trials_and_winners_are_nested_in_one_parent(result: SearchResult) -> None:
+    client = mlflow.MlflowClient()
+    parent = client.get_run(result.run_id)
+    runs = find_runs(parent.info.experiment_id)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == result.run_id]
+    assert len(runs) == len(children) + 1
+    names = sorted(run.info.run_name for run in children if run.data.tags.get("search.kind") == "trial")
+    assert names == sorted(f"{STUDIES[number % 4].name} {number}" for number in range(16))
+    assert {model.run_id for model in result.tracked} <= {run.info.run_id for run in children}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_the_parent_holds_figures_best_values_and_rounds(result: SearchResult) -> None:
+    client = mlflow.MlflowClient()
+    figures = {Path(file.path).stem for file in client.list_artifacts(result.run_id, "figures")}
+    kinds = ("history", "parallel", "parameters", "importance")
+    assert figures == {f"{task}_{family}_{kind}" for task in TASKS for family in FAMILIES for kind in kinds}
+    parent = client.get_run(result.run_id)
+    assert 4 <= int(parent.data.params["best.regressor.xgboost.max_depth"]) <= 12
+    rounds = client.get_metric_history(result.run_id, "best.regressor.xgboost.final_fit.rmse")
+    assert len(rounds) > 5
+    assert rounds[-1].value < rounds[0].value
+    assert "repeated-cv.RandomForestRegressor.rmse" in parent.data.metrics
+
+
+def test_a_winner_is_a_model_with_a_signature_and_leak_free_scores(result: SearchResult) -> None:
+    assert len(result.tracked) == 2
+    for model, evaluation in zip(result.tracked, result.evaluations, strict=True):
+        assert mlflow.models.get_model_info(model.model_uri).signature is not None
+        logged = mlflow.MlflowClient().get_run(model.run_id).data.metrics
+        assert logged["leak-free.holdout.kappa"] == evaluation.score_on("holdout").metrics["kappa"]
+
+
+def test_the_published_search_tunes_to_memory(sides: Sides, data: WineData, experiment_id: str) -> None:
+    plan = Plan("as-published", trials=2, workers=2)
+    result = search_models(plan, data, sides, experiment_id, QUIET)
+    published, leak_free = result.evaluations
+    assert result.trials[0].study == Study(REGRESSOR, XGBOOST)
+    assert published.score_on("validation").metrics["rmse"] < leak_free.score_on("holdout").metrics["rmse"]
+
+
+def run_command_line(folder: Path, store: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiment_tracking.search", *arguments],
+        cwd=ROOT, env=isolated_environment(store) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_trials(store: Path, count: int) -> None:
+    """Wait until so many trials of a running search are over; asks SQLite, because MLflow would make tables there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(store / "mlflow.db", timeout=10)) as database:
+            (over,) = database.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()
+            if over >= count:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"there were never {count} finished trials")
+
+
+def list_tracked_trials(store: Path) -> list[Run]:
+    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return [run for run in find_runs(experiment.experiment_id) if run.data.tags.get("search.kind") == "trial"]
+
+
+def read_results(runs: Sequence[Run]) -> dict[str, str]:
+    return {run.info.run_name: run.data.tags["search.result"] for run in runs if run.info.status == "FINISHED"}
+
+
+COMMAND = ("--task", "regressor", "--trials", "16", "--workers", "2")
+
+
+def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(folder: Path, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
+    process = run_command_line(folder, killed, *COMMAND)
+    wait_for_trials(killed, 5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = list_tracked_trials(killed)
+    over = {run.info.run_id for run in before if run.info.status == "FINISHED"}
+    assert 5 <= len(over) < 16
+    resumed = run_command_line(folder, killed, *COMMAND, "--resume")
+    output, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    uninterrupted = run_command_line(folder, whole, *COMMAND)
+    expected, _ = uninterrupted.communicate(timeout=120)
+    after = list_tracked_trials(killed)
+    assert over <= {run.info.run_id for run in after if run.info.status == "FINISHED"}
+    assert read_results(after) == read_results(list_tracked_trials(whole))
+    assert len([run for run in after if run.info.status == "FINISHED"]) == 16
+    rerun = [run for run in after if run.info.status == "KILLED"]
+    assert len(rerun) == len(before) - len(over)
+    assert all("ran again" in run.data.tags["problem"] for run in rerun)
+    tables = [text.split("regressors on repeated")[1].split("To make")[0] for text in (output, expected)]
+    assert tables[0] == tables[1]
+    assert "python -m experiment_tracking.registry register" in output
+
+
+def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Path) -> None:
+    process = run_command_line(folder, tmp_path, *COMMAND)
+    wait_for_trials(tmp_path, 3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    assert {run.info.status for run in find_runs(experiment.experiment_id)} <= {"FINISHED", "KILLED"}
+    data = load_wines(str(folder), 42, folder, "")
+    identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3, "fingerprint": data.fingerprint}
+    _, records = reopen_ledger(experiment.experiment_id, data, identity)
+    assert len(records) >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--trials", "0"), "--trials, --workers and --minutes must be more than 0"),
+        (("--resume",), "there is no unfinished search to resume"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    process = run_command_line(folder, tmp_path, *arguments)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert told in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")],
+)
+def test_a_plan_without_sense_is_refused_before_a_run_starts(
+    plan: Plan, sides: Sides, data: WineData, experiment_id: str
+) -> None:
+    with pytest.raises(BadInputError):
+        search_models(plan, data, sides, experiment_id, QUIET)
+    assert find_runs(experiment_id) == []
+
+
+def test_a_resumed_search_refuses_trials_of_another_space(sides: Sides, ledger: Ledger) -> None:
+    study = Study(REGRESSOR, FOREST)
+    plan = Plan(task=REGRESSOR, trials=4)
+    run_trials(plan, sides, ledger, {}, QUIET)
+    _, records = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
+    with pytest.raises(BadInputError, match="had other values than it would get now"):
+        run_search({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), ledger, records)
