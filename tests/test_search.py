@@ -342,7 +342,7 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
     over = {run.info.run_id for run in before if run.info.status == "FINISHED"}
     assert 5 <= len(over) < 12
     resumed = run_command_line(folder, killed, *COMMAND, "--resume")
-    output, errors = resumed.communicate(timeout=120)
+    output, errors = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, errors
     after = list_tracked_trials(killed)
     assert over <= {run.info.run_id for run in after if run.info.status == "FINISHED"}
@@ -362,7 +362,7 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
     process = run_command_line(folder, tmp_path, *COMMAND)
     wait_for_trials(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -377,7 +377,7 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
 
 def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     process = run_command_line(folder, tmp_path, "--resume")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert errors.splitlines()[-1].startswith("error: there is no unfinished search to resume")
     assert "Traceback" not in errors
