@@ -1,9 +1,11 @@
 """The model behind the API: a checked bundle that answers arrays of wines."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 
 from commands import BadInputError
 from wine_data.schema import FEATURES, WineQuality, feature_array
@@ -23,7 +25,8 @@ class Engine:
         """
         self.facts: Facts = bundle.facts
         # One wine at a time: handing 100 trees to a pool of threads costs more than walking them.
-        self._pipeline = bundle.pipeline.set_params(model__n_jobs=1)
+        self._pipeline = bundle.pipeline
+        _use_one_core(self._pipeline)
         self.grades = [int(grade) for grade in self._pipeline.classes_]
         self._check_answers()
 
@@ -49,6 +52,18 @@ class Engine:
                     f"version {self.facts.version} of {self.facts.name} no longer answers as it did when it was "
                     "bundled: run make pipeline"
                 )
+
+
+def _use_one_core(model: Any) -> None:
+    """Make a fitted estimator, and those that it was fitted with inside, answer without threads."""
+    if isinstance(model, list | tuple):
+        for part in model:
+            _use_one_core(part)
+    elif isinstance(model, BaseEstimator):
+        if hasattr(model, "n_jobs"):
+            model.n_jobs = 1
+        for part in vars(model).values():
+            _use_one_core(part)
 
 
 def load_engine(models: Path) -> Engine:
