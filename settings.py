@@ -5,13 +5,15 @@ folder, else from the default here. Only commands and flows call load_settings()
 """
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from commands import BadInputError
 
 ROOT = Path(__file__).resolve().parent
+BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
 
 
 class Settings(BaseSettings):
@@ -21,13 +23,16 @@ class Settings(BaseSettings):
         env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
-    data: str = Field("auto", description="where the wines come from: auto, uci, kaggle, twin or a folder")
-    downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files downloaded from UCI")
+    data: str = Field(
+        "auto", description="where the wines come from: auto, uci, kaggle, twin, a folder, s3://bucket/prefix"
+    )
+    downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
     snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")
     uci_url: str = Field(
         "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/",
         description="address of the two UCI originals, for a mirror of yours",
     )
+    s3_block: str = Field("", description="a saved S3Bucket block with the keys for s3://; empty: the environment's")
     audit_figure: Path = Field(ROOT / "wine_data" / "figures" / "audit.png", description="the audit as a picture")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of every random draw")
     folds: int = Field(5, ge=2, le=20, description="folds of the leak-free cross-validation")
@@ -38,7 +43,9 @@ class Settings(BaseSettings):
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow's tracking and registry store",
     )
-    mlflow_artifacts: Path = Field(ROOT / "mlartifacts", description="folder of MLflow's artifacts")
+    mlflow_artifacts: BucketAddress | Path = Field(
+        ROOT / "mlartifacts", union_mode="left_to_right", description="MLflow's artifacts: a folder or s3://bucket/path"
+    )
     training_models: Path = Field(
         ROOT / "wine_quality_training" / "models", description="folder of the pickled candidates"
     )

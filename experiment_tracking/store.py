@@ -32,10 +32,11 @@ _PATHS = (
 )
 
 
-def open_store(uri: str, artifacts: Path) -> str:
+def open_store(uri: str, artifacts: Path | str) -> str:
     """Point MLflow at its store, make both experiments if they are new, and return the id of EXPERIMENT.
 
-    Any number of processes may do this at the same moment, to a store that is not there yet too.
+    Any number of processes may do this at the same moment, to a store that is not there yet too. Artifacts
+    lie in a folder, or in a bucket: s3://bucket/path.
 
     Raises:
         BadInputError: somebody deleted an experiment there.
@@ -45,7 +46,7 @@ def open_store(uri: str, artifacts: Path) -> str:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
     database = _find_database(uri)
     with hold_lock(database.with_name(f"{database.name}.lock")) if database else nullcontext():
-        if database:
+        if database and isinstance(artifacts, Path):
             _follow_move(database, artifacts)
         experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS)]
     return str(experiments[0].experiment_id)
@@ -72,7 +73,7 @@ def find_experiment(name: str) -> Experiment:
     return experiment
 
 
-def _find_or_create(name: str, uri: str, artifacts: Path) -> Experiment:
+def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
     if mlflow.get_experiment_by_name(name) is None:
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
         try:
@@ -113,5 +114,5 @@ def _connect(database: Path) -> Iterator[sqlite3.Connection]:
         yield store
 
 
-def _as_uri(folder: Path) -> str:
-    return f"file://{quote(str(folder))}"
+def _as_uri(artifacts: Path | str) -> str:
+    return f"file://{quote(str(artifacts))}" if isinstance(artifacts, Path) else artifacts

@@ -1,0 +1,350 @@
+"""Wines and artifacts in a bucket, on an S3 server that checks signatures."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from prefect_aws import AwsCredentials
+from prefect_aws.client_parameters import AwsClientParameters
+from prefect_aws.s3 import S3Bucket
+
+from commands import BadInputError, NotThereError
+from experiment_tracking.store import open_store
+from experiment_tracking.tracking import start_parent, track_model
+from experiment_tracking.versions import load_version, register_model
+from orchestration.s3 import Place, fetch_folder, load_source, open_bucket, parse_place, upload_folder
+from settings import ROOT, load_settings
+from tests.conftest import NOWHERE, free_port, isolated_environment
+from tests.test_sources import write_pair
+from wine_data.reader import COLUMNS
+from wine_data.schema import feature_frame
+from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData
+from wine_data.split import Sides
+from wine_quality_training.evaluate import evaluate_leak_free
+
+KEY, SECRET = "a-key-for-tests", "a-secret-for-tests"
+PLACE = Place("wines", "published/2026")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A running S3 server: its address, and the folder whose folders are its buckets."""
+
+    address: str
+    folder: Path
+
+    def environment(self, secret: str = SECRET) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": secret, "AWS_ENDPOINT_URL": self.address}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    (folder / PLACE.bucket).mkdir()
+    rclone = Path(sys.executable).with_name("rclone")
+    process = subprocess.Popen(
+        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}",
+         "--dir-cache-time", "0s", "--config", os.devnull, folder],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for_port(port)
+        yield Store(f"http://127.0.0.1:{port}", folder)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@pytest.fixture
+def store(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The server with one empty bucket, and its keys in the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    yield server
+    shutil.rmtree(server.folder / PLACE.bucket)
+    (server.folder / PLACE.bucket).mkdir()
+
+
+@pytest.fixture
+def pair(tmp_path: Path, twin: WineData) -> Path:
+    """A folder with a data set."""
+    folder = tmp_path / "pair"
+    folder.mkdir()
+    write_pair(folder, twin)
+    return folder
+
+
+def wait_for_port(port: int, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port} after {seconds:g} s")
+
+
+class Proxy:
+    """Stands between client and server: counts what comes back, and cuts a connection after so many bytes."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.removeprefix("http://").split(":")
+        self.target, self.cut_after, self.came_back = (host, int(port)), float("inf"), 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self.target) as server:
+            outward = threading.Thread(target=self._pump, args=(client, server), daemon=True)
+            outward.start()
+            self._pump(server, client)
+            outward.join()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        carried, inward = 0, source.getpeername() == self.target
+        with suppress(OSError):
+            while carried <= self.cut_after and (part := source.recv(65536)):
+                target.sendall(part)
+                carried += len(part)
+                self.came_back += len(part) if inward else 0
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    between = Proxy(store.address)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", between.address)
+    yield between
+    between.close()
+
+
+def load_place(downloads: Path, block: str = "") -> WineData:
+    return load_source(str(PLACE), 42, downloads, NOWHERE, block)
+
+
+def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.s3", *arguments],
+        cwd=ROOT, env=os.environ | more, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("store")
+def test_an_uploaded_data_set_is_loaded_as_the_folder_is(pair: Path, tmp_path: Path, twin: WineData) -> None:
+    done = run("upload", pair, str(PLACE))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"s3://wines/published/2026 holds {TRAIN_FILE} and {VALIDATION_FILE}",
+        "Next: WINE_DATA=s3://wines/published/2026 make pipeline",
+    ]
+    data = load_place(tmp_path / "downloads")
+    assert (data.fingerprint, data.source) == (twin.fingerprint, "s3://wines/published/2026")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_bucket_without_a_prefix_will_do(pair: Path, tmp_path: Path, twin: WineData) -> None:
+    upload_folder(pair, Place("wines", ""))
+    assert load_source("s3://wines", 42, tmp_path, NOWHERE).fingerprint == twin.fingerprint
+
+
+def test_a_second_load_transfers_a_list_and_no_wines(proxy: Proxy, pair: Path, tmp_path: Path) -> None:
+    upload_folder(pair, PLACE)
+    load_place(tmp_path)
+    first, proxy.came_back = proxy.came_back, 0
+    load_place(tmp_path)
+    assert first > (pair / TRAIN_FILE).stat().st_size
+    assert 0 < proxy.came_back < 5_000
+
+
+def test_a_file_that_changed_in_the_bucket_is_fetched_again_and_the_other_is_kept(
+    proxy: Proxy, pair: Path, tmp_path: Path, twin: WineData
+) -> None:
+    upload_folder(pair, PLACE)
+    load_place(tmp_path)
+    twin.validation.head(3000)[list(COLUMNS)].to_csv(pair / VALIDATION_FILE, index=False)
+    upload_folder(pair, PLACE)
+    proxy.came_back = 0
+    assert len(load_place(tmp_path).validation) == 3000
+    assert proxy.came_back < (pair / TRAIN_FILE).stat().st_size
+
+
+@pytest.mark.usefixtures("store")
+def test_a_kept_file_that_was_changed_is_fetched_again(pair: Path, tmp_path: Path, twin: WineData) -> None:
+    upload_folder(pair, PLACE)
+    folder = fetch_folder(PLACE, tmp_path)
+    (folder / TRAIN_FILE).write_text("wine")
+    assert load_place(tmp_path).fingerprint == twin.fingerprint
+
+
+def test_wrong_keys_are_told_and_not_shown(store: Store, pair: Path) -> None:
+    done = run("upload", pair, str(PLACE), AWS_SECRET_ACCESS_KEY="a-wrong-secret")
+    assert done.returncode == 2
+    told = done.stderr.splitlines()[-1]
+    assert "s3://wines/published/2026 refuses these keys (SignatureDoesNotMatch)" in told
+    assert "a-wrong-secret" not in done.stderr + done.stdout
+    assert not list((store.folder / PLACE.bucket).iterdir())
+
+
+@pytest.mark.usefixtures("store")
+def test_keys_that_nobody_set_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(BadInputError, match="needs keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        load_place(tmp_path)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_bucket_that_is_not_there_ends_with_3(pair: Path) -> None:
+    for order in (["upload", pair], ["download"]):
+        done = run(*order, "s3://cellar/published")
+        assert done.returncode == 3, done.stderr
+        assert "s3://cellar/published: there is no bucket cellar" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_place_without_the_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"s3://wines/published/2026 holds neither train_wine_data\.csv and"):
+        load_place(tmp_path)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
+    with pytest.raises(
+        NotThereError, match=r"could not be reached, or broke off \(EndpointConnectionError\); try again"
+    ):
+        load_place(tmp_path)
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_can_be_tried_again(
+    proxy: Proxy, pair: Path, tmp_path: Path, twin: WineData
+) -> None:
+    upload_folder(pair, PLACE)
+    proxy.cut_after = 500_000
+    with pytest.raises(NotThereError, match="could not be reached, or broke off"):
+        load_place(tmp_path / "downloads")
+    assert [path for path in (tmp_path / "downloads").rglob("*") if path.is_file()] == []
+    proxy.cut_after = float("inf")
+    assert load_place(tmp_path / "downloads").fingerprint == twin.fingerprint
+
+
+def test_a_download_that_breaks_off_leaves_what_was_there(proxy: Proxy, pair: Path, tmp_path: Path) -> None:
+    upload_folder(pair, PLACE)
+    folder = fetch_folder(PLACE, tmp_path)
+    before = (folder / TRAIN_FILE).read_bytes()
+    (pair / TRAIN_FILE).write_bytes(before + before.splitlines(keepends=True)[-1])
+    upload_folder(pair, PLACE)
+    proxy.cut_after = 500_000
+    with pytest.raises(NotThereError):
+        fetch_folder(PLACE, tmp_path)
+    assert (folder / TRAIN_FILE).read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == [".etags.json", VALIDATION_FILE, TRAIN_FILE]
+
+
+def test_an_upload_that_breaks_off_leaves_the_object_that_was_there(proxy: Proxy, store: Store, pair: Path) -> None:
+    upload_folder(pair, PLACE)
+    there = store.folder / PLACE.bucket / PLACE.prefix / TRAIN_FILE
+    before = there.read_bytes()
+    (pair / TRAIN_FILE).write_bytes(before + before.splitlines(keepends=True)[-1])
+    proxy.cut_after = 500_000
+    with pytest.raises(NotThereError, match="could not be reached, or broke off"):
+        upload_folder(pair, PLACE)
+    assert there.read_bytes() == before
+
+
+@pytest.mark.usefixtures("store")
+def test_12_mb_go_up_in_parts_and_come_back_the_same(pair: Path, tmp_path: Path, twin: WineData) -> None:
+    many = pd.concat([twin.train] * 7)[list(COLUMNS)]
+    many.to_csv(pair / TRAIN_FILE, index=False)
+    assert (pair / TRAIN_FILE).stat().st_size > 12_000_000
+    upload_folder(pair, PLACE)
+    listed = open_bucket(PLACE).list_objects(f"{PLACE.prefix}/", _sync=True)
+    etags = {Path(item["Key"]).name: item["ETag"].strip('"') for item in listed}
+    assert "-" in etags[TRAIN_FILE]  # how S3 marks an object of several parts
+    assert "-" not in etags[VALIDATION_FILE]
+    folder = fetch_folder(PLACE, tmp_path / "downloads")
+    assert (folder / TRAIN_FILE).read_bytes() == (pair / TRAIN_FILE).read_bytes()
+
+
+def test_a_broken_data_set_is_not_uploaded(store: Store, pair: Path) -> None:
+    (pair / TRAIN_FILE).write_text("a,b\n1,2\n")
+    with pytest.raises(BadInputError, match="lacks the column"):
+        upload_folder(pair, PLACE)
+    assert not list((store.folder / PLACE.bucket).iterdir())
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3:///prefix", "s3://A/b", "s3://key:hush@wines/published"])
+def test_an_address_that_is_none_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(BadInputError, match="an address in a bucket is s3://bucket/prefix") as refused:
+        parse_place(address)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_command_that_reads_folders_says_how_to_get_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wine_data.audit"],
+        cwd=ROOT, env=isolated_environment(tmp_path) | {"WINE_DATA": "s3://wines/published"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "python -m orchestration.s3 download" in done.stderr
+
+
+def test_keys_from_a_saved_block_open_the_bucket_too(
+    store: Store, pair: Path, tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_folder(pair, PLACE)
+    for name in store.environment():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    parameters = AwsClientParameters(endpoint_url=store.address)
+    keys = AwsCredentials(aws_access_key_id=KEY, aws_secret_access_key=SECRET, aws_client_parameters=parameters)
+    with prefect_test_harness(server_startup_timeout=120):
+        S3Bucket(bucket_name="any", credentials=keys).save("cellar-keys")
+        assert load_place(tmp_path, block="cellar-keys").fingerprint == twin.fingerprint
+        with pytest.raises(NotThereError, match="WINE_S3_BLOCK=lost-keys is no S3Bucket block"):
+            load_place(tmp_path, block="lost-keys")
+
+
+def test_mlflow_keeps_a_model_in_the_bucket_and_gives_it_back(
+    store: Store, tmp_path: Path, twin: WineData, twin_sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", store.address)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("WINE_MLFLOW_ARTIFACTS", "s3://wines/mlflow")
+    experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", load_settings().mlflow_artifacts)
+    evaluation = evaluate_leak_free("DecisionTreeClassifier", twin_sides, seed=42)
+    parent_id = start_parent(experiment_id, twin, {})
+    tracked = track_model(experiment_id, parent_id, twin, twin_sides, [evaluation])
+    model = load_version(register_model(tracked.run_id)).pipeline
+    wines = feature_frame(twin_sides.holdout)
+    assert (model.predict(wines) == evaluation.pipeline.predict(wines)).all()
+    assert mlflow.get_run(tracked.run_id).info.artifact_uri.startswith("s3://wines/mlflow/")
+    assert list((store.folder / "wines" / "mlflow").rglob("model.pkl"))
