@@ -13,7 +13,8 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline data serve mlflow search lab notebooks test check system-packages lock clean reset
+.PHONY: help setup pipeline data serve mlflow search prefect deploy worker stop lab notebooks test check \
+  system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -42,6 +43,18 @@ mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, regi
 
 search: .venv/installed ## tune on leak-free folds, track every trial
 	@$(VENV) -m experiment_tracking.search --minutes 0.75
+
+prefect: .venv/installed ## start a Prefect server on 127.0.0.1:4200 (WINE_PREFECT_PORT), in the background
+	@$(VENV) -m orchestration.services prefect
+
+deploy: .venv/installed ## tell that server what to run when: the pool and prefect.yaml; again after each change
+	@$(VENV) -m orchestration.services deploy
+
+worker: .venv/installed ## start a worker that runs what is due, in the background
+	@$(VENV) -m orchestration.services worker
+
+stop: .venv/installed ## end that worker and server, and see that they have ended
+	@$(VENV) -m orchestration.services stop
 
 lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab

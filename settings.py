@@ -7,7 +7,7 @@ folder, else from the default here. Only commands and flows call load_settings()
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from commands import BadInputError
@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         ROOT / "wine_quality_training" / "models", description="folder of the pickled candidates"
     )
     serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")
+    batch_wines: Path = Field(ROOT / "deployment" / "to_score", description="folder of the CSV files to score")
+    batch_answers: Path = Field(ROOT / "deployment" / "answers", description="folder of the answers to them")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server of make prefect")
+    webhook: SecretStr = Field(SecretStr(""), description="address that is told of failed flows; empty: nobody is")
 
 
 def load_settings() -> Settings:

@@ -60,7 +60,7 @@ def score_file(wines: Path, models: Path, answers: Path) -> ScoredFile:
     """Score one file with the bundle that serves, and write its answers whole or not at all.
 
     Args:
-        wines: a CSV file with the eleven measurements and the colour, as `type` or as `red_wine`. Other columns are ignored.
+        wines: a CSV file with the eleven measurements and the colour, as `type` or `red_wine`; it may hold more.
         models: the folder of serving bundles.
         answers: the folder that the answers go to; it is made if need be.
 

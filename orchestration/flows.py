@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 from pydantic import Field
 from rich.console import Console
@@ -35,7 +36,9 @@ from experiment_tracking.store import open_store
 from experiment_tracking.tracking import TrackedModel, end_run, finish_parent, start_parent
 from experiment_tracking.versions import MODEL, Version, export_version, find_champion, register_model
 from orchestration.artifacts import create_picture_artifact, start_progress
+from orchestration.notification import tell_webhook
 from orchestration.probe import ask_api
+from orchestration.s3 import load_source
 from orchestration.steps import (
     audit_snapshot,
     fetch_wines,
@@ -47,7 +50,6 @@ from orchestration.steps import (
 )
 from settings import load_settings
 from wine_data.snapshot import read_snapshot
-from wine_data.sources import load_wines
 from wine_quality_training.evaluate import Score, choose_classifier
 from wine_quality_training.figures import draw_protocols
 from wine_quality_training.models import MODELS
@@ -142,14 +144,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random dr
 Models = Annotated[
     tuple[ModelName, ...], Field(min_length=1, description="the models to compare, a classifier among them")
 ]
-Source = Annotated[str, Field(description="auto, uci, kaggle, twin or a folder with your files")]
+Source = Annotated[str, Field(description="as in WINE_DATA; empty: what WINE_DATA says where this runs")]
+
+
+def name_run() -> str:
+    """Name a run by the source of its wines."""
+    return f"wine quality from {flow_run.parameters.get('source') or load_settings().data}"
 
 
 @flow(name="wine-quality-data", flow_run_name="wines from {source}")
-def prepare_flow(source: Source = "auto", seed: Seed = 42) -> str:
+def prepare_flow(source: Source = "", seed: Seed = 42) -> str:
     """Load the wines of a source, keep them, audit them, and return their fingerprint."""
     settings, logger = load_settings(), get_run_logger()
-    fingerprint = fetch_task(source, seed, settings.downloads, settings.uci_url, settings.snapshots)
+    fingerprint = fetch_task(
+        source or settings.data, seed, settings.downloads, settings.uci_url, settings.snapshots, settings.s3_block
+    )
     logger.info(read_snapshot(settings.snapshots, fingerprint).introduce())
     findings = audit_task(fingerprint, settings.snapshots)
     for finding in findings:
@@ -220,9 +229,9 @@ def release_flow(run_id: str, fingerprint: str) -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-@flow(name="wine-quality-pipeline", flow_run_name="wine quality from {source}")
+@flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[tell_webhook], on_crashed=[tell_webhook])
 def main_flow(
-    source: Source = "auto", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS
+    source: Source = "", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS
 ) -> PipelineResult:
     """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
     fingerprint = prepare_flow(source, seed)
@@ -283,7 +292,8 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
     models = tuple(parser.parse_args().models)
     settings = load_settings()
-    load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)  # a mistake there is told at once
+    # A mistake in the source is told at once, before anything starts.
+    load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
     with prefect_server():
         result = main_flow(settings.data, settings.folds, settings.seed, models)
     show_result(result, Console(highlight=False, soft_wrap=True))

@@ -17,11 +17,11 @@ from experiment_tracking.store import EXPERIMENT, find_experiment
 from experiment_tracking.tracking import TrackedModel, track_model
 from experiment_tracking.versions import Version
 from orchestration.probe import pick_wine
+from orchestration.s3 import load_source
 from settings import ROOT
 from wine_data.audit import audit_wines
 from wine_data.schema import WineQuality
 from wine_data.snapshot import keep_snapshot, read_snapshot
-from wine_data.sources import load_wines
 from wine_data.split import Sides, split_wines
 from wine_quality_training.train import train_model
 
@@ -29,9 +29,9 @@ from wine_quality_training.train import train_model
 FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking/tracking.py", "requirements.txt")
 
 
-def fetch_wines(source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path) -> str:
+def fetch_wines(source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = "") -> str:
     """Load wines from a source, keep them as a snapshot, and return its fingerprint."""
-    data = load_wines(source, seed, downloads, uci_url)
+    data = load_source(source, seed, downloads, uci_url, s3_block)
     keep_snapshot(data, snapshots)
     return data.fingerprint
 

@@ -160,6 +160,8 @@ def isolated_environment(folder: Path) -> dict[str, str]:
         "WINE_SNAPSHOTS": str(folder / "snapshots"),
         "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
         "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
+        "WINE_BATCH_WINES": str(folder / "to_score"),
+        "WINE_BATCH_ANSWERS": str(folder / "answers"),
         "PREFECT_HOME": str(folder / ".prefect"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",

@@ -33,7 +33,7 @@ def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
     Raises:
         BadInputError: names the file, the column and the row (the header is row 1).
     """
-    table = _name_columns(_read_text(path), path)
+    table = read_cells(path)
     if wine_type is not None:
         table[TYPE] = wine_type
     _require_columns(table, path)
@@ -42,6 +42,15 @@ def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
         wines[column] = _read_numbers(table[column], path)
     wines[TARGET] = _read_grades(wines[TARGET], path)
     return encode_type(wines.reset_index(drop=True))
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read one CSV file as text, its columns named as in the schema; the index counts its rows from 0.
+
+    Raises:
+        BadInputError: it holds no table of text with a header.
+    """
+    return _name_columns(_read_text(path), path)
 
 
 def _read_text(path: Path) -> pd.DataFrame:
