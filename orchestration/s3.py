@@ -180,7 +180,8 @@ def _explain(error: Exception, place: Place) -> Exception:
     from boto3.exceptions import S3UploadFailedError
 
     inner = error.__context__ if isinstance(error, S3UploadFailedError) and error.__context__ else error
-    code = str(getattr(inner, "response", {}).get("Error", {}).get("Code", ""))
+    response = getattr(inner, "response", None) or {}  # a broken connection has one that is None
+    code = str(response.get("Error", {}).get("Code", ""))
     if code in REFUSED_KEYS:
         return BadInputError(
             f"{place} refuses these keys ({code}): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the block"

@@ -1,4 +1,6 @@
-"""The same wines through function, flow, registry, bundle and API: the same grades, the same probabilities."""
+"""The same wines through function, flow, registry, bundle, API and batch: the same grades, the same probabilities."""
+
+from pathlib import Path
 
 import httpx
 import mlflow
@@ -7,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline
 
+from deployment.batch import score_file
 from experiment_tracking.versions import CHAMPION, find_version, load_version
 from tests.conftest import PipelineRun
 from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
@@ -58,6 +61,18 @@ def test_api_answers_as_the_function(api: str, by_function: Pipeline, wines: pd.
     np.testing.assert_allclose(probabilities, by_function.predict_proba(table), rtol=0, atol=1e-6)
     grades = by_function.classes_.astype(float)
     np.testing.assert_allclose([answer["expected_quality"] for answer in answers], probabilities @ grades, atol=1e-9)
+
+
+def test_batch_answers_as_the_function(
+    pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame, tmp_path: Path
+) -> None:
+    wines.to_csv(tmp_path / "wines.csv", index=False)
+    scored = score_file(tmp_path / "wines.csv", pipeline_run.serving_models, tmp_path)
+    answers = pd.read_csv(scored.answers)
+    assert (scored.scored, scored.refused) == (len(wines), None)
+    np.testing.assert_array_equal(answers["prediction"], by_function.predict(wines))
+    probabilities = answers.filter(like="probability_").to_numpy()
+    np.testing.assert_allclose(probabilities, by_function.predict_proba(wines), rtol=0, atol=1e-6)
 
 
 def assert_same_answers(one: Pipeline, other: Pipeline, wines: pd.DataFrame) -> None:

@@ -34,7 +34,10 @@ COMMANDS = [
     "wine_data.fit_twin",
     "wine_quality_training.train",
     "orchestration.flows",
+    "orchestration.s3",
+    "orchestration.services",
     "deployment.app",
+    "deployment.batch",
 ]
 
 

@@ -1,0 +1,220 @@
+"""Files of wines scored with the model that serves, by function, command and flow."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
+
+from commands import BadInputError, NotThereError
+from deployment.batch import ScoredFile, list_files, score_file
+from orchestration.batch import batch_flow
+from orchestration.notification import tell_webhook
+from settings import ROOT
+from tests.conftest import NOWHERE, PipelineRun
+from wine_data.schema import FEATURES
+from wine_quality_training.bundle import load_current
+
+GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
+HEADER = ",".join(("type", *FEATURES[:-1]))
+
+
+@pytest.fixture
+def wines(tmp_path: Path) -> Path:
+    """Three wines, a row that is none for two reasons, one without a value, and one of a third colour."""
+    folder = tmp_path / "to_score"
+    folder.mkdir()
+    rows = [f"white,{GOOD}", f"red,{GOOD}", f"red,{GOOD.replace('1.001', '-1').replace('8.8', 'strong')}"]
+    rows += [f"White,{GOOD}", f"red,{GOOD.replace('0.45', '')}", f"rose,{GOOD}"]
+    (folder / "may.csv").write_text("\n".join((HEADER, *rows)) + "\n")
+    return folder / "may.csv"
+
+
+def test_wines_are_scored_and_other_rows_refused_with_reasons(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path
+) -> None:
+    scored = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
+    assert (scored.scored, scored.refusals, scored.new) == (3, 3, True)
+    answers = pd.read_csv(scored.answers)
+    facts = load_current(pipeline_run.serving_models).facts
+    assert answers["row"].tolist() == [2, 3, 5]
+    assert answers["prediction"].between(3, 9).all()
+    assert answers.filter(like="probability_").sum(axis="columns").to_numpy() == pytest.approx([1, 1, 1])
+    assert set(answers["version"].astype(str)) == {facts.version}
+    assert set(answers["run_id"]) == {facts.run_id}
+    assert answers["request_id"].str.fullmatch("[0-9a-f]{32}").all()
+    assert answers["request_id"].is_unique
+    assert scored.refused is not None
+    refused = pd.read_csv(scored.refused).set_index("row")["reason"]
+    assert "density: Input should be greater than or equal to 0.9, not -1" in refused[4]
+    assert "alcohol: Input should be a valid number" in refused[4]
+    assert refused[6] == "sulphates: there is no value"
+    assert refused[7] == "red_wine: there is no value"
+
+
+def test_the_same_wines_get_the_same_answers_and_a_scored_file_is_left_alone(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path
+) -> None:
+    first, other = (score_file(wines, pipeline_run.serving_models, tmp_path / name) for name in ("one", "two"))
+    assert first.answers.read_bytes() == other.answers.read_bytes()
+    written = first.answers.stat().st_mtime_ns
+    again = score_file(wines, pipeline_run.serving_models, tmp_path / "one")
+    assert (again.new, again.scored, again.refusals) == (False, 3, 3)
+    assert first.answers.stat().st_mtime_ns == written
+
+
+def test_a_file_that_changed_is_scored_anew(pipeline_run: PipelineRun, wines: Path, tmp_path: Path) -> None:
+    before = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
+    wines.write_text(f"{HEADER}\nred,{GOOD}\n")
+    after = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
+    assert (after.new, after.scored, after.refused) == (True, 1, None)
+    assert before.answers.exists()
+
+
+def test_a_file_without_a_column_is_refused_and_leaves_nothing(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path
+) -> None:
+    wines.write_text("type,alcohol\nred,9\n")
+    with pytest.raises(BadInputError, match=r"may\.csv lacks the column fixed_acidity"):
+        score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
+    assert not (tmp_path / "answers").exists()
+
+
+def test_without_a_model_it_says_what_to_run(wines: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotThereError, match="run make pipeline"):
+        score_file(wines, tmp_path / "models", tmp_path / "answers")
+
+
+def test_a_disk_that_takes_no_more_leaves_no_answers(pipeline_run: PipelineRun, wines: Path, tmp_path: Path) -> None:
+    """A limit of 200 bytes a file stands for the full disk."""
+    places = {"WINE_BATCH_WINES": str(wines.parent), "WINE_BATCH_ANSWERS": str(tmp_path / "answers")}
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))"
+    limited = f"import resource, deployment.batch; {limit}; deployment.batch.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", limited],
+        cwd=ROOT, env=pipeline_run.environment | places, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert list((tmp_path / "answers").iterdir()) == []
+
+
+def test_the_command_scores_the_waiting_files_and_says_where_the_answers_are(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path
+) -> None:
+    places = {"WINE_BATCH_WINES": str(wines.parent), "WINE_BATCH_ANSWERS": str(tmp_path / "answers")}
+    done = subprocess.run(
+        [sys.executable, "-m", "deployment.batch"],
+        cwd=ROOT, env=pipeline_run.environment | places, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("may.csv: 3 wines scored by version 1 into ")
+    assert "3 refused, see " in done.stdout
+
+
+class Receiver(HTTPServer):
+    """Stands where a chat's webhook would be, and keeps what it is told."""
+
+    def __init__(self, status: int = 200) -> None:
+        super().__init__(("127.0.0.1", 0), Listener)
+        self.told: list[dict[str, Any]] = []
+        self.status = status
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hooks/a-secret-word"
+
+
+class Listener(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Receiver)
+        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_flow_scores_what_it_can_and_fails_for_the_rest(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINE_SERVING_MODELS", str(pipeline_run.serving_models))
+    (scored,) = batch_flow(wines, tmp_path / "answers")
+    assert isinstance(scored, ScoredFile)
+    assert scored.answers.is_file()
+    (wines.parent / "april.csv").write_text("type,alcohol\nred,9\n")
+    wines.write_text(f"{HEADER}\nred,{GOOD}\n")
+    with pytest.raises(BadInputError, match=r"april\.csv lacks the column"):
+        batch_flow(wines.parent, tmp_path / "answers")
+    assert len([path for path in list_files(tmp_path / "answers") if ".refused." not in path.name]) == 2
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_nothing_to_score_is_fine(tmp_path: Path) -> None:
+    assert batch_flow(tmp_path) == []
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_flow_that_fails_tells_the_webhook(
+    wines: Path, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINE_WEBHOOK", receiver.address)
+    monkeypatch.setenv("WINE_SERVING_MODELS", str(tmp_path / "models"))
+    with pytest.raises(NotThereError):
+        batch_flow.with_options(name="tested")(wines)
+    (told,) = receiver.told
+    assert (told["flow"], told["state"]) == ("tested", "Failed")
+    assert "run make pipeline" in told["text"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_flow_that_crashes_tells_the_webhook(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    @flow(on_crashed=[tell_webhook])
+    def crash() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("WINE_WEBHOOK", receiver.address)
+    with pytest.raises(KeyboardInterrupt):
+        crash()
+    assert [told["state"] for told in receiver.told] == ["Crashed"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("address", ["", NOWHERE, "not an address"])
+def test_a_webhook_that_is_off_or_out_of_reach_changes_nothing(
+    address: str, wines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WINE_WEBHOOK", address)
+    monkeypatch.setenv("WINE_SERVING_MODELS", str(tmp_path / "models"))
+    with pytest.raises(NotThereError):
+        batch_flow(wines)
+    told = [record.getMessage() for record in caplog.records if "WINE_WEBHOOK" in record.getMessage()]
+    assert len(told) == (1 if address else 0)
+    assert not [line for line in told if address and address in line]
