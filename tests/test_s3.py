@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -68,22 +67,15 @@ def serve_s3(folder: Path) -> Iterator[Store]:
         process.wait(timeout=20)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
 @pytest.fixture
-def store(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The server with one empty bucket, and its keys in the environment."""
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A server of the test's own, and its keys: after a connection broke off, rclone keeps a core busy."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    yield server
-    shutil.rmtree(server.folder / PLACE.bucket)
-    (server.folder / PLACE.bucket).mkdir()
+    with serve_s3(tmp_path_factory.mktemp("s3")) as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
 
 
 @pytest.fixture
@@ -144,18 +136,12 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-@contextmanager
-def connect_through(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+@pytest.fixture
+def proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     between = Proxy(store.address)
     monkeypatch.setenv("AWS_ENDPOINT_URL", between.address)
     yield between
     between.close()
-
-
-@pytest.fixture
-def proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with connect_through(store, monkeypatch) as between:
-        yield between
 
 
 def load_place(downloads: Path, block: str = "") -> WineData:
@@ -283,21 +269,15 @@ def test_a_download_that_breaks_off_leaves_what_was_there(proxy: Proxy, pair: Pa
     assert sorted(path.name for path in folder.iterdir()) == [".etags.json", VALIDATION_FILE, TRAIN_FILE]
 
 
-@pytest.mark.usefixtures("store")
-def test_an_upload_that_breaks_off_leaves_the_object_that_was_there(
-    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a server of its own: rclone uses a whole core from then on."""
-    (tmp_path / "s3").mkdir()
-    with serve_s3(tmp_path / "s3") as store, connect_through(store, monkeypatch) as proxy:
+def test_an_upload_that_breaks_off_leaves_the_object_that_was_there(proxy: Proxy, store: Store, pair: Path) -> None:
+    upload_folder(pair, PLACE)
+    there = store.folder / PLACE.bucket / PLACE.prefix / TRAIN_FILE
+    before = there.read_bytes()
+    (pair / TRAIN_FILE).write_bytes(before + before.splitlines(keepends=True)[-1])
+    proxy.cut_after = 500_000
+    with pytest.raises(NotThereError, match="could not be reached, or broke off"):
         upload_folder(pair, PLACE)
-        there = store.folder / PLACE.bucket / PLACE.prefix / TRAIN_FILE
-        before = there.read_bytes()
-        (pair / TRAIN_FILE).write_bytes(before + before.splitlines(keepends=True)[-1])
-        proxy.cut_after = 500_000
-        with pytest.raises(NotThereError, match="could not be reached, or broke off"):
-            upload_folder(pair, PLACE)
-        assert there.read_bytes() == before
+    assert there.read_bytes() == before
 
 
 def test_12_mb_go_up_in_parts_and_come_back_the_same(proxy: Proxy, pair: Path, tmp_path: Path, twin: WineData) -> None:
