@@ -230,9 +230,7 @@ def release_flow(run_id: str, fingerprint: str) -> Release:
 
 
 @flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[tell_webhook], on_crashed=[tell_webhook])
-def main_flow(
-    source: Source = "", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS
-) -> PipelineResult:
+def main_flow(source: Source = "", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS) -> PipelineResult:
     """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
     fingerprint = prepare_flow(source, seed)
     tracked = compare_flow(fingerprint, folds, seed, models)

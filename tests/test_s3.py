@@ -33,6 +33,7 @@ from wine_data.schema import feature_frame
 from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_data.split import Sides
 from wine_quality_training.evaluate import evaluate_leak_free
+from wine_quality_training.models import make_model
 
 KEY, SECRET = "a-key-for-tests", "a-secret-for-tests"
 PLACE = Place("wines", "published/2026")
@@ -339,7 +340,7 @@ def test_mlflow_keeps_a_model_in_the_bucket_and_gives_it_back(
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("WINE_MLFLOW_ARTIFACTS", "s3://wines/mlflow")
     experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", load_settings().mlflow_artifacts)
-    evaluation = evaluate_leak_free("DecisionTreeClassifier", twin_sides, seed=42)
+    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_sides)
     parent_id = start_parent(experiment_id, twin, {})
     tracked = track_model(experiment_id, parent_id, twin, twin_sides, [evaluation])
     model = load_version(register_model(tracked.run_id)).pipeline
