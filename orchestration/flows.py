@@ -29,7 +29,7 @@ from pydantic import Field
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from commands import DONE, NotThereError, run_command
+from commands import DONE, BadInputError, NotThereError, run_command
 from experiment_tracking.gate import Verdict
 from experiment_tracking.promotion import promote, record_refusal, settle_moves
 from experiment_tracking.store import open_store
@@ -46,6 +46,7 @@ from orchestration.steps import (
     identify_store,
     judge_on_holdout,
     pick_holdout_wine,
+    search_and_track,
     train_and_track,
 )
 from settings import load_settings
@@ -128,6 +129,10 @@ train_task = wire(
     train_and_track, "train and track", run_name="train {name}", timeout=1800,
     cached_by=("name", "fingerprint", "folds", "seed"),
 )  # fmt: skip
+search_task = wire(
+    search_and_track, "search", run_name="search in {trials} trials", timeout=4 * 3600,
+    cached_by=("trials", "fingerprint", "folds", "seed"),
+)  # fmt: skip
 finish_task = wire(finish_parent, "finish parent run")
 register_task = wire(register_model, "register model")
 settle_task = wire(settle_moves, "settle moves")
@@ -141,6 +146,8 @@ ALL_MODELS = tuple(MODELS)
 ModelName = Literal[*ALL_MODELS]  # type: ignore[valid-type]
 Folds = Annotated[int, Field(ge=2, le=20, description="folds of the leak-free cross-validation")]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw")]
+Trials = Annotated[int, Field(ge=1, description="trials of the search")]
+SearchTrials = Annotated[int, Field(ge=0, description="trials of a search for a better classifier; 0: no search")]
 Models = Annotated[
     tuple[ModelName, ...], Field(min_length=1, description="the models to compare, a classifier among them")
 ]
@@ -205,6 +212,18 @@ def compare_flow(
     return tracked
 
 
+@flow(name="wine-quality-search", flow_run_name="search on {fingerprint:.8}")
+def search_flow(fingerprint: str, trials: Trials, folds: Folds = 5, seed: Seed = 42) -> list[TrackedModel]:
+    """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
+    settings = load_settings()
+    experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id)
+    create_markdown_artifact(
+        render_scores(list_scores(tracked)), key="search", description="What the search came to, leak-free"
+    )
+    return tracked
+
+
 @flow(name="wine-quality-release", flow_run_name="release run {run_id:.8}")
 def release_flow(run_id: str, fingerprint: str) -> Release:
     """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
@@ -230,10 +249,14 @@ def release_flow(run_id: str, fingerprint: str) -> Release:
 
 
 @flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[tell_webhook], on_crashed=[tell_webhook])
-def main_flow(source: Source = "", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS) -> PipelineResult:
+def main_flow(
+    source: Source = "", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS, search_trials: SearchTrials = 0
+) -> PipelineResult:
     """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
     fingerprint = prepare_flow(source, seed)
     tracked = compare_flow(fingerprint, folds, seed, models)
+    if search_trials:
+        tracked += search_flow(fingerprint, search_trials, folds, seed)
     release = release_flow(choose_classifier(tracked).run_id, fingerprint)
     data = read_snapshot(load_settings().snapshots, fingerprint)
     return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
@@ -288,12 +311,17 @@ def main() -> int:
         "WINE_DATA says where the wines come from."
     )
     parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
-    models = tuple(parser.parse_args().models)
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
+    )
+    arguments = parser.parse_args()
+    if arguments.search < 0:
+        raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
     # A mistake in the source is told at once, before anything starts.
     load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
     with prefect_server():
-        result = main_flow(settings.data, settings.folds, settings.seed, models)
+        result = main_flow(settings.data, settings.folds, settings.seed, tuple(arguments.models), arguments.search)
     show_result(result, Console(highlight=False, soft_wrap=True))
     return DONE
 

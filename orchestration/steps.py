@@ -5,14 +5,18 @@ the id of a run or as a version, so that a task can be cached, retried or run al
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import mlflow
+from rich.console import Console
 
 from experiment_tracking.gate import Verdict
 from experiment_tracking.registry import judge_version
+from experiment_tracking.search import Plan, search_models
+from experiment_tracking.search_space import CLASSIFIER
 from experiment_tracking.store import EXPERIMENT, find_experiment
 from experiment_tracking.tracking import TrackedModel, track_model
 from experiment_tracking.versions import Version
@@ -26,7 +30,7 @@ from wine_data.split import Sides, split_wines
 from wine_quality_training.train import train_model
 
 # What decides how a model comes out and what its run holds; a change there makes every cached model stale.
-FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking/tracking.py", "requirements.txt")
+FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking", "requirements.txt")
 
 
 def fetch_wines(source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = "") -> str:
@@ -55,6 +59,16 @@ def train_and_track(
     data = read_snapshot(snapshots, fingerprint)
     sides = split_wines(data.train, data.validation, folds, seed)
     return track_model(experiment_id, parent_id, data, sides, train_model(name, data, sides, seed, on_step=on_step))
+
+
+def search_and_track(
+    trials: int, fingerprint: str, snapshots: Path, folds: int, seed: int, experiment_id: str
+) -> list[TrackedModel]:
+    """Tune models for grades in so many trials, and return the winner, tracked."""
+    data = read_snapshot(snapshots, fingerprint)
+    sides = split_wines(data.train, data.validation, folds, seed)
+    plan = Plan(task=CLASSIFIER, trials=trials, seed=seed, workers=os.cpu_count() or 1)
+    return search_models(plan, data, sides, experiment_id, Console(quiet=True)).tracked
 
 
 def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> Verdict:

@@ -20,7 +20,7 @@ from experiment_tracking.promotion import list_champions
 from experiment_tracking.store import open_store
 from experiment_tracking.versions import CHAMPION, export_version, find_version, register_model
 from orchestration import steps
-from orchestration.flows import compare_flow, prepare_flow, release_flow
+from orchestration.flows import compare_flow, prepare_flow, release_flow, search_flow
 from settings import ROOT
 from tests.conftest import isolated_environment
 from wine_data.reader import COLUMNS
@@ -155,6 +155,15 @@ def test_a_second_run_refits_nothing_and_a_changed_file_does(here: Path, twin: W
     write_pair(here / "wines", WineData(changed, twin.validation, "", ""))
     (other,) = compare_flow(prepare_flow(str(here / "wines")), 2, 42, FAST)
     assert other.run_id != compared
+
+
+@pytest.mark.usefixtures("prefect", "here")
+def test_a_search_finds_a_classifier_once(twin: WineData) -> None:
+    prepare_flow("twin")
+    (winner,) = search_flow(twin.fingerprint, 2, 2, 42)
+    assert winner.classifies
+    (again,) = search_flow(twin.fingerprint, 2, 2, 42)
+    assert again.run_id == winner.run_id
 
 
 @pytest.mark.usefixtures("prefect")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
+from commands import BadInputError
 from settings import ROOT
 from tests.conftest import isolated_environment
 from wine_data.schema import TARGET, feature_frame
@@ -144,6 +145,11 @@ def test_the_best_classifier_is_chosen_by_kappa_in_cv(
 ) -> None:
     tree = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_sides)
     assert choose_classifier([regressor, tree, forest]) is forest
+
+
+def test_without_a_classifier_there_is_nothing_to_choose(regressor: Evaluation) -> None:
+    with pytest.raises(BadInputError, match="there is no classifier among the models"):
+        choose_classifier([regressor])
 
 
 def test_slices_by_colour_cover_every_wine_once(forest: Evaluation) -> None:

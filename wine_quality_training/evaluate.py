@@ -24,6 +24,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from commands import BadInputError
 from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -142,7 +143,8 @@ def evaluate_leak_free(
 def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
     """The leak-free classifier with the best quadratic weighted kappa in cross-validation.
 
-    The holdout has no say, so its score stays an estimate of what to expect.
+    The holdout has no say, so its score stays an estimate of what to expect. Raises BadInputError
+    where there is no classifier.
     """
     kappas = [
         (score.metrics["kappa"], number)
@@ -150,6 +152,8 @@ def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
         for score in candidate.scores
         if candidate.classifies and score.scored_on == "cv"
     ]
+    if not kappas:
+        raise BadInputError("there is no classifier among the models, and the API serves grades: add one")
     _, best = max(kappas, key=lambda entry: entry[0])
     return candidates[best]
 
