@@ -77,6 +77,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         "WINE_DATA": "twin",
         "WINE_PREFECT_PORT": str(free_port()),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",  # 60, else: a schedule for the next moments is missed
     }
     environment.pop("PREFECT_API_URL", None)
     started = Services(folder, environment)
@@ -101,7 +102,7 @@ def scheduled_run(deployed: Services) -> FlowRun:
     with SyncPrefectClient(api=deployed.api) as client:
         train = client.read_deployment_by_name("wine-quality-pipeline/train")
         soon = IntervalSchedule(
-            interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=15), timezone="UTC"
+            interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=20), timezone="UTC"
         )
         client.create_deployment_schedules(train.id, [DeploymentScheduleCreate(schedule=soon, active=True)])
     return wait_for_end(deployed, soon)
