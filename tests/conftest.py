@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +142,31 @@ def make_store(folder: Path, new_database: Path) -> Store:
     shutil.copy(new_database, folder / "mlflow.db")
     (folder / "mlartifacts").mkdir()
     return Store(folder, open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts"))
+
+
+def run_at_once(
+    script: str, arguments: Sequence[str], environment: dict[str, str]
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run a script once an argument, all from the moment on that each has printed "ready" and reads a line."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, argument],
+            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for argument in arguments
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=300) for process in processes]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
 
 
 def load_as_default(source: str) -> WineData:

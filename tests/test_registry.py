@@ -38,7 +38,7 @@ from experiment_tracking.versions import (
     register_model,
 )
 from settings import ROOT
-from tests.conftest import Store, free_port, isolated_environment, wait_for
+from tests.conftest import Store, free_port, isolated_environment, run_at_once, wait_for
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -295,23 +295,9 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry: Regi
     for name in (POOR, GOOD, GOOD):
         registry.register(name)
     registry.promote(find_version("1"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROMOTE, number],
-            cwd=ROOT, env=isolated_environment(registry.store.folder),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for number in ("2", "3")
-    ]  # fmt: skip
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    told = {number: process.communicate(timeout=60)[1] for number, process in zip("23", processes, strict=True)}
-    codes = {number: process.returncode for number, process in zip("23", processes, strict=True)}
+    done = dict(zip("23", run_at_once(PROMOTE, "23", isolated_environment(registry.store.folder)), strict=True))
+    told = {number: process.stderr for number, process in done.items()}
+    codes = {number: process.returncode for number, process in done.items()}
     assert sorted(codes.values()) == [0, 1], told
     (winner,) = [number for number, code in codes.items() if code == 0]
     (loser,) = [number for number, code in codes.items() if code == 1]

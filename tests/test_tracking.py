@@ -1,7 +1,7 @@
 """Runs in a real SQLite store: what one carries, what it costs, many at once, and after a move."""
 
+import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from experiment_tracking import tracking
 from experiment_tracking.store import EXPERIMENT, open_store
 from experiment_tracking.tracking import end_run, log_values, start_run, track_model
 from settings import ROOT
-from tests.conftest import Store
+from tests.conftest import Store, run_at_once
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -146,42 +146,29 @@ def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
 
 
 LOG_RUNS = """
+import os
 import sys
 from pathlib import Path
 from experiment_tracking.store import open_store
 from experiment_tracking.tracking import end_run, log_values, start_run
 from wine_data.sources import load_wines
 
-folder = Path(sys.argv[1])
+folder = Path(os.environ["STORE"])
 data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
 print("ready", flush=True)
 sys.stdin.readline()
 experiment_id = open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
 for number in range(25):
-    run_id = start_run(experiment_id, f"{sys.argv[2]}.{number}", data, {"number": number})
+    run_id = start_run(experiment_id, f"{sys.argv[1]}.{number}", data, {"number": number})
     log_values(run_id, metrics={"rmse": 0.7, "kappa": 0.5}, series={"rounds": [0.9, 0.8]})
     end_run(run_id)
 """
 
 
 def test_eight_processes_log_to_a_fresh_store_at_once_and_lose_nothing(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOG_RUNS, str(tmp_path), str(number)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for number in range(8)
-    ]  # fmt: skip
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, errors
-    assert "Error" not in "".join(errors)
+    done = run_at_once(LOG_RUNS, [str(number) for number in range(8)], os.environ | {"STORE": str(tmp_path)})
+    assert [process.returncode for process in done] == [0] * 8, done
+    assert "Error" not in "".join(process.stderr for process in done)
     experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "mlartifacts")
     runs = mlflow.MlflowClient().search_runs([experiment_id], max_results=1000)
     assert sorted(run.info.run_name for run in runs) == sorted(
