@@ -6,6 +6,7 @@ import pytest
 
 from commands import BadInputError
 from settings import ROOT, load_settings
+from wine_data.sources import TRAIN_FILE, VALIDATION_FILE
 
 
 def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +51,8 @@ def test_a_command_explains_itself(command: str) -> None:
 
 
 def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (TRAIN_FILE, VALIDATION_FILE):
+        (tmp_path / name).write_text("a,b\n1,2\n")
     monkeypatch.setenv("WINE_DATA", str(tmp_path))
     done = subprocess.run(
         [sys.executable, "-m", "wine_data.audit"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -105,9 +105,12 @@ def test_auto_takes_the_files_that_were_dropped_in(
 def test_auto_tells_a_mistake_in_the_files_that_were_dropped_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / TRAIN_FILE).write_text("a,b\n1,2\n")
     monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
-    with pytest.raises(BadInputError):
+    (tmp_path / TRAIN_FILE).write_text("a,b\n1,2\n")
+    with pytest.raises(NotThereError, match="holds neither"):
+        load_as_default("auto")
+    (tmp_path / VALIDATION_FILE).write_text("a,b\n1,2\n")
+    with pytest.raises(BadInputError, match="has the unknown column|lacks the column"):
         load_as_default("auto")
 
 
