@@ -110,7 +110,7 @@ def test_auto_tells_a_mistake_in_the_files_that_were_dropped_in(
     with pytest.raises(NotThereError, match="holds neither"):
         load_as_default("auto")
     (tmp_path / VALIDATION_FILE).write_text("a,b\n1,2\n")
-    with pytest.raises(BadInputError, match="has the unknown column|lacks the column"):
+    with pytest.raises(BadInputError, match=r"(has the unknown|lacks the) column"):
         load_as_default("auto")
 
 
