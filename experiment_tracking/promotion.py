@@ -83,7 +83,7 @@ def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
     with _moving(models):
         champions = list_champions()
         if len(champions) < 2:
-            raise RefusedError("there is no champion to go back to")
+            raise RefusedError("no version was champion before this one")
         former = find_version(champions[-2])
         bundle = export_version(former, models)
         return former, _move(ROLLED_BACK, former, bundle, None, reason)

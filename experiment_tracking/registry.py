@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 
-from commands import DONE, BadInputError, run_command
+from commands import DONE, BadInputError, RefusedError, run_command
 from experiment_tracking.gate import MARGIN, Verdict, judge_challenger
 from experiment_tracking.promotion import list_records, promote, roll_back
 from experiment_tracking.store import open_store
@@ -58,12 +57,11 @@ def show_versions(console: Console) -> None:
 
 def show_history(console: Console) -> None:
     """Print every promotion, rollback and refusal, the oldest first."""
-    table = Table("when (UTC)", "event", "from", "to", "who", "verdict and reason", box=None)
     for record in list_records():
-        why = "\n".join(filter(None, [record.verdict, record.reason and f"reason: {record.reason}"]))
-        when = f"{record.when:%Y-%m-%d %H:%M:%S}"
-        table.add_row(when, record.event, record.champion or "none", record.version, record.who, why)
-    console.print(table)
+        move = f"version {record.champion or 'none'} -> {record.version}"
+        console.print(f"{record.when:%Y-%m-%d %H:%M:%S} UTC  {record.event}  {move}  {record.who}")
+        for why in filter(None, [*record.verdict.split("; "), record.reason and f"reason: {record.reason}"]):
+            console.print(f"    {why}")
 
 
 def show_version(name: str, console: Console) -> None:
@@ -72,7 +70,7 @@ def show_version(name: str, console: Console) -> None:
     console.print(f"wine-quality version {version.number} {' '.join(version.aliases)}")
     console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
     console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
-    console.print(Markdown(version.card))
+    console.print(version.card)
 
 
 def run_register(run_id: str, console: Console) -> None:
@@ -85,22 +83,27 @@ def run_register(run_id: str, console: Console) -> None:
 def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
     """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
     version = find_version(arguments.version)
+    if CHAMPION in version.aliases:
+        raise RefusedError(f"version {version.number} is the champion already")
     recent = read_wines(arguments.recent) if arguments.recent else None
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     console.print(data.introduce())
     with console.status("Scoring challenger and champion on the same wines"):
         sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
         verdict = judge_version(version, sides.holdout, recent, arguments.margin)
-    bundle = promote(version, verdict, settings.serving_models, arguments.reason)
-    console.print("\n".join(verdict.sentences()), f"\nversion {version.number} serves now, from {bundle}")
-    console.print("Next: make serve; back again: " + COMMAND + " rollback")
+    bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
+    console.print("\n".join(verdict.sentences()))
+    console.print(f"version {version.number} is the champion, and serves from the next start of the API on: {bundle}")
+    console.print(f"Next: make serve; back again: {COMMAND} rollback")
 
 
 def run_rollback(reason: str, settings: Settings, console: Console) -> None:
     """Bring back the champion before this one."""
     version, bundle = roll_back(settings.serving_models, reason)
-    console.print(f"version {version.number} ({version.model}) serves again, from {bundle}")
-    console.print(f"Next: {COMMAND} history")
+    console.print(
+        f"version {version.number} ({version.model}) is the champion again, and serves from the next start of"
+    )
+    console.print(f"the API on: {bundle}\nNext: make serve")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -113,13 +116,15 @@ def parse_arguments() -> argparse.Namespace:
     parts.add_parser("register", help="make the model of a run a version, and the challenger").add_argument("run_id")
     admit = parts.add_parser("promote", help="let the gate judge a version, and make it champion if it is better")
     admit.add_argument("version", nargs="?", default=CHALLENGER, help="number or alias (challenger)")
-    admit.add_argument("--reason", default="", help="why it goes in although the gate refuses; recorded")
+    admit.add_argument("--reason", help="why it goes in although the gate refuses; recorded")
     admit.add_argument("--recent", type=Path, help="CSV of labelled recent wines, after drift")
     admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
     back = parts.add_parser("rollback", help="bring back the champion before this one")
     back.add_argument("--reason", default="", help="why; recorded")
     parts.add_parser("history", help="every promotion, rollback and refusal")
     arguments = parser.parse_args()
+    if arguments.part == "promote" and arguments.reason is not None and not arguments.reason.strip():
+        raise BadInputError("--reason is empty; say why the version goes in although the gate may refuse it")
     if arguments.part == "promote" and not 0 <= arguments.margin <= 1:
         raise BadInputError(f"--margin is {arguments.margin:g}; it is a difference of kappa, 0 to 1")
     return arguments

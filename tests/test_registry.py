@@ -235,7 +235,7 @@ def test_rollback_brings_back_the_former_champion_bit_for_bit(registry: Registry
     assert read_files(folder) == before
     assert load_current(registry.store.models).facts.version == "1"
     assert list_champions() == ["1"]
-    with pytest.raises(RefusedError, match="no champion to go back to"):
+    with pytest.raises(RefusedError, match="no version was champion before this one"):
         roll_back(registry.store.models)
 
 
@@ -353,10 +353,9 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_tells(registry: R
     assert "is wine-quality version 1, the challenger" in registered.stdout
     promoted = registry.run("promote")
     assert promoted.returncode == 0, promoted.stderr
-    assert "version 1 serves now" in promoted.stdout
-    refused = registry.run("promote", "1")
-    assert (refused.returncode, refused.stdout.count("serves now")) == (1, 0)
-    assert refused.stderr.startswith("refused: version 1 is not shown to be better than version 1; holdout, ")
+    assert "version 1 is the champion, and serves from the next start" in promoted.stdout
+    again = registry.run("promote", "1", "--reason", "once more")
+    assert (again.returncode, again.stderr) == (1, "refused: version 1 is the champion already\n")
     registry.promote(registry.register(GOOD))
     listed = registry.run("list").stdout
     kappa = {name: f"{registry.fitted[name].score_on('cv').metrics['kappa']:.3f}" for name in (POOR, GOOD)}
@@ -364,10 +363,20 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_tells(registry: R
         ["2", GOOD, "challenger", kappa[GOOD]],
         ["1", POOR, kappa[POOR]],
     ]
-    assert "version 1 (DecisionTreeClassifier) serves again" in registry.run("rollback", "--reason", "a test").stdout
+    assert (
+        "version 1 (DecisionTreeClassifier) is the champion again"
+        in registry.run("rollback", "--reason", "a test").stdout
+    )
+    refused = registry.run("promote", "2", "--margin", "0.1", "--recent", str(registry.store.folder / "none.csv"))
+    assert refused.returncode == 2
     history = registry.run("history").stdout
-    for word in ("promotion", "rollback", "refusal", "reason: a test"):
-        assert word in history
+    for words in (
+        "promotion  version none -> 1",
+        "promotion  version 1 -> 2",
+        "rollback  version 2 -> 1",
+        "reason: a test",
+    ):
+        assert words in history
     unknown = registry.run("show", "9")
     assert (unknown.returncode, unknown.stderr) == (3, "error: wine-quality has no version 9; there are: 2, 1\n")
 

@@ -355,7 +355,9 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
     whole = open_store(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path / "whole")
     result = search_models(Plan(task=REGRESSOR, trials=12), data, sides, whole, QUIET)
     assert read_results(after) == read_results(list_tracked_trials(tmp_path / "whole.db"))
-    assert winner.data.metrics == mlflow.MlflowClient().get_run(result.tracked[0].run_id).data.metrics
+    # A forest adds its trees up in the order in which its threads end: the last bit differs from run to run.
+    expected = mlflow.MlflowClient().get_run(result.tracked[0].run_id).data.metrics
+    assert winner.data.metrics == pytest.approx(expected, rel=1e-9)
 
 
 def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Path) -> None:
