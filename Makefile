@@ -42,7 +42,7 @@ mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, regi
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 search: .venv/installed ## tune on leak-free folds, track every trial
-	@$(VENV) -m experiment_tracking.search --minutes 0.75
+	@$(VENV) -m experiment_tracking.search --minutes 0.6
 
 prefect: .venv/installed ## start a Prefect server on 127.0.0.1:4200 (WINE_PREFECT_PORT), in the background
 	@$(VENV) -m orchestration.services prefect
@@ -80,7 +80,10 @@ lock: .venv/installed ## compile requirements.txt anew from pyproject.toml
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \
 	  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
 	  --upgrade --quiet --output-file requirements.txt
-	@echo "requirements.txt is compiled. Next: make test"
+	@$(VENV) -m uv pip compile pyproject.toml --constraint requirements.txt --universal --fork-strategy fewest \
+	  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+	  --upgrade --quiet --output-file deployment/requirements.txt
+	@echo "requirements.txt and deployment/requirements.txt are compiled. Next: make test"
 
 clean: ## remove caches; models, stores and .venv stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -97,8 +100,8 @@ reset: ## forget the tracking store, the flow history and all models (asks first
 # digest that the lock names, and installs the rest. The last line marks the venv as complete, so an
 # interrupted set-up is taken up again and a finished one costs nothing.
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
+	  echo "Python 3.11 to 3.14 is needed, and '$(PYTHON)' is none of them: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { \
 	  echo "'$(PYTHON) -m venv' failed. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 3; }
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt

@@ -38,6 +38,18 @@ class Settings(BaseSettings):
     folds: int = Field(5, ge=2, le=20, description="folds of the leak-free cross-validation")
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8000, ge=1, le=65535, description="port the API listens on")
+    workers: int = Field(1, ge=1, le=64, description="processes of the API")
+    api_key: SecretStr = Field(SecretStr(""), description="key that the API asks for; empty: it asks for none")
+    cors_origins: str = Field("", description="web pages that may call the API, as https://a.example,https://b.example")
+    in_flight: int = Field(256, ge=1, description="requests a process works on at once; one more is told to come again")
+    batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
+    body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
+    log_url: str = Field(
+        f"sqlite:///{ROOT / 'deployment' / 'predictions.db'}",
+        description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",
+    )
+    log_days: float = Field(90, gt=0, description="days that the log keeps")
+    log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest")
     mlflow_uri: str = Field(
         f"sqlite:///{ROOT / 'mlflow.db'}",
         validation_alias="MLFLOW_TRACKING_URI",
@@ -53,6 +65,11 @@ class Settings(BaseSettings):
     batch_wines: Path = Field(ROOT / "deployment" / "to_score", description="folder of the CSV files to score")
     batch_answers: Path = Field(ROOT / "deployment" / "answers", description="folder of the answers to them")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server of make prefect")
+    load_users: int = Field(20, ge=1, description="users of the load test")
+    load_rate: float = Field(5, gt=0, description="users that the load test starts in a second")
+    load_seconds: int = Field(60, ge=1, description="length of the load test")
+    load_p95: float = Field(100, gt=0, description="milliseconds that 95 % of the load test's answers may take")
+    load_reports: Path = Field(ROOT / "deployment" / "load_reports", description="folder of the load test's reports")
     webhook: SecretStr = Field(SecretStr(""), description="address that is told of failed flows; empty: nobody is")
 
 

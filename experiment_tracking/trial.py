@@ -22,6 +22,7 @@ from experiment_tracking.search_space import (
     PUBLISHED_ROUNDS,
     REGRESSOR,
     ROUNDS,
+    TRIAL_TREES,
     Study,
     Values,
     make_forest,
@@ -166,7 +167,7 @@ def _fit(study: Study, values: Values, ground: Ground, seed: int, is_stopped: Ca
     """Fit on one core: the trials of a batch are what runs in parallel. A forest needs no part to stop by."""
     if study.family == FOREST:
         X, y = (np.concatenate(both) for both in zip(ground.fit, ground.stop, strict=True))
-        return make_forest(study, values, seed, cores=1).fit(X, y)
+        return make_forest(study, values, seed, TRIAL_TREES, cores=1).fit(X, y)
     model = XGBRegressor(
         n_estimators=ground.rounds, **values, random_state=seed, n_jobs=1,
         early_stopping_rounds=ground.patience, callbacks=[_StopWhen(is_stopped)],

@@ -185,6 +185,8 @@ def isolated_environment(folder: Path) -> dict[str, str]:
         "WINE_SNAPSHOTS": str(folder / "snapshots"),
         "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
         "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
+        "WINE_LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
+        "WINE_LOAD_REPORTS": str(folder / "load_reports"),
         "WINE_BATCH_WINES": str(folder / "to_score"),
         "WINE_BATCH_ANSWERS": str(folder / "answers"),
         "PREFECT_HOME": str(folder / ".prefect"),

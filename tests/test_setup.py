@@ -136,7 +136,7 @@ def fake_python(folder: Path, script: str) -> str:
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("exit 1", "Python 3.11 or newer is needed"),
+        ("exit 1", "Python 3.11 to 3.14 is needed"),
         ('case "$1" in -c) exit 0;; *) exit 1;; esac', "apt-get install python3-venv"),
     ],
     ids=["too old", "no venv"],
