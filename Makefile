@@ -13,7 +13,7 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline data serve mlflow search prefect deploy worker stop lab notebooks test check \
+.PHONY: help setup pipeline data serve load load-ui bench-serving mlflow search prefect deploy worker stop lab notebooks test check \
   system-packages lock clean reset
 
 help: ## list these targets
@@ -32,7 +32,16 @@ data: .venv/installed ## download the wines from UCI, once
 	@$(VENV) -m wine_data.sources uci
 
 serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
-	@$(VENV) -m deployment.app
+	@$(VENV) -m deployment.serve
+
+load: .venv/installed ## load that API for 60 s and look at every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
+	@$(VENV) -m deployment.load
+
+load-ui: .venv/installed ## the same by hand, on locust's page on 127.0.0.1:8089
+	@$(VENV) -m deployment.load --ui
+
+bench-serving: .venv/installed ## measure how fast that API answers, on one core (wrk: make system-packages)
+	@$(VENV) -m tests.benchmarks.serving_speed
 
 mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, registry
 	@echo "MLflow answers in about half a minute. Stop it with ctrl-c."
@@ -72,9 +81,10 @@ check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m mypy $(PACKAGES) tests
 	@$(VENV) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
-system-packages: ## Debian packages that some tests use: a browser (needs root)
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
-	  || echo "chromium could not be installed: the tests that open a browser will be skipped" >&2
+system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk (needs root)
+	@for package in chromium wrk; do command -v $$package >/dev/null || missing="$$missing $$package"; done; \
+	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; } || \
+	  echo "not installed:$$missing. Tests that open a browser will be skipped, make bench-serving will not run" >&2
 
 lock: .venv/installed ## compile requirements.txt anew from pyproject.toml
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \

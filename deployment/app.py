@@ -1,156 +1,263 @@
 """The API: one wine in, its grade out.
 
-    python -m deployment.app
-
-serves the current bundle on WINE_HOST and WINE_PORT.
+create_app puts the routes together. /predict and /predict/batch are answered by predict.py, which reads the
+body and writes the answer itself; here they are described, so that /docs knows them.
 """
 
-import argparse
-import socket
-import uuid
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from typing import Any, Literal
 
-import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.openapi.docs import get_redoc_html
+from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp
 
-from commands import DONE, NotThereError, run_command
-from deployment.engine import Engine, load_engine
-from settings import load_settings
-from wine_data.schema import WineQuality, feature_array
+from commands import NotThereError
+from deployment.answers import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness, Thanks
+from deployment.limits import OPEN_FOLDER, Guard, read_body
+from deployment.page import find_policy, render_page
+from deployment.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, Shortcut, require_type
+from deployment.prediction_log import RepeatedFeedbackError, UnknownRequestError
+from deployment.problems import ProblemError, answer_failure, answer_http_error, answer_problem, refuse_body
+from wine_data.schema import FEATURES, WineQuality
 
-
-class ServingModel(BaseModel):
-    """Which model answered."""
-
-    name: str
-    version: str
-    run_id: str
-
-
-class Prediction(BaseModel):
-    """The answer to one wine."""
-
-    request_id: str
-    prediction: int = Field(description="the likeliest grade, 3 to 9")
-    probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
-    expected_quality: float = Field(description="mean grade under these probabilities")
-    model: ServingModel
-    warnings: list[str] = Field(description="measurements outside what the model was fitted on")
+REPORT_SECONDS = 0.5
+EXAMPLE = {name: field.examples[0] for name, field in WineQuality.model_fields.items() if field.examples}
 
 
-REASONS = {  # in place of pydantic's words, which speak of Python
-    "model_attributes_type": "Send one wine as a JSON object, with the header Content-Type: application/json",
-    "json_invalid": "This is not JSON",
-}
+def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_origins: Sequence[str] = ()) -> ASGIApp:
+    """Make the API around what stands behind it: FastAPI, and before it the guard and the routes that predict.
 
+    Args:
+        service: the model that serves, the metrics, the log.
+        in_flight: requests worked on at once; one more is answered 503.
+        api_key: asked for in the header Authorization, as `Bearer KEY`; empty: none is.
+        cors_origins: web pages of others that may call the API.
+    """
 
-class Refusal(BaseModel):
-    """Why one field of a body was refused."""
+    @asynccontextmanager
+    async def live(_: FastAPI) -> AsyncIterator[None]:
+        """Follow the model and the log for as long as the server runs."""
+        tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_log(service))]
+        yield
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
-    field: str
-    reason: str
-
-
-class Problem(BaseModel):
-    """What was wrong with a request, in the form of RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[Refusal]
-
-
-def create_app(engine: Engine) -> FastAPI:
-    """Make the API around a loaded engine."""
     app = FastAPIOffline(
+        redoc_url=None,
         title="Wine quality",
         description="Predicts the grade of a wine, 3 to 9, from eleven laboratory measurements and its colour.",
-        version=engine.facts.version,
+        version="1",
+        lifespan=live,
+        exception_handlers={
+            ProblemError: answer_problem,
+            HTTPException: answer_http_error,
+            Exception: answer_failure,
+        },
     )
-    facts = engine.facts
-    model = ServingModel(name=facts.name, version=facts.version, run_id=facts.run_id)
+    _add_redoc(app)
+    _add_greeting(app, service, needs_key=bool(api_key))
+    _describe_predictions(app, service)
+    _add_feedback(app, service)
+    _add_model(app, service)
+    app.openapi = lambda: _describe(app, needs_key=bool(api_key))  # type: ignore[method-assign]
+    fast = Shortcut(app, [Predict(service), PredictBatch(service)])
+    guarded = Guard(fast, service.metrics, in_flight, api_key)
+    if not cors_origins:
+        return guarded
+    return CORSMiddleware(guarded, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"])
 
-    @app.get("/")
-    async def greet() -> dict[str, str]:
-        """Say hello and where to go."""
-        return {
+
+def _add_redoc(app: FastAPI) -> None:
+    """Add /redoc from our own copy, with a policy that keeps it from fetching its maker's logo."""
+    script = f"{OPEN_FOLDER}redoc.standalone.js"
+    page = get_redoc_html(
+        openapi_url="/openapi.json", title=app.title, redoc_js_url=script, redoc_favicon_url="", with_google_fonts=False
+    )
+    policy = "default-src 'self' 'unsafe-inline' blob:; img-src 'self' data:"
+
+    @app.get("/redoc", include_in_schema=False)
+    async def show_redoc() -> Response:
+        return Response(page.body, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+
+def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
+    @lru_cache(maxsize=1)
+    def lay_out(name: str, version: str) -> tuple[str, str]:
+        page = render_page(name, version, needs_key)
+        return page, find_policy(page)
+
+    @app.get("/", response_class=JSONResponse)
+    async def greet(request: Request) -> Response:
+        """Say hello and where to go; to a browser, show a form."""
+        engine = service.live.engine
+        name, version = (engine.facts.name, engine.facts.version) if engine else ("no model", "")
+        if "text/html" in request.headers.get("accept", ""):
+            page, policy = lay_out(name, version)
+            return HTMLResponse(page, headers={"Vary": "Accept", "Content-Security-Policy": policy})
+        greeting = {
             "message": "Hello. This is the wine quality API.",
             "predict": "POST /predict",
+            "many wines": "POST /predict/batch",
             "try it": "/docs",
-            "model": f"{facts.name} version {facts.version}",
+            "model": f"{name} version {version}",
         }
+        return JSONResponse(greeting, headers={"Vary": "Accept"})
 
-    @app.post("/predict", responses={422: {"model": Problem, "description": "The body is not a wine"}})
-    def predict(wine: WineQuality) -> Prediction:
+
+def _describe_predictions(app: FastAPI, service: Service) -> None:
+    """Describe the two routes that predict; Shortcut answers them, so these are never called."""
+
+    @app.post("/predict", responses=_refusals("The body is not a wine"))
+    async def predict(wine: WineQuality) -> Prediction:
         """Grade one wine."""
-        probabilities = engine.predict_probabilities(feature_array([wine]))[0]
-        return Prediction(
-            request_id=uuid.uuid4().hex,
-            prediction=engine.grades[int(probabilities.argmax())],
-            probabilities={str(grade): float(p) for grade, p in zip(engine.grades, probabilities, strict=True)},
-            expected_quality=float(probabilities @ engine.grades),
-            model=model,
-            warnings=engine.list_warnings(wine),
+        raise NotImplementedError
+
+    @app.post(
+        "/predict/batch",
+        responses=_refusals("The body is not an array or a table of wines"),
+        openapi_extra={"requestBody": _describe_batch(service.batch_rows)},
+    )
+    async def predict_batch() -> BatchPrediction:
+        """Grade many wines, all or none: a JSON array, or CSV with the fields of a wine as its header."""
+        raise NotImplementedError
+
+
+def _add_feedback(app: FastAPI, service: Service) -> None:
+    body = {"required": True, "content": {JSON: {"schema": Feedback.model_json_schema()}}}
+    refusals = _refusals("The body is no feedback") | {
+        404: {"model": Problem, "description": "No answer has this request id"},
+        409: {"model": Problem, "description": "This answer has a feedback already"},
+    }
+
+    @app.post("/feedback", responses=refusals, openapi_extra={"requestBody": body})
+    async def give_feedback(request: Request) -> Thanks:
+        """Say which grade tasters gave to a wine that was predicted before."""
+        headers = dict(request.scope["headers"])
+        require_type(headers, (JSON,))
+        content = await read_body(request.receive, headers, WINE_BYTES, service.body_seconds)
+        try:
+            feedback = Feedback.model_validate_json(content)
+        except ValidationError as error:
+            raise refuse_body(error, "The body is no feedback") from error
+        if service.log is None:
+            raise ProblemError(503, "The prediction log is off here, so no feedback is kept")
+        try:
+            await asyncio.to_thread(service.log.add_feedback, feedback.request_id, feedback.quality)
+        except UnknownRequestError as error:
+            raise ProblemError(404, "No answer in the log has this request id") from error
+        except RepeatedFeedbackError as error:
+            raise ProblemError(409, "This answer has a feedback already") from error
+        except NotThereError as error:
+            raise ProblemError(
+                503, "The log cannot be written now; come again", headers={"Retry-After": "5"}
+            ) from error
+        return Thanks(request_id=feedback.request_id, quality=feedback.quality)
+
+
+def _add_model(app: FastAPI, service: Service) -> None:
+    @app.get("/model", responses={503: {"model": Problem, "description": "No model is loaded"}})
+    async def describe_model() -> ModelCard:
+        """Say what is known of the model that serves."""
+        engine = service.live.answerer.engine
+        facts = engine.facts
+        known = (
+            "name",
+            "version",
+            "run_id",
+            "model",
+            "compiled",
+            "protocol",
+            "metrics",
+            "data_source",
+            "data_fingerprint",
+        )
+        return ModelCard(
+            **{name: getattr(facts, name) for name in known},
+            grades=engine.grades,
+            ranges={name: list(ends) for name, ends in facts.ranges.items()},
+            loaded=service.live.loaded.isoformat(timespec="seconds"),
         )
 
-    app.add_exception_handler(RequestValidationError, refuse_body)
-    return app
+    @app.get("/health")
+    async def say_alive() -> dict[Literal["status"], Literal["alive"]]:
+        """Say that this process answers."""
+        return {"status": "alive"}
+
+    @app.get("/ready", responses={503: {"model": Readiness, "description": "No model is loaded"}})
+    async def say_ready() -> Readiness:
+        """Say whether a checked model is loaded."""
+        engine = service.live.engine
+        version = engine.facts.version if engine else ""
+        readiness = Readiness(ready=engine is not None, version=version, refused=service.live.refused)
+        return JSONResponse(readiness.model_dump(), 200 if engine else 503)  # type: ignore[return-value]
+
+    @app.get("/metrics", response_class=Response)
+    async def show_metrics() -> Response:
+        """Counters for Prometheus, over all processes."""
+        return Response(await asyncio.to_thread(service.metrics.render), media_type=CONTENT_TYPE_LATEST)
 
 
-async def refuse_body(_: Request, error: Exception) -> JSONResponse:
-    """Answer 422 with each wrong field and why. The value itself stays out: NaN has no form in JSON."""
-    assert isinstance(error, RequestValidationError)
-    refusals = [
-        Refusal(field=_name_field(problem), reason=REASONS.get(problem["type"], problem["msg"]))
-        for problem in error.errors()
-    ]
-    problem = Problem(
-        type="about:blank",
-        title="The body is not a wine",
-        status=422,
-        detail="; ".join(f"{refusal.field}: {refusal.reason}" for refusal in refusals),
-        errors=refusals,
-    )
-    return JSONResponse(problem.model_dump(), status_code=422, media_type="application/problem+json")
+async def _report_log(service: Service) -> None:
+    """Take what the log has counted over into the metrics, for as long as it runs."""
+    written = lost = 0
+    while service.log is not None:
+        counts = service.log.counts
+        service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
+        written, lost = counts.written, counts.lost
+        await asyncio.sleep(REPORT_SECONDS)
 
 
-def _name_field(problem: dict[str, Any]) -> str:
-    """Name the field that a problem is about; JSON that cannot be read has a position there instead."""
-    names = [] if problem["type"] == "json_invalid" else problem["loc"][1:]
-    return ".".join(map(str, names)) or "body"
+def _refusals(what: str) -> dict[int | str, dict[str, Any]]:
+    texts = {
+        401: "The key is missing or wrong",
+        408: "The body did not arrive in time",
+        413: "The body is too large",
+        415: "The body is of another type",
+        422: what,
+        503: "Too many requests at once, or no model is loaded",
+    }
+    return {status: {"model": Problem, "description": text} for status, text in texts.items()}
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Raise NotThereError if something listens on the port already."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise NotThereError(
-                f"{host}:{port} cannot be used ({error.strerror}): "
-                "end what runs there, or set WINE_PORT to another port"
-            ) from error
+def _describe_batch(rows: int) -> dict[str, Any]:
+    wines = TypeAdapter(list[WineQuality]).json_schema(ref_template="#/components/schemas/{model}")
+    table = ",".join(FEATURES) + "\n" + ",".join(str(EXAMPLE[name]) for name in FEATURES) + "\n"
+    return {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {"type": "array", "items": wines["items"], "minItems": 1, "maxItems": rows},
+                "example": [EXAMPLE],
+            },
+            CSV: {"schema": {"type": "string"}, "example": table},
+        },
+    }
 
 
-def main() -> int:
-    """Serve the current bundle until stopped."""
-    argparse.ArgumentParser(
-        description="Serve the current model: POST /predict, /docs to try it. WINE_HOST and WINE_PORT say where."
-    ).parse_args()
-    settings = load_settings()
-    engine = load_engine(settings.serving_models)
-    require_free_port(settings.host, settings.port)
-    print(f"{engine.facts.name} version {engine.facts.version} on http://{settings.host}:{settings.port}")
-    print(f"Next: open http://{settings.host}:{settings.port}/docs, or stop with ctrl-c")
-    uvicorn.run(create_app(engine), host=settings.host, port=settings.port, log_level="warning")
-    return DONE
-
-
-if __name__ == "__main__":
-    run_command(main)
+def _describe(app: FastAPI, needs_key: bool) -> dict[str, Any]:
+    """FastAPI's description, with refusals under their own media type, and the key where one is asked for."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operation in [operation for path in schema["paths"].values() for operation in path.values()]:
+            for status, response in operation["responses"].items():
+                if (status >= "400" and status != "503") or "Problem" in str(response):
+                    content = response.get("content", {})
+                    if JSON in content:
+                        content["application/problem+json"] = content.pop(JSON)
+        if needs_key:
+            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -23,10 +23,10 @@ import pandas as pd
 from pydantic import ValidationError
 
 from commands import DONE, BadInputError, NotThereError, run_command
-from deployment.engine import Engine, load_engine
+from deployment.engine import Engine, load_engine_for_files
 from settings import load_settings
 from wine_data.reader import read_cells
-from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, TYPES, WineQuality, feature_array
+from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, TYPES, WineQuality, feature_array, feature_values
 
 RED = FEATURES[-1]
 
@@ -70,7 +70,7 @@ def score_file(wines: Path, models: Path, answers: Path) -> ScoredFile:
     """
     if not wines.is_file():
         raise NotThereError(f"there is no file {wines} to score")
-    engine = load_engine(models)
+    engine = load_engine_for_files(models)
     digest = hashlib.sha256(wines.read_bytes() + engine.facts.run_id.encode()).hexdigest()[:12]
     answered = answers / f"{wines.stem}.{engine.facts.version}.{digest}.csv"
     refused = answered.with_suffix(".refused.csv")
@@ -112,7 +112,7 @@ def score_wines(engine: Engine, cells: pd.DataFrame, batch: str = "") -> tuple[p
     for row, values in zip(cells.index, cells.to_dict("records"), strict=True):
         given = {str(name): value for name, value in values.items() if not pd.isna(value)}
         try:
-            wines.append(WineQuality.model_validate(given))
+            wines.append(WineQuality.model_validate_strings(given))
             rows.append(int(row))
         except ValidationError as error:
             reasons = [f"{problem['loc'][0]}: {_explain(dict(problem))}" for problem in error.errors()]
@@ -130,7 +130,7 @@ def _lay_out_answers(engine: Engine, wines: list[WineQuality], rows: list[int], 
     table["expected_quality"] = probabilities @ np.array(engine.grades, dtype="float64")
     for place, grade in enumerate(engine.grades):
         table[f"probability_{grade}"] = probabilities[:, place]
-    warnings = ["; ".join(engine.list_warnings(wine)) for wine in wines]
+    warnings = ["; ".join(engine.list_warnings(feature_values(wine))) for wine in wines]
     return table.assign(warnings=warnings, model=facts.name, version=facts.version, run_id=facts.run_id)
 
 

@@ -32,9 +32,10 @@ from settings import ROOT
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
-from wine_quality_training.bundle import MODEL_FILE, XGBOOST, describe_model, print_facts
+from wine_quality_training.bundle import MODEL_FILE, XGBOOST, print_facts
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
 from wine_quality_training.figures import draw_confusion, draw_guesses
+from wine_quality_training.model_facts import describe_model
 
 # The lock decides these versions. They are named because MLflow would infer them by importing the
 # model in a new process, which takes 9 to 15 s.

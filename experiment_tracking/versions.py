@@ -21,6 +21,7 @@ from wine_quality_training.bundle import (
     unpickle_model,
     write_bundle,
 )
+from wine_quality_training.compilation import compile_model
 
 MODEL, CHAMPION, CHALLENGER = "wine-quality", "champion", "challenger"
 _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
@@ -98,7 +99,10 @@ def load_version(version: Version) -> Bundle:
 def export_version(version: Version, models: Path) -> Path:
     """Return the serving bundle of a version; write it, from the store, if it is not there or not intact."""
     there = find_bundle(models, version.number, version.run_id)
-    return there or write_bundle(models, _read_pickle(version), _name_facts(version))
+    if there:
+        return there
+    pickled, facts = _read_pickle(version), _name_facts(version)
+    return write_bundle(models, pickled, facts, compile_model(unpickle_model(pickled), facts))
 
 
 def _create_registered_model(client: mlflow.MlflowClient) -> None:

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from commands import BadInputError, NotThereError
 from deployment.app import create_app
-from deployment.engine import Engine
+from deployment.live_model import LiveModel
+from deployment.metrics import Metrics
+from deployment.predict import Service
 from wine_data.schema import TARGET, WineQuality, feature_frame
-from wine_quality_training.bundle import load_bundle
 
 START_SECONDS = 20.0
 
@@ -43,7 +44,8 @@ def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
 
 @contextmanager
 def _serve(bundle: Path) -> Iterator[str]:
-    config = uvicorn.Config(create_app(Engine(load_bundle(bundle))), host="127.0.0.1", port=0, log_level="warning")
+    service = Service(LiveModel.of_bundle(bundle), Metrics(), log=None)
+    config = uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -7,20 +7,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+from sklearn.ensemble import RandomForestClassifier
 
 from experiment_tracking.store import open_store
 from settings import ROOT
+from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import ORIGINALS, WineData, load_wines
 from wine_data.split import Sides, split_wines
+from wine_quality_training.bundle import NOT_COMPILED, pickle_model, select_bundle, write_bundle
+from wine_quality_training.compilation import compile_model
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+from wine_quality_training.model_facts import describe_model
+from wine_quality_training.models import impute_before
 
 REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
 NOWHERE = "http://127.0.0.1:1/"  # nothing listens on port 1
+CHROMIUM = shutil.which("chromium")
+QUIET = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
 SOURCES = ["twin", pytest.param("uci", marks=pytest.mark.real_data)]
 
 
@@ -34,6 +49,14 @@ class Store:
     @property
     def models(self) -> Path:
         return self.folder / "deployment" / "models"
+
+
+@dataclass(frozen=True)
+class Served:
+    """Bundles to serve, and the environment to serve them in."""
+
+    models: Path
+    environment: dict[str, str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -125,15 +148,62 @@ def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def api(pipeline_run: PipelineRun) -> Iterator[str]:
     """The address of a real server process on what the pipeline exported."""
-    with_port = pipeline_run.environment | {"WINE_PORT": str(free_port())}
-    address = f"http://127.0.0.1:{with_port['WINE_PORT']}"
-    server = subprocess.Popen([sys.executable, "-m", "deployment.app"], cwd=ROOT, env=with_port)
-    try:
-        wait_for(f"{address}/", server)
+    with run_api(pipeline_run.environment) as (address, _):
         yield address
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory, twin: WineData, twin_sides: Sides) -> Path:
+    """A folder with three bundles: 1 and 2 are small forests, 3 has no compiled form; 1 serves."""
+    models = tmp_path_factory.mktemp("bundles") / "models"
+    wines = twin_sides.training
+    for number, trees, compiles in (("1", 20, True), ("2", 10, True), ("3", 5, False)):
+        forest = RandomForestClassifier(trees, random_state=1, n_jobs=1)
+        pipeline = impute_before(forest).fit(feature_frame(wines), wines[TARGET])
+        evaluation = Evaluation("RandomForestClassifier", LEAK_FREE, pipeline, (), {})
+        facts = describe_model(evaluation, twin, wines, name="wine-quality", version=number, run_id=f"run{number}")
+        compiled = compile_model(pipeline, facts) if compiles else NOT_COMPILED
+        write_bundle(models, pickle_model(pipeline), facts, compiled)
+    select_bundle(models / "1")
+    return models
+
+
+@pytest.fixture(scope="session")
+def small_api(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real server process on the first of those bundles; it takes 40 wines at once."""
+    environment = isolated_environment(tmp_path_factory.mktemp("small api"))
+    with run_api(environment, serving_models=bundles, batch_rows=40) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")  # for no longer: its event loop stands in the way of other tests' own
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served(bundles: Path, tmp_path: Path) -> Served:
+    """A copy of those bundles of the test's own, and the environment to serve them in."""
+    models = tmp_path / "deployment" / "models"
+    shutil.copytree(bundles, models)
+    return Served(models, isolated_environment(tmp_path))
+
+
+@contextmanager
+def run_api(environment: dict[str, str], **settings: object) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Serve as the command does, on a free port, for as long as the block lasts; yields address and process."""
+    knobs = {f"WINE_{name.upper()}": str(value) for name, value in settings.items()} | {"WINE_PORT": str(free_port())}
+    address = f"http://127.0.0.1:{knobs['WINE_PORT']}"
+    server = subprocess.Popen([sys.executable, "-m", "deployment.serve"], cwd=ROOT, env=environment | knobs)
+    try:
+        wait_for(f"{address}/ready", server)
+        yield address, server
     finally:
         server.terminate()
-        assert server.wait(timeout=20) in (0, -15)
+        assert server.wait(timeout=20) in (0, -15, -9)  # -9: the test killed it
 
 
 def make_store(folder: Path, new_database: Path) -> Store:

@@ -5,35 +5,31 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from deployment.answers import Prediction
 from settings import ROOT
-from tests.conftest import PipelineRun, free_port, isolated_environment
+from tests.conftest import PipelineRun, free_port, isolated_environment, needs_browser
 from tests.test_schema import WINE
 from wine_quality_training.bundle import load_current
-
-CHROMIUM = shutil.which("chromium")
-QUIET = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 def test_root_says_hello_and_where_to_go(api: str) -> None:
     greeting = httpx.get(api).raise_for_status().json()
     assert greeting["predict"] == "POST /predict"
     assert greeting["try it"] == "/docs"
+    assert greeting["model"] == "wine-quality version 1"
 
 
 def test_an_answer_has_every_part(api: str, pipeline_run: PipelineRun) -> None:
     answer = httpx.post(f"{api}/predict", json=WINE).raise_for_status().json()
     facts = load_current(pipeline_run.serving_models).facts
-    assert list(answer) == ["request_id", "prediction", "probabilities", "expected_quality", "model", "warnings"]
+    assert set(answer) == {"request_id", "prediction", "probabilities", "expected_quality", "model", "warnings"}
+    assert Prediction.model_validate(answer).model_dump() == answer
     assert str(answer["prediction"]) == max(answer["probabilities"], key=answer["probabilities"].get)
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
     assert answer["model"] == {"name": "wine-quality", "version": "1", "run_id": facts.run_id}
@@ -64,15 +60,24 @@ def test_a_wine_unlike_any_seen_is_answered_with_a_warning(api: str) -> None:
         (json.dumps(WINE | {"alcohol": float("inf")}), "alcohol"),
         (json.dumps(WINE | {"alcohol": "strong"}), "alcohol"),
         (json.dumps(WINE | {"alcohol": None}), "alcohol"),
+        (json.dumps(WINE | {"alcohol": "8.8"}), "alcohol"),
+        (json.dumps(WINE | {"alcohol": True}), "alcohol"),
+        (json.dumps(WINE | {"alcohol": [8.8]}), "alcohol"),
+        (json.dumps(WINE | {"red_wine": 0.5}), "red_wine"),
+        (json.dumps(WINE | {"red_wine": True}), "red_wine"),
+        (json.dumps(WINE)[:-1] + ', "pH": 1e999}', "pH"),
         (json.dumps(WINE | {"taste": 9}), "taste"),
         (json.dumps({name: value for name, value in WINE.items() if name != "pH"}), "pH"),
         ("[]", "body"),
         ("", "body"),
         ("{", "body"),
         ("hello", "body"),
+        ("\xff\xfe".encode("latin-1"), "body"),
+        ("[" * 5000, "body"),
+        ('{"a":' * 2000, "body"),
     ],
 )
-def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str, field: str) -> None:
+def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str | bytes, field: str) -> None:
     refusal = httpx.post(f"{api}/predict", content=body, headers={"Content-Type": "application/json"})
     assert refusal.status_code == 422
     assert refusal.headers["content-type"] == "application/problem+json"
@@ -83,7 +88,7 @@ def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str, field: st
 
 def test_a_body_without_content_type_is_told_which_header_to_send(api: str) -> None:
     refusal = httpx.post(f"{api}/predict", content=json.dumps(WINE))
-    assert refusal.status_code == 422
+    assert refusal.status_code == 415
     assert "Content-Type: application/json" in refusal.json()["detail"]
 
 
@@ -93,15 +98,46 @@ def test_the_description_names_every_field_with_its_unit(api: str) -> None:
     assert all("description" in field for field in schema["properties"].values())
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
+def test_a_body_of_many_unknown_fields_gets_a_short_answer(api: str) -> None:
+    body = json.dumps({f"f{number}": 0 for number in range(1000)})
+    refusal = httpx.post(f"{api}/predict", content=body, headers={"Content-Type": "application/json"})
+    assert refusal.status_code == 422
+    assert len(refusal.json()["errors"]) == 20
+    assert "more" in refusal.json()["detail"]
+    assert len(refusal.content) < 5_000
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/predict", 405)])
+def test_what_is_not_there_is_told_in_the_same_shape(api: str, method: str, path: str, status: int) -> None:
+    answer = httpx.request(method, f"{api}{path}")
+    assert (answer.status_code, answer.json()["status"]) == (status, status)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_the_model_that_serves_is_described(api: str, pipeline_run: PipelineRun) -> None:
+    facts = load_current(pipeline_run.serving_models).facts
+    card = httpx.get(f"{api}/model").raise_for_status().json()
+    assert (card["version"], card["model"], card["metrics"]) == (facts.version, facts.model, facts.metrics)
+    assert card["compiled"].startswith("compiled: the same grades on 106,505 rows")
+    assert httpx.get(f"{api}/health").json() == {"status": "alive"}
+    assert httpx.get(f"{api}/ready").json() == {"ready": True, "version": "1", "refused": ""}
+
+
+@needs_browser
+def test_redoc_is_drawn_with_no_internet(api: str, browser: Browser) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    failed: list[str] = []
+    page.on("response", lambda response: asked.append(response.url))
+    page.on("requestfailed", lambda request: failed.append(request.failure or ""))
+    page.goto(f"{api}/redoc")
+    page.get_by_text("Grade one wine").first.wait_for()
+    assert [reason for reason in failed if reason != "csp"] == []
+    assert [url for url in asked if not url.startswith((api, "data:", "blob:"))] == []
+    page.close()
+
+
+@needs_browser
 def test_docs_answers_a_wine_with_no_internet(api: str, browser: Browser) -> None:
     page = browser.new_page()
     asked: list[str] = []
@@ -119,7 +155,7 @@ def test_docs_answers_a_wine_with_no_internet(api: str, browser: Browser) -> Non
 
 def serve(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "deployment.app"],
+        [sys.executable, "-m", "deployment.serve"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

@@ -20,7 +20,6 @@ from wine_quality_training.bundle import (
     FACTS_FILE,
     MODEL_FILE,
     Facts,
-    describe_model,
     load_bundle,
     load_candidate,
     load_current,
@@ -30,6 +29,7 @@ from wine_quality_training.bundle import (
     write_candidate,
 )
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import make_model
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from experiment_tracking.versions import (
     register_model,
 )
 from settings import ROOT
-from tests.conftest import Store, free_port, isolated_environment, run_at_once, wait_for
+from tests.conftest import Store, free_port, isolated_environment, run_api, run_at_once, wait_for
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -224,6 +225,28 @@ def test_promotion_exports_the_bundle_that_serves(registry: Registry) -> None:
     np.testing.assert_array_equal(
         bundle.pipeline.predict_proba(wines), registry.fitted[GOOD].pipeline.predict_proba(wines)
     )
+
+
+def test_under_the_load_test_three_promotions_and_rollbacks_fail_no_request(registry: Registry) -> None:
+    registry.promote(registry.register(POOR))
+    better = registry.register(GOOD)
+    models, environment = registry.store.models, isolated_environment(registry.store.folder) | {"WINE_DATA": "twin"}
+    with run_api(environment, workers=2) as (address, _):
+        knobs = {"WINE_PORT": address.rpartition(":")[2], "WINE_LOAD_P95": "5000", "WINE_LOAD_USERS": "10"}
+        command = [sys.executable, "-m", "deployment.load", "--seconds", "20"]
+        load = subprocess.Popen(command, cwd=ROOT, env=environment | knobs, stdout=subprocess.PIPE, text=True)
+        for _ in range(3):
+            registry.promote(better)
+            time.sleep(1.5)
+            roll_back(models, "a test")
+            time.sleep(1.5)
+        told, _ = load.communicate(timeout=120)
+    assert load.returncode == 0, told
+    (report,) = (registry.store.folder / "load_reports").glob("*/load.json")
+    lines = json.loads(report.read_text())
+    assert sum(line["num_failures"] for line in lines) == 0
+    assert sum(line["num_requests"] for line in lines) > 300
+    assert [record.event for record in list_records()] == ["promotion", *["promotion", "rollback"] * 3]
 
 
 def test_rollback_brings_back_the_former_champion_bit_for_bit(registry: Registry) -> None:

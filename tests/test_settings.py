@@ -37,8 +37,9 @@ COMMANDS = [
     "orchestration.flows",
     "orchestration.s3",
     "orchestration.services",
-    "deployment.app",
+    "deployment.serve",
     "deployment.batch",
+    "deployment.load",
 ]
 
 

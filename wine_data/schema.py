@@ -7,12 +7,15 @@ The bounds are physical: they refuse what cannot be a wine. The range seen in
 the 6,497 published wines stands beside each as `seen`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:  # serving needs the names and bounds, and no pandas
+    import pandas as pd
 
 TARGET = "quality"
 TYPE = "type"
@@ -22,7 +25,10 @@ SCALE = (0, 10)  # those that a taster may give
 
 
 def _measurement(low: float, high: float, seen: tuple[float, float], text: str, example: float) -> Any:
-    return Field(ge=low, le=high, description=text, examples=[example], json_schema_extra={"seen": list(seen)})
+    # strict: "8.8" and true are no measurements
+    return Field(
+        strict=True, ge=low, le=high, description=text, examples=[example], json_schema_extra={"seen": list(seen)}
+    )
 
 
 class WineQuality(BaseModel):
@@ -41,7 +47,10 @@ class WineQuality(BaseModel):
     pH: float = _measurement(2, 5, (2.72, 4.01), "acidity, no unit", 3.0)
     sulphates: float = _measurement(0, 5, (0.22, 2.0), "g potassium sulphate / dm3", 0.45)
     alcohol: float = _measurement(0, 25, (8.0, 14.9), "% by volume", 8.8)
-    red_wine: int = Field(ge=0, le=1, description="1 for red, 0 for white", examples=[0])
+    red_wine: float = Field(  # 1.0 is fine, 0.5 is not
+        strict=True, ge=0, le=1, multiple_of=1, description="1 for red, 0 for white", examples=[0],
+        json_schema_extra={"type": "integer"},
+    )  # fmt: skip
 
 
 FEATURES = tuple(WineQuality.model_fields)
@@ -51,18 +60,19 @@ BOUNDS = {name: (_PROPERTIES[name]["minimum"], _PROPERTIES[name]["maximum"]) for
 SEEN = {name: tuple(_PROPERTIES[name]["seen"]) for name in MEASUREMENTS}
 
 
-def encode_type(wines: pd.DataFrame) -> pd.DataFrame:
+feature_values: Callable[[WineQuality], tuple[float, ...]] = attrgetter(*FEATURES)  # of one wine, in order
+
+
+def encode_type(wines: "pd.DataFrame") -> "pd.DataFrame":
     """Add red_wine (1 red, 0 white) to a table that names its colour in the column `type`."""
     return wines.assign(red_wine=(wines[TYPE] == "red").astype("int64"))
 
 
-def feature_frame(wines: pd.DataFrame) -> pd.DataFrame:
+def feature_frame(wines: "pd.DataFrame") -> "pd.DataFrame":
     """Lay a table of wines out as models are fitted on it: FEATURES in order, float64, holes as NaN."""
     return wines.loc[:, list(FEATURES)].astype("float64")
 
 
 def feature_array(wines: Sequence[WineQuality]) -> np.ndarray:
     """Lay wines out for serving: shape (wines, 12), float64, the same numbers as feature_frame."""
-    return np.array([[getattr(wine, name) for name in FEATURES] for wine in wines], dtype="float64").reshape(
-        len(wines), len(FEATURES)
-    )
+    return np.array([feature_values(wine) for wine in wines], dtype="float64").reshape(len(wines), len(FEATURES))

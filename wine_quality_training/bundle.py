@@ -1,6 +1,7 @@
 """A pickled model with the facts that make it safe to load: as a serving bundle, or as a candidate.
 
     <models>/<version>/model.pkl     a serving bundle is one folder: the fitted scikit-learn Pipeline
+    <models>/<version>/model.onnx    the same model compiled, where it could be (compilation.py)
     <models>/<version>/facts.json    features, versions, data, metrics, run, a few answers, SHA-256 of each file
     <models>/current                 names the bundle that serves
 
@@ -9,6 +10,8 @@
 A pickle can run anything when it is read, so all that can be checked is checked before a byte of it
 is: the files in the folder, their digests, the features and the library versions. That keeps out a
 damaged, mixed-up or mismatched bundle; it is no signature, so load only bundles you have written.
+
+Where a compiled form is enough, the pickle is left unread, and scikit-learn need not be installed.
 """
 
 import errno
@@ -22,22 +25,19 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
-from sklearn.pipeline import Pipeline
+from typing import TYPE_CHECKING, Any
 
 from commands import BadInputError, NotThereError
-from wine_data.schema import BOUNDS, FEATURES, WineQuality, feature_frame
-from wine_data.sources import WineData
-from wine_quality_training.evaluate import Evaluation
-from wine_quality_training.models import predicts_grades
+from wine_data.schema import FEATURES
 
-MODEL_FILE, FACTS_FILE, CURRENT = "model.pkl", "facts.json", "current"
+if TYPE_CHECKING:  # serving a compiled model needs no scikit-learn
+    from sklearn.pipeline import Pipeline
+
+MODEL_FILE, COMPILED_FILE, FACTS_FILE, CURRENT = "model.pkl", "model.onnx", "facts.json", "current"
 EXACT = ("scikit-learn", "xgboost")  # another version may unpickle to a model that answers otherwise
 SAME_MINOR = ("python", "numpy")
 XGBOOST = "xgboost-cpu" if sys.platform == "linux" else "xgboost"  # the same library under two names
@@ -54,7 +54,11 @@ class KnownAnswer:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a pickled model: facts.json, typed. `files` is filled in when it is written."""
+    """All that is known of a pickled model: facts.json, typed.
+
+    `files` is filled in when it is written; `compiled` says in a sentence how the compiled form was proved,
+    or why there is none.
+    """
 
     name: str
     version: str
@@ -69,61 +73,48 @@ class Facts:
     ranges: dict[str, tuple[float, float]]
     answers: tuple[KnownAnswer, ...]
     files: dict[str, str]
+    compiled: str = ""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The compiled form of a model, and how it was proved; without content, why there is none."""
+
+    content: bytes | None
+    proof: str
+
+
+NOT_COMPILED = Compiled(None, "no compiled form was made")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the pipeline, and its facts."""
+    """A loaded bundle: the pipeline, its facts, and the compiled form if there is one."""
 
-    pipeline: Pipeline
+    pipeline: "Pipeline"
+    facts: Facts
+    compiled: bytes | None = None
+
+
+@dataclass(frozen=True)
+class CompiledBundle:
+    """A bundle of which only the compiled form was read."""
+
+    compiled: bytes
     facts: Facts
 
 
-def pickle_model(pipeline: Pipeline) -> bytes:
+def pickle_model(pipeline: "Pipeline") -> bytes:
     """The pickle of a fitted pipeline."""
     return pickle.dumps(pipeline)
 
 
-def unpickle_model(pickled: bytes) -> Pipeline:
+def unpickle_model(pickled: bytes) -> "Pipeline":
     """The pipeline of a pickle whose digest has been checked."""
     return pickle.loads(pickled)
 
 
-def library_versions(pipeline: Pipeline) -> dict[str, str]:
-    """The versions, in this Python, that a pickle of this pipeline depends on."""
-    packages = {package: version(package) for package in ("scikit-learn", "numpy", "pandas")}
-    if any(type(part).__module__.startswith("xgboost.") for part in pipeline.get_params().values()):
-        packages["xgboost"] = version(XGBOOST)
-    return {"python": platform.python_version(), **packages}
-
-
-def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFrame, **registration: str) -> Facts:
-    """Collect the facts of a fitted model.
-
-    Args:
-        evaluation: the model and its scores.
-        data: the wines it comes from.
-        fitted_on: the table it was fitted on, for the ranges and the known answers.
-        registration: name, version and run_id, once it is registered.
-    """
-    return Facts(
-        name=registration.get("name", ""),
-        version=registration.get("version", ""),
-        run_id=registration.get("run_id", ""),
-        model=evaluation.name,
-        protocol=evaluation.protocol,
-        features=FEATURES,
-        versions=library_versions(evaluation.pipeline),
-        data_source=data.source,
-        data_fingerprint=data.fingerprint,
-        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
-        ranges=_find_ranges(fitted_on),
-        answers=_answer_some(evaluation.pipeline, fitted_on),
-        files={},
-    )
-
-
-def write_bundle(models: Path, pickled: bytes, facts: Facts) -> Path:
+def write_bundle(models: Path, pickled: bytes, facts: Facts, compiled: Compiled = NOT_COMPILED) -> Path:
     """Write the serving bundle of a pickled pipeline, whole or not at all, and return its folder.
 
     The folder is named for the version. Nothing is ever written over: where that name is taken, by a
@@ -136,8 +127,12 @@ def write_bundle(models: Path, pickled: bytes, facts: Facts) -> Path:
     _sweep_partials(models)
     partial = Path(tempfile.mkdtemp(prefix=f".{facts.version}.partial-", dir=models))
     try:
-        _write_file(partial / MODEL_FILE, pickled)
-        _write_file(partial / FACTS_FILE, print_facts(_seal(facts, MODEL_FILE, pickled)).encode())
+        contents = {MODEL_FILE: pickled} | ({COMPILED_FILE: compiled.content} if compiled.content else {})
+        for name, content in contents.items():
+            _write_file(partial / name, content)
+        _write_file(
+            partial / FACTS_FILE, print_facts(_seal(replace(facts, compiled=compiled.proof), contents)).encode()
+        )
         partial.chmod(0o755)
         return _move_to_free_name(partial, models / facts.version)
     except OSError:
@@ -145,7 +140,7 @@ def write_bundle(models: Path, pickled: bytes, facts: Facts) -> Path:
         raise
 
 
-def write_candidate(folder: Path, short_name: str, pipeline: Pipeline, facts: Facts) -> Path:
+def write_candidate(folder: Path, short_name: str, pipeline: "Pipeline", facts: Facts) -> Path:
     """Write <short_name>.pkl with <short_name>.json beside it, each whole or not at all; return the pickle's path.
 
     A pair that was torn apart between the two is refused when it is loaded.
@@ -153,7 +148,7 @@ def write_candidate(folder: Path, short_name: str, pipeline: Pipeline, facts: Fa
     folder.mkdir(parents=True, exist_ok=True)
     pickled = pickle_model(pipeline)
     path = folder / f"{short_name}.pkl"
-    contents = {path: pickled, path.with_suffix(".json"): print_facts(_seal(facts, path.name, pickled)).encode()}
+    contents = {path: pickled, path.with_suffix(".json"): print_facts(_seal(facts, {path.name: pickled})).encode()}
     partials = {target: target.with_name(f".{target.name}.partial") for target in contents}
     try:
         for target, partial in partials.items():
@@ -192,43 +187,69 @@ def serves(folder: Path) -> bool:
     return current.is_file() and current.read_text().strip() == folder.name
 
 
-def load_current(models: Path) -> Bundle:
-    """Load the bundle that `current` names. Raises NotThereError where no model was exported yet."""
+def find_current(models: Path) -> Path:
+    """The folder of the bundle that `current` names. Raises NotThereError where no model was exported yet."""
     try:
-        version = (models / CURRENT).read_text().strip()
+        return models / (models / CURRENT).read_text().strip()
     except FileNotFoundError as error:
         raise NotThereError(f"there is no model in {models} yet: run make pipeline") from error
-    return load_bundle(models / version)
+
+
+def load_current(models: Path) -> Bundle:
+    """Load the bundle that `current` names. Raises NotThereError where no model was exported yet."""
+    return load_bundle(find_current(models))
 
 
 def load_bundle(folder: Path) -> Bundle:
     """Check a bundle, and unpickle it only if every check passes.
 
     Raises:
-        NotThereError: the folder is not there.
+        NotThereError: the folder is not there, or scikit-learn is not installed.
         BadInputError: a file is missing, damaged or too many, or the bundle was written for other
             features or by other library versions.
     """
-    facts = read_facts(folder / FACTS_FILE)
-    present = {path.name for path in folder.iterdir()} - {FACTS_FILE}
-    _refuse_unless(present == set(facts.files), folder, f"should hold {_list(facts.files)} and holds {_list(present)}")
-    return _load_checked(folder, facts, MODEL_FILE)
+    facts, contents = _read_bundle(folder)
+    return Bundle(_unpickle_checked(folder, facts, contents, MODEL_FILE), facts, contents.get(COMPILED_FILE))
+
+
+def load_compiled(folder: Path) -> CompiledBundle | None:
+    """Check a bundle and read its compiled form, or None where it has none; errors as in load_bundle."""
+    facts, contents = _read_bundle(folder)
+    return CompiledBundle(contents[COMPILED_FILE], facts) if COMPILED_FILE in contents else None
 
 
 def load_candidate(path: Path) -> Bundle:
     """Check a candidate's pickle by the facts beside it, and unpickle it; errors as in load_bundle."""
     facts = read_facts(path.with_suffix(".json"))
-    return _load_checked(path.parent, facts, path.name)
+    _require_features(path.parent, facts)
+    return Bundle(_unpickle_checked(path.parent, facts, _read_checked(path.parent, facts), path.name), facts)
 
 
-def _load_checked(folder: Path, facts: Facts, model_file: str) -> Bundle:
+def _read_bundle(folder: Path) -> tuple[Facts, dict[str, bytes]]:
+    facts = read_facts(folder / FACTS_FILE)
+    present = {path.name for path in folder.iterdir()} - {FACTS_FILE}
+    _refuse_unless(present == set(facts.files), folder, f"should hold {_list(facts.files)} and holds {_list(present)}")
+    _require_features(folder, facts)
+    return facts, _read_checked(folder, facts)
+
+
+def _require_features(folder: Path, facts: Facts) -> None:
     _refuse_unless(facts.features == FEATURES, folder, f"was fitted on the features {', '.join(facts.features)}")
+
+
+def _unpickle_checked(folder: Path, facts: Facts, contents: Mapping[str, bytes], model_file: str) -> "Pipeline":
+    """Unpickle contents whose digests are right, if this Python has the libraries that pickled them."""
+    _refuse_unless(model_file in facts.files, folder, f"names no digest for {model_file}")
+    if _find_version("scikit-learn") == "none":
+        raise NotThereError(
+            f"{folder} has only a pickle to answer with ({facts.compiled}), and scikit-learn is not installed "
+            "here: install requirements.txt, or promote a model that could be compiled"
+        )
     for library in ("python", "scikit-learn", "numpy", "pandas", *facts.versions):
         there, here = facts.versions.get(library, "none"), _find_version(library)
         problem = f"was pickled under {library} {there}, and here is {here}: run make pipeline"
         _refuse_unless(_fits(library, there, here), folder, problem)
-    _refuse_unless(model_file in facts.files, folder, f"names no digest for {model_file}")
-    return Bundle(unpickle_model(_read_checked(folder, facts)[model_file]), facts)
+    return unpickle_model(contents[model_file])
 
 
 def _read_checked(folder: Path, facts: Facts) -> dict[str, bytes]:
@@ -260,37 +281,8 @@ def read_facts(path: Path) -> Facts:
         raise BadInputError(f"{path} cannot be read: {error}") from error
 
 
-def _find_ranges(wines: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    table = feature_frame(wines)
-    return {name: (float(table[name].min()), float(table[name].max())) for name in FEATURES}
-
-
-def _answer_some(pipeline: Pipeline, wines: pd.DataFrame, count: int = 8) -> tuple[KnownAnswer, ...]:
-    """Ask the model of a few wines that the API would take, so that a server can check its answers."""
-    table = feature_frame(wines)
-    low, high = (pd.Series({name: BOUNDS[name][end] for name in FEATURES}) for end in (0, 1))
-    possible = table[((table >= low) & (table <= high)).all(axis="columns")]
-    if possible.empty:
-        raise BadInputError(
-            "no wine that the model was fitted on is possible: python -m wine_data.audit says what is wrong"
-        )
-    some = possible.iloc[np.linspace(0, len(possible) - 1, count).astype(int)]
-    names: list[str] = []
-    rows: list[list[float]] = [[]] * len(some)
-    if predicts_grades(pipeline):
-        names, rows = [str(grade) for grade in pipeline.classes_], pipeline.predict_proba(some).tolist()
-    return tuple(
-        KnownAnswer(
-            wine=WineQuality.model_validate(wine).model_dump(),
-            prediction=float(prediction),
-            probabilities=dict(zip(names, row, strict=True)),
-        )
-        for wine, prediction, row in zip(some.to_dict("records"), pipeline.predict(some), rows, strict=True)
-    )
-
-
-def _seal(facts: Facts, model_file: str, pickled: bytes) -> Facts:
-    return replace(facts, files={model_file: hashlib.sha256(pickled).hexdigest()})
+def _seal(facts: Facts, contents: Mapping[str, bytes]) -> Facts:
+    return replace(facts, files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
 
 
 def _move_to_free_name(partial: Path, folder: Path) -> Path:

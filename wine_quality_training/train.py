@@ -17,7 +17,7 @@ from commands import DONE, run_command
 from settings import Settings, load_settings
 from wine_data.sources import WineData, load_wines
 from wine_data.split import Sides, split_wines
-from wine_quality_training.bundle import describe_model, write_candidate
+from wine_quality_training.bundle import write_candidate
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
@@ -27,6 +27,7 @@ from wine_quality_training.evaluate import (
     evaluate_leak_free,
 )
 from wine_quality_training.figures import draw_comparison
+from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import MODELS, make_model, shorten_name
 from wine_quality_training.report import dump_report, list_scores, render_report, tabulate_scores
 

@@ -1,0 +1,104 @@
+"""The page that the API shows to a browser: a form for one wine, and its grade as a picture.
+
+One HTML file with its style and its script inside, and no request but to the API itself.
+"""
+
+import base64
+import hashlib
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, SEEN, WineQuality
+
+PAGE = Path(__file__).with_name("page.html")
+RED = FEATURES[-1]
+COLOURS = {0: "White", 1: "Red"}
+
+
+def render_page(name: str, version: str, needs_key: bool = False) -> str:
+    """Lay out the page, once for as long as the API runs.
+
+    Args:
+        name: of the model that serves.
+        version: of that model.
+        needs_key: whether the API asks for a key; the page then has a field for it, and keeps it nowhere else.
+    """
+    parts = {
+        "fields": "\n".join([_render_colour(), *map(_render_measurement, MEASUREMENTS)]),
+        "key": _render_key() if needs_key else "",
+        "model": escape(f"{name} version {version}"),
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for place, text in parts.items():  # an escaped text holds no "<", so none of them can be such a place itself
+        page = page.replace(f"<!--{place}-->", text)
+    return page
+
+
+def find_policy(page: str) -> str:
+    """The Content-Security-Policy under which a page works: its own style and script, its own API, nothing else."""
+    style, script = (_hash_element(page, element) for element in ("style", "script"))
+    return (
+        f"default-src 'none'; style-src {style}; script-src {script}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _hash_element(page: str, element: str) -> str:
+    """Hash what stands inside an element as CSP Level 3 asks: SHA-256 in base64, of the text in UTF-8."""
+    found = re.search(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    assert found is not None
+    return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
+
+
+def _render_measurement(name: str) -> str:
+    example = _find_example(name)
+    (low, high), (seen_low, seen_high) = BOUNDS[name], SEEN[name]
+    return f"""<div>
+<label for="{name}"><span id="{name}-name">{escape(_title(name))}</span>
+<span class="unit">{_render_unit(name)}</span></label>
+<input type="number" step="any" inputmode="decimal" required data-feature id="{name}" name="{name}" value="{example:g}"
+ min="{low:g}" max="{high:g}" aria-describedby="{name}-seen {name}-wrong">
+<p class="seen" id="{name}-seen">seen: {seen_low:g} to {seen_high:g}</p>
+<p class="wrong" id="{name}-wrong"></p>
+</div>"""
+
+
+def _render_colour() -> str:
+    choices = "\n".join(
+        f'<label><input type="radio" data-feature name="{RED}" value="{value}" aria-describedby="{RED}-wrong"'
+        f"{' checked' if value == _find_example(RED) else ''}><span>{colour}</span></label>"
+        for value, colour in COLOURS.items()
+    )
+    return f"""<div role="radiogroup" aria-labelledby="{RED}-name">
+<div class="label"><span id="{RED}-name">Colour</span> <span class="unit">of the wine</span></div>
+<div class="choices">
+{choices}
+</div>
+<p class="wrong" id="{RED}-wrong"></p>
+</div>"""
+
+
+def _render_key() -> str:
+    return """<div class="key">
+<label for="key"><span id="key-name">Key</span>
+<span class="unit">this API asks for one; it stays in this page</span></label>
+<input type="password" id="key" autocomplete="off" spellcheck="false" required aria-describedby="key-wrong">
+<p class="wrong" id="key-wrong"></p>
+</div>"""
+
+
+def _title(name: str) -> str:
+    return name if name == "pH" else name.replace("_", " ").capitalize()
+
+
+def _render_unit(name: str) -> str:
+    unit = WineQuality.model_fields[name].description or ""
+    return escape(re.sub(r"\b([dc])m3\b", r"\1m³", unit))
+
+
+def _find_example(name: str) -> Any:
+    examples = WineQuality.model_fields[name].examples
+    assert examples
+    return examples[0]

@@ -1,0 +1,118 @@
+"""Serve the current model over HTTP, in one process or several.
+
+    python -m deployment.serve     (make serve)
+
+WINE_HOST, WINE_PORT and WINE_WORKERS say where and with how many processes; settings.py has the other knobs.
+With your own server: uvicorn --factory deployment.serve:create_worker
+"""
+
+import argparse
+import gc
+import os
+import socket
+import sys
+import tempfile
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from commands import DONE, NotThereError, run_command
+from deployment.app import create_app
+from deployment.engine import load_engine
+from deployment.live_model import LiveModel
+from deployment.metrics import FOLDER, Metrics
+from deployment.predict import Service
+from deployment.prediction_log import PredictionLog
+from settings import Settings, load_settings
+
+LOG_OFF = "off"
+KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
+BACKLOG = 2048  # connections that wait to be taken; uvicorn's default, named because a load test meets it
+
+
+def create_worker() -> ASGIApp:
+    """The API as one process runs it, by the settings; uvicorn calls this in each."""
+    settings = load_settings()
+    service = make_service(settings)
+    spare_answers()
+    return create_app(
+        service,
+        settings.in_flight,
+        settings.api_key.get_secret_value(),
+        [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
+    )
+
+
+def spare_answers() -> None:
+    """Keep two things of Python's from making a few answers late.
+
+    What is in memory now stays there, so it need not be looked through for garbage; and the log's writer hands
+    over to the next answer after a millisecond, not after five.
+    """
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(0.001)
+
+
+def make_service(settings: Settings) -> Service:
+    """Load the model and open the log. Raises BadInputError and NotThereError as these do."""
+    metrics = Metrics()
+    live = LiveModel(settings.serving_models, metrics.count_load)
+    live.load()
+    log = None
+    if settings.log_url != LOG_OFF:
+        log = PredictionLog(settings.log_url, settings.log_days, settings.log_rows)
+        log.open()
+    return Service(live, metrics, log, settings.batch_rows, settings.body_seconds)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raise NotThereError if something listens on the port already."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise NotThereError(
+                f"{host}:{port} cannot be used ({error.strerror}): "
+                "end what runs there, or set WINE_PORT to another port"
+            ) from error
+
+
+def serve(settings: Settings) -> None:
+    """Serve until stopped."""
+    with tempfile.TemporaryDirectory(prefix="wine-metrics-") as folder:
+        if settings.workers > 1:
+            os.environ[FOLDER] = folder  # before the processes start: each looks there when it is imported
+        uvicorn.run(
+            "deployment.serve:create_worker",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            backlog=BACKLOG,
+        )
+
+
+def main() -> int:
+    """Serve the current bundle until stopped."""
+    argparse.ArgumentParser(
+        description="Serve the current model: a form at /, POST /predict, /docs to try it. "
+        "WINE_HOST, WINE_PORT and WINE_WORKERS say where, and with how many processes."
+    ).parse_args()
+    settings = load_settings()
+    facts = load_engine(settings.serving_models).facts
+    require_free_port(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    print(f"{facts.name} version {facts.version} on http://{host}:{settings.port}")
+    print(f"Next: open http://{host}:{settings.port}, or /docs there; stop with ctrl-c", flush=True)
+    serve(settings)
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,100 @@
+"""The compiled form of a model answers as its pickle, or there is none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeClassifier
+
+from commands import BadInputError
+from wine_data.schema import FEATURES, TARGET, feature_frame
+from wine_data.sources import WineData
+from wine_data.split import Sides
+from wine_quality_training.bundle import Facts
+from wine_quality_training.compilation import compile_model, convert_pipeline, draw_rows, prove_equal
+from wine_quality_training.compiled import CompiledModel
+from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+from wine_quality_training.model_facts import describe_model
+from wine_quality_training.models import impute_before, make_model
+
+FORESTS = [RandomForestClassifier(20, random_state=1), ExtraTreesClassifier(20, random_state=1)]
+TREES = [*FORESTS, DecisionTreeClassifier(random_state=1)]
+
+
+def fit(estimator: object, wines: pd.DataFrame) -> Pipeline:
+    return impute_before(estimator).fit(feature_frame(wines), wines[TARGET])
+
+
+def describe(pipeline: Pipeline, data: WineData, wines: pd.DataFrame) -> Facts:
+    return describe_model(Evaluation("a model", LEAK_FREE, pipeline, (), {}), data, wines)
+
+
+@pytest.mark.parametrize("estimator", TREES, ids=lambda estimator: f"{type(estimator).__name__}")
+def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineData, twin_sides: Sides) -> None:
+    pipeline = fit(estimator, twin_sides.training)
+    compiled = compile_model(pipeline, describe(pipeline, twin, twin_sides.training))
+    assert compiled.content is not None, compiled.proof
+    assert compiled.proof.startswith("compiled: the same grades on 106,505 rows, ")
+    wines = feature_frame(twin_sides.holdout.dropna())
+    found = CompiledModel(compiled.content).predict_probabilities(wines.to_numpy())
+    np.testing.assert_allclose(found, pipeline.predict_proba(wines), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found.argmax(axis=1), pipeline.predict_proba(wines).argmax(axis=1))
+    one = CompiledModel(compiled.content).predict_one(tuple(wines.iloc[0]))
+    np.testing.assert_allclose(one, found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.real_data
+def test_the_published_forest_compiled_gives_every_published_wine_its_grade(real_data: WineData) -> None:
+    pipeline = make_model("RandomForestClassifier", 42).fit(feature_frame(real_data.train), real_data.train[TARGET])
+    every = feature_frame(pd.concat([real_data.train, real_data.validation]).dropna()).to_numpy()
+    assert prove_equal(pipeline, CompiledModel(convert_pipeline(pipeline)), every).startswith("compiled: ")
+
+
+def test_rows_with_tied_votes_are_among_those_of_a_proof(twin: WineData, twin_sides: Sides) -> None:
+    pipeline = fit(FORESTS[0], twin_sides.training)
+    rows = draw_rows(describe(pipeline, twin, twin_sides.training))
+    ranked = np.sort(pipeline.predict_proba(pd.DataFrame(rows, columns=list(FEATURES))), axis=1)
+    assert (ranked[:, -1] == ranked[:, -2]).sum() > 1000
+
+
+def test_a_model_that_answers_otherwise_is_found_out(twin_sides: Sides) -> None:
+    wines = twin_sides.training
+    one, other = (fit(RandomForestClassifier(20, random_state=seed), wines) for seed in (1, 2))
+    proof = prove_equal(one, CompiledModel(convert_pipeline(other)), feature_frame(wines).to_numpy()[:500])
+    assert proof.startswith("not compiled: of 500 rows")
+
+
+def test_one_wrong_probability_is_enough(twin_sides: Sides) -> None:
+    pipeline = fit(FORESTS[0], twin_sides.training)
+    wines = feature_frame(twin_sides.holdout.dropna()).to_numpy()[:50]
+
+    class OffByLittle(CompiledModel):
+        def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
+            probabilities = super().predict_probabilities(wines)
+            probabilities[7, 0] += 2e-6
+            return probabilities
+
+    proof = prove_equal(pipeline, OffByLittle(convert_pipeline(pipeline)), wines)
+    assert proof.startswith("not compiled: of 50 rows")
+    assert proof.endswith("0 got another grade; probabilities differ by up to 2e-06")
+
+
+def test_what_has_no_converter_has_no_compiled_form_and_says_why(twin: WineData, twin_sides: Sides) -> None:
+    wines = twin_sides.training.head(200)
+    pipeline = fit(GradesFromNumbers(KernelRegressor()), wines)
+    compiled = compile_model(pipeline, describe(pipeline, twin, wines))
+    assert compiled.content is None
+    assert compiled.proof.startswith("not compiled: ")
+    assert "GradesFromNumbers" in compiled.proof
+
+
+def test_compiling_twice_gives_the_same_bytes(twin_sides: Sides) -> None:
+    pipeline = fit(FORESTS[0], twin_sides.training)
+    assert convert_pipeline(pipeline) == convert_pipeline(pipeline)
+
+
+def test_what_is_no_compiled_model_is_refused() -> None:
+    with pytest.raises(BadInputError, match="the compiled model cannot be loaded"):
+        CompiledModel(b"not a graph")

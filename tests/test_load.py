@@ -1,0 +1,290 @@
+"""The load test against a real server process, against one that answers wrongly, and against none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import ClassVar
+
+import httpx
+import pytest
+from playwright.sync_api import Browser
+from pydantic import ValidationError
+
+from deployment.load import find_address, find_percentile, make_folder
+from deployment.questions import SPOILERS, Question, ask_for_refusal, ask_for_wine, find_fault, read_rows
+from settings import ROOT
+from tests.conftest import NOWHERE, free_port, isolated_environment, needs_browser
+from tests.test_schema import WINE
+from wine_data.schema import WineQuality
+
+GRADED = {"prediction": 6, "probabilities": {"5": 0.4, "6": 0.6}}
+REFUSED = {"errors": [{"field": "density", "reason": "too heavy"}]}
+PROBLEM = "application/problem+json"
+
+
+def run_load(folder: Path, address: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command against an address, with its reports under the folder."""
+    environment = isolated_environment(folder) | {"WINE_DATA": "twin", "WINE_PORT": address.rpartition(":")[2]}
+    return subprocess.run(
+        [sys.executable, "-m", "deployment.load", *arguments],
+        cwd=ROOT, env=environment | settings, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def find_reports(folder: Path) -> list[Path]:
+    return sorted((folder / "load_reports").iterdir())
+
+
+class AlwaysFine(BaseHTTPRequestHandler):
+    """Answers 200 and {} to whatever it is asked."""
+
+    protocol_version = "HTTP/1.1"
+    keys: ClassVar[set[str | None]] = set()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def do_POST(self) -> None:
+        self.keys.add(self.headers["Authorization"])
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def wrong_server() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AlwaysFine)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_api_passes_and_leaves_its_reports(small_api: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run_load(tmp_path, small_api, "--users", "5", "--seconds", "6", WINE_LOAD_P95="5000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - started > 6
+    assert "Every answer was the right one" in done.stdout
+    [folder] = find_reports(tmp_path)
+    assert f"Report: {folder / 'report.html'}" in done.stdout
+    assert "</html>" in (folder / "report.html").read_text()
+    assert (folder / "load_stats.csv").read_text().startswith("Type,Name,Request Count")
+    measured = {entry["name"]: entry for entry in json.loads((folder / "load.json").read_text())}
+    assert set(measured) == {"/", "/predict, a wine"} | {f"/predict, {kind}" for kind in SPOILERS}
+    assert sum(entry["num_failures"] for entry in measured.values()) == 0
+    requests = sum(entry["num_requests"] for entry in measured.values())
+    refusals = sum(measured[f"/predict, {kind}"]["num_requests"] for kind in SPOILERS)
+    assert refusals / requests == pytest.approx(3 / 6, abs=0.15)
+    assert measured["/predict, a wine"]["num_requests"] / requests == pytest.approx(2 / 6, abs=0.15)
+
+
+def test_a_target_that_cannot_be_met_is_a_finding(small_api: str, tmp_path: Path) -> None:
+    done = run_load(tmp_path, small_api, "--seconds", "3", WINE_LOAD_P95="0.001", WINE_LOAD_USERS="2")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert " ms, over the target of 0.001 ms (WINE_LOAD_P95)" in done.stdout
+    assert "Unexpected" not in done.stdout
+    assert (find_reports(tmp_path)[0] / "report.html").is_file()
+
+
+def test_ctrl_c_ends_it_early_with_what_was_measured(small_api: str, tmp_path: Path) -> None:
+    environment = isolated_environment(tmp_path) | {"WINE_DATA": "twin", "WINE_PORT": small_api.rpartition(":")[2]}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deployment.load", "--seconds", "600"],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        log = wait_for_log(tmp_path, "All users spawned")
+        os.kill(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output + errors
+    assert "POST /predict, a wine" in output
+    assert log.with_name("report.html").is_file()
+    assert "Traceback" not in errors
+
+
+def wait_for_log(folder: Path, text: str, seconds: float = 60) -> Path:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for log in folder.glob("load_reports/*/locust.log"):
+            if text in log.read_text():
+                return log
+        time.sleep(0.1)
+    raise AssertionError(f"locust did not say {text!r} within {seconds:g} s")
+
+
+def test_a_server_that_answers_wrongly_is_a_finding_with_examples(wrong_server: str, tmp_path: Path) -> None:
+    done = run_load(
+        tmp_path, wrong_server, "--seconds", "4", "--users", "4", WINE_LOAD_P95="60000", WINE_API_KEY="a-key"
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "times: /: does not say where to predict" in done.stdout
+    assert "times: /predict, a wine: prediction is no grade from 3 to 9" in done.stdout
+    assert "times: /predict, NaN: status 200, not 422" in done.stdout
+    assert '  asked     {"fixed_acidity": ' in done.stdout
+    assert "  answered  {}" in done.stdout
+    assert "over the target" not in done.stdout
+    assert AlwaysFine.keys == {"Bearer a-key"}
+
+
+def test_where_nothing_listens_it_says_make_serve_and_exits_3(tmp_path: Path) -> None:
+    port = free_port()
+    done = run_load(tmp_path, f"http://127.0.0.1:{port}")
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"error: nothing answers on http://127.0.0.1:{port} ")
+    assert done.stderr.endswith(": make serve\n")
+    assert not (tmp_path / "load_reports").exists()
+
+
+def test_bad_wines_end_it_with_2_and_one_line(wrong_server: str, tmp_path: Path) -> None:
+    for name in ("train_wine_data.csv", "test_wine_data.csv"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+    done = run_load(tmp_path, wrong_server, "--seconds", "3", WINE_DATA=str(tmp_path))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("--users", "0"), ("--seconds", "-1"), ("--rate", "many")])
+def test_a_senseless_option_is_refused(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    done = run_load(tmp_path, NOWHERE.rstrip("/"), *arguments)
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr
+
+
+@needs_browser
+def test_the_page_of_locust_opens_with_the_settings_in_it(browser: Browser, wrong_server: str, tmp_path: Path) -> None:
+    port = free_port()
+    environment = isolated_environment(tmp_path) | {"WINE_DATA": "twin", "WINE_PORT": wrong_server.rpartition(":")[2]}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deployment.load", "--ui", str(port), "--users", "7"],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+        wait_for_page(f"http://127.0.0.1:{port}/")
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        assert page.get_by_label("Number of users").input_value() == "7"
+        assert page.get_by_label("Host").input_value() == wrong_server
+        page.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+
+
+def wait_for_page(address: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(address).raise_for_status()
+            return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(f"{address} did not answer within {seconds:g} s")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    return read_rows("twin", tmp_path_factory.mktemp("downloads"), seed=42)
+
+
+def test_every_wine_asked_for_is_one(rows: list[dict[str, float]]) -> None:
+    random = Random(42)
+    wines = [json.loads(ask_for_wine(rows, random).body) for _ in range(200)]
+    assert all(WineQuality.model_validate(wine) for wine in wines)
+    assert sum(wine in rows for wine in wines) == pytest.approx(100, abs=25)
+
+
+@pytest.mark.parametrize("kind", SPOILERS)
+def test_every_spoiled_wine_is_refused_at_the_field_that_was_spoiled(rows: list[dict[str, float]], kind: str) -> None:
+    for seed in range(30):
+        body, field = SPOILERS[kind](rows[seed], Random(seed))
+        with pytest.raises(ValidationError) as refusal:
+            WineQuality.model_validate_json(body)
+        named = {".".join(map(str, problem["loc"])) or "body" for problem in refusal.value.errors()}
+        assert named == {field}
+
+
+def test_all_kinds_of_spoiled_wines_are_asked_for(rows: list[dict[str, float]]) -> None:
+    random = Random(42)
+    assert {ask_for_refusal(rows, random).kind for _ in range(100)} == set(SPOILERS)
+
+
+def test_rows_come_from_a_folder_that_holds_wines_and_from_the_twin_where_none_does(
+    tmp_path: Path, rows: list[dict[str, float]]
+) -> None:
+    assert read_rows(str(tmp_path), tmp_path, seed=42) == rows
+    header = ";".join(name.replace("_", " ") for name in [*WINE][:-1]) + ";quality\n"
+    values = ";".join(map(str, [*WINE.values()][:-1]))
+    for colour in ("red", "white"):
+        (tmp_path / f"winequality-{colour}.csv").write_text(header + f"{values};6\n" * 3)
+    read = read_rows(str(tmp_path), tmp_path / "nowhere", seed=42)
+    assert {wine["red_wine"] for wine in read} == {0, 1}
+    assert all(wine | {"red_wine": 0} == WINE for wine in read)
+    assert read_rows("uci", tmp_path, seed=42) == read
+
+
+@pytest.mark.parametrize(
+    ("field", "status", "content_type", "answer", "fault"),
+    [
+        (None, 200, "application/json", GRADED, None),
+        (None, 503, PROBLEM, {}, "status 503, not 200"),
+        (None, 200, "application/json", GRADED | {"prediction": 11}, "prediction is no grade from 3 to 9"),
+        (None, 200, "application/json", GRADED | {"prediction": 5}, "prediction is not the likeliest grade"),
+        (None, 200, "application/json", GRADED | {"probabilities": {"6": 0.6}}, "probabilities do not add up to 1"),
+        (None, 200, "application/json", GRADED | {"probabilities": [1]}, "probabilities are no numbers by grade"),
+        ("density", 422, PROBLEM, REFUSED, None),
+        ("density", 422, f"{PROBLEM}; charset=utf-8", REFUSED, None),
+        ("density", 400, PROBLEM, REFUSED, "status 400, not 422"),
+        ("density", 422, "application/json", REFUSED, f"content type is application/json, not {PROBLEM}"),
+        ("alcohol", 422, PROBLEM, REFUSED, "names another field than the one that is wrong"),
+        ("density", 422, PROBLEM, {"errors": ["density"]}, "names another field than the one that is wrong"),
+    ],
+)
+def test_an_answer_is_judged(
+    field: str | None, status: int, content_type: str, answer: dict[str, object], fault: str | None
+) -> None:
+    assert find_fault(Question("any", "{}", field), status, content_type, json.dumps(answer)) == fault
+
+
+def test_an_answer_that_is_no_json_is_a_fault() -> None:
+    assert find_fault(Question("any", "{}", None), 200, "text/html", "<html>") is not None
+
+
+def test_percentiles_are_times_that_were_measured() -> None:
+    assert find_percentile([(1.0, 50), (2.0, 45), (9.0, 5)], 0.5) == 1.0
+    assert find_percentile([(1.0, 50), (2.0, 45), (9.0, 5)], 0.95) == 2.0
+    assert find_percentile([(1.0, 50), (2.0, 45), (9.0, 5)], 0.99) == 9.0
+
+
+def test_no_run_writes_into_the_folder_of_another(tmp_path: Path) -> None:
+    folders = {make_folder(tmp_path) for _ in range(3)}
+    assert len(folders) == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "http://127.0.0.1:80"), ("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80")],
+)
+def test_an_api_that_listens_everywhere_is_asked_here(host: str, address: str) -> None:
+    assert find_address(host, 80) == address

@@ -1,0 +1,215 @@
+"""Batches, feedback and limits, on real server processes around small forests."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from deployment.answers import BatchPrediction
+from tests.conftest import Served, run_api
+from tests.test_schema import WINE
+from wine_data.schema import FEATURES
+
+CSV = {"Content-Type": "text/csv"}
+
+
+def write_csv(*rows: Mapping[str, object]) -> str:
+    lines = [",".join(FEATURES), *(",".join(str(row[name]) for name in FEATURES) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def test_a_batch_is_answered_as_its_wines_are_one_by_one(small_api: str) -> None:
+    wines = [WINE | {"alcohol": 8 + number / 5} for number in range(30)]
+    batch = httpx.post(f"{small_api}/predict/batch", json=wines).raise_for_status().json()
+    assert BatchPrediction.model_validate(batch).model_dump() == batch
+    ones = [httpx.post(f"{small_api}/predict", json=wine).json() for wine in wines]
+    assert [answer["request_id"] for answer in batch["answers"]] == [
+        f"{batch['request_id']}-{row}" for row in range(1, 31)
+    ]
+    for answer, one in zip(batch["answers"], ones, strict=True):
+        assert (answer["prediction"], answer["probabilities"]) == (one["prediction"], one["probabilities"])
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "with BOM"])
+def test_a_csv_is_answered_as_the_same_wines_in_json(small_api: str, start: str) -> None:
+    wines = [WINE, WINE | {"alcohol": 12.5, "red_wine": 1}]
+    by_json = httpx.post(f"{small_api}/predict/batch", json=wines).json()
+    body = (start + write_csv(*wines)).encode()
+    by_csv = httpx.post(f"{small_api}/predict/batch", content=body, headers=CSV).raise_for_status().json()
+    assert [one["probabilities"] for one in by_csv["answers"]] == [one["probabilities"] for one in by_json["answers"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "fields"),
+    [
+        (json.dumps([WINE, WINE | {"density": 7}]), {}, ["2.density"]),
+        (json.dumps([WINE, 5]), {}, ["2"]),
+        (json.dumps(WINE), {}, ["body"]),
+        ("[]", {}, ["body"]),
+        (json.dumps([WINE] * 41), {}, ["body"]),
+        (write_csv(WINE, WINE | {"density": "x"}), CSV, ["2.density"]),
+        (write_csv(WINE | {"alcohol": "nan"}), CSV, ["1.alcohol"]),
+        (write_csv(WINE | {"alcohol": ""}), CSV, ["1.alcohol"]),
+        (write_csv(*[WINE] * 41), CSV, ["body"]),
+        (",".join(FEATURES), CSV, ["body"]),
+        ("", CSV, ["body"]),
+        (write_csv(WINE).strip() + ",9\n", CSV, ["1.(cells beyond the header)"]),
+        (b"\xff\xfe", CSV, ["body"]),
+    ],
+)
+def test_a_batch_with_one_bad_wine_is_refused_by_row_and_field(
+    small_api: str, body: str | bytes, headers: dict[str, str], fields: list[str]
+) -> None:
+    sent = {"Content-Type": "application/json"} | headers
+    refusal = httpx.post(f"{small_api}/predict/batch", content=body, headers=sent)
+    assert refusal.status_code == 422, refusal.text
+    assert refusal.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in refusal.json()["errors"]] == fields
+
+
+def test_feedback_is_kept_once_for_an_answer_that_was_given(small_api: str) -> None:
+    request_id = httpx.post(f"{small_api}/predict", json=WINE).json()["request_id"]
+    feedback = {"request_id": request_id, "quality": 7}
+    assert httpx.post(f"{small_api}/feedback", json=feedback).json() == feedback
+    assert httpx.post(f"{small_api}/feedback", json=feedback).status_code == 409
+    assert httpx.post(f"{small_api}/feedback", json={"request_id": "unknown", "quality": 7}).status_code == 404
+
+
+def test_feedback_on_a_wine_of_a_batch_is_kept(small_api: str) -> None:
+    batch = httpx.post(f"{small_api}/predict/batch", json=[WINE, WINE]).json()
+    feedback = {"request_id": batch["answers"][1]["request_id"], "quality": 5}
+    assert httpx.post(f"{small_api}/feedback", json=feedback).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"request_id": "x"}, "quality"), ({"request_id": "x", "quality": 11}, "quality"),
+     ({"request_id": "x", "quality": "7"}, "quality"), ({"request_id": "", "quality": 7}, "request_id")],
+)  # fmt: skip
+def test_bad_feedback_is_refused_by_field(small_api: str, body: dict[str, object], field: str) -> None:
+    refusal = httpx.post(f"{small_api}/feedback", json=body)
+    assert (refusal.status_code, refusal.json()["errors"][0]["field"]) == (422, field)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/feedback"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
+def test_a_body_that_is_too_large_is_refused_without_being_read(small_api: str, path: str, chunked: bool) -> None:
+    body = b" " * 2_000_000
+    content = iter([body[first : first + 50_000] for first in range(0, len(body), 50_000)]) if chunked else body
+    try:
+        refusal = httpx.post(f"{small_api}{path}", content=content, headers={"Content-Type": "application/json"})
+    except httpx.TransportError:  # the server closed the connection while we were still sending: a refusal, too
+        assert httpx.get(f"{small_api}/health").status_code == 200
+        return
+    assert refusal.status_code == 413
+    assert refusal.json()["status"] == 413
+
+
+def test_a_body_that_does_not_arrive_is_given_up_on(served: Served) -> None:
+    with run_api(served.environment, body_seconds=0.5) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
+            slow.settimeout(10)
+            assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+def test_more_requests_than_allowed_are_told_to_come_again(served: Served) -> None:
+    with run_api(served.environment, in_flight=2, body_seconds=5) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        slow = [socket.create_connection((host, int(port))) for _ in range(2)]
+        for one in slow:
+            one.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
+        time.sleep(0.3)
+        refusal = httpx.post(f"{address}/predict", json=WINE)
+        assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
+        assert httpx.get(f"{address}/health").status_code == 200
+        for one in slow:
+            one.close()
+        time.sleep(0.3)
+        assert httpx.post(f"{address}/predict", json=WINE).status_code == 200
+
+
+def test_with_a_key_only_its_holders_are_answered(served: Served) -> None:
+    with run_api(served.environment, api_key="secret") as (address, _):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            refusal = httpx.post(f"{address}/predict", json=WINE, headers=headers)
+            assert (refusal.status_code, refusal.headers["www-authenticate"]) == (401, "Bearer")
+        assert httpx.get(f"{address}/metrics").status_code == 401
+        assert httpx.get(f"{address}/health").status_code == 200
+        answer = httpx.post(f"{address}/predict", json=WINE, headers={"Authorization": "Bearer secret"})
+        assert answer.status_code == 200
+        assert "bearer" in str(httpx.get(f"{address}/openapi.json").json()["components"]["securitySchemes"])
+
+
+def test_other_web_pages_may_call_only_where_a_setting_says_so(small_api: str, served: Served) -> None:
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in httpx.options(f"{small_api}/predict", headers=asked).headers
+    with run_api(served.environment, cors_origins="https://a.example", api_key="secret") as (address, _):
+        allowed = httpx.options(f"{address}/predict", headers=asked)
+        assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_without_a_log_wines_are_graded_and_feedback_is_not_kept(served: Served) -> None:
+    with run_api(served.environment, log_url="off") as (address, _):
+        request_id = httpx.post(f"{address}/predict", json=WINE).raise_for_status().json()["request_id"]
+        refusal = httpx.post(f"{address}/feedback", json={"request_id": request_id, "quality": 7})
+        assert refusal.status_code == 503
+
+
+def test_a_model_without_compiled_form_answers_with_its_pickle(served: Served) -> None:
+    (served.models / "current").write_text("3\n")
+    with run_api(served.environment) as (address, _):
+        assert httpx.post(f"{address}/predict", json=WINE).json()["model"]["version"] == "3"
+        assert httpx.get(f"{address}/model").json()["compiled"] == "no compiled form was made"
+
+
+def read_metric(address: str, start: str) -> float:
+    lines = httpx.get(f"{address}/metrics").raise_for_status().text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(start))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_metrics_count_every_answer_of_every_process(served: Served, workers: int) -> None:
+    with run_api(served.environment, workers=workers) as (address, _):
+        with ThreadPoolExecutor(8) as pool:  # a connection a request: both processes get some
+            list(pool.map(lambda _: httpx.post(f"{address}/predict", json=WINE).raise_for_status(), range(60)))
+        assert httpx.post(f"{address}/predict", json={}).status_code == 422
+        assert read_metric(address, 'wine_requests_total{route="/predict",status="200"}') == 60
+        assert read_metric(address, 'wine_requests_total{route="/predict",status="422"}') == 1
+        assert read_metric(address, "wine_predictions_total") == 60
+        assert read_metric(address, 'wine_request_seconds_count{route="/predict"}') == 61
+        time.sleep(1.2)
+        assert read_metric(address, "wine_log_written_rows_total") == 61
+        assert read_metric(address, "wine_log_lost_rows_total") == 0
+
+
+def test_single_wines_are_answered_while_a_large_batch_is_graded(served: Served) -> None:
+    body = json.dumps([WINE | {"alcohol": 8 + number / 1000} for number in range(5000)])
+    with run_api(served.environment) as (address, _):
+        httpx.post(f"{address}/predict", json=WINE)
+        over = threading.Event()
+
+        def grade_many() -> None:
+            headers = {"Content-Type": "application/json"}
+            httpx.post(f"{address}/predict/batch", content=body, headers=headers, timeout=30).raise_for_status()
+            over.set()
+
+        thread = threading.Thread(target=grade_many)
+        thread.start()
+        answered = 0
+        with httpx.Client() as client:
+            while not over.is_set():
+                client.post(f"{address}/predict", json=WINE).raise_for_status()
+                answered += 1
+        thread.join()
+        assert answered >= 3
