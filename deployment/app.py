@@ -53,6 +53,8 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        if service.log:
+            await asyncio.to_thread(service.log.close)
 
     app = FastAPIOffline(
         redoc_url=None,

@@ -12,13 +12,13 @@ import os
 import socket
 import sys
 import tempfile
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from commands import DONE, NotThereError, run_command
 from deployment.app import create_app
-from deployment.engine import load_engine
 from deployment.live_model import LiveModel
 from deployment.metrics import FOLDER, Metrics
 from deployment.predict import Service
@@ -27,13 +27,16 @@ from settings import Settings, load_settings
 
 LOG_OFF = "off"
 KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
-BACKLOG = 2048  # connections that wait to be taken; uvicorn's default, named because a load test meets it
 
 
 def create_worker() -> ASGIApp:
-    """The API as one process runs it, by the settings; uvicorn calls this in each."""
+    """The API as one of several processes runs it, by the settings; uvicorn calls this in each."""
     settings = load_settings()
-    service = make_service(settings)
+    return make_app(settings, make_service(settings))
+
+
+def make_app(settings: Settings, service: Service) -> ASGIApp:
+    """The API around a loaded model, ready to be served."""
     spare_answers()
     return create_app(
         service,
@@ -79,23 +82,24 @@ def require_free_port(host: str, port: int) -> None:
             ) from error
 
 
-def serve(settings: Settings) -> None:
-    """Serve until stopped."""
+def serve(settings: Settings, service: Service) -> None:
+    """Serve until stopped: in this process, or in several that each load the model and open the log themselves."""
+    knobs: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "log_level": "warning",
+        "access_log": False,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": STOP_SECONDS,
+    }
+    if settings.workers == 1:
+        uvicorn.run(make_app(settings, service), **knobs)
+        return
+    if service.log:
+        service.log.close()
     with tempfile.TemporaryDirectory(prefix="wine-metrics-") as folder:
-        if settings.workers > 1:
-            os.environ[FOLDER] = folder  # before the processes start: each looks there when it is imported
-        uvicorn.run(
-            "deployment.serve:create_worker",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=STOP_SECONDS,
-            backlog=BACKLOG,
-        )
+        os.environ[FOLDER] = folder  # before the processes start: each looks there when it is imported
+        uvicorn.run("deployment.serve:create_worker", factory=True, workers=settings.workers, **knobs)
 
 
 def main() -> int:
@@ -105,12 +109,13 @@ def main() -> int:
         "WINE_HOST, WINE_PORT and WINE_WORKERS say where, and with how many processes."
     ).parse_args()
     settings = load_settings()
-    facts = load_engine(settings.serving_models).facts
     require_free_port(settings.host, settings.port)
+    service = make_service(settings)
+    facts = service.live.answerer.engine.facts
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     print(f"{facts.name} version {facts.version} on http://{host}:{settings.port}")
     print(f"Next: open http://{host}:{settings.port}, or /docs there; stop with ctrl-c", flush=True)
-    serve(settings)
+    serve(settings, service)
     return DONE
 
 

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -11,6 +13,8 @@ import httpx
 import pytest
 
 from deployment.answers import BatchPrediction
+from deployment.log_reader import read_answers
+from settings import ROOT
 from tests.conftest import Served, run_api
 from tests.test_schema import WINE
 from wine_data.schema import FEATURES
@@ -157,6 +161,24 @@ def test_other_web_pages_may_call_only_where_a_setting_says_so(small_api: str, s
     with run_api(served.environment, cors_origins="https://a.example", api_key="secret") as (address, _):
         allowed = httpx.options(f"{address}/predict", headers=asked)
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_is_stopped_has_logged_every_answer(served: Served, workers: int) -> None:
+    with run_api(served.environment, workers=workers) as (address, _):
+        ids = {httpx.post(f"{address}/predict", json=WINE).json()["request_id"] for _ in range(30)}
+    assert set(read_answers(served.environment["WINE_LOG_URL"])["request_id"]) == ids
+
+
+def test_a_log_that_cannot_be_written_ends_the_command_in_one_line(served: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deployment.serve"],
+        cwd=ROOT, env=served.environment | {"WINE_LOG_URL": "sqlite:////proc/none/predictions.db", "WINE_WORKERS": "2"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "WINE_LOG_URL" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_without_a_log_wines_are_graded_and_feedback_is_not_kept(served: Served) -> None:
