@@ -7,6 +7,7 @@ Of six questions one is GET /, two are wines and three are bodies that are no wi
 """
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +97,7 @@ def measure_finely(response_time: float) -> int:
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
-def prepare_users(**_: Any) -> None:
+def prepare_users(environment: Environment, **_: Any) -> None:
     """Read the settings and the wines once, before the clock starts."""
     locust.stats.bucket_response_time = measure_finely
     try:
@@ -107,7 +108,16 @@ def prepare_users(**_: Any) -> None:
         sys.exit(error.exit_code)
     WineUser.random = Random(settings.seed)
     WineUser.key = settings.api_key.get_secret_value()
+    if environment.parsed_options is not None and environment.parsed_options.headless:
+        # Python would raise KeyboardInterrupt in whichever user is just asking, and print a traceback.
+        gevent.signal_handler(signal.SIGINT, stop_users, environment)
     gevent.get_hub().loop.update_now()  # else the clock of --run-time started before the wines were read
+
+
+def stop_users(environment: Environment) -> None:
+    """End the test early; locust then writes its reports, as at the end."""
+    assert environment.runner is not None
+    environment.runner.quit()
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
