@@ -96,7 +96,7 @@ lock: .venv/installed ## compile requirements.txt anew from pyproject.toml
 	@echo "requirements.txt and deployment/requirements.txt are compiled. Next: make test"
 
 clean: ## remove caches; models, stores and .venv stay
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 reset: ## forget the tracking store, the flow history and all models (asks first)

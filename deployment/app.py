@@ -27,11 +27,17 @@ from deployment.limits import OPEN_FOLDER, Guard, read_body
 from deployment.page import find_policy, render_page
 from deployment.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, Shortcut, require_type
 from deployment.prediction_log import RepeatedFeedbackError, UnknownRequestError
-from deployment.problems import ProblemError, answer_failure, answer_http_error, answer_problem, refuse_body
-from wine_data.schema import FEATURES, WineQuality
+from deployment.problems import (
+    PROBLEM_JSON,
+    ProblemError,
+    answer_failure,
+    answer_http_error,
+    answer_problem,
+    refuse_body,
+)
+from wine_data.schema import EXAMPLE, FEATURES, WineQuality
 
 REPORT_SECONDS = 0.5
-EXAMPLE = {name: field.examples[0] for name, field in WineQuality.model_fields.items() if field.examples}
 
 
 def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_origins: Sequence[str] = ()) -> ASGIApp:
@@ -253,11 +259,10 @@ def _describe(app: FastAPI, needs_key: bool) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operation in [operation for path in schema["paths"].values() for operation in path.values()]:
-            for status, response in operation["responses"].items():
-                if (status >= "400" and status != "503") or "Problem" in str(response):
-                    content = response.get("content", {})
-                    if JSON in content:
-                        content["application/problem+json"] = content.pop(JSON)
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if content.get(JSON, {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
+                    content[PROBLEM_JSON] = content.pop(JSON)
         if needs_key:
             schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"key": []}]

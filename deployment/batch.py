@@ -26,9 +26,7 @@ from commands import DONE, BadInputError, NotThereError, run_command
 from deployment.engine import Engine, load_engine_for_files
 from settings import load_settings
 from wine_data.reader import read_cells
-from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, TYPES, WineQuality, feature_array, feature_values
-
-RED = FEATURES[-1]
+from wine_data.schema import FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_array, feature_values
 
 
 @dataclass(frozen=True)

@@ -79,21 +79,18 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: i
         raise _too_large(most_bytes)
     try:
         async with asyncio.timeout(seconds):
-            message = await receive()
-            if not message.get("more_body") and message["type"] == "http.request":
-                body: bytes = message.get("body", b"")
-                return _within(body, most_bytes)
-            return await _read_on(receive, message, most_bytes)
+            return await _read_parts(receive, most_bytes)
     except TimeoutError as error:
         raise ProblemError(
             408, f"The body did not arrive within {seconds:g} s", headers={"Connection": "close"}
         ) from error
 
 
-async def _read_on(receive: Receive, message: Message, most_bytes: int) -> bytes:
+async def _read_parts(receive: Receive, most_bytes: int) -> bytes:
     parts = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ProblemError(400, "The request ended before its body did")
         parts.append(message.get("body", b""))
@@ -102,13 +99,6 @@ async def _read_on(receive: Receive, message: Message, most_bytes: int) -> bytes
             raise _too_large(most_bytes)
         if not message.get("more_body"):
             return b"".join(parts)
-        message = await receive()
-
-
-def _within(body: bytes, most_bytes: int) -> bytes:
-    if len(body) > most_bytes:
-        raise _too_large(most_bytes)
-    return body
 
 
 def _too_large(most_bytes: int) -> ProblemError:

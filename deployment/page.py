@@ -8,12 +8,10 @@ import hashlib
 import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, SEEN, WineQuality
+from wine_data.schema import BOUNDS, EXAMPLE, MEASUREMENTS, RED, SEEN, WineQuality
 
 PAGE = Path(__file__).with_name("page.html")
-RED = FEATURES[-1]
 COLOURS = {0: "White", 1: "Red"}
 
 
@@ -53,8 +51,7 @@ def _hash_element(page: str, element: str) -> str:
 
 
 def _render_measurement(name: str) -> str:
-    example = _find_example(name)
-    (low, high), (seen_low, seen_high) = BOUNDS[name], SEEN[name]
+    example, (low, high), (seen_low, seen_high) = EXAMPLE[name], BOUNDS[name], SEEN[name]
     return f"""<div>
 <label for="{name}"><span id="{name}-name">{escape(_title(name))}</span>
 <span class="unit">{_render_unit(name)}</span></label>
@@ -68,7 +65,7 @@ def _render_measurement(name: str) -> str:
 def _render_colour() -> str:
     choices = "\n".join(
         f'<label><input type="radio" data-feature name="{RED}" value="{value}" aria-describedby="{RED}-wrong"'
-        f"{' checked' if value == _find_example(RED) else ''}><span>{colour}</span></label>"
+        f"{' checked' if value == EXAMPLE[RED] else ''}><span>{colour}</span></label>"
         for value, colour in COLOURS.items()
     )
     return f"""<div role="radiogroup" aria-labelledby="{RED}-name">
@@ -96,9 +93,3 @@ def _title(name: str) -> str:
 def _render_unit(name: str) -> str:
     unit = WineQuality.model_fields[name].description or ""
     return escape(re.sub(r"\b([dc])m3\b", r"\1m³", unit))
-
-
-def _find_example(name: str) -> Any:
-    examples = WineQuality.model_fields[name].examples
-    assert examples
-    return examples[0]

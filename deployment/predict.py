@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -21,7 +21,7 @@ from deployment.limits import read_body
 from deployment.live_model import LiveModel
 from deployment.metrics import Metrics
 from deployment.prediction_log import LoggedAnswer, LoggedRefusal, PredictionLog
-from deployment.problems import ProblemError, explain, name_field, refuse_body
+from deployment.problems import ProblemError, list_refusals, refuse_body
 from wine_data.schema import WineQuality, feature_array, feature_values
 
 JSON, CSV = "application/json", "text/csv"
@@ -146,12 +146,13 @@ class PredictBatch(Predict):
         except (UnicodeDecodeError, csv.Error) as error:
             raise ProblemError(422, "The body is not CSV", [Refusal(field="body", reason=str(error))]) from error
         self._require_count(len(rows))
-        wines, refusals = [], []
-        for number, row in enumerate(rows, 1):
+        wines: list[WineQuality] = []
+        refusals: list[Refusal] = []
+        for number, row in enumerate(rows):
             try:
                 wines.append(WineQuality.model_validate_strings(_keep_cells(row)))
             except ValidationError as error:
-                refusals += list(_refuse_row(number, error))
+                refusals += list_refusals(error, number)
         if refusals:
             raise ProblemError(422, "The body is not a table of wines", refusals)
         return wines
@@ -205,8 +206,3 @@ def _keep_cells(row: dict[str, str | list[str]]) -> dict[str, str]:
     """A row as text by column; blank cells are left out, cells beyond the header stand under their own name."""
     cells = {name: cell for name, cell in row.items() if isinstance(cell, str) and cell.strip()}
     return cells | ({"(cells beyond the header)": "x"} if None in row else {})
-
-
-def _refuse_row(number: int, error: ValidationError) -> Iterator[Refusal]:
-    for problem in error.errors(include_url=False, include_input=False):
-        yield Refusal(field=name_field((number - 1, *problem["loc"])), reason=explain(dict(problem)))

@@ -123,17 +123,11 @@ class PredictionLog:
 
     def add_answer(self, answer: LoggedAnswer) -> None:
         """Queue an answer; never blocks, never raises."""
-        if len(self._queue) + len(self._hand) < self._room:
-            self._queue.append(answer)
-        else:
-            self._refuse_row()
+        self._queue_row(answer)
 
     def add_refusal(self, refusal: LoggedRefusal) -> None:
         """Queue a refusal; never blocks, never raises."""
-        if len(self._queue) + len(self._hand) < self._room:
-            self._queue.append(refusal)
-        else:
-            self._refuse_row()
+        self._queue_row(refusal)
 
     def add_feedback(self, request_id: str, quality: int) -> None:
         """Write what a taster said of an answer; blocks, up to half a second where the id is unknown.
@@ -169,6 +163,13 @@ class PredictionLog:
     def counts(self) -> LogCounts:
         """What became of the answers and refusals so far."""
         return LogCounts(self._written, self._lost, len(self._queue) + len(self._hand), self._problem)
+
+    def _queue_row(self, row: LoggedAnswer | LoggedRefusal) -> None:
+        if len(self._queue) + len(self._hand) < self._room:
+            self._queue.append(row)
+            return
+        full = f"{self._room:,} rows wait already" if self._room else "the log is closed"
+        self._count_lost(1, f"{full} ({self._trouble})" if self._trouble else full)
 
     def _write_on(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own: the answers come first
@@ -256,10 +257,6 @@ class PredictionLog:
         except OSError:
             return None
         return (status.st_dev, status.st_ino) if status else None
-
-    def _refuse_row(self) -> None:
-        full = f"{self._room:,} rows wait already" if self._room else "the log is closed"
-        self._count_lost(1, f"{full} ({self._trouble})" if self._trouble else full)
 
     def _count_lost(self, rows: int, reason: str) -> None:
         with self._counting:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from deployment.answers import Problem, Refusal
 
+PROBLEM_JSON = "application/problem+json"
 MOST_ERRORS = 20  # of one body; the rest are counted
 MOST_LETTERS = 100  # of a field's name, which may come from the request
 
@@ -53,16 +54,24 @@ class ProblemError(Exception):
         if len(self.errors) > len(shown):
             sentences.append(f"and {len(self.errors) - len(shown):,} more")
         problem = Problem(title=self.title, status=self.status, detail="; ".join(sentences) or self.title, errors=shown)
-        return Response(problem.model_dump_json(), self.status, self.headers, "application/problem+json")
+        return Response(problem.model_dump_json(), self.status, self.headers, PROBLEM_JSON)
 
 
 FAILURE = ProblemError(500, "The server made a mistake; its log says which")
 
 
 def refuse_body(error: ValidationError, title: str = "The body is not a wine") -> ProblemError:
-    """Name each wrong field and why. The value itself stays out: NaN has no form in JSON."""
+    """Refuse a body with each field that was wrong."""
+    return ProblemError(422, title, list_refusals(error))
+
+
+def list_refusals(error: ValidationError, *row: int) -> list[Refusal]:
+    """Name each wrong field, of a row of a table if one is given, and why.
+
+    The value itself stays out: NaN has no form in JSON.
+    """
     problems = error.errors(include_url=False, include_input=False)
-    return ProblemError(422, title, [Refusal(field=name_field(p["loc"]), reason=explain(dict(p))) for p in problems])
+    return [Refusal(field=name_field((*row, *p["loc"])), reason=explain(dict(p))) for p in problems]
 
 
 def explain(problem: Mapping[str, Any]) -> str:

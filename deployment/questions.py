@@ -14,11 +14,10 @@ from typing import Any
 import pandas as pd
 
 from commands import NotThereError
-from wine_data.schema import BOUNDS, FEATURES, GRADES, MEASUREMENTS, SEEN
+from wine_data.schema import BOUNDS, FEATURES, GRADES, MEASUREMENTS, RED, SEEN
 from wine_data.sources import DROP_FOLDER, read_folder
 from wine_data.twin import sample_twin
 
-RED = FEATURES[-1]
 ROWS = 2_000  # enough that no cache would know them
 TOLERANCE = 1e-6
 

@@ -93,17 +93,15 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
         verdict = judge_version(version, sides.holdout, recent, arguments.margin)
     bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
     console.print("\n".join(verdict.sentences()))
-    console.print(f"version {version.number} is the champion, and serves from the next start of the API on: {bundle}")
+    console.print(f"version {version.number} is the champion, and a running API takes it over: {bundle}")
     console.print(f"Next: make serve; back again: {COMMAND} rollback")
 
 
 def run_rollback(reason: str, settings: Settings, console: Console) -> None:
     """Bring back the champion before this one."""
     version, bundle = roll_back(settings.serving_models, reason)
-    console.print(
-        f"version {version.number} ({version.model}) is the champion again, and serves from the next start of"
-    )
-    console.print(f"the API on: {bundle}\nNext: make serve")
+    console.print(f"version {version.number} ({version.model}) is the champion again, and a running API takes it over:")
+    console.print(f"{bundle}\nNext: make serve")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pandas as pd
@@ -161,9 +162,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, twin: WineData, twin_sides
         forest = RandomForestClassifier(trees, random_state=1, n_jobs=1)
         pipeline = impute_before(forest).fit(feature_frame(wines), wines[TARGET])
         evaluation = Evaluation("RandomForestClassifier", LEAK_FREE, pipeline, (), {})
-        facts = describe_model(evaluation, twin, wines, name="wine-quality", version=number, run_id=f"run{number}")
-        compiled = compile_model(pipeline, facts) if compiles else NOT_COMPILED
-        write_bundle(models, pickle_model(pipeline), facts, compiled)
+        make_bundle(models, evaluation, twin, wines, number, compiles)
     select_bundle(models / "1")
     return models
 
@@ -192,12 +191,24 @@ def served(bundles: Path, tmp_path: Path) -> Served:
     return Served(models, isolated_environment(tmp_path))
 
 
+def make_bundle(
+    models: Path, evaluation: Evaluation, data: WineData, wines: pd.DataFrame, version: str = "1", compiles: bool = True
+) -> Path:
+    """Write the serving bundle of a model that was fitted on these wines."""
+    named = {"name": "wine-quality", "version": version, "run_id": f"run{version}"}
+    facts = describe_model(evaluation, data, wines, **named)
+    compiled = compile_model(evaluation.pipeline, facts) if compiles else NOT_COMPILED
+    return write_bundle(models, pickle_model(evaluation.pipeline), facts, compiled)
+
+
 @contextmanager
-def run_api(environment: dict[str, str], **settings: object) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def run_api(
+    environment: dict[str, str], python: str = sys.executable, **settings: object
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Serve as the command does, on a free port, for as long as the block lasts; yields address and process."""
     knobs = {f"WINE_{name.upper()}": str(value) for name, value in settings.items()} | {"WINE_PORT": str(free_port())}
     address = f"http://127.0.0.1:{knobs['WINE_PORT']}"
-    server = subprocess.Popen([sys.executable, "-m", "deployment.serve"], cwd=ROOT, env=environment | knobs)
+    server = subprocess.Popen([python, "-m", "deployment.serve"], cwd=ROOT, env=environment | knobs)
     try:
         wait_for(f"{address}/ready", server)
         yield address, server
@@ -271,7 +282,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(address: str, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_for(address: str, server: subprocess.Popen[Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert server.poll() is None, f"the server ended with {server.returncode}"

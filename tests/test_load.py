@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-import httpx
 import pytest
 from playwright.sync_api import Browser
 from pydantic import ValidationError
@@ -21,7 +20,7 @@ from pydantic import ValidationError
 from deployment.load import find_address, find_percentile, make_folder
 from deployment.questions import SPOILERS, Question, ask_for_refusal, ask_for_wine, find_fault, read_rows
 from settings import ROOT
-from tests.conftest import NOWHERE, free_port, isolated_environment, needs_browser
+from tests.conftest import NOWHERE, free_port, isolated_environment, needs_browser, wait_for
 from tests.test_schema import WINE
 from wine_data.schema import WineQuality
 
@@ -180,7 +179,7 @@ def test_the_page_of_locust_opens_with_the_settings_in_it(browser: Browser, wron
     try:
         assert process.stdout is not None
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
-        wait_for_page(f"http://127.0.0.1:{port}/")
+        wait_for(f"http://127.0.0.1:{port}/", process)
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         assert page.get_by_label("Number of users").input_value() == "7"
@@ -190,17 +189,6 @@ def test_the_page_of_locust_opens_with_the_settings_in_it(browser: Browser, wron
         assert process.wait(timeout=30) == 0
     finally:
         process.kill()
-
-
-def wait_for_page(address: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(address).raise_for_status()
-            return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(f"{address} did not answer within {seconds:g} s")
 
 
 @pytest.fixture(scope="module")

@@ -376,7 +376,7 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_tells(registry: R
     assert "is wine-quality version 1, the challenger" in registered.stdout
     promoted = registry.run("promote")
     assert promoted.returncode == 0, promoted.stderr
-    assert "version 1 is the champion, and serves from the next start" in promoted.stdout
+    assert "version 1 is the champion, and a running API takes it over: " in promoted.stdout
     again = registry.run("promote", "1", "--reason", "once more")
     assert (again.returncode, again.stderr) == (1, "refused: version 1 is the champion already\n")
     registry.promote(registry.register(GOOD))

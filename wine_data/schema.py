@@ -54,11 +54,11 @@ class WineQuality(BaseModel):
 
 
 FEATURES = tuple(WineQuality.model_fields)
-MEASUREMENTS = FEATURES[:-1]
+MEASUREMENTS, RED = FEATURES[:-1], FEATURES[-1]
 _PROPERTIES = WineQuality.model_json_schema()["properties"]
 BOUNDS = {name: (_PROPERTIES[name]["minimum"], _PROPERTIES[name]["maximum"]) for name in FEATURES}
 SEEN = {name: tuple(_PROPERTIES[name]["seen"]) for name in MEASUREMENTS}
-
+EXAMPLE = {name: _PROPERTIES[name]["examples"][0] for name in FEATURES}  # the first wine of the published data
 
 feature_values: Callable[[WineQuality], tuple[float, ...]] = attrgetter(*FEATURES)  # of one wine, in order
 

@@ -17,7 +17,7 @@ from commands import DONE, run_command
 from deployment.engine import CROSSOVER, PickledModel
 from settings import load_settings
 from tests.benchmarks.results import render_result, write_result
-from tests.benchmarks.serving_speed import SEED, fit_as_published, make_bundle
+from tests.benchmarks.serving_speed import SEED, export_model, fit_as_published
 from wine_data.schema import feature_frame
 from wine_data.sources import load_wines
 from wine_data.twin import sample_twin
@@ -48,7 +48,7 @@ def main() -> int:
     settings = load_settings()
     data = load_wines(parser.parse_args().source or settings.data, SEED, settings.downloads, settings.uci_url)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = load_bundle(make_bundle(Path(folder), data, fit_as_published(data)))
+        bundle = load_bundle(export_model(Path(folder), data, fit_as_published(data)))
     assert bundle.compiled is not None
     compiled, pickled = CompiledModel(bundle.compiled), PickledModel(bundle.pipeline)
     wines = feature_frame(sample_twin(max(SIZES), SEED)).to_numpy()

@@ -23,23 +23,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
+import mlflow
 import numpy as np
+import pandas as pd
 
 from commands import DONE, BadInputError, NotThereError, run_command
 from deployment.engine import load_engine
 from settings import ROOT, load_settings
 from tests.benchmarks.results import render_result, write_result
-from tests.conftest import free_port
-from wine_data.schema import FEATURES, TARGET, WineQuality, feature_array, feature_frame
+from tests.conftest import free_port, make_bundle, wait_for
+from wine_data.schema import TARGET, WineQuality, feature_array, feature_frame
 from wine_data.sources import WineData, load_wines
-from wine_data.split import split_wines
-from wine_quality_training.bundle import MODEL_FILE, pickle_model, select_bundle, write_bundle
-from wine_quality_training.compilation import compile_model
-from wine_quality_training.evaluate import LEAK_FREE, Evaluation, evaluate_leak_free
-from wine_quality_training.model_facts import describe_model
+from wine_data.split import Sides, split_wines
+from wine_quality_training.bundle import MODEL_FILE, select_bundle
+from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, evaluate_leak_free
 from wine_quality_training.models import make_model
 
 SEED, FOLDS = 42, 5
@@ -82,17 +80,15 @@ class Target:
     script: Path
 
 
-def make_bundle(models: Path, data: WineData, evaluation: Evaluation) -> Path:
+def export_model(models: Path, data: WineData, evaluation: Evaluation) -> Path:
     """Write the bundle of a fitted model and make it the one that serves."""
-    fitted_on = data.train if evaluation.protocol != LEAK_FREE else split(data).training
-    facts = describe_model(evaluation, data, fitted_on, name="wine-quality", version="1", run_id="benchmark")
-    compiled = compile_model(evaluation.pipeline, facts)
-    bundle = write_bundle(models, pickle_model(evaluation.pipeline), facts, compiled)
+    fitted_on = data.train if evaluation.protocol == AS_PUBLISHED else split(data).training
+    bundle = make_bundle(models, evaluation, data, fitted_on)
     select_bundle(bundle)
     return bundle
 
 
-def split(data: WineData) -> Any:
+def split(data: WineData) -> Sides:
     """The divide that all of the project goes by."""
     return split_wines(data.train, data.validation, FOLDS, SEED)
 
@@ -101,7 +97,7 @@ def fit_as_published(data: WineData) -> Evaluation:
     """The published forest, on the whole train file."""
     name = "RandomForestClassifier"
     pipeline = make_model(name, SEED).fit(feature_frame(data.train), data.train[TARGET])
-    return Evaluation(name, "as-published", pipeline, (), {})
+    return Evaluation(name, AS_PUBLISHED, pipeline, (), {})
 
 
 @contextmanager
@@ -113,7 +109,7 @@ def run_server(command: list[str], port: int, path: str, environment: dict[str, 
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(f"{address}{path}", process)
+        wait_for(f"{address}{path}", process, seconds=120)
         yield address
     finally:
         with suppress(ProcessLookupError):
@@ -183,8 +179,8 @@ def tabulate(measured: dict[int, dict[str, list[Measured]]], batches: list[str])
     for connections, by_name in measured.items():
         noop = by_name[NOOP]
         for name, found in by_name.items():
-            ratios = [one.rate / other.rate for one, other in zip(found, noop, strict=False)]
-            tails = [one.p99 / other.p99 for one, other in zip(found, noop, strict=False)]
+            ratios = [one.rate / other.rate for one, other in zip(found, noop, strict=True)]
+            tails = [one.p99 / other.p99 for one, other in zip(found, noop, strict=True)]
             rows.append(
                 {
                     "server": name,
@@ -209,14 +205,13 @@ def tabulate(measured: dict[int, dict[str, list[Measured]]], batches: list[str])
 
 def run_benchmark(data: WineData, rounds: int, seconds: float, with_mlflow: bool) -> list[dict[str, str]]:
     """Fit, start all servers, ask them, and stop them."""
-    wines = [
-        WineQuality.model_validate(row) for row in feature_frame(data.train.dropna().head(BATCH)).to_dict("records")
-    ]
+    table = feature_frame(data.train.dropna().head(BATCH))
+    wines = [WineQuality.model_validate(row) for row in table.to_dict("records")]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        published = make_bundle(folder / "published", data, fit_as_published(data))
+        published = export_model(folder / "published", data, fit_as_published(data))
         champion = "ExtraTreesClassifier"
-        make_bundle(folder / "champion", data, evaluate_leak_free(champion, make_model(champion, SEED), split(data)))
+        export_model(folder / "champion", data, evaluate_leak_free(champion, make_model(champion, SEED), split(data)))
         body = write_script(folder, "one", wines[0].model_dump_json())
 
         def start(label: str, command: list[str], port: int, path: str = "/docs", **environment: str) -> Target:
@@ -237,50 +232,26 @@ def run_benchmark(data: WineData, rounds: int, seconds: float, with_mlflow: bool
         plain = start(PLAIN, [*UVICORN, str(port), "--factory", factory], port, WINE_PICKLE=str(published / MODEL_FILE))
         targets = [noop, ours, its_champion, plain]
         if with_mlflow:
-            targets.append(_start_mlflow(stack, folder, published / MODEL_FILE, wines[0]))
+            targets.append(_start_mlflow(stack, folder, published / MODEL_FILE, table.head(1)))
         measured = {number: measure_rounds(targets, number, rounds, seconds) for number in CONNECTIONS}
         address = ours.address.removesuffix("/predict")
         return tabulate(measured, measure_batches(address, folder / "published", wines, folder, rounds))
 
 
-def _start_mlflow(stack: ExitStack, folder: Path, pickled: Path, wine: WineQuality) -> Target:
+def _start_mlflow(stack: ExitStack, folder: Path, pickled: Path, wine: pd.DataFrame) -> Target:
     """MLflow's own server as its users get it; it calls scikit-learn for every request."""
-    import mlflow
-
     model, port = folder / "mlflow", free_port()
-
     mlflow.sklearn.save_model(
         pickle.loads(pickled.read_bytes()), model, serialization_format="pickle", pip_requirements=["scikit-learn"],
-        input_example=feature_frame_of(wine),
+        input_example=wine,
     )  # fmt: skip
     command = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "-m", str(model), "-p", str(port)]
     # MLflow looks for uvicorn on the path
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
     address = stack.enter_context(run_server(command, port, "/ping", environment))
-    split_form = {"columns": list(FEATURES), "data": [list(wine.model_dump().values())]}
-    script = write_script(folder, "mlflow", json.dumps({"dataframe_split": split_form}))
+    script = write_script(folder, "mlflow", f'{{"dataframe_split": {wine.to_json(orient="split", index=False)}}}')
     return Target(MLFLOW, f"{address}/invocations", script)
-
-
-def feature_frame_of(wine: WineQuality) -> Any:
-    """One wine as a table."""
-    import pandas as pd
-
-    return feature_frame(pd.DataFrame([wine.model_dump()]))
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise NotThereError(f"the server of {address} ended with {process.returncode}")
-        try:
-            if httpx.get(address).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise NotThereError(f"{address} did not answer within {seconds:g} s")
 
 
 def _time(work: Callable[[], object], times: int) -> float:
