@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv/bin/python
-PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment orchestration
+PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
 # with another project or with Prefect Cloud is left alone.
@@ -13,8 +13,8 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline data serve load load-ui bench-serving mlflow search prefect deploy worker stop lab notebooks test check \
-  system-packages lock clean reset
+.PHONY: help setup pipeline data serve load load-ui bench-serving mlflow search prefect deploy worker stop \
+  simulate monitor drill lab notebooks test check system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -65,6 +65,15 @@ worker: .venv/installed ## start a worker that runs what is due, in the backgrou
 stop: .venv/installed ## end that worker and server, and see that they have ended
 	@$(VENV) -m orchestration.services stop
 
+simulate: .venv/installed ## ask that API for 1,000 synthetic wines, half of them graded by tasters
+	@$(VENV) -m monitoring.simulate --labels 0.5
+
+monitor: .venv/installed ## a page on what that API answered: drift, quality, traffic, alarms
+	@$(VENV) -m monitoring.page
+
+drill: .venv/installed ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
+	@$(VENV) -m orchestration.drill
+
 lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab
 
@@ -102,7 +111,7 @@ clean: ## remove caches; models, stores and .venv stay
 reset: ## forget the tracking store, the flow history and all models (asks first)
 	@printf 'Remove mlflow.db, mlartifacts, .prefect and every model of this folder? [y/N] '; \
 	read -r answer; case "$$answer" in [yY]*) \
-	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models; \
+	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models monitoring/reports; \
 	  echo "Gone. Next: make pipeline";; \
 	*) echo "Nothing was removed.";; esac
 

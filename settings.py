@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     load_seconds: int = Field(60, ge=1, description="length of the load test")
     load_p95: float = Field(100, gt=0, description="milliseconds that 95 % of the load test's answers may take")
     load_reports: Path = Field(ROOT / "deployment" / "load_reports", description="folder of the load test's reports")
+    window_rows: int = Field(1_000, ge=200, description="wines asked for in a window of monitoring")
+    window_hours: float = Field(0, ge=0, description="length of a window of monitoring; 0: it is cut by window_rows")
+    cool_down_hours: float = Field(24, ge=0, description="hours after a retraining in which no alarm starts another")
+    monitoring_reports: Path = Field(ROOT / "monitoring" / "reports", description="folder of monitoring's reports")
     webhook: SecretStr = Field(SecretStr(""), description="address that is told of failed flows; empty: nobody is")
 
 

@@ -88,9 +88,12 @@ def read_batch(path: Path) -> pd.DataFrame:
     """Read a file of wines as text, laid out as FEATURES; the index is the row in the file, its header row 1.
 
     Raises:
-        BadInputError: a column is missing.
+        BadInputError: a column is missing, or there twice.
     """
     cells = read_cells(path)
+    repeated = [str(name) for name in cells.columns[cells.columns.duplicated()].unique()]
+    if repeated:
+        raise BadInputError(f"{path} has the column {', '.join(repeated)} more than once: keep the one that is meant")
     if TYPE in cells and RED not in cells:
         colours = cells[TYPE].str.strip().str.lower()
         cells[RED] = colours.map({name: str(int(name == "red")) for name in TYPES}).where(cells[TYPE].notna())

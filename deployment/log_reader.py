@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, Table, func, select
+from sqlalchemy import Connection, Select, Table, func, select, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
 from commands import NotThereError
@@ -72,6 +72,22 @@ def read_refusals(url: str, since: float | None = None, until: float | None = No
     return table.iloc[::-1].reset_index(drop=True)
 
 
+def read_times(url: str, since: float | None = None, until: float | None = None, last: int = MOST_ROWS) -> list[float]:
+    """When wines were asked for, answered or refused as no wine (422), oldest first; only the newest `last`."""
+    refused = select(func.min(REFUSALS.c.time).label("time")).where(REFUSALS.c.status == 422)
+    asked = union_all(
+        _limit_time(select(PREDICTIONS.c.time), PREDICTIONS, since, until)
+        .order_by(PREDICTIONS.c.time.desc())
+        .limit(last)
+        .subquery()
+        .select(),
+        _limit_time(refused, REFUSALS, since, until).group_by(REFUSALS.c.request_id).subquery().select(),
+    ).subquery()
+    with _open_log(url) as connection:
+        times = connection.scalars(select(asked.c.time).order_by(asked.c.time.desc()).limit(last)).all()
+    return [float(time) for time in times[::-1]]
+
+
 def count_answers(url: str) -> int:
     """How many answers the log holds."""
     with _open_log(url) as connection:
@@ -131,6 +147,13 @@ def _join_parts(parts: Iterator["pd.DataFrame"], columns: tuple[str, ...]) -> "p
 
 
 def _type_answers(answers: "pd.DataFrame") -> "pd.DataFrame":
-    """Give columns their types even where a window has no rows, or no feedback."""
-    floats = dict.fromkeys((*FEATURES, "expected_quality", "latency_ms", "time", "quality"), "float64")
-    return answers.astype(floats | {"prediction": "int64"})
+    """Give columns their types even where a window has no rows, or no feedback.
+
+    SQLite would keep a word where a number belongs: it reads as NaN, and as prediction 0.
+    """
+    import pandas as pd
+
+    floats = (*FEATURES, "expected_quality", "latency_ms", "time", "quality")
+    numbers = {name: pd.to_numeric(answers[name], errors="coerce").astype("float64") for name in floats}
+    grades = pd.to_numeric(answers["prediction"], errors="coerce").fillna(0).astype("int64")
+    return answers.assign(**numbers, prediction=grades)

@@ -22,6 +22,7 @@ from commands import BadInputError, NotThereError
 from experiment_tracking.locks import hold_lock
 
 EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
+MONITORING = "wine-quality-monitoring"
 # Where MLflow 3.17 keeps artifact paths, as (table, column).
 _PATHS = (
     ("experiments", "artifact_location"),
@@ -33,7 +34,7 @@ _PATHS = (
 
 
 def open_store(uri: str, artifacts: Path | str) -> str:
-    """Point MLflow at its store, make both experiments if they are new, and return the id of EXPERIMENT.
+    """Point MLflow at its store, make the experiments that are new, and return the id of EXPERIMENT.
 
     Any number of processes may do this at the same moment, to a store that is not there yet too. Artifacts
     lie in a folder, or in a bucket: s3://bucket/path.
@@ -48,7 +49,7 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     with hold_lock(database.with_name(f"{database.name}.lock")) if database else nullcontext():
         if database and isinstance(artifacts, Path):
             _follow_move(database, artifacts)
-        experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS)]
+        experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS, MONITORING)]
     return str(experiments[0].experiment_id)
 
 

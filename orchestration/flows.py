@@ -40,9 +40,12 @@ from orchestration.notification import tell_webhook
 from orchestration.probe import ask_api
 from orchestration.s3 import load_source
 from orchestration.steps import (
+    add_labelled,
     audit_snapshot,
     fetch_wines,
+    find_labelled,
     fingerprint_code,
+    gather_labelled,
     identify_store,
     judge_on_holdout,
     pick_holdout_wine,
@@ -123,6 +126,9 @@ def wire(
 
 fetch_task = wire(fetch_wines, "fetch wines", run_name="fetch wines from {source}")
 audit_task = wire(audit_snapshot, "audit wines")
+gather_task = wire(gather_labelled, "gather labelled answers")
+find_labelled_task = wire(find_labelled, "find the champion's labelled answers")
+add_task = wire(add_labelled, "add labelled answers")
 open_task = wire(open_store, "open tracking store")
 start_task = wire(start_parent, "start parent run")
 train_task = wire(
@@ -148,6 +154,10 @@ Folds = Annotated[int, Field(ge=2, le=20, description="folds of the leak-free cr
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw")]
 Trials = Annotated[int, Field(ge=1, description="trials of the search")]
 SearchTrials = Annotated[int, Field(ge=0, description="trials of a search for a better classifier; 0: no search")]
+Reason = Annotated[str, Field(description="why it is trained out of turn, as an alarm says; empty: on schedule")]
+Since = Annotated[
+    float, Field(ge=0, description="with a reason: learn from labelled answers since, seconds since 1970")
+]
 Models = Annotated[
     tuple[ModelName, ...], Field(min_length=1, description="the models to compare, a classifier among them")
 ]
@@ -174,6 +184,26 @@ def prepare_flow(source: Source = "", seed: Seed = 42) -> str:
         "\n".join(f"- {finding}" for finding in findings), key="audit", description="What is wrong with the wines"
     )
     return fingerprint
+
+
+@flow(name="wine-quality-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
+def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str:
+    """Add labelled answers to wines, and return the fingerprint of what a model may learn from.
+
+    With a reason, those of the log; without, those that the champion learned from, if any.
+    """
+    settings, logger = load_settings(), get_run_logger()
+    open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    if reason:
+        logger.info("Trained out of turn: %s", reason)
+        labelled = gather_task(settings.log_url, since, settings.snapshots)
+    else:
+        labelled = find_labelled_task(settings.snapshots)
+    if not labelled:
+        return fingerprint
+    joined = add_task(fingerprint, labelled, settings.snapshots)
+    logger.info(read_snapshot(settings.snapshots, joined).introduce())
+    return joined
 
 
 @flow(name="wine-quality-comparison", flow_run_name="compare models on {fingerprint:.8}")
@@ -225,7 +255,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = 5, seed: Seed =
 
 
 @flow(name="wine-quality-release", flow_run_name="release run {run_id:.8}")
-def release_flow(run_id: str, fingerprint: str) -> Release:
+def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -242,7 +272,7 @@ def release_flow(run_id: str, fingerprint: str) -> Release:
         serving = export_task(challenger, models)
     answer = ask_task(serving, wine)  # before anybody else can: what does not answer is not promoted
     if verdict and verdict.admitted:
-        promote_task(challenger, verdict, models)
+        promote_task(challenger, verdict, models, reason)
     elif verdict:
         refuse_task(challenger, verdict)
     return Release(verdict, find_champion(), grade, answer)
@@ -250,14 +280,20 @@ def release_flow(run_id: str, fingerprint: str) -> Release:
 
 @flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[tell_webhook], on_crashed=[tell_webhook])
 def main_flow(
-    source: Source = "", folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS, search_trials: SearchTrials = 0
+    source: Source = "",
+    folds: Folds = 5,
+    seed: Seed = 42,
+    models: Models = ALL_MODELS,
+    search_trials: SearchTrials = 0,
+    reason: Reason = "",
+    labelled_since: Since = 0.0,
 ) -> PipelineResult:
     """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
-    fingerprint = prepare_flow(source, seed)
+    fingerprint = learn_flow(prepare_flow(source, seed), reason, labelled_since)
     tracked = compare_flow(fingerprint, folds, seed, models)
     if search_trials:
         tracked += search_flow(fingerprint, search_trials, folds, seed)
-    release = release_flow(choose_classifier(tracked).run_id, fingerprint)
+    release = release_flow(choose_classifier(tracked).run_id, fingerprint, reason)
     data = read_snapshot(load_settings().snapshots, fingerprint)
     return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
 

@@ -1,9 +1,12 @@
-"""Tell a webhook that a flow failed or crashed: WINE_WEBHOOK names it, and where it is empty nobody is told.
+"""Tell a webhook of a flow that failed or crashed, and of an alarm.
+
+WINE_WEBHOOK names it; where that is empty nobody is told.
 
 The body is JSON: flow, run, state, message, link, and all of it as `text`, which Slack, Mattermost and
 Discord's Slack endpoint show as it is.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -20,14 +23,19 @@ PATIENCE_SECONDS = 10.0
 
 
 def tell_webhook(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Post what became of a run, as a hook of a flow. Whatever goes wrong here is logged, never raised.
+    """Post what became of a run, as a hook of a flow."""
+    post_webhook(describe_run(flow, flow_run, state))
+
+
+def post_webhook(told: Mapping[str, Any]) -> None:
+    """Post something to the webhook. Whatever goes wrong here is logged, never raised.
 
     The address may hold a secret, so no line names it.
     """
     try:
         address = load_settings().webhook.get_secret_value()
         if address:
-            httpx.post(address, json=describe_run(flow, flow_run, state), timeout=PATIENCE_SECONDS).raise_for_status()
+            httpx.post(address, json=dict(told), timeout=PATIENCE_SECONDS).raise_for_status()
     except Exception as error:  # a run that failed has failed, whoever hears of it
         _find_logger().warning("the webhook of WINE_WEBHOOK was not told of this: %s", type(error).__name__)
 

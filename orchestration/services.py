@@ -122,7 +122,7 @@ def deploy() -> None:
     if _run("work-pool", "inspect", POOL, api=api).returncode:
         _run_or_tell("work-pool", "create", POOL, "--type", "process", api=api)
     _run_or_tell("deploy", "--all", api=api)
-    print(f"Deployed to {pages}/deployments: train and score, on the work pool {POOL}")
+    print(f"Deployed to {pages}/deployments: train, score and monitor, on the work pool {POOL}")
     print("Next: make worker. Not to wait for the schedule: Quick run, on that page")
 
 

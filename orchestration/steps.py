@@ -11,20 +11,24 @@ from functools import lru_cache
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from rich.console import Console
 
-from experiment_tracking.gate import Verdict
+from commands import BadInputError, NotThereError
+from deployment.log_reader import iterate_answers
+from experiment_tracking.gate import FEWEST_RECENT, Verdict
 from experiment_tracking.registry import judge_version
 from experiment_tracking.search import Plan, search_models
 from experiment_tracking.search_space import CLASSIFIER
 from experiment_tracking.store import EXPERIMENT, find_experiment
 from experiment_tracking.tracking import TrackedModel, track_model
-from experiment_tracking.versions import Version
+from experiment_tracking.versions import Version, find_champion
 from orchestration.probe import pick_wine
 from orchestration.s3 import load_source
 from settings import ROOT
 from wine_data.audit import audit_wines
-from wine_data.schema import WineQuality
+from wine_data.labelled import divide_labelled, join_labelled
+from wine_data.schema import FEATURES, TARGET, WineQuality
 from wine_data.snapshot import keep_snapshot, read_snapshot
 from wine_data.split import Sides, split_wines
 from wine_quality_training.train import train_model
@@ -71,9 +75,51 @@ def search_and_track(
     return search_models(plan, data, sides, experiment_id, Console(quiet=True)).tracked
 
 
+def gather_labelled(log_url: str, since: float, snapshots: Path) -> str:
+    """Keep the labelled answers that the log has since a time as a snapshot, and return its fingerprint.
+
+    Raises:
+        BadInputError: there are too few for the gate to judge a model by.
+    """
+    columns = [*FEATURES, TARGET]
+    parts = [part.loc[part[TARGET].notna(), columns].dropna() for part in iterate_answers(log_url, since)]
+    labelled = divide_labelled(pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype="float64"))
+    if len(labelled.validation) < FEWEST_RECENT:
+        raise BadInputError(
+            f"{labelled.source}, {len(labelled.validation)} of them on the holdout side, where the gate needs "
+            f"{FEWEST_RECENT}: more of them have to come before a retraining can be judged"
+        )
+    keep_snapshot(labelled, snapshots)
+    return labelled.fingerprint
+
+
+def find_labelled(snapshots: Path) -> str:
+    """The fingerprint of the labelled answers that the champion learned from, "" for none, or none kept here.
+
+    A scheduled run learns from them too, or it would forget what the champion knows.
+    """
+    champion = find_champion()
+    try:
+        return read_snapshot(snapshots, champion.fingerprint).labelled if champion else ""
+    except NotThereError:
+        return ""
+
+
+def add_labelled(fingerprint: str, labelled: str, snapshots: Path) -> str:
+    """Keep the wines of one snapshot with the labelled answers of another, and return the fingerprint of both."""
+    joined = join_labelled(read_snapshot(snapshots, fingerprint), read_snapshot(snapshots, labelled))
+    keep_snapshot(joined, snapshots)
+    return joined.fingerprint
+
+
 def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> Verdict:
-    """Let the gate compare a version with the champion on the holdout wines of a snapshot."""
-    return judge_version(challenger, _split(fingerprint, snapshots).holdout)
+    """Let the gate compare a version with the champion on the holdout wines of a snapshot.
+
+    Where labelled answers joined the wines, it takes those of the holdout side too: the form for after drift.
+    """
+    labelled = read_snapshot(snapshots, fingerprint).labelled
+    recent = read_snapshot(snapshots, labelled).validation if labelled else None
+    return judge_version(challenger, _split(fingerprint, snapshots).holdout, recent)
 
 
 def pick_holdout_wine(fingerprint: str, snapshots: Path) -> tuple[WineQuality, int]:

@@ -1,14 +1,17 @@
 """What several tests share: wines, a finished pipeline, a running API."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,31 @@ class Served:
 
     models: Path
     environment: dict[str, str]
+
+
+class Receiver(HTTPServer):
+    """Stands where a chat's webhook would be, and keeps what it is told."""
+
+    def __init__(self, status: int = 200) -> None:
+        super().__init__(("127.0.0.1", 0), Listener)
+        self.told: list[dict[str, Any]] = []
+        self.status = status
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hooks/a-secret-word"
+
+
+class Listener(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Receiver)
+        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -191,6 +219,14 @@ def served(bundles: Path, tmp_path: Path) -> Served:
     return Served(models, isolated_environment(tmp_path))
 
 
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 def make_bundle(
     models: Path, evaluation: Evaluation, data: WineData, wines: pd.DataFrame, version: str = "1", compiles: bool = True
 ) -> Path:
@@ -268,6 +304,7 @@ def isolated_environment(folder: Path) -> dict[str, str]:
         "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
         "WINE_LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
         "WINE_LOAD_REPORTS": str(folder / "load_reports"),
+        "WINE_MONITORING_REPORTS": str(folder / "reports"),
         "WINE_BATCH_WINES": str(folder / "to_score"),
         "WINE_BATCH_ANSWERS": str(folder / "answers"),
         "PREFECT_HOME": str(folder / ".prefect"),

@@ -1,13 +1,9 @@
 """Files of wines scored with the model that serves, by function, command and flow."""
 
-import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,7 +15,7 @@ from deployment.batch import ScoredFile, list_files, score_file
 from orchestration.batch import batch_flow
 from orchestration.notification import tell_webhook
 from settings import ROOT
-from tests.conftest import NOWHERE, PipelineRun
+from tests.conftest import NOWHERE, PipelineRun, Receiver
 from wine_data.schema import FEATURES
 from wine_quality_training.bundle import load_current
 
@@ -118,39 +114,6 @@ def test_the_command_scores_the_waiting_files_and_says_where_the_answers_are(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("may.csv: 3 wines scored by version 1 into ")
     assert "3 refused, see " in done.stdout
-
-
-class Receiver(HTTPServer):
-    """Stands where a chat's webhook would be, and keeps what it is told."""
-
-    def __init__(self, status: int = 200) -> None:
-        super().__init__(("127.0.0.1", 0), Listener)
-        self.told: list[dict[str, Any]] = []
-        self.status = status
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hooks/a-secret-word"
-
-
-class Listener(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Receiver)
-        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_a_server_that_runs_is_not_started_twice(services: Services) -> None:
 
 def test_deploying_twice_changes_nothing(deployed: Services) -> None:
     first = deployed.list_deployments()
-    assert sorted(first) == ["score", "train"]
+    assert sorted(first) == ["monitor", "score", "train"]
     deployed.do("deploy")
     assert deployed.list_deployments() == first
 

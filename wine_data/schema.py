@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # serving needs the names and bounds, and no pandas
 
 TARGET = "quality"
 TYPE = "type"
+ANSWERED = "answered"  # marks, where it is a column, wines that the API answered and a taster graded
 TYPES = ("red", "white")
 GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that published wines have
 SCALE = (0, 10)  # those that a taster may give

@@ -26,7 +26,7 @@ def keep_snapshot(data: WineData, snapshots: Path) -> Path:
     try:
         for name in TABLES:
             getattr(data, name).to_parquet(partial / f"{name}.parquet")
-        about = {"source": data.source, "note": data.note}
+        about = {"source": data.source, "note": data.note, "labelled": data.labelled}
         (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         partial.rename(folder)
     except OSError:
@@ -49,7 +49,8 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     try:
         train, validation = (pd.read_parquet(folder / f"{name}.parquet") for name in TABLES)
         about = json.loads((folder / "about.json").read_text())
-        data = WineData(train, validation, about["source"], fingerprint_wines(train, validation), about["note"])
+        found = fingerprint_wines(train, validation)
+        data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
     except (OSError, ValueError, KeyError) as error:
         raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
     if data.fingerprint != fingerprint:

@@ -34,13 +34,18 @@ Pair = tuple[pd.DataFrame, pd.DataFrame]
 
 @dataclass(frozen=True)
 class WineData:
-    """The train and the validation file, with where they came from and a fingerprint of their content."""
+    """The train and the validation file, with where they came from and a fingerprint of their content.
+
+    `note` says why `auto` came to this source; `labelled` is the fingerprint of the labelled answers that joined
+    (labelled.py), "" for none.
+    """
 
     train: pd.DataFrame
     validation: pd.DataFrame
     source: str
     fingerprint: str
-    note: str = ""  # why `auto` came to this source
+    note: str = ""
+    labelled: str = ""
 
     def introduce(self) -> str:
         """Say which wines these are, for a person to read."""

@@ -21,6 +21,7 @@ import json
 import os
 import pickle
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands import BadInputError, NotThereError
 from wine_data.schema import FEATURES
+from wine_quality_training.profile import Profile, read_profiles
 
 if TYPE_CHECKING:  # serving a compiled model needs no scikit-learn
     from sklearn.pipeline import Pipeline
@@ -57,7 +59,7 @@ class Facts:
     """All that is known of a pickled model: facts.json, typed.
 
     `files` is filled in when it is written; `compiled` says in a sentence how the compiled form was proved,
-    or why there is none.
+    or why there is none; `profiles` is what monitoring compares live traffic with (profile.py).
     """
 
     name: str
@@ -74,6 +76,7 @@ class Facts:
     answers: tuple[KnownAnswer, ...]
     files: dict[str, str]
     compiled: str = ""
+    profiles: tuple[Profile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,10 @@ def _read_checked(folder: Path, facts: Facts) -> dict[str, bytes]:
 
 def print_facts(facts: Facts) -> str:
     """Facts as JSON, as read_facts reads them."""
-    return json.dumps(asdict(facts), indent=2) + "\n"
+    text = json.dumps(asdict(facts), indent=2)
+    return (
+        re.sub(r"\[[^][{}]*\]", lambda numbers: "[" + " ".join(numbers[0][1:-1].split()) + "]", text) + "\n"
+    )  # a list on one line
 
 
 def read_facts(path: Path) -> Facts:
@@ -272,6 +278,7 @@ def read_facts(path: Path) -> Facts:
         facts["features"] = tuple(facts["features"])
         facts["ranges"] = {name: (low, high) for name, (low, high) in facts["ranges"].items()}
         facts["answers"] = tuple(KnownAnswer(**answer) for answer in facts["answers"])
+        facts["profiles"] = read_profiles(facts.get("profiles", ()))
         return Facts(**facts)
     except FileNotFoundError as error:
         raise NotThereError(

@@ -75,7 +75,8 @@ class Evaluation:
     """A fitted model with the scores that one protocol gives it, and what it guessed.
 
     `guesses` has, for each of SCORED_ON that the protocol knows, a table of the scored wines' `type`
-    and `quality` with the model's `guess`: a grade, or a regressor's number.
+    and `quality` with the model's `guess`: a grade, or a regressor's number; for "cv" also a classifier's
+    `confidence`, the highest of its probabilities.
     """
 
     name: str
@@ -127,14 +128,16 @@ def evaluate_leak_free(
     Each fit is of a clone of `unfitted`. `on_fold` is called with the number of each fold that is done, from 1.
     """
     X, y = feature_frame(sides.training), sides.training[TARGET]
-    in_folds = np.empty(len(y))
+    in_folds, confidence = np.empty(len(y)), np.empty(len(y))
     for fold, (fit_on, score_on) in enumerate(sides.folds, start=1):
         model = clone(unfitted).fit(X.iloc[fit_on], y.iloc[fit_on])
         in_folds[score_on] = model.predict(X.iloc[score_on])
+        if predicts_grades(model):
+            confidence[score_on] = model.predict_proba(X.iloc[score_on]).max(axis=1)
         on_fold(fold)
     pipeline = clone(unfitted).fit(X, y)
     guesses = {
-        "cv": _lay_out(sides.training, in_folds),
+        "cv": _lay_out(sides.training, in_folds, confidence if predicts_grades(unfitted) else None),
         "holdout": _lay_out(sides.holdout, pipeline.predict(feature_frame(sides.holdout))),
     }
     return _evaluate(name, LEAK_FREE, pipeline, guesses)
@@ -204,8 +207,9 @@ def slice_guesses(evaluation: Evaluation, scored_on: str) -> list[Slice]:
     ]  # fmt: skip
 
 
-def _lay_out(wines: pd.DataFrame, guesses: np.ndarray) -> pd.DataFrame:
-    return wines[[TYPE, TARGET]].assign(guess=guesses)
+def _lay_out(wines: pd.DataFrame, guesses: np.ndarray, confidence: np.ndarray | None = None) -> pd.DataFrame:
+    table = wines[[TYPE, TARGET]].assign(guess=guesses)
+    return table if confidence is None else table.assign(confidence=confidence)
 
 
 def _evaluate(name: str, protocol: str, pipeline: Pipeline, guesses: dict[str, pd.DataFrame]) -> Evaluation:

@@ -13,6 +13,7 @@ from wine_data.sources import WineData
 from wine_quality_training.bundle import XGBOOST, Facts, KnownAnswer
 from wine_quality_training.evaluate import Evaluation
 from wine_quality_training.models import predicts_grades
+from wine_quality_training.profile import profile_wines
 
 
 def library_versions(pipeline: Pipeline) -> dict[str, str]:
@@ -29,7 +30,7 @@ def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFra
     Args:
         evaluation: the model and its scores.
         data: the wines it comes from.
-        fitted_on: the table it was fitted on, for the ranges and the known answers.
+        fitted_on: the table it was fitted on, for the ranges, the known answers and the profiles.
         registration: name, version and run_id, once it is registered.
     """
     return Facts(
@@ -46,6 +47,7 @@ def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFra
         ranges=_find_ranges(fitted_on),
         answers=_answer_some(evaluation.pipeline, fitted_on),
         files={},
+        profiles=profile_wines(fitted_on, evaluation.guesses.get("cv")),
     )
 
 

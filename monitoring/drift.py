@@ -1,0 +1,214 @@
+"""Has a window left the reference? One check for each thing that is watched, with a figure and a verdict.
+
+Two statistics for each distribution. KS is the largest difference between the shares at or below a
+value, from 0 to 1: it sees a shift. PSI, the population stability index, sums (current - reference) x
+ln(current / reference) over bins: it sees a change of form. Both are taken at the points of a profile.
+
+A check says "drifted" only where a difference is certain *and* matters. Certain: its p-value, times the number
+of tests in the window (Bonferroni), is under ALPHA. A window of 5,000 answers makes any small difference
+certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. Under FEWEST
+answers nothing is said. What a single window says is not yet an alarm (alarm.py).
+
+Sources: under no drift sqrt(nm/(n+m)) KS follows Kolmogorov's distribution, and nm/(n+m) PSI, which is Jeffreys'
+divergence, approximately chi-square with bins - 1 degrees of freedom; n and m are the sizes of window and
+reference. On few distinct values both are conservative.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import kolmogorov
+from scipy.stats import binom, chi2, norm
+
+from monitoring.windows import Window
+from wine_data.schema import FEATURES, MEASUREMENTS
+from wine_quality_training.bundle import Facts
+from wine_quality_training.profile import Guesses, Marginal, Profile
+
+ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
+FEWEST, FEWEST_LABELS = 200, 50
+KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06
+OUTSIDE_SHARE = REFUSED_SHARE = 0.01  # of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
+SHARE_FLOOR = 0.02
+BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # grades; share of the squared error on top
+SAME = 1e-6  # of a column's range: values that are no further apart are one
+SMALLEST_BIN, MOST_BINS = 0.05, 10
+
+INPUTS, PREDICTIONS, REFUSALS, QUALITY = "inputs", "predictions", "refusals", "quality"
+OTHER = "another field"
+KINDS = (INPUTS, PREDICTIONS, REFUSALS, QUALITY)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is watched, in one window.
+
+    Attributes:
+        kind: inputs, predictions, refusals or quality.
+        name: the feature, or what else is watched, in words.
+        figures: what was measured, by measure: KS and PSI, or a share, or grades.
+        p: the smallest p-value of the measures that are over their floor, 1 where none is.
+        strength: the largest effect as a multiple of its floor; over 1 it matters.
+        drifted: certain and large enough.
+    """
+
+    kind: str
+    name: str
+    figures: dict[str, float]
+    p: float
+    strength: float
+    drifted: bool = False
+
+    def sentence(self) -> str:
+        """What was measured, for people."""
+        figures = ", ".join(f"{measure} {value:.3g}" for measure, value in self.figures.items())
+        return f"{self.name}: {figures} ({'p < 0.001' if self.p < 0.001 else f'p = {self.p:.3f}'})"
+
+
+def check_window(window: Window, part: Profile, facts: Facts) -> tuple[Check, ...]:
+    """Compare a window with a part of what a model learned from.
+
+    Inputs and refusals are those of all answers; predictions and quality only those of the version whose facts
+    these are.
+    """
+    checks = [*_check_inputs(window, part, facts), *_check_refusals(window)]
+    if part.guesses:
+        ours = replace(window, answers=window.answers[window.answers["version"] == facts.version])
+        checks += [*_check_predictions(ours, part.guesses, part.wines), *_check_quality(ours, part, part.guesses)]
+    return tuple(decide(checks))
+
+
+def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
+    """The profile, of several, that the inputs of a window are nearest to, by the sum of PSI."""
+    if len(window.answers) == 0:
+        return profiles[0]
+    return min(
+        profiles,
+        key=lambda part: sum(
+            compare(part.features[name], part.wines, window.answers[name].to_numpy())["PSI"][0] for name in FEATURES
+        ),
+    )
+
+
+def count_refusals(window: Window) -> dict[str, int]:
+    """How many requests were refused for each feature, and for anything else (OTHER), as a field that is not one."""
+    fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # 17.alcohol, in a batch
+    named = window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
+    return {str(name): int(count) for name, count in named.groupby("field")["request_id"].nunique().items()}
+
+
+def compare(reference: Marginal, size: int, values: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Compare values with a distribution that `size` wines were described by: KS and PSI, each with its p-value."""
+    points, shares = np.array(reference.points), np.array(reference.shares)
+    known = np.sort(values[~np.isnan(values)])
+    effective = len(known) * size / (len(known) + size)
+    # A confidence of 13 trees in 30 has other last digits in the log than in the profile, and is the same.
+    current = np.searchsorted(known, points + SAME * (points[-1] - points[0]), side="right") / len(known)
+    ks = float(np.abs(current - shares).max())
+    edges = _choose_edges(shares)
+    expected = _smooth(np.diff(shares[edges], prepend=0.0), size)
+    found = _smooth(np.diff(np.append(current[edges[:-1]], 1.0), prepend=0.0), len(known))
+    psi = float(((found - expected) * np.log(found / expected)).sum())
+    return {
+        "KS": (ks, float(kolmogorov(math.sqrt(effective) * ks))),
+        "PSI": (psi, float(chi2.sf(effective * psi, max(len(edges) - 1, 1)))),
+    }
+
+
+def decide(checks: Sequence[Check]) -> Iterator[Check]:
+    """Correct the p-values of a window's checks for their number, and say which have drifted."""
+    tests = sum(len(check.figures) for check in checks)
+    for check in checks:
+        p = min(1.0, check.p * tests)
+        yield replace(check, p=p, drifted=p < ALPHA and check.strength >= 1)
+
+
+def _check_inputs(window: Window, part: Profile, facts: Facts) -> Iterator[Check]:
+    answers = window.answers
+    if len(answers) < FEWEST:
+        return
+    for name in FEATURES:
+        yield _check_distribution(INPUTS, name, part.features[name], part.wines, answers[name].to_numpy())
+    for name in MEASUREMENTS:
+        low, high = facts.ranges[name]
+        outside = int(((answers[name] < low) | (answers[name] > high)).sum())
+        yield _check_share(INPUTS, f"{name} outside", outside, len(answers), OUTSIDE_SHARE)
+
+
+def _check_refusals(window: Window) -> Iterator[Check]:
+    """Look at how often each field was refused: what a unit mistake does first."""
+    if window.asked < FEWEST:
+        return
+    counts = count_refusals(window)
+    for field in (*FEATURES, OTHER):
+        yield _check_share(REFUSALS, f"{field} refused", counts.get(field, 0), window.asked, REFUSED_SHARE)
+
+
+def _check_predictions(window: Window, guesses: Guesses, size: int) -> Iterator[Check]:
+    if len(window.answers) < FEWEST:
+        return
+    grades, confidence = (window.answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
+    yield _check_distribution(PREDICTIONS, "predicted grades", guesses.predictions, size, grades)
+    yield _check_distribution(PREDICTIONS, "confidence", guesses.confidence, size, confidence)
+
+
+def _check_quality(window: Window, part: Profile, guesses: Guesses) -> Iterator[Check]:
+    labelled = window.labelled
+    if len(labelled) < FEWEST_LABELS:
+        return
+    grades = labelled["quality"].to_numpy("float64")
+    errors = grades - labelled["prediction"].to_numpy("float64")
+    yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
+    by, p = _compare_means(errors, guesses.bias, part.wines)
+    yield _measure(QUALITY, "bias", {"grades": (by, p, BIAS_FLOOR)})
+    by, p = _compare_means(errors**2, guesses.squared_error, part.wines)
+    worse = {"squared error on top": (by / guesses.squared_error[0], p / 2 if by > 0 else 1.0, ERROR_FLOOR)}
+    yield _measure(QUALITY, "error", worse, signed=True)
+
+
+def _check_distribution(kind: str, name: str, reference: Marginal, size: int, values: np.ndarray) -> Check:
+    found = compare(reference, size, values)
+    return _measure(kind, name, {"KS": (*found["KS"], KS_FLOOR), "PSI": (*found["PSI"], PSI_FLOOR)})
+
+
+def _check_share(kind: str, name: str, count: int, of: int, usual: float) -> Check:
+    """Check that a share is not more than usual: one-sided, binomial."""
+    return _measure(kind, name, {"share": (count / of, float(binom.sf(count - 1, of, usual)), SHARE_FLOOR)})
+
+
+def _measure(kind: str, name: str, found: dict[str, tuple[float, float, float]], signed: bool = False) -> Check:
+    """Make a check of measures (effect, p-value, floor)."""
+    sizes = {measure: effect if signed else abs(effect) for measure, (effect, _, _) in found.items()}
+    over = [p for measure, (_, p, floor) in found.items() if sizes[measure] >= floor]
+    strength = max(sizes[measure] / floor for measure, (_, _, floor) in found.items())
+    return Check(
+        kind, name, {measure: effect for measure, (effect, _, _) in found.items()}, min(over, default=1.0), strength
+    )
+
+
+def _compare_means(values: np.ndarray, reference: tuple[float, float], size: int) -> tuple[float, float]:
+    """The difference of a mean to the reference's, and its two-sided p-value (Welch, normal)."""
+    mean, deviation = reference
+    spread = math.sqrt(values.var() / len(values) + deviation**2 / size)
+    difference = float(values.mean()) - mean
+    return difference, float(2 * norm.sf(abs(difference) / spread)) if spread else float(difference == 0)
+
+
+def _choose_edges(shares: np.ndarray) -> list[int]:
+    """Positions of the points that end a bin: at most MOST_BINS, none with less than SMALLEST_BIN of the reference."""
+    smallest = max(SMALLEST_BIN, 0.9 / MOST_BINS) if len(shares) > MOST_BINS + 1 else SMALLEST_BIN
+    edges: list[int] = []
+    below = 0.0
+    for position, share in enumerate(shares[:-1]):
+        if share - below >= smallest and 1 - share >= smallest:
+            edges.append(position)
+            below = float(share)
+    return [*edges, len(shares) - 1]
+
+
+def _smooth(shares: np.ndarray, size: int) -> np.ndarray:
+    """Add half a wine to each bin, so that an empty one has a logarithm."""
+    smoothed: np.ndarray = (shares * size + 0.5) / (size + 0.5 * len(shares))
+    return smoothed

@@ -1,0 +1,82 @@
+"""How good the answers of a window were: measured where tasters have told since, estimated where they have not.
+
+The estimate takes each answer's confidence to the share of right grades that answers as sure had in
+cross-validation, and averages. It moves when traffic moves to wines that the model is less sure of. It cannot see
+what the model itself cannot: that tasters judge otherwise, or wines unlike any it learned from that it is sure of.
+A measured figure is that of the graded wines; where tasters grade some wines rather than others, it is theirs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from monitoring.windows import Window
+from wine_quality_training.evaluate import bootstrap_intervals, measure_guesses
+from wine_quality_training.profile import Guesses
+
+FEWEST_GRADED = 30  # of fewer an interval says nothing
+MEASURES = ("accuracy", "within_one", "kappa", "mae")
+LOW_CONFIDENCE_SHARE = 0.1  # of the reference lies under what counts as low
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What tasters' grades make of a window's answers: MEASURES, with 95 % bootstrap intervals."""
+
+    graded: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the service did in a window: milliseconds an answer took, answers a minute, share of refused requests."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    per_minute: float
+    refused: float
+
+
+def measure_quality(answers: pd.DataFrame) -> Quality | None:
+    """Measure the answers that have a grade; None where they are too few."""
+    labelled = answers[answers["quality"].notna()]
+    if len(labelled) < FEWEST_GRADED:
+        return None
+    grades, guesses = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    metrics, intervals = measure_guesses(grades, guesses), bootstrap_intervals(grades, guesses)
+    return Quality(
+        len(labelled), {name: metrics[name] for name in MEASURES}, {name: intervals[name] for name in MEASURES}
+    )
+
+
+def estimate_accuracy(answers: pd.DataFrame, guesses: Guesses) -> float | None:
+    """The accuracy that the confidence of a window's answers lets expect; None for no answers."""
+    if answers.empty:
+        return None
+    sure, right = np.array(guesses.calibration).T
+    return float(np.interp(answers["confidence"].to_numpy("float64"), sure, np.maximum.accumulate(right)).mean())
+
+
+def count_low_confidence(answers: pd.DataFrame, guesses: Guesses) -> float | None:
+    """The share of answers less sure than nine tenths of the reference; None for no answers."""
+    if answers.empty:
+        return None
+    shares: Sequence[float] = guesses.confidence.shares
+    low = next(
+        point for point, share in zip(guesses.confidence.points, shares, strict=True) if share >= LOW_CONFIDENCE_SHARE
+    )
+    return float((answers["confidence"] < low).mean())
+
+
+def measure_health(window: Window) -> Health | None:
+    """How the service did; None where nothing was answered."""
+    if window.answers.empty:
+        return None
+    p50, p95, p99 = np.percentile(window.answers["latency_ms"].to_numpy("float64"), [50, 95, 99]).tolist()
+    seconds = max(float(window.answers["time"].max()) - window.span.since, 1.0)
+    refused = window.asked - len(window.answers)
+    return Health(p50, p95, p99, 60 * len(window.answers) / seconds, refused / window.asked)

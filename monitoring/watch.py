@@ -1,0 +1,144 @@
+"""Watch the prediction log: each of the newest windows checked against what the champion learned from, and the alarm.
+
+Nothing is remembered from one look to the next. Labels that came late change the picture of old windows, and a new
+champion is compared with its own reference from its first answer on.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from commands import BadInputError
+from monitoring.alarm import RECENT, Alarm, raise_alarm
+from monitoring.drift import Check, check_window, count_refusals, find_nearest
+from monitoring.quality import (
+    Health,
+    Quality,
+    count_low_confidence,
+    estimate_accuracy,
+    measure_health,
+    measure_quality,
+)
+from monitoring.windows import Span, Window, find_windows, read_window
+from settings import Settings
+from wine_quality_training.bundle import FACTS_FILE, Facts, find_current, read_facts
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """What is known of one window.
+
+    Attributes:
+        span: its time.
+        asked: wines asked for; `answered` of them got a grade, `graded` of these one from a taster since.
+        corrupt: rows that could not be read.
+        versions: answers by the version that gave them.
+        grades: answers by predicted grade.
+        red: share of red wines among the answers, NaN for none.
+        refusals: refused requests by field.
+        part: what it was compared with.
+        checks: one for each thing that is watched and could be evaluated.
+        quality: of the serving version's answers, measured; None with too few grades.
+        estimate: the accuracy that its confidence lets expect.
+        low_confidence: share of answers that are less sure than nine tenths of the reference.
+        health: latency and traffic.
+    """
+
+    span: Span
+    asked: int
+    answered: int
+    graded: int
+    corrupt: int
+    versions: dict[str, int]
+    grades: dict[str, int]
+    red: float
+    refusals: dict[str, int]
+    part: str
+    checks: tuple[Check, ...]
+    quality: Quality | None
+    estimate: float | None
+    low_confidence: float | None
+    health: Health | None
+
+    @property
+    def drifted(self) -> tuple[Check, ...]:
+        """The checks that say so."""
+        return tuple(check for check in self.checks if check.drifted)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One look at the log: the champion's facts, its windows, oldest first, and whether there is an alarm."""
+
+    facts: Facts
+    windows: tuple[WindowReport, ...]
+    alarm: Alarm
+
+
+def watch_log(
+    settings: Settings,
+    most: int = RECENT,
+    now: float | None = None,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+) -> Watch:
+    """Look at the newest windows of the log, at most so many; settings say where it lies and how it is cut.
+
+    `on_window` is told how many windows are done, of how many.
+
+    Raises:
+        NotThereError: there is no model, or no log yet.
+        BadInputError: the model has no profile, or the log is of another version.
+    """
+    facts = read_reference(settings.serving_models)
+    now = time.time() if now is None else now
+    spans = find_windows(settings.log_url, settings.window_rows, settings.window_hours, now, most)
+    windows = []
+    for number, span in enumerate(spans, 1):
+        windows.append(report_window(read_window(settings.log_url, span), facts))
+        on_window(number, len(spans))
+    return Watch(facts, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
+
+
+def read_reference(models: Path) -> Facts:
+    """The facts of the bundle that serves, with the profiles that live traffic is compared with."""
+    folder = find_current(models)
+    facts = read_facts(folder / FACTS_FILE)
+    if not facts.profiles:
+        raise BadInputError(
+            f"{folder} was written before bundles had a profile to compare with: run make pipeline, or promote "
+            "a version of today"
+        )
+    return facts
+
+
+def report_window(window: Window, facts: Facts) -> WindowReport:
+    """Check and measure one window."""
+    part = find_nearest(window, facts.profiles)
+    checks = check_window(window, part, facts)
+    answers = window.answers
+    ours = answers[answers["version"] == facts.version]
+    return WindowReport(
+        span=window.span,
+        asked=window.asked,
+        answered=len(answers),
+        graded=len(window.labelled),
+        corrupt=window.corrupt,
+        versions=_count(answers["version"]),
+        grades=_count(answers["prediction"]),
+        red=float(answers["red_wine"].mean()),
+        refusals=count_refusals(window),
+        part=part.part,
+        checks=checks,
+        quality=measure_quality(ours),
+        estimate=estimate_accuracy(ours, part.guesses) if part.guesses else None,
+        low_confidence=count_low_confidence(ours, part.guesses) if part.guesses else None,
+        health=measure_health(window),
+    )
+
+
+def _count(values: "pd.Series[Any]") -> dict[str, int]:
+    return {str(value): int(count) for value, count in values.value_counts().sort_index().items()}

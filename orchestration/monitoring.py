@@ -1,0 +1,156 @@
+"""Monitoring by itself: look at the newest windows of the prediction log, and act on what they show.
+
+    python -m orchestration.monitoring
+
+looks here and now; the deployment `monitor` of prefect.yaml does so every hour. An alarm starts the training
+deployment with its reason. What that trains has to pass the gate, as every model has.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from rich.console import Console
+
+from commands import DONE, FINDING, BadInputError, run_command
+from experiment_tracking.promotion import list_records
+from monitoring.drift import find_nearest
+from monitoring.figures import draw_drift
+from monitoring.page import MOST_WINDOWS, write_page
+from monitoring.record import RETRAINING, find_last_retraining, list_looks, record_watch
+from monitoring.reports import name_folder, write_reports
+from monitoring.watch import Watch, watch_log
+from monitoring.windows import read_window
+from orchestration.artifacts import create_picture_artifact
+from orchestration.flows import ALL_MODELS, Folds, Models, open_task, prefect_server, wire
+from orchestration.notification import post_webhook, tell_webhook
+from orchestration.steps import gather_labelled
+from settings import Settings, load_settings
+
+TRAINING = "wine-quality-pipeline/train"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a look came to: the windows looked at, the alarm, "" for none, what was done about it, and the page."""
+
+    windows: int
+    alarm: str
+    action: str
+    page: str = ""
+
+
+watch_task = wire(watch_log, "look at the log")
+record_task = wire(record_watch, "record the look")
+
+
+@flow(name="wine-quality-monitoring", on_failure=[tell_webhook], on_crashed=[tell_webhook])
+def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = 5) -> Outcome:
+    """Look at the newest windows, report them, and start a retraining if there is an alarm.
+
+    Args:
+        retrain: whether an alarm starts a retraining; else it is only told.
+        models: those that a retraining compares.
+        folds: of its cross-validation.
+    """
+    settings, logger = load_settings(), get_run_logger()
+    open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    history = watch_task(settings, MOST_WINDOWS)
+    if not history.windows:
+        logger.info("No window yet: %d wines have to be asked for first", settings.window_rows)
+        return Outcome(0, "", "")
+    looks = list_looks()
+    if looks and looks[-1].saw(history):
+        logger.info("Nothing has come since the last look")
+        return Outcome(len(history.windows), looks[-1].reason, looks[-1].action)
+    action = ""
+    if history.alarm.raised:
+        for finding in history.alarm.findings:
+            logger.warning(finding.sentence())
+        action = start_retraining(history, settings, models, folds) if retrain else "told only"
+        logger.warning("Alarm: %s; %s", history.alarm.reason(), action)
+        tell_alarm(history, action)
+    else:
+        logger.info("No alarm")
+    create_markdown_artifact(render_checks(history), key="monitoring", description="The latest window, check by check")
+    create_picture_artifact(draw_drift(history.windows), key="drift", description="Drift, window by window")
+    page = publish(history, action, settings)
+    return Outcome(len(history.windows), history.alarm.reason() if history.alarm.raised else "", action, page)
+
+
+def start_retraining(watch: Watch, settings: Settings, models: Models, folds: int) -> str:
+    """Start the training deployment because of an alarm, unless there is a reason not to; say which it was."""
+    last = find_last_retraining()
+    if last and datetime.now(UTC) - last < timedelta(hours=settings.cool_down_hours):
+        return f"no retraining: the last was started at {last:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
+    try:
+        gather_labelled(settings.log_url, watch.alarm.since, settings.snapshots)
+    except BadInputError as error:
+        return f"no retraining: {error}"
+    told = {"reason": watch.alarm.reason(), "labelled_since": watch.alarm.since, "models": list(models), "folds": folds}
+    try:
+        run: Any = run_deployment(TRAINING, parameters=told, timeout=0, as_subflow=False)
+    except ObjectNotFound:
+        return f"no retraining: there is no deployment {TRAINING} on this Prefect server: make deploy"
+    return f"{RETRAINING}: flow run {run.id}"
+
+
+def tell_alarm(watch: Watch, action: str) -> None:
+    """Tell the webhook of an alarm."""
+    findings = [finding.sentence() for finding in watch.alarm.findings]
+    text = f"wine-quality version {watch.facts.version}: {watch.alarm.reason()}. {action}"
+    post_webhook({"text": text, "alarm": watch.alarm.reason(), "findings": findings, "action": action})
+
+
+def publish(watch: Watch, action: str, settings: Settings) -> str:
+    """Write the reports of the latest window, record the look with them, and renew the page; return its path."""
+    latest = read_window(settings.log_url, watch.windows[-1].span)
+    folder = settings.monitoring_reports / name_folder(latest.span)
+    write_reports(latest, find_nearest(latest, watch.facts.profiles), folder, watch.facts.version)
+    record_task(watch, action, folder)
+    return str(write_page(watch, list_looks(), list_records(), settings.monitoring_reports, time.time()))
+
+
+def render_checks(watch: Watch) -> str:
+    """The checks of the latest window as Markdown, those that drifted first."""
+    latest = watch.windows[-1]
+    rows = [("check", "kind", "measured", "drifted"), ("---",) * 4]
+    for check in sorted(latest.checks, key=lambda check: (not check.drifted, -check.strength)):
+        measured = check.sentence().removeprefix(f"{check.name}: ")
+        rows.append((check.name, check.kind, measured, "**yes**" if check.drifted else "no"))
+    alarm = "\n".join(f"- {finding.sentence()}" for finding in watch.alarm.findings) or "No alarm."
+    return f"{alarm}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main() -> int:
+    """Look once, and say what came of it."""
+    parser = argparse.ArgumentParser(
+        description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
+        "Ends with 1 if there is an alarm."
+    )
+    parser.add_argument("--no-retraining", action="store_true", help="tell of an alarm, and start nothing")
+    parser.add_argument(
+        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
+    )
+    parser.add_argument("--folds", type=int, default=5, help="of its cross-validation (5)")
+    arguments = parser.parse_args()
+    settings = load_settings()
+    watch_log(settings, 1)  # a missing model or log is told at once, before anything starts
+    with prefect_server():
+        outcome = monitoring_flow(not arguments.no_retraining, tuple(arguments.models), arguments.folds)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{outcome.windows} windows. " + (f"Alarm: {outcome.alarm}" if outcome.alarm else "No alarm"))
+    if outcome.action:
+        console.print(outcome.action)
+    console.print(f"Next: open {outcome.page or settings.monitoring_reports / 'index.html'}")
+    return FINDING if outcome.alarm else DONE
+
+
+if __name__ == "__main__":
+    run_command(main)
