@@ -81,6 +81,9 @@ def test_a_file_without_a_column_is_refused_and_leaves_nothing(
     wines.write_text("type,alcohol\nred,9\n")
     with pytest.raises(BadInputError, match=r"may\.csv lacks the column fixed_acidity"):
         score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
+    wines.write_text(f"{HEADER},Alcohol\nred,{GOOD},9\n")
+    with pytest.raises(BadInputError, match=r"may\.csv has the column alcohol more than once"):
+        score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
     assert not (tmp_path / "answers").exists()
 
 
