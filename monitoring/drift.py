@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from scipy.special import kolmogorov
 from scipy.stats import binom, chi2, norm
 
@@ -38,6 +39,7 @@ SMALLEST_BIN, MOST_BINS = 0.05, 10
 
 INPUTS, PREDICTIONS, REFUSALS, QUALITY = "inputs", "predictions", "refusals", "quality"
 OTHER = "another field"
+MOST_REASONS = 3  # told of a field
 KINDS = (INPUTS, PREDICTIONS, REFUSALS, QUALITY)
 
 
@@ -94,9 +96,17 @@ def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
 
 def count_refusals(window: Window) -> dict[str, int]:
     """How many requests were refused for each feature, and for anything else (OTHER), as a field that is not one."""
-    fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # 17.alcohol, in a batch
-    named = window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
-    return {str(name): int(count) for name, count in named.groupby("field")["request_id"].nunique().items()}
+    requests = _name_fields(window).groupby("field")["request_id"].nunique()
+    return {str(name): int(count) for name, count in requests.items()}
+
+
+def tell_reasons(window: Window) -> dict[str, str]:
+    """Why the requests of each field were refused, the commonest reasons first, with their number."""
+    counts = _name_fields(window).groupby(["field", "reason"])["request_id"].nunique().sort_values(ascending=False)
+    told: dict[str, list[str]] = {}
+    for field, reason, count in zip(*(counts.index.get_level_values(level) for level in (0, 1)), counts, strict=True):
+        told.setdefault(str(field), []).append(f"{reason} ({count:,})")
+    return {field: "; ".join(reasons[:MOST_REASONS]) for field, reasons in told.items()}
 
 
 def compare(reference: Marginal, size: int, values: np.ndarray) -> dict[str, tuple[float, float]]:
@@ -144,6 +154,12 @@ def _check_refusals(window: Window) -> Iterator[Check]:
     counts = count_refusals(window)
     for field in (*FEATURES, OTHER):
         yield _check_share(REFUSALS, f"{field} refused", counts.get(field, 0), window.asked, REFUSED_SHARE)
+
+
+def _name_fields(window: Window) -> pd.DataFrame:
+    """The errors of a window with their field by the name of its feature, whichever row of a batch it was in."""
+    fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # 17.alcohol, in a batch
+    return window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
 
 
 def _check_predictions(window: Window, guesses: Guesses, size: int) -> Iterator[Check]:

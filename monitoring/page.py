@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from commands import DONE, NotThereError, run_command
-from deployment.log_reader import read_times
 from experiment_tracking.promotion import PROMOTED, ROLLED_BACK, Record, list_records
 from experiment_tracking.store import open_store
 from monitoring.alarm import DRIFTED, OF
@@ -48,9 +47,9 @@ from monitoring.figures import (
     draw_traffic,
 )
 from monitoring.record import Look, list_looks
-from monitoring.reports import name_folder
+from monitoring.reports import name_folder, write_window_reports
 from monitoring.watch import Watch, WindowReport, watch_log
-from monitoring.windows import Span
+from monitoring.windows import Span, read_window, require_window
 from settings import Settings, load_settings
 from wine_quality_training.report import HEADINGS
 
@@ -343,10 +342,11 @@ def _render_refusals(window: WindowReport) -> str:
         return '<p class="none">None.</p>'
     ordered = sorted(window.refusals.items(), key=lambda entry: (-entry[1], entry[0]))
     rows = [
-        f'<tr><th scope="row">{escape(_name(field))}</th><td class="number">{count:,}</td></tr>'
+        f'<tr><th scope="row">{escape(_name(field))}</th><td class="number">{count:,}</td>'
+        f"<td>{escape(window.reasons.get(field, ''))}</td></tr>"
         for field, count in ordered
     ]
-    return _render_table(("field", "requests"), rows, numbers=(1,))
+    return _render_table(("field", "requests", "why"), rows, numbers=(1,))
 
 
 def _render_history(looks: Sequence[Look], records: Sequence[Record]) -> str:
@@ -454,18 +454,8 @@ def _watch(settings: Settings, console: Console, now: float) -> Watch:
         watch = watch_log(
             settings, MOST_WINDOWS, now, lambda done, total: progress.update(bar, completed=done, total=total)
         )
-    if watch.windows:
-        return watch
-    if settings.window_hours:
-        raise NotThereError(
-            f"no wine was asked for in a full window of {settings.window_hours:g} hours yet "
-            "(WINE_WINDOW_HOURS): ask the API, and look again when it is over"
-        )
-    asked, needed = len(read_times(settings.log_url, until=now, last=settings.window_rows)), settings.window_rows
-    raise NotThereError(
-        f"the log holds {_count(asked, 'wine')} that the API was asked for, and a window has {needed:,} "
-        f"(WINE_WINDOW_ROWS): ask it for {needed - asked:,} more"
-    )
+    require_window(settings.log_url, settings.window_rows, settings.window_hours, now, watch.windows)
+    return watch
 
 
 def main() -> int:
@@ -477,6 +467,10 @@ def main() -> int:
     settings, now = load_settings(), time.time()
     console = Console(highlight=False, soft_wrap=True)
     watch = _watch(settings, console, now)
+    with console.status("Drawing the reports of the latest window"):
+        write_window_reports(
+            read_window(settings.log_url, watch.windows[-1].span), watch.facts, settings.monitoring_reports
+        )
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     page = write_page(watch, list_looks(), list_records(), settings.monitoring_reports, now)
     verdict = f"alarm: {watch.alarm.reason()}" if watch.alarm.raised else "no alarm"

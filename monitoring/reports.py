@@ -29,13 +29,13 @@ import pandas as pd
 
 from commands import DONE, NotThereError, run_command
 from deployment.batch import read_batch
-from deployment.log_reader import read_times
 from monitoring.drift import ALPHA, KS_FLOOR, compare, find_nearest
 from monitoring.quality import FEWEST_GRADED
 from monitoring.watch import read_reference
-from monitoring.windows import Span, Window, find_windows, read_window
+from monitoring.windows import Span, Window, find_windows, read_window, require_window
 from settings import Settings, load_settings
 from wine_data.schema import FEATURES, RED, TARGET
+from wine_quality_training.bundle import Facts
 from wine_quality_training.profile import Marginal, Profile
 
 REFERENCE_ROWS, SEED = 1_000, 0
@@ -60,6 +60,12 @@ def write_reports(window: Window, part: Profile, folder: Path, version: str | No
         version: the model's, if predictions and quality are to be those of its answers only.
     """
     return _write_all(folder, _draw_window(window, part, version))
+
+
+def write_window_reports(window: Window, facts: Facts, reports: Path) -> list[Path]:
+    """Write the reports of a window beside what a champion learned from, into a folder named for when it ended."""
+    part = find_nearest(window, facts.profiles)
+    return write_reports(window, part, reports / name_folder(window.span), facts.version)
 
 
 def report_batch(path: Path, part: Profile, folder: Path) -> list[Path]:
@@ -110,18 +116,8 @@ def read_newest_window(settings: Settings, now: float) -> Window:
         BadInputError: the log is of another version.
     """
     spans = find_windows(settings.log_url, settings.window_rows, settings.window_hours, now, most=1)
-    if spans:
-        return read_window(settings.log_url, spans[-1])
-    if settings.window_hours:
-        raise NotThereError(
-            f"no wine was asked for in the last full window of {settings.window_hours:g} hours (WINE_WINDOW_HOURS): "
-            "ask for one (make load) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
-        )
-    asked = len(read_times(settings.log_url, until=now, last=settings.window_rows))
-    raise NotThereError(
-        f"there is no full window yet: {asked:,} of {settings.window_rows:,} wines (WINE_WINDOW_ROWS) were asked for. "
-        f"Ask for {settings.window_rows - asked:,} more: make load"
-    )
+    require_window(settings.log_url, settings.window_rows, settings.window_hours, now, spans)
+    return read_window(settings.log_url, spans[-1])
 
 
 def name_folder(span: Span) -> str:
@@ -182,10 +178,9 @@ def _draw_quality(graded: pd.DataFrame) -> Any:
 
     grades = graded[[TARGET, "prediction"]].astype("int64")
     columns, found = {"target": TARGET, "prediction_labels": "prediction"}, np.unique(grades).tolist()
-    two = (
-        len(found) == 2
-    )  # of which Evidently takes one for a yes, and fails where it is not told which (its issue 701)
-    task = BinaryClassification(**columns, pos_label=found[1]) if two else MulticlassClassification(**columns)
+    # Of two grades Evidently takes one for a yes, and fails where it is not told which (its issue 701).
+    binary = len(found) == 2
+    task = BinaryClassification(**columns, pos_label=found[1]) if binary else MulticlassClassification(**columns)
     return _run_report([ClassificationPreset()], grades, classification=[task])
 
 
@@ -297,8 +292,7 @@ def main() -> int:
         written = report_batch(file, find_nearest(whole_rows, facts.profiles), settings.monitoring_reports / file.stem)
     else:
         window = read_newest_window(settings, time.time())
-        folder = settings.monitoring_reports / name_folder(window.span)
-        written = write_reports(window, find_nearest(window, facts.profiles), folder, facts.version)
+        written = write_window_reports(window, facts, settings.monitoring_reports)
         if not written:
             raise NotThereError(f"all {window.asked:,} wines of the newest window were refused: nothing to draw")
     print("\n".join(map(str, written)))

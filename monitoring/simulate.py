@@ -32,7 +32,7 @@ from rich.progress import Progress
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import load_settings
 from wine_data.schema import BOUNDS, GRADES, MEASUREMENTS, RED, TARGET, feature_frame
-from wine_data.twin import sample_twin
+from wine_data.twin import count_decimals, sample_twin
 
 DRIFTS = ("none", "shift", "colour", "unit", "grades")
 PENALTY, EXTREME = 2, 0.98  # grades; the quantile beyond which tasters take them off
@@ -131,7 +131,10 @@ def _undrifted() -> pd.DataFrame:
 
 def _shift(wines: pd.DataFrame, drift: Drift) -> pd.DataFrame:
     usual = _undrifted()[drift.feature]
-    shifted = (wines[drift.feature] + drift.size * usual.std()).clip(*BOUNDS[drift.feature])
+    # As many decimals as a laboratory tells: a shift by a fraction of the last would be found by that alone.
+    decimals = count_decimals(drift.feature)
+    by = round(drift.size * usual.std(), decimals)
+    shifted = (wines[drift.feature] + by).round(decimals).clip(*BOUNDS[drift.feature])
     extreme = shifted > usual.quantile(EXTREME) if drift.size > 0 else shifted < usual.quantile(1 - EXTREME)
     grades = wines[TARGET].where(~extreme, _take_off(wines[TARGET], PENALTY))
     return wines.assign(**{drift.feature: shifted, TARGET: grades})

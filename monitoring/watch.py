@@ -14,7 +14,7 @@ import pandas as pd
 
 from commands import BadInputError
 from monitoring.alarm import RECENT, Alarm, raise_alarm
-from monitoring.drift import Check, check_window, count_refusals, find_nearest
+from monitoring.drift import Check, check_window, count_refusals, find_nearest, tell_reasons
 from monitoring.quality import (
     Health,
     Quality,
@@ -39,7 +39,7 @@ class WindowReport:
         versions: answers by the version that gave them.
         grades: answers by predicted grade.
         red: share of red wines among the answers, NaN for none.
-        refusals: refused requests by field.
+        refusals: refused requests by field; `reasons` says why, in words.
         part: what it was compared with.
         checks: one for each thing that is watched and could be evaluated.
         quality: of the serving version's answers, measured; None with too few grades.
@@ -57,6 +57,7 @@ class WindowReport:
     grades: dict[str, int]
     red: float
     refusals: dict[str, int]
+    reasons: dict[str, str]
     part: str
     checks: tuple[Check, ...]
     quality: Quality | None
@@ -131,6 +132,7 @@ def report_window(window: Window, facts: Facts) -> WindowReport:
         grades=_count(answers["prediction"]),
         red=float(answers["red_wine"].mean()),
         refusals=count_refusals(window),
+        reasons=tell_reasons(window),
         part=part.part,
         checks=checks,
         quality=measure_quality(ours),

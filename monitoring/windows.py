@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from commands import NotThereError
 from deployment.log_reader import read_answers, read_refusals, read_times
 from wine_data.schema import FEATURES, GRADES
 
@@ -94,6 +95,22 @@ def find_windows(url: str, rows: int, hours: float, now: float, most: int) -> li
         since = (math.floor(now / (hours * 3600)) - most) * hours * 3600
         return cut_by_time(read_times(url, since, now), hours, now)[-most:]
     return cut_by_count(read_times(url, until=now, last=(most + 1) * rows), rows)[-most:]
+
+
+def require_window(url: str, rows: int, hours: float, now: float, found: Sequence[object]) -> None:
+    """Raise NotThereError that says what is missing, where no window of a log was found; arguments as above."""
+    if found:
+        return
+    if hours:
+        raise NotThereError(
+            f"no wine was asked for in a full window of {hours:g} hours yet (WINE_WINDOW_HOURS): ask for one "
+            "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
+        )
+    asked = len(read_times(url, until=now, last=rows))
+    raise NotThereError(
+        f"there is no full window yet: {asked:,} of {rows:,} wines (WINE_WINDOW_ROWS) were asked for. "
+        f"Ask for {rows - asked:,} more: make simulate"
+    )
 
 
 def read_window(url: str, span: Span) -> Window:

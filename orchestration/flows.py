@@ -1,4 +1,4 @@
-"""The pipeline: the functions of every room as Prefect tasks, in one flow of three parts.
+"""The pipeline: the functions of every room as Prefect tasks, in one flow of parts.
 
     python -m orchestration.flows
 

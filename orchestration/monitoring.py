@@ -20,11 +20,10 @@ from rich.console import Console
 
 from commands import DONE, FINDING, BadInputError, run_command
 from experiment_tracking.promotion import list_records
-from monitoring.drift import find_nearest
 from monitoring.figures import draw_drift
 from monitoring.page import MOST_WINDOWS, write_page
 from monitoring.record import RETRAINING, find_last_retraining, list_looks, record_watch
-from monitoring.reports import name_folder, write_reports
+from monitoring.reports import write_window_reports
 from monitoring.watch import Watch, watch_log
 from monitoring.windows import read_window
 from orchestration.artifacts import create_picture_artifact
@@ -111,9 +110,8 @@ def tell_alarm(watch: Watch, action: str) -> None:
 def publish(watch: Watch, action: str, settings: Settings) -> str:
     """Write the reports of the latest window, record the look with them, and renew the page; return its path."""
     latest = read_window(settings.log_url, watch.windows[-1].span)
-    folder = settings.monitoring_reports / name_folder(latest.span)
-    write_reports(latest, find_nearest(latest, watch.facts.profiles), folder, watch.facts.version)
-    record_task(watch, action, folder)
+    written = write_window_reports(latest, watch.facts, settings.monitoring_reports)
+    record_task(watch, action, written[0].parent if written else None)  # all may have been refused
     return str(write_page(watch, list_looks(), list_records(), settings.monitoring_reports, time.time()))
 
 

@@ -88,7 +88,7 @@ def tell_grades(url: str, ids: Sequence[str], grades: Sequence[int]) -> None:
 
 
 def log_refusals(url: str, count: int, field: str, since: float) -> None:
-    rows = [(since + n, f"{since + n}", "/predict", 422, field, "is over 3") for n in range(count)]
+    rows = [(since + n, f"{since + n}", "/predict", 422, field, "must be at most 3") for n in range(count)]
     write_rows(url, REFUSALS, rows)
 
 
@@ -250,6 +250,7 @@ def test_a_unit_mistake_that_the_api_refuses_raises_an_alarm_until_it_is_mended(
     watch = look(settings)
     assert name_findings(watch) == {(REFUSED, "chlorides refused")}
     assert watch.windows[-1].asked == ROWS
+    assert watch.windows[-1].reasons["chlorides"].startswith("must be at most 3 (")
     log_wines(settings.log_url, models, sample_twin(ROWS, 6), NOON + 5000)
     assert not look(settings).alarm.raised
 

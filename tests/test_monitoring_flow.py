@@ -20,7 +20,7 @@ from orchestration.flows import compare_flow, learn_flow, main_flow
 from orchestration.monitoring import TRAINING, monitoring_flow
 from settings import ROOT, load_settings
 from tests.conftest import Receiver, isolated_environment
-from tests.test_monitoring import log_wines
+from tests.test_monitoring import log_refusals, log_wines
 from wine_data.schema import TARGET
 from wine_data.sources import WineData
 from wine_data.twin import sample_twin
@@ -89,6 +89,17 @@ def test_the_loop_step_by_step(started: Path, receiver: Receiver, monkeypatch: p
     record_watch(watch_log(settings), f"{RETRAINING}: some run")
     log(started, VINTAGE, 1, start=25_000)
     assert "the cool-down is not over" in monitoring_flow(True, TREES, FOLDS).action
+
+
+def test_a_window_in_which_everything_was_refused_is_recorded_without_reports(
+    started: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert started.is_dir()
+    monkeypatch.setenv("WINE_LOG_URL", f"sqlite:///{tmp_path / 'predictions.db'}")
+    log_refusals(load_settings().log_url, 3 * ROWS, "chlorides", MORNING)
+    outcome = monitoring_flow(False, TREES, FOLDS)
+    assert (outcome.alarm, outcome.action) == ("drift of chlorides refused", "told only")
+    assert Path(outcome.page).is_file()
 
 
 def test_a_retraining_that_is_no_better_is_refused_and_the_champion_stays(

@@ -354,7 +354,7 @@ def test_the_command_says_how_many_wines_are_missing_and_then_writes_the_page(
     model: Model, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = settings.monitoring_reports / PAGE
-    with pytest.raises(NotThereError, match=r"holds 30 wines .* a window has 200 .* ask it for 170 more"):
+    with pytest.raises(NotThereError, match=r"30 of 200 wines .* Ask for 170 more"):
         main()
     assert not page.exists()
     log_answers(model, settings.log_url, 420)

@@ -136,7 +136,7 @@ def test_prefect_keeps_the_run_its_tasks_and_the_table(pipeline_run: PipelineRun
         flow_runs = store.execute("SELECT state_type FROM flow_run").fetchall()
         task_runs = dict(store.execute("SELECT name, state_type FROM task_run").fetchall())
         artifacts = dict(store.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL").fetchall())
-    assert flow_runs == [("COMPLETED",)] * 4  # the pipeline and its three parts
+    assert flow_runs == [("COMPLETED",)] * 5  # the pipeline and its four parts
     assert set(task_runs.values()) == {"COMPLETED"}
     assert {"audit wines", "train RandomForestClassifier", "judge version", "promote version", "ask the API"} <= set(
         task_runs

@@ -314,7 +314,8 @@ def test_before_the_first_window_the_command_says_how_many_wines_must_be_asked(
     with pytest.raises(NotThereError) as caught:
         call_main(monkeypatch, served.environment)
     assert str(caught.value) == (
-        "there is no full window yet: 37 of 1,000 wines (WINE_WINDOW_ROWS) were asked for. Ask for 963 more: make load"
+        "there is no full window yet: 37 of 1,000 wines (WINE_WINDOW_ROWS) were asked for. "
+        "Ask for 963 more: make simulate"
     )
 
 
@@ -332,7 +333,7 @@ def test_the_command_reports_a_file(
 
 def test_windows_of_hours_are_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     fill_log(served.environment, 3)
-    with pytest.raises(NotThereError, match=r"no wine was asked for in the last full window of 24 hours"):
+    with pytest.raises(NotThereError, match=r"no wine was asked for in a full window of 24 hours yet"):
         call_main(monkeypatch, served.environment | {"WINE_WINDOW_HOURS": "24"})
 
 

@@ -35,6 +35,12 @@ def sample_twin(count: int, seed: int) -> pd.DataFrame:
     return encode_type(wines.iloc[random.permutation(count)].reset_index(drop=True))
 
 
+def count_decimals(measurement: str) -> int:
+    """How many decimals a measurement of the twin has."""
+    parameters = json.loads(PARAMETERS.read_text())
+    return max(int(parameters[wine_type]["decimals"][measurement]) for wine_type in TYPES)
+
+
 def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random: np.random.Generator) -> pd.DataFrame:
     """Draw scores component by component, then take each column back to its unit."""
     shares = ndtr(_sample_scores(parameters, count, random))
