@@ -42,14 +42,8 @@ class Look:
         return (self.version, self.until, self.graded) == (watch.facts.version, latest, graded)
 
 
-def record_watch(watch: Watch, action: str = "", reports: Path | None = None) -> str:
-    """Record a look whose log held at least one window; return the id of its run.
-
-    Args:
-        watch: what was seen.
-        action: what was done about an alarm.
-        reports: a folder whose files are kept with it.
-    """
+def record_watch(watch: Watch, action: str = "") -> str:
+    """Record a look whose log held at least one window, and what was done about an alarm; return the id of its run."""
     latest = watch.windows[-1]
     tags = {
         **describe_code(),
@@ -68,10 +62,13 @@ def record_watch(watch: Watch, action: str = "", reports: Path | None = None) ->
     log_values(run_id, metrics=dict(_name_metrics(latest)))
     findings = "\n".join(f"- {finding.sentence()}" for finding in watch.alarm.findings) or "No alarm."
     mlflow.MlflowClient().log_text(run_id, findings + "\n", "alarm.md")
-    if reports:
-        mlflow.MlflowClient().log_artifacts(run_id, str(reports), "reports")
     end_run(run_id)
     return run_id
+
+
+def keep_reports(run_id: str, reports: Path) -> None:
+    """Keep the files of a folder with the run of a look."""
+    mlflow.MlflowClient().log_artifacts(run_id, str(reports), "reports")
 
 
 def list_looks() -> list[Look]:

@@ -22,7 +22,7 @@ from commands import DONE, FINDING, BadInputError, run_command
 from experiment_tracking.promotion import list_records
 from monitoring.figures import draw_drift
 from monitoring.page import MOST_WINDOWS, write_page
-from monitoring.record import RETRAINING, find_last_retraining, list_looks, record_watch
+from monitoring.record import RETRAINING, find_last_retraining, keep_reports, list_looks, record_watch
 from monitoring.reports import write_window_reports
 from monitoring.watch import Watch, watch_log
 from monitoring.windows import read_window
@@ -47,6 +47,7 @@ class Outcome:
 
 watch_task = wire(watch_log, "look at the log")
 record_task = wire(record_watch, "record the look")
+keep_task = wire(keep_reports, "keep the reports")
 
 
 @flow(name="wine-quality-monitoring", on_failure=[tell_webhook], on_crashed=[tell_webhook])
@@ -77,9 +78,9 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
         tell_alarm(history, action)
     else:
         logger.info("No alarm")
+    page = publish(history, action, settings)
     create_markdown_artifact(render_checks(history), key="monitoring", description="The latest window, check by check")
     create_picture_artifact(draw_drift(history.windows), key="drift", description="Drift, window by window")
-    page = publish(history, action, settings)
     return Outcome(len(history.windows), history.alarm.reason() if history.alarm.raised else "", action, page)
 
 
@@ -108,10 +109,16 @@ def tell_alarm(watch: Watch, action: str) -> None:
 
 
 def publish(watch: Watch, action: str, settings: Settings) -> str:
-    """Write the reports of the latest window, record the look with them, and renew the page; return its path."""
+    """Record the look, draw and keep the reports of its latest window, and renew the page; return the page's path.
+
+    What was done is on record before anything is drawn: a library that fails to draw must not make the next look
+    start another retraining.
+    """
+    run_id = record_task(watch, action)
     latest = read_window(settings.log_url, watch.windows[-1].span)
     written = write_window_reports(latest, watch.facts, settings.monitoring_reports)
-    record_task(watch, action, written[0].parent if written else None)  # all may have been refused
+    if written:  # all may have been refused
+        keep_task(run_id, written[0].parent)
     return str(write_page(watch, list_looks(), list_records(), settings.monitoring_reports, time.time()))
 
 

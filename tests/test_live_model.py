@@ -19,7 +19,7 @@ from tests.test_predict import read_metric
 from tests.test_schema import WINE
 from wine_quality_training.bundle import COMPILED_FILE, FACTS_FILE, select_bundle
 
-SECONDS = 5.0  # two where the machine has nothing else to do
+SECONDS = 15.0  # two where the machine has nothing else to do
 
 
 def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> bool:
@@ -48,7 +48,7 @@ def test_under_load_no_request_fails_while_the_champion_changes(served: Served, 
         stopped = threading.Event()
 
         def keep_asking() -> None:
-            with httpx.Client() as client:
+            with httpx.Client(timeout=60) as client:
                 while not stopped.is_set():
                     answer = client.post(f"{address}/predict", json=WINE)
                     answers[answer.status_code, answer.json()["model"]["version"]] += 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
+import orchestration.monitoring
 from commands import BadInputError
 from experiment_tracking.promotion import PROMOTED, REFUSED, list_records
 from experiment_tracking.versions import find_champion
@@ -100,6 +101,21 @@ def test_a_window_in_which_everything_was_refused_is_recorded_without_reports(
     outcome = monitoring_flow(False, TREES, FOLDS)
     assert (outcome.alarm, outcome.action) == ("drift of chlorides refused", "told only")
     assert Path(outcome.page).is_file()
+
+
+def test_reports_that_cannot_be_drawn_leave_the_alarm_and_what_was_done_on_record(
+    started: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WINE_LOG_URL", f"sqlite:///{tmp_path / 'predictions.db'}")
+    log(started, VINTAGE, 2, start=40_000)
+
+    def fail(*_: object) -> None:
+        raise ImportError("no such name in a new version of the library")
+
+    monkeypatch.setattr(orchestration.monitoring, "write_window_reports", fail)
+    with pytest.raises(ImportError):
+        monitoring_flow(False, TREES, FOLDS)
+    assert list_looks()[-1].action == "told only"
 
 
 def test_a_retraining_that_is_no_better_is_refused_and_the_champion_stays(
