@@ -29,7 +29,7 @@ from wine_quality_training.bundle import Facts
 from wine_quality_training.profile import Guesses, Marginal, Profile
 
 ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
-FEWEST, FEWEST_LABELS = 200, 50
+FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
 KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06
 OUTSIDE_SHARE = REFUSED_SHARE = 0.01  # of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
 SHARE_FLOOR = 0.02
