@@ -57,7 +57,7 @@ def serve_s3(folder: Path) -> Iterator[Store]:
     (folder / PLACE.bucket).mkdir()
     process = subprocess.Popen(
         [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}",
-         "--dir-cache-time", "0s", "--config", os.devnull, folder],
+         "--config", os.devnull, folder],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -70,7 +70,7 @@ def serve_s3(folder: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A server of the test's own, and its keys: after a connection broke off, rclone keeps a core busy."""
+    """A server of the test's own, with an empty bucket, and its keys."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     with serve_s3(tmp_path_factory.mktemp("s3")) as running:
