@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv/bin/python
+TEST_PROCESSES ?= 2
 PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
@@ -82,7 +83,8 @@ notebooks: .venv/installed ## run every notebook again and keep its outputs (WIN
 	@echo "The notebooks hold new outputs. Next: git diff --stat"
 
 test: check ## every check and test
-	@$(VENV) -m pytest
+	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup
+	@$(VENV) -m pytest -m alone
 
 check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m ruff check .

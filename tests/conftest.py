@@ -89,11 +89,19 @@ class Listener(BaseHTTPRequestHandler):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(name_group(item)))
     if not REAL_DATA:
         skip = pytest.mark.skip(reason="WINE_REAL_DATA names no folder with the real files")
         for item in items:
             if item.get_closest_marker("real_data"):
                 item.add_marker(skip)
+
+
+def name_group(item: pytest.Item) -> str:
+    """Name what is run by one process: a file's tests, and all tests on one run of the pipeline."""
+    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return f"pipeline on {given['pipeline_run']}" if "pipeline_run" in given else item.path.stem
 
 
 @pytest.fixture(scope="session")

@@ -281,6 +281,7 @@ def test_answers_of_another_version_count_for_inputs_only(settings: Settings, mo
     assert window.versions == {"7": ROWS}
 
 
+@pytest.mark.alone
 def test_a_window_of_5000_answers_is_checked_in_two_seconds(settings: Settings, models: Path) -> None:
     log_wines(settings.log_url, models, sample_twin(5000, 5), NOON, labels=0.2)
     wide = settings.model_copy(update={"window_rows": 5000})

@@ -250,6 +250,7 @@ def test_a_database_locked_for_seconds_loses_nothing_and_feedback_says_to_come_a
     assert (log.counts.lost, count_answers(url)) == (0, 3_000)
 
 
+@pytest.mark.alone
 def test_a_full_queue_counts_what_it_loses_and_keeps_nobody_waiting(url: str) -> None:
     log = PredictionLog(url, days=90, rows=100_000, waiting=100)
     log.open()
@@ -376,6 +377,7 @@ def test_a_log_whose_file_is_deleted_begins_a_new_one(log: PredictionLog, url: s
     assert read_answers(url)["request_id"].tolist() == ["after"]
 
 
+@pytest.mark.alone
 def test_the_writer_keeps_up_while_the_process_computes(log: PredictionLog) -> None:
     """A writer that waits for the interpreter at each row writes 200 rows/s; this one about 20,000."""
     started = time.perf_counter()

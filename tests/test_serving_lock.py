@@ -52,6 +52,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.clone
+@pytest.mark.alone
 def test_the_first_answer_comes_within_two_seconds_of_the_imports_and_without_scikit_learn(
     python: str, served: Served
 ) -> None:

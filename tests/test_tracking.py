@@ -126,6 +126,7 @@ def time_fastest(action: Callable[[], object], times: int = 5) -> float:
     return min(seconds)
 
 
+@pytest.mark.alone
 def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
     store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
