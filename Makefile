@@ -92,10 +92,11 @@ check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m mypy $(PACKAGES) tests
 	@$(VENV) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
-system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk (needs root)
+system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk, PostgreSQL (needs root)
 	@for package in chromium wrk; do command -v $$package >/dev/null || missing="$$missing $$package"; done; \
+	command -v pg_dump >/dev/null || missing="$$missing postgresql"; \
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; } || \
-	  echo "not installed:$$missing. Tests that open a browser will be skipped, make bench-serving will not run" >&2
+	  echo "not installed:$$missing. Tests that want these will be skipped, and make bench-serving needs wrk" >&2
 
 lock: .venv/installed ## compile requirements.txt anew from pyproject.toml
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \

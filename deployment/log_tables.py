@@ -97,7 +97,7 @@ def make_engine(url: str) -> Engine:
     except ImportError as error:
         raise NotThereError(
             f"the prediction log {hide_password(url)} needs a driver that is not installed ({error}): "
-            "pip install psycopg[binary], and write postgresql+psycopg://user:password@host/database"
+            "pip install 'psycopg[binary]', and write postgresql+psycopg://user:password@host/database"
         ) from error
     raise NotThereError(_explain_address(url))
 

@@ -214,10 +214,10 @@ class PredictionLog:
         """Write a feedback if its answer is in the database, in one statement."""
         values = (PREDICTIONS.c.request_id, literal(time.time(), Float), literal(quality, Integer))
         answered = select(*values).where(PREDICTIONS.c.request_id == request_id)
-        names = ["request_id", "time", "quality"]
+        added = insert(FEEDBACK).from_select(["request_id", "time", "quality"], answered)
         try:
-            with self._engine.begin() as connection:
-                return bool(connection.execute(insert(FEEDBACK).from_select(names, answered)).rowcount)
+            with self._engine.begin() as connection:  # without the option psycopg's count is -1
+                return connection.execute(added.execution_options(preserve_rowcount=True)).rowcount == 1
         except IntegrityError as error:
             raise RepeatedFeedbackError(f"the answer {request_id} has its feedback already") from error
         except SQLAlchemyError as error:

@@ -111,6 +111,21 @@ def settle_moves(models: Path) -> Path | None:
         return bundle
 
 
+def serve_champion(models: Path) -> tuple[Version, Path]:
+    """Make the champion's bundle the one that serves from this folder; moves nothing and settles nothing.
+
+    For a machine that serves what another one promotes, or whose bundles were lost.
+
+    Raises:
+        NotThereError: there is no champion.
+    """
+    with hold_lock(models / ".moving.lock"):
+        champion = find_version(CHAMPION)
+        bundle = export_version(champion, models)
+        _serve(bundle)
+        return champion, bundle
+
+
 @contextmanager
 def _moving(models: Path) -> Iterator[Path | None]:
     """Hold the lock of all moves, with nothing half-done left by those before; gives the champion's bundle."""

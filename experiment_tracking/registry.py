@@ -1,6 +1,6 @@
 """The registry as a command: versions, the gate, promotion, rollback.
 
-    python -m experiment_tracking.registry list | show | register | promote | rollback | history
+    python -m experiment_tracking.registry list | show | register | promote | rollback | export | history
 
 The same as functions: versions.py, gate.py and promotion.py.
 """
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from commands import DONE, BadInputError, RefusedError, run_command
 from experiment_tracking.gate import MARGIN, Verdict, judge_challenger
-from experiment_tracking.promotion import list_records, promote, roll_back
+from experiment_tracking.promotion import list_records, promote, roll_back, serve_champion
 from experiment_tracking.store import open_store
 from experiment_tracking.versions import (
     CHALLENGER,
@@ -104,6 +104,12 @@ def run_rollback(reason: str, settings: Settings, console: Console) -> None:
     console.print(f"{bundle}\nNext: make serve")
 
 
+def run_export(settings: Settings, console: Console) -> None:
+    """Write the champion's bundle into this machine's folder, if it is not there, and let it serve."""
+    version, bundle = serve_champion(settings.serving_models)
+    console.print(f"version {version.number} ({version.model}), the champion, serves from {bundle}\nNext: make serve")
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of wine-quality, and which of them serves.")
@@ -119,6 +125,7 @@ def parse_arguments() -> argparse.Namespace:
     admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
     back = parts.add_parser("rollback", help="bring back the champion before this one")
     back.add_argument("--reason", default="", help="why; recorded")
+    parts.add_parser("export", help="write the champion's serving bundle on this machine, where it is not there")
     parts.add_parser("history", help="every promotion, rollback and refusal")
     arguments = parser.parse_args()
     if arguments.part == "promote" and arguments.reason is not None and not arguments.reason.strip():
@@ -146,6 +153,8 @@ def main() -> int:
             run_promote(arguments, settings, console)
         case "rollback":
             run_rollback(arguments.reason, settings, console)
+        case "export":
+            run_export(settings, console)
         case "history":
             show_history(console)
             console.print(f"\nNext: {COMMAND} list")

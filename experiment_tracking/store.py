@@ -9,20 +9,25 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import mlflow
+import requests
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.locks import hold_lock
 
 EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
 MONITORING = "wine-quality-monitoring"
+ANSWER_SECONDS = 10
+LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks have numbers for names
 # Where MLflow 3.17 keeps artifact paths, as (table, column).
 _PATHS = (
     ("experiments", "artifact_location"),
@@ -40,17 +45,51 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     lie in a folder, or in a bucket: s3://bucket/path.
 
     Raises:
-        BadInputError: somebody deleted an experiment there.
+        BadInputError: somebody deleted an experiment there, or the server wants a password.
+        NotThereError: the server does not answer.
     """
     mlflow.set_tracking_uri(uri)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
     database = _find_database(uri)
-    with hold_lock(database.with_name(f"{database.name}.lock")) if database else nullcontext():
+    with _opening(uri):
         if database and isinstance(artifacts, Path):
             _follow_move(database, artifacts)
         experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS, MONITORING)]
     return str(experiments[0].experiment_id)
+
+
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """Be the only process that opens a database, because its tables can be made only once.
+
+    A server is asked once, and briefly, whether it is there; MLflow would try for minutes.
+    """
+    database = _find_database(uri)
+    if database:
+        with hold_lock(database.with_name(f"{database.name}.lock")):
+            yield
+    elif uri.startswith("postgresql"):
+        engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
+        with _explaining(uri):
+            connection = engine.connect()
+        with closing(connection):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")  # freed with the connection
+            yield
+    else:
+        with _explaining(uri):
+            if uri.startswith("http"):
+                requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
+        yield
+
+
+@contextmanager
+def _explaining(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (requests.RequestException, SQLAlchemyError) as error:
+        place = make_url(uri).render_as_string(hide_password=True)
+        raise NotThereError(f"no MLflow store answers at {place}: start it, or mend MLFLOW_TRACKING_URI") from error
 
 
 def _find_database(uri: str) -> Path | None:
@@ -75,7 +114,15 @@ def find_experiment(name: str) -> Experiment:
 
 
 def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
-    if mlflow.get_experiment_by_name(name) is None:
+    try:
+        there = mlflow.get_experiment_by_name(name) is not None
+    except MlflowException as error:
+        if error.get_http_status_code() != requests.codes.unauthorized:  # type: ignore[no-untyped-call]
+            raise
+        raise BadInputError(
+            f"the MLflow server at {uri} wants a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        ) from error
+    if not there:
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
         try:
             mlflow.create_experiment(name, artifact_location=location)

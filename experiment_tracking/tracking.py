@@ -23,6 +23,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.models.model import ModelInfo
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -72,7 +73,7 @@ def start_run(
     run_id = str(client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id)
     if parameters:
         log_values(run_id, parameters)
-    client.log_inputs(run_id, [_describe_dataset(data)])
+    _log_dataset(run_id, data)
     return run_id
 
 
@@ -212,6 +213,21 @@ def _join_scores(evaluations: Sequence[Evaluation]) -> tuple[Score, ...]:
 
 def _name_metrics(scores: Sequence[Score]) -> dict[str, float]:
     return {name: value for score in scores for name, value in score.name_metrics().items()}
+
+
+def _log_dataset(run_id: str, data: WineData) -> None:
+    """Name the wines as the run's input.
+
+    MLflow looks for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
+    may be refused; the second time it finds the other's.
+    """
+    client, dataset = mlflow.MlflowClient(), _describe_dataset(data)
+    try:
+        client.log_inputs(run_id, [dataset])
+    except MlflowException as error:
+        if "duplicate key" not in str(error):
+            raise
+        client.log_inputs(run_id, [dataset])
 
 
 def _describe_dataset(data: WineData) -> DatasetInput:

@@ -129,7 +129,8 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, facts: Facts) -> M
         **{tag: f"{facts.metrics[metric]:.4f}" for tag, metric in _KAPPA.items()},
     }
     card = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{CARD}")).read_text()
-    return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card)
+    model_id = outputs[0].model_id  # a server with passwords asks for it by itself, to look up who may read it
+    return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card, model_id=model_id)
 
 
 def _read_facts_of(run_id: str) -> Facts:

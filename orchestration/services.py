@@ -155,6 +155,11 @@ def _require_server() -> tuple[str, str]:
     api, pages = find_server()
     if not _answers(api):
         raise NotThereError(f"no Prefect server answers at {api}: make prefect")
+    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    if httpx.get(f"{api}/admin/version", auth=(user, password), timeout=30).status_code == httpx.codes.UNAUTHORIZED:
+        raise BadInputError(
+            f"the Prefect server at {api} wants its password: set PREFECT_API_AUTH_STRING=user:password"
+        )
     return api, pages
 
 

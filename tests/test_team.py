@@ -1,0 +1,304 @@
+"""A team's servers, set up, backed up and restored by the commands of docs/team.md, as they stand there."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+
+from commands import BadInputError, NotThereError
+from deployment.log_reader import count_answers, read_answers
+from deployment.prediction_log import PredictionLog, RepeatedFeedbackError
+from experiment_tracking.promotion import list_champions, promote
+from experiment_tracking.registry import judge_version
+from experiment_tracking.store import open_store
+from experiment_tracking.tracking import track_model
+from experiment_tracking.versions import CHAMPION, find_version, list_versions, register_model
+from settings import ROOT
+from tests.conftest import free_port, isolated_environment, run_at_once, wait_for
+from tests.postgres import Postgres, needs_postgres, run_postgres
+from tests.test_prediction_log import CHILD, EIGHT_LOG_200, LOG_ONE, make_answer, wait_until
+from tests.test_registry import PROMOTE
+from tests.test_tracking import LOG_RUNS, find_logged_runs
+from wine_data.schema import feature_frame
+from wine_data.sources import WineData
+from wine_data.split import Sides
+from wine_quality_training.bundle import load_current
+from wine_quality_training.evaluate import evaluate_leak_free
+from wine_quality_training.models import make_model
+
+pytestmark = needs_postgres
+COMMANDS = dict(re.findall(r"```sh\n# ([a-z ]+)\n(.*?)```", (ROOT / "docs" / "team.md").read_text(), re.DOTALL))
+COLLEAGUE = {"username": "anna", "password": "another-word-for-tests"}
+
+
+@dataclass(frozen=True)
+class Team:
+    """A team's folder, its PostgreSQL, and the environment of its administrator."""
+
+    folder: Path
+    postgres: Postgres
+    environment: dict[str, str]
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://127.0.0.1:{self.environment['MLFLOW_PORT']}"
+
+    @property
+    def models(self) -> Path:
+        return Path(self.environment["WINE_SERVING_MODELS"])
+
+    @property
+    def log(self) -> str:
+        return self.postgres.address("wine_log")
+
+    def run(self, script: str, folder: Path | None = None) -> str:
+        """Run commands of the page in a shell that stops at the first error; return what they print."""
+        done = subprocess.run(
+            ["bash", "-euc", script],
+            cwd=folder or self.folder, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def become_member(self) -> dict[str, str]:
+        """The environment of somebody who exported what the page says."""
+        printed = self.run(COMMANDS["member"] + "env -0")
+        return dict(line.split("=", 1) for line in printed.split("\0") if line)
+
+    @contextmanager
+    def serve_mlflow(self) -> Iterator[None]:
+        """MLflow's server, started as the page says, in a session of its own."""
+        with (self.folder / "mlflow.log").open("ab") as log:
+            server = subprocess.Popen(
+                ["bash", "-euc", COMMANDS["mlflow"]],
+                cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        try:
+            wait_for(f"{self.mlflow}/health", server, seconds=180)
+            yield
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A PostgreSQL server with the team's empty databases."""
+    folder = tmp_path_factory.mktemp("team")
+    with run_postgres() as postgres:
+        environment = isolated_environment(folder) | postgres.environment
+        environment |= {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "ARTIFACTS": str(folder / "artifacts"),
+            "MLFLOW_HOST": "127.0.0.1",
+            "MLFLOW_PORT": str(free_port()),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": "a-longer-word-for-tests",
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "any-long-word",
+            "WINE_PREFECT_PORT": str(free_port()),
+            "PREFECT_API_AUTH_STRING": "wine:a-word-for-prefect",
+        }
+        team = Team(folder, postgres, environment)
+        team.run(COMMANDS["databases"])
+        yield team
+
+
+@pytest.fixture(scope="module")
+def member(team: Team) -> Iterator[dict[str, str]]:
+    """The environment of a member, which this process has too, while MLflow serves."""
+    environment = team.become_member()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            patch.setenv(name, environment[name])
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def served_mlflow(team: Team) -> Iterator[str]:
+    with team.serve_mlflow():
+        yield team.mlflow
+
+
+@pytest.fixture
+def log(team: Team) -> Iterator[PredictionLog]:
+    log = PredictionLog(team.log, days=90, rows=10_000)
+    log.open()
+    yield log
+    log.close()
+
+
+@pytest.mark.usefixtures("served_mlflow")
+def test_mlflow_asks_for_a_password_and_the_command_says_so(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    with pytest.raises(BadInputError, match="wants a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS"):
+        open_store(team.mlflow, "unused")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "postgresql+psycopg://wine:secret@127.0.0.1:1/mlflow"])
+def test_a_store_that_does_not_answer_is_told_at_once_and_without_its_password(address: str) -> None:
+    with pytest.raises(NotThereError, match=r"no MLflow store answers at .*127\.0\.0\.1:1") as told:
+        open_store(address, "unused")
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("through", ["its server", "its database"])
+def test_eight_processes_log_at_once_and_lose_nothing(
+    through: str, team: Team, served_mlflow: str, member: dict[str, str], tmp_path: Path
+) -> None:
+    uri = served_mlflow if through == "its server" else team.postgres.make_database("fresh")
+    more = {"STORE": str(tmp_path), "STORE_URI": uri, "RUNS": "5"}
+    done = run_at_once(LOG_RUNS, [str(number) for number in range(8)], member | more)
+    assert [process.returncode for process in done] == [0] * 8, done
+    assert find_logged_runs(uri, tmp_path) == sorted(f"{one}.{number}" for one in range(8) for number in range(5))
+
+
+@pytest.fixture(scope="module")
+def versions(served_mlflow: str, member: dict[str, str], twin: WineData, twin_sides: Sides) -> list[str]:
+    """Three versions that the administrator registered; the first is champion."""
+    experiment_id = open_store(served_mlflow, "unused")
+    for name in ("DecisionTreeClassifier", "ExtraTreesClassifier", "ExtraTreesClassifier"):
+        evaluation = evaluate_leak_free(name, make_model(name, seed=42), twin_sides)
+        register_model(track_model(experiment_id, None, twin, twin_sides, [evaluation]).run_id)
+    first = find_version("1")
+    promote(first, judge_version(first, twin_sides.holdout), Path(member["WINE_SERVING_MODELS"]))
+    requests.post(
+        f"{served_mlflow}/api/2.0/mlflow/users/create", json=COLLEAGUE, timeout=30,
+        auth=(member["MLFLOW_TRACKING_USERNAME"], member["MLFLOW_TRACKING_PASSWORD"]),
+    ).raise_for_status()  # fmt: skip
+    return [version.number for version in list_versions()]
+
+
+def test_of_two_promotions_by_a_colleague_at_once_one_wins(
+    team: Team, versions: list[str], member: dict[str, str]
+) -> None:
+    assert versions == ["3", "2", "1"]
+    colleague = {f"MLFLOW_TRACKING_{name.upper()}": value for name, value in COLLEAGUE.items()}
+    done = dict(zip("23", run_at_once(PROMOTE, "23", member | colleague), strict=True))
+    assert sorted(process.returncode for process in done.values()) == [0, 1], done
+    (winner,) = [number for number, process in done.items() if process.returncode == 0]
+    assert find_version(CHAMPION).number == load_current(team.models).facts.version == winner
+    assert list_champions() == ["1", winner]
+
+
+def test_eight_processes_open_a_new_log_at_once_and_every_answer_is_there(team: Team) -> None:
+    url = team.postgres.make_database("new_log")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD + EIGHT_LOG_200, url],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = read_answers(url)["request_id"]
+    assert (len(answers), answers.str.split().str[0].nunique()) == (1_600, 8)
+
+
+def test_feedback_finds_an_answer_that_another_machine_gave_and_is_taken_once(team: Team, log: PredictionLog) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", CHILD + LOG_ONE, team.log], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"logged\n"
+    log.add_feedback("theirs", 7)
+    with pytest.raises(RepeatedFeedbackError):
+        log.add_feedback("theirs", 6)
+    other.communicate(b"\n", timeout=30)
+    assert read_answers(team.log).set_index("request_id").loc["theirs", "quality"] == 7
+
+
+def test_a_log_waits_for_a_database_that_restarts_and_loses_nothing(
+    team: Team, log: PredictionLog, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.add_answer(make_answer("before"))
+    wait_until(lambda: log.counts.written == 1)
+    with team.postgres.stopped():
+        for number in range(500):
+            log.add_answer(make_answer(f"meanwhile {number}"))
+        wait_until(lambda: "cannot be written" in capfd.readouterr().err)
+    wait_until(lambda: log.counts.written == 501, seconds=60)
+    assert log.counts.lost == 0
+    assert read_answers(team.log)["request_id"].str.startswith("meanwhile").sum() == 500
+
+
+PREPARE = """
+import sys
+from orchestration.flows import prepare_flow
+print("ready", flush=True)
+sys.stdin.readline()
+print(prepare_flow("twin"))
+"""
+
+
+def test_prefect_runs_flows_of_three_processes_at_once_behind_its_password(team: Team, twin: WineData) -> None:
+    api = f"http://127.0.0.1:{team.environment['WINE_PREFECT_PORT']}/api"
+    environment = team.environment | {"PREFECT_API_URL": api}
+    try:
+        assert "Next: make deploy" in team.run(COMMANDS["prefect"], ROOT)
+        assert requests.post(f"{api}/flow_runs/filter", json={}, timeout=30).status_code == 401
+        nobody = {name: value for name, value in environment.items() if name != "PREFECT_API_AUTH_STRING"}
+        refused = order("deploy", nobody)
+        assert refused.returncode == 2
+        assert "wants its password: set PREFECT_API_AUTH_STRING=user:password" in refused.stderr
+        deployed = order("deploy", environment)
+        assert deployed.returncode == 0, deployed.stderr
+        done = run_at_once(PREPARE, "123", environment)
+        assert [process.stdout for process in done] == [f"{twin.fingerprint}\n"] * 3, done
+        ended = requests.post(
+            f"{api}/flow_runs/filter", json={}, auth=("wine", "a-word-for-prefect"), timeout=30
+        ).json()
+        states = [run["state_type"] for run in ended if run["state_type"] != "SCHEDULED"]  # those are the deployments'
+        assert states == ["COMPLETED"] * 3
+    finally:
+        order("stop", environment)
+    with team.postgres.connect("prefect") as connection:
+        assert connection.execute("SELECT count(*) FROM deployment").fetchone() == (3,)
+
+
+def order(word: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.services", word],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_all_that_is_lost_comes_back_from_a_backup_the_same_champion_too(
+    team: Team, served_mlflow: str, versions: list[str], member: dict[str, str], log: PredictionLog, twin_sides: Sides
+) -> None:
+    assert versions
+    log.add_answer(make_answer("kept"))
+    wait_until(lambda: log.counts.waiting == 0 and count_answers(team.log) > 0)
+    before, answers, champions = load_current(team.models), read_answers(team.log), list_champions()
+    team.run(COMMANDS["backup"])
+    log.close()
+    lose_everything(team)
+    with pytest.raises(NotThereError):
+        read_answers(team.log)
+    team.run(COMMANDS["restore"])
+    assert "the champion, serves from" in team.run(export_tracking(member) + COMMANDS["serve again"])
+    after = load_current(team.models)
+    wines = feature_frame(twin_sides.holdout)
+    assert after.facts == before.facts
+    assert (after.pipeline.predict_proba(wines) == before.pipeline.predict_proba(wines)).all()
+    assert list_champions() == champions
+    assert read_answers(team.log).equals(answers)
+    log.open()
+    assert mlflow.get_experiment_by_name("wine-quality-experiment") is not None, served_mlflow
+
+
+def lose_everything(team: Team) -> None:
+    """Drop the databases, under the servers' feet, and delete artifacts and bundles."""
+    for database in ("mlflow", "mlflow_auth", "prefect", "wine_log"):
+        team.postgres.run(f"DROP DATABASE {database} WITH (FORCE)")
+    shutil.rmtree(team.environment["ARTIFACTS"])
+    shutil.rmtree(team.models)
+
+
+def export_tracking(member: dict[str, str]) -> str:
+    return "".join(f"export {name}='{member[name]}'\n" for name in member if name.startswith("MLFLOW_TRACKING"))
