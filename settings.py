@@ -4,6 +4,7 @@ A setting comes from the environment (WINE_PORT=8080), else from a file `.env` i
 folder, else from the default here. Only commands and flows call load_settings(); functions get plain values.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -62,8 +63,21 @@ class Settings(BaseSettings):
         ROOT / "wine_quality_training" / "models", description="folder of the pickled candidates"
     )
     serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")
-    batch_wines: Path = Field(ROOT / "deployment" / "to_score", description="folder of the CSV files to score")
-    batch_answers: Path = Field(ROOT / "deployment" / "answers", description="folder of the answers to them")
+    batch_wines: BucketAddress | Path = Field(
+        ROOT / "deployment" / "to_score",
+        union_mode="left_to_right",
+        description="the CSV and Parquet files to score: a folder or s3://bucket/path",
+    )
+    batch_answers: BucketAddress | Path = Field(
+        ROOT / "deployment" / "answers",
+        union_mode="left_to_right",
+        description="the answers to them: a folder or s3://bucket/path",
+    )
+    batch_cores: int = Field(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        ge=1,
+        description="parts of a file that are scored at once",
+    )
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server of make prefect")
     load_users: int = Field(20, ge=1, description="users of the load test")
     load_rate: float = Field(5, gt=0, description="users that the load test starts in a second")

@@ -1,41 +1,61 @@
-"""Score files of wines with the model that serves: answers in one CSV file, refused rows with reasons in another.
+"""Score files of wines with the model that serves: CSV or Parquet in, Parquet out, part by part.
 
-    python -m deployment.batch [FILE ...]
+    python -m deployment.batch [FILE | FOLDER | s3://bucket/path ...]
 
-scores the files, or the CSV files of WINE_BATCH_WINES, into WINE_BATCH_ANSWERS:
+scores those, or what lies in WINE_BATCH_WINES, into WINE_BATCH_ANSWERS:
 
-    <file>.<version>.<digest>.csv            row, request_id, prediction, expected_quality, a probability a grade, model
-    <file>.<version>.<digest>.refused.csv    row and reason of every row that is no wine
+    <file>.<version>.<digest>/answers/part-00000.parquet    row, request_id, prediction, a probability a grade, …
+    <file>.<version>.<digest>/refused/part-00000.csv        row and reason of every row that is no wine
+    <file>.<version>.<digest>/manifest.json                 the parts of the file, and whether all are done
 
 The digest is of the file's content and the model's run, so a file that is scored by this model already is left
-alone, and one that changed, or that another champion is to score, is not.
+alone, and one that changed, or that another champion is to score, is not. A run that was killed is taken up again
+by the same command: parts whose answers are there are not scored again.
 """
 
 import argparse
 import hashlib
-import os
-import uuid
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from pydantic import ValidationError
+import pyarrow as pa
+from pyarrow import csv, parquet
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
-from commands import DONE, BadInputError, NotThereError, run_command
+from commands import DONE, run_command
+from deployment.batch_parts import SUFFIXES, Part, divide_file, read_part
+from deployment.batch_rows import SAME, check_rows, score_rows
 from deployment.engine import Engine, load_engine_for_files
+from deployment.places import (
+    Place,
+    exists,
+    find_name,
+    join,
+    list_names,
+    open_file,
+    parse_place,
+    read_whole,
+    write_whole,
+)
 from settings import load_settings
-from wine_data.reader import read_cells
-from wine_data.schema import FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_array, feature_values
+from wine_quality_training.bundle import FACTS_FILE, find_current, read_facts
+
+Show = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ScoredFile:
     """What became of one file; `refused` is None where every row was a wine."""
 
-    wines: Path
-    answers: Path
-    refused: Path | None
+    wines: Place
+    answers: Place
+    refused: Place | None
     scored: int
     refusals: int
     version: str
@@ -43,126 +63,190 @@ class ScoredFile:
 
     def sentence(self) -> str:
         """What became of it, for a person to read."""
+        name = find_name(self.wines)
         if not self.new:
-            return f"{self.wines.name}: scored by version {self.version} before, see {self.answers}"
+            return f"{name}: scored by version {self.version} before, see {self.answers}"
         refused = f", {self.refusals:,} refused, see {self.refused}" if self.refused else ""
-        return f"{self.wines.name}: {self.scored:,} wines scored by version {self.version} into {self.answers}{refused}"
+        return f"{name}: {self.scored:,} wines scored by version {self.version} into {self.answers}{refused}"
 
 
-def list_files(folder: Path) -> list[Path]:
-    """The CSV files that wait in a folder, by name; none where there is no folder."""
-    return sorted(path for path in folder.glob("*.csv") if path.is_file())
+@dataclass(frozen=True)
+class Manifest:
+    """What is to be done for a file, and what became of it: read again, it says where to go on."""
+
+    wines: str
+    version: str
+    run_id: str
+    parts: tuple[Part, ...]
+    done: bool = False
+    scored: int = 0
+    refused: int = 0
 
 
-def score_file(wines: Path, models: Path, answers: Path) -> ScoredFile:
-    """Score one file with the bundle that serves, and write its answers whole or not at all.
+@dataclass(frozen=True)
+class Job:
+    """What a part needs to be scored anywhere: the file, the bundle, the folder of the answers, their digest."""
+
+    wines: Place
+    bundle: Path
+    folder: Place
+    digest: str
+
+    def name_answers(self, part: Part) -> Place:
+        """The file of a part's answers; where it is, the part is done."""
+        return join(self.folder, f"answers/part-{part.number:05d}.parquet")
+
+    def name_refused(self, part: Part) -> Place:
+        """The file of the rows of a part that are no wines; it is there only if there are any."""
+        return join(self.folder, f"refused/part-{part.number:05d}.csv")
+
+
+def score_file(
+    wines: Place, models: Path, answers: Place, executor: Executor | None = None, show: Show = lambda done, of: None
+) -> ScoredFile:
+    """Score one file with the bundle that serves, or go on where a run that was killed left off.
 
     Args:
-        wines: a CSV file with the eleven measurements and the colour, as `type` or `red_wine`; it may hold more.
+        wines: a CSV or Parquet file with the eleven measurements and the colour (type or red_wine), and maybe more.
         models: the folder of serving bundles.
-        answers: the folder that the answers go to; it is made if need be.
+        answers: the folder that the answers go to, or s3://bucket/path; it is made if need be.
+        executor: what runs the parts; None: they run here, one after the other.
+        show: is told after each part how many of how many parts are done.
 
     Raises:
         BadInputError: it is no file of wines: a column is missing, or nothing in it can be read.
         NotThereError: there is no such file, or no model yet.
     """
-    if not wines.is_file():
-        raise NotThereError(f"there is no file {wines} to score")
-    engine = load_engine_for_files(models)
-    digest = hashlib.sha256(wines.read_bytes() + engine.facts.run_id.encode()).hexdigest()[:12]
-    answered = answers / f"{wines.stem}.{engine.facts.version}.{digest}.csv"
-    refused = answered.with_suffix(".refused.csv")
-    new = not answered.is_file()
+    bundle = find_current(models)
+    facts = read_facts(bundle / FACTS_FILE)
+    content, parts = divide_file(wines)
+    digest = hashlib.sha256(f"{content} {facts.run_id}".encode()).hexdigest()[:12]
+    stem = find_name(wines).rpartition(".")[0]
+    job = Job(wines, bundle, join(answers, f"{stem}.{facts.version}.{digest}"), digest)
+    manifest = _read_manifest(job) or Manifest(find_name(wines), facts.version, facts.run_id, tuple(parts))
+    new = not manifest.done
     if new:
-        table, refusals = score_wines(engine, read_batch(wines), digest)
-        answers.mkdir(parents=True, exist_ok=True)
-        if not refusals.empty:
-            _write_whole(refused, refusals)
-        _write_whole(answered, table)  # last: where it is, all is there
-    there = refused if refused.is_file() else None
-    counts = _count_rows(answered), _count_rows(there) if there else 0
-    return ScoredFile(wines, answered, there, *counts, engine.facts.version, new)
+        _load_engine(bundle)  # here, so that a bad bundle leaves no folder behind, and threads find it loaded
+        _write_manifest(job, manifest)
+        counts = list(_score_parts(job, manifest.parts, executor, show))
+        scored, refused = (sum(column) for column in zip(*counts, strict=True))
+        manifest = replace(manifest, done=True, scored=scored, refused=refused)
+        _write_manifest(job, manifest)
+    refusals = join(job.folder, "refused") if manifest.refused else None
+    return ScoredFile(
+        wines, join(job.folder, "answers"), refusals, manifest.scored, manifest.refused, facts.version, new
+    )
 
 
-def read_batch(path: Path) -> pd.DataFrame:
-    """Read a file of wines as text, laid out as FEATURES; the index is the row in the file, its header row 1.
-
-    Raises:
-        BadInputError: a column is missing, or there twice.
-    """
-    cells = read_cells(path)
-    repeated = [str(name) for name in cells.columns[cells.columns.duplicated()].unique()]
-    if repeated:
-        raise BadInputError(f"{path} has the column {', '.join(repeated)} more than once: keep the one that is meant")
-    if TYPE in cells and RED not in cells:
-        colours = cells[TYPE].str.strip().str.lower()
-        cells[RED] = colours.map({name: str(int(name == "red")) for name in TYPES}).where(cells[TYPE].notna())
-    missing = [name for name in MEASUREMENTS if name not in cells]
-    missing += [] if RED in cells else [f"{TYPE} (or {RED})"]
-    if missing:
-        raise BadInputError(f"{path} lacks the column {', '.join(missing)}; found {', '.join(cells.columns)}")
-    return cells.loc[:, list(FEATURES)].set_axis(cells.index + 2)
-
-
-def score_wines(engine: Engine, cells: pd.DataFrame, batch: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the rows that are wines; return a table of answers and one of refused rows with reasons.
-
-    A request id is made from the batch, the row and the model, so the same question has the same id.
-    """
-    wines, rows, refusals = [], [], []
-    for row, values in zip(cells.index, cells.to_dict("records"), strict=True):
-        given = {str(name): value for name, value in values.items() if not pd.isna(value)}
-        try:
-            wines.append(WineQuality.model_validate_strings(given))
-            rows.append(int(row))
-        except ValidationError as error:
-            reasons = [f"{problem['loc'][0]}: {_explain(dict(problem))}" for problem in error.errors()]
-            refusals.append({"row": int(row), "reason": "; ".join(reasons)})
-    return _lay_out_answers(engine, wines, rows, batch), pd.DataFrame(refusals, columns=["row", "reason"])
+def score_part(job: Job, part: Part) -> tuple[int, int]:
+    """Score one part, if its answers are not there yet; return how many rows were wines, and how many were not."""
+    answers, refused = job.name_answers(part), job.name_refused(part)
+    if not exists(answers):
+        engine, sink, reasons = _load_engine(job.bundle), pa.BufferOutputStream(), dict[int, str]()
+        with ExitStack() as stack:
+            writer = None
+            for cells in read_part(job.wines, part):
+                checked = check_rows(cells)
+                reasons |= checked.refusals
+                table = score_rows(engine, checked, job.digest)
+                writer = writer or stack.enter_context(_open_writer(sink, table.schema))
+                writer.write_table(table)
+        if reasons:
+            _write_refusals(refused, reasons)
+        write_whole(answers, sink.getvalue())  # last: where it is, all is there
+    return _count_rows(job, part)
 
 
-def _lay_out_answers(engine: Engine, wines: list[WineQuality], rows: list[int], batch: str) -> pd.DataFrame:
-    facts = engine.facts
-    shape = (len(wines), len(engine.grades))
-    probabilities = engine.predict_probabilities(feature_array(wines)) if wines else np.empty(shape)
-    ids = [uuid.uuid5(uuid.NAMESPACE_OID, f"{batch}/{row}/{facts.run_id}").hex for row in rows]
-    table = pd.DataFrame({"row": rows, "request_id": ids})
-    table["prediction"] = np.array(engine.grades)[probabilities.argmax(axis=1)] if wines else []
-    table["expected_quality"] = probabilities @ np.array(engine.grades, dtype="float64")
-    for place, grade in enumerate(engine.grades):
-        table[f"probability_{grade}"] = probabilities[:, place]
-    warnings = ["; ".join(engine.list_warnings(feature_values(wine))) for wine in wines]
-    return table.assign(warnings=warnings, model=facts.name, version=facts.version, run_id=facts.run_id)
-
-
-def _explain(problem: dict[str, object]) -> str:
-    return "there is no value" if problem["type"] == "missing" else f"{problem['msg']}, not {problem['input']}"
-
-
-def _count_rows(path: Path) -> int:
-    with path.open() as file:
-        return sum(1 for _ in file) - 1
-
-
-def _write_whole(path: Path, table: pd.DataFrame) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+@contextmanager
+def use_cores(cores: int) -> Iterator[Executor]:
+    """An executor of so many threads: the model is in memory once, and most of the work is done without the GIL."""
+    executor = ThreadPoolExecutor(cores, thread_name_prefix="score part")
     try:
-        table.to_csv(partial, index=False)
-        partial.replace(path)
+        yield executor
     finally:
-        partial.unlink(missing_ok=True)
+        executor.shutdown(cancel_futures=True)  # ctrl-c lets the parts that have begun be finished
+
+
+def _score_parts(job: Job, parts: Sequence[Part], executor: Executor | None, show: Show) -> Iterator[tuple[int, int]]:
+    if executor and len(parts) > 1:
+        futures = [executor.submit(score_part, job, part) for part in parts]
+        counts = (future.result() for future in as_completed(futures))
+    else:
+        counts = (score_part(job, part) for part in parts)
+    for done, count in enumerate(counts, start=1):
+        show(done, len(parts))
+        yield count
+
+
+def _open_writer(sink: pa.BufferOutputStream, schema: pa.Schema) -> parquet.ParquetWriter:
+    """Looking for repeated values takes longer than all else, so only columns that have but a few are searched."""
+    return parquet.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["prediction", *SAME, "warnings"])
+
+
+def _count_rows(job: Job, part: Part) -> tuple[int, int]:
+    with open_file(job.name_answers(part)) as file:
+        scored = parquet.ParquetFile(file).metadata.num_rows
+    refused = job.name_refused(part)
+    return scored, csv.read_csv(pa.BufferReader(read_whole(refused))).num_rows if exists(refused) else 0
+
+
+@lru_cache(maxsize=1)
+def _load_engine(bundle: Path) -> Engine:
+    return load_engine_for_files(bundle)
+
+
+def _read_manifest(job: Job) -> Manifest | None:
+    path = join(job.folder, "manifest.json")
+    if not exists(path):
+        return None
+    content = json.loads(read_whole(path))
+    return Manifest(**content | {"parts": tuple(Part(**part) for part in content["parts"])})
+
+
+def _write_manifest(job: Job, manifest: Manifest) -> None:
+    write_whole(join(job.folder, "manifest.json"), json.dumps(asdict(manifest), indent=1).encode())
+
+
+def _write_refusals(path: Place, reasons: dict[int, str]) -> None:
+    sink = pa.BufferOutputStream()
+    csv.write_csv(pa.table({"row": list(reasons), "reason": list(reasons.values())}), sink)
+    write_whole(path, sink.getvalue())
+
+
+def list_files(place: Place) -> list[Place]:
+    """The files of wines in a folder or under an address, by name; a file is itself."""
+    if find_name(place).endswith(SUFFIXES):
+        return [place]
+    return [join(place, name) for name in list_names(place) if name.endswith(SUFFIXES)]
 
 
 def main() -> int:
-    """Score files and say where the answers are."""
-    parser = argparse.ArgumentParser(description="Score files of wines with the model that serves.")
-    parser.add_argument("files", nargs="*", type=Path, help="CSV files; those of WINE_BATCH_WINES where left out")
+    """Score files under a progress bar, and say where the answers are."""
     settings = load_settings()
-    files = parser.parse_args().files or list_files(settings.batch_wines)
-    for path in files:
-        print(score_file(path, settings.serving_models, settings.batch_answers).sentence())
+    parser = argparse.ArgumentParser(description="Score files of wines with the model that serves.")
+    parser.add_argument(
+        "wines", nargs="*", type=parse_place, default=[settings.batch_wines],
+        help="CSV and Parquet files, folders of them, s3://bucket/path; WINE_BATCH_WINES where left out",
+    )  # fmt: skip
+    files = [file for place in parser.parse_args().wines for file in list_files(place)]
+    console = Console(highlight=False, soft_wrap=True)
+    with (
+        use_cores(settings.batch_cores) as executor,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        for file in files:
+            bar = progress.add_task(find_name(file), total=None)
+
+            def show(done: int, of: int, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=done, total=of)
+
+            scored = score_file(file, settings.serving_models, settings.batch_answers, executor, show)
+            progress.remove_task(bar)
+            console.print(scored.sentence())
     if not files:
-        print(f"Nothing to score: put CSV files into {settings.batch_wines}")
+        console.print(f"Nothing to score: put CSV or Parquet files into {settings.batch_wines}")
+    else:
+        console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")
     return DONE
 
 

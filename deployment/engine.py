@@ -4,6 +4,7 @@ One wine is answered by the compiled form where there is one; tests/benchmarks/s
 measures from how many wines at once the pickle is the faster of the two.
 """
 
+from dataclasses import replace
 from importlib.util import find_spec
 from operator import le
 from pathlib import Path
@@ -123,6 +124,6 @@ def load_engine_of(folder: Path) -> Engine:
     return Engine(load_compiled(folder) or load_bundle(folder))
 
 
-def load_engine_for_files(models: Path) -> Engine:
-    """Load and check the bundle that serves, for many wines at once: with the pickle too where it can be read."""
-    return Engine(load_bundle(find_current(models))) if find_spec("sklearn") else load_engine(models)
+def load_engine_for_files(folder: Path) -> Engine:
+    """Load and check one bundle, for many wines at once: the pickle where it can be read, and only that."""
+    return Engine(replace(load_bundle(folder), compiled=None)) if find_spec("sklearn") else load_engine_of(folder)

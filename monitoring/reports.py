@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 
 from commands import DONE, NotThereError, run_command
-from deployment.batch import read_batch
+from deployment.batch_parts import divide_file, read_part
+from deployment.batch_rows import read_numbers
 from monitoring.drift import ALPHA, KS_FLOOR, compare, find_nearest
 from monitoring.quality import FEWEST_GRADED
 from monitoring.watch import read_reference
@@ -75,7 +76,7 @@ def report_batch(path: Path, part: Profile, folder: Path) -> list[Path]:
         BadInputError: it is no file of wines.
         NotThereError: there is no such file.
     """
-    return _write_all(folder, _draw_file(read_numbers(path), path.name, part))
+    return _write_all(folder, _draw_file(read_file(path), path.name, part))
 
 
 def draw_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def draw_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
     )
 
 
-def read_numbers(path: Path) -> pd.DataFrame:
+def read_file(path: Path) -> pd.DataFrame:
     """Read a file of wines laid out as FEATURES; a cell that is no number, or no colour, is NaN, as a hole is.
 
     Raises:
@@ -103,7 +104,8 @@ def read_numbers(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise NotThereError(f"there is no file {path} to report on")
-    numbers: pd.DataFrame = read_batch(path).apply(pd.to_numeric, errors="coerce").astype("float64")
+    parts = [read_numbers(cells) for part in divide_file(path)[1] for cells in read_part(path, part)]
+    numbers = pd.DataFrame(np.concatenate(parts), columns=list(FEATURES))
     numbers = numbers.where(np.isfinite(numbers))
     return numbers.assign(red_wine=numbers[RED].where(numbers[RED].isin((0, 1))))
 
@@ -288,7 +290,7 @@ def main() -> int:
     settings = load_settings()
     facts = read_reference(settings.serving_models)
     if file:
-        whole_rows = Window(Span(0, 0), read_numbers(file).dropna(), pd.DataFrame())
+        whole_rows = Window(Span(0, 0), read_file(file).dropna(), pd.DataFrame())
         written = report_batch(file, find_nearest(whole_rows, facts.profiles), settings.monitoring_reports / file.stem)
     else:
         window = read_newest_window(settings, time.time())

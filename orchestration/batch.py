@@ -1,13 +1,13 @@
 """Score files of wines with the champion, as a Prefect flow: what `score` in prefect.yaml runs by itself."""
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
-from deployment.batch import ScoredFile, list_files, score_file
+from deployment.batch import ScoredFile, list_files, score_file, use_cores
+from deployment.places import Place, find_name
 from orchestration.flows import wire
 from orchestration.notification import tell_webhook
 from settings import load_settings
@@ -16,23 +16,24 @@ score_task = wire(score_file, "score file", retries=1, run_name="score {wines}")
 
 
 @flow(name="wine-quality-batch", on_failure=[tell_webhook], on_crashed=[tell_webhook])
-def batch_flow(wines: Path | None = None, answers: Path | None = None) -> list[ScoredFile]:
+def batch_flow(wines: Place | None = None, answers: Place | None = None) -> list[ScoredFile]:
     """Score a file of wines, or every file of a folder, with the model that serves.
 
     Args:
-        wines: a CSV file, or a folder of them. Empty: WINE_BATCH_WINES.
-        answers: the folder of the answers. Empty: WINE_BATCH_ANSWERS.
+        wines: a CSV or Parquet file, or a folder of them, here or s3://bucket/path. Empty: WINE_BATCH_WINES.
+        answers: the folder of the answers, here or s3://bucket/path. Empty: WINE_BATCH_ANSWERS.
 
     Raises:
         BadInputError: a file could not be scored. The others were.
     """
     settings, logger = load_settings(), get_run_logger()
     place, answers = wines or settings.batch_wines, answers or settings.batch_answers
-    files = [place] if place.suffix == ".csv" else list_files(place)
+    files = list_files(place)
     if not files:
-        logger.info("nothing to score: %s holds no CSV file", place)
+        logger.info("nothing to score: %s holds no CSV or Parquet file", place)
         return []
-    states = [score_task(path, settings.serving_models, answers, return_state=True) for path in files]
+    with use_cores(settings.batch_cores) as executor:
+        states = [score_task(file, settings.serving_models, answers, executor, return_state=True) for file in files]
     results = [state.result(raise_on_failure=False) for state in states]
     scored = [result for result in results if isinstance(result, ScoredFile)]
     for result in scored:
@@ -50,5 +51,5 @@ def batch_flow(wines: Path | None = None, answers: Path | None = None) -> list[S
 def render_files(files: list[ScoredFile]) -> str:
     """The table of what became of each file, as Markdown."""
     rows: list[tuple[Any, ...]] = [("file", "version", "wines scored", "rows refused", "answers", "new"), ("---",) * 6]
-    rows += [(one.wines.name, one.version, one.scored, one.refusals, one.answers.name, one.new) for one in files]
+    rows += [(find_name(one.wines), one.version, one.scored, one.refusals, one.answers, one.new) for one in files]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

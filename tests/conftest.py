@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -39,6 +40,8 @@ QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+hypothesis.settings.register_profile("ours", deadline=None)  # other tests run beside
+hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
 SOURCES = ["twin", pytest.param("uci", marks=pytest.mark.real_data)]
 
@@ -88,6 +91,7 @@ class Listener(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(name_group(item)))

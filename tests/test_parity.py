@@ -68,7 +68,7 @@ def test_batch_answers_as_the_function(
 ) -> None:
     wines.to_csv(tmp_path / "wines.csv", index=False)
     scored = score_file(tmp_path / "wines.csv", pipeline_run.serving_models, tmp_path)
-    answers = pd.read_csv(scored.answers)
+    answers = pd.read_parquet(scored.answers)
     assert (scored.scored, scored.refused) == (len(wines), None)
     np.testing.assert_array_equal(answers["prediction"], by_function.predict(wines))
     probabilities = answers.filter(like="probability_").to_numpy()

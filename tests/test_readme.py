@@ -11,6 +11,7 @@ from wine_data.schema import BOUNDS, FEATURES, SEEN, WineQuality
 
 README = (ROOT / "README.md").read_text()
 DATA_CARD = (ROOT / "wine_data" / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 
 
 @pytest.mark.parametrize("pipeline_run", [pytest.param("uci", marks=pytest.mark.real_data)], indirect=True)
@@ -21,16 +22,22 @@ def test_the_output_shown_is_the_output_printed(pipeline_run: PipelineRun) -> No
 
 @pytest.mark.parametrize("result", sorted(path.stem for path in RESULTS.glob("*.json")))
 def test_a_benchmarks_table_is_the_one_it_wrote(result: str) -> None:
-    assert render_result(result) in README + DATA_CARD
+    assert render_result(result) in README + DATA_CARD + DOCS["benchmarks.md"]
 
 
 def strip_lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README))))
 def test_a_link_leads_to_a_file(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_a_page_links_to_files(page: str) -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", DOCS[page]):
+        assert (ROOT / "docs" / path).exists(), path
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)\b(?= |`|$)", README, re.MULTILINE))))

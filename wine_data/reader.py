@@ -4,8 +4,11 @@ Accepted: names with spaces or underscores in any case, `,` or `;`, a byte order
 any case, an index column, blank lines. Anything else is refused with file, column and row.
 """
 
+import csv
 import re
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,31 @@ def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
     return encode_type(wines.reset_index(drop=True))
 
 
+@dataclass(frozen=True)
+class Header:
+    """The first row of a file: its names as in the schema, what separates them, its length in bytes."""
+
+    names: list[str]
+    separator: str
+    length: int
+
+
+def read_header(start: bytes, name: str) -> Header:
+    """Read the header from the first bytes of a file.
+
+    Raises:
+        BadInputError: there is no header there.
+    """
+    _require_text(start, name)
+    line, end, _ = start.partition(b"\n")
+    separator = _find_separator(line)
+    try:
+        names = next(csv.reader([line.decode("utf-8-sig").rstrip("\r")], delimiter=separator))
+    except (UnicodeDecodeError, StopIteration) as error:
+        raise BadInputError(f"{name} is not a table of text: its first row cannot be read") from error
+    return Header(_require_names(canonical_names(names), name), separator, len(line) + len(end))
+
+
 def read_cells(path: Path) -> pd.DataFrame:
     """Read one CSV file as text, its columns named as in the schema; the index counts its rows from 0.
 
@@ -60,12 +88,8 @@ def _read_text(path: Path) -> pd.DataFrame:
             start = file.read(4096)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
-    if not start.strip():
-        raise BadInputError(f"{path} is empty; it should hold wines, one a row under a header")
-    if b"\0" in start:
-        raise BadInputError(f"{path} is a binary file; wines are read from CSV text")
-    header = start.lstrip().splitlines()[0]
-    separator = ";" if header.count(b";") > header.count(b",") else ","
+    _require_text(start, path)
+    separator = _find_separator(start.lstrip().splitlines()[0])
     try:
         with warnings.catch_warnings():
             # Rows that are longer than the header would lose their last fields, with only a warning.
@@ -83,12 +107,32 @@ def _read_text(path: Path) -> pd.DataFrame:
     return table
 
 
-def _name_columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    names = [_canonical_name(str(name)) for name in table.columns]
+def _require_text(start: bytes, name: object) -> None:
+    if not start.strip():
+        raise BadInputError(f"{name} is empty; it should hold wines, one a row under a header")
+    if b"\0" in start:
+        raise BadInputError(f"{name} is a binary file; wines are read from CSV text")
+
+
+def _find_separator(header: bytes) -> str:
+    return ";" if header.count(b";") > header.count(b",") else ","
+
+
+def _require_names(names: list[str], path: object) -> list[str]:
     if all(re.fullmatch(r"[\d.]+|red|white", name) for name in names):
-        raise BadInputError(f"{path} has no header: its first row is {', '.join(map(str, table.columns[:4]))}, …")
+        raise BadInputError(f"{path} has no header: its first row is {', '.join(names[:4])}, …")
+    return names
+
+
+def _name_columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    names = _require_names(canonical_names(map(str, table.columns)), path)
     table = table.set_axis(names, axis="columns")
     return table.drop(columns=[name for name in names if name in _INDEX_NAMES])
+
+
+def canonical_names(names: Iterable[str]) -> list[str]:
+    """The names of columns as the schema writes them; "" for one that pandas made up for an index."""
+    return [_canonical_name(name) for name in names]
 
 
 def _canonical_name(name: str) -> str:

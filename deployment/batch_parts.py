@@ -1,0 +1,212 @@
+"""A file of wines in parts that are read by themselves: CSV by the megabyte, Parquet by its row groups.
+
+A file lies in a folder or in a bucket, s3://bucket/path. Its columns may be named as wine_data/reader.py allows, and
+it may hold more.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from commands import BadInputError
+from deployment.places import Place, find_name, open_file
+from wine_data.reader import Header, canonical_names, read_header
+from wine_data.schema import MEASUREMENTS, RED, TYPE
+
+PART_BYTES = 16_000_000  # of CSV: about 250,000 wines; a forest takes 20 ms a call, whatever the number
+SLICE_ROWS = 250_000  # of a Parquet row group, which may have millions
+READ_BYTES = 4_000_000
+HEADER_BYTES = 65_536
+NEWLINE, QUOTE = b'\n"'
+SUFFIXES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a file: bytes from `start` on in CSV, one row group in Parquet. The header of a file is row 1."""
+
+    number: int
+    start: int
+    length: int
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a part, and the number of each row in the file; `malformed` says why others are no rows at all."""
+
+    table: pa.Table
+    rows: np.ndarray
+    malformed: dict[int, str]
+
+
+def divide_file(address: Place) -> tuple[str, list[Part]]:
+    """Read a file once, in little memory; return its SHA-256 and its parts.
+
+    Raises:
+        NotThereError: there is no such file.
+        BadInputError: it is no file of wines: a column is missing or there twice, or nothing in it can be read.
+    """
+    with open_file(address) as file:
+        if _is_parquet(address):
+            layout = _read_parquet(file, address)
+            _find_columns(canonical_names(layout.schema_arrow.names), address)
+            counts = [layout.metadata.row_group(group).num_rows for group in range(layout.num_row_groups)]
+            before = np.cumsum([0, *counts]).tolist()
+            parts = [Part(number, number, 1, before[number] + 2, rows) for number, rows in enumerate(counts)]
+            return _hash(file), parts
+        header = _read_csv_header(file, address)
+        sha = hashlib.sha256()
+        parts = list(_divide_csv(file, header, address, sha))
+        return sha.hexdigest(), parts
+
+
+def read_part(address: Place, part: Part) -> Iterator[Cells]:
+    """Read the cells of one part, at most some 100,000 rows at a time.
+
+    Measurements are float64 where all of them are numbers, else text.
+
+    Raises:
+        NotThereError: the file is gone.
+        BadInputError: it cannot be read, or is not text.
+    """
+    with open_file(address) as file:
+        if _is_parquet(address):
+            yield from _read_row_group(_read_parquet(file, address), part, address)
+            return
+        header = _read_csv_header(file, address)
+        file.seek(part.start)
+        data = file.read(part.length)
+    yield _parse(data, header, part, address)
+
+
+def _is_parquet(address: Place) -> bool:
+    return find_name(address).endswith(".parquet")
+
+
+def _read_row_group(layout: parquet.ParquetFile, part: Part, address: Place) -> Iterator[Cells]:
+    names = layout.schema_arrow.names
+    columns = _find_columns(canonical_names(names), address)
+    first = part.first_row
+    for batch in layout.iter_batches(SLICE_ROWS, [part.start], [names[at] for at in columns.values()]):
+        table = pa.table({name: batch.column(names[at]) for name, at in columns.items()})
+        yield Cells(table, np.arange(first, first + table.num_rows), {})
+        first += table.num_rows
+
+
+def _read_parquet(file: pa.NativeFile, address: Place) -> parquet.ParquetFile:
+    try:
+        return parquet.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise BadInputError(f"{address} is no Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _read_csv_header(file: pa.NativeFile, address: Place) -> Header:
+    file.seek(0)
+    header = read_header(file.read(HEADER_BYTES), str(address))
+    _find_columns(header.names, address)
+    return header
+
+
+def _find_columns(names: list[str], address: Place) -> dict[str, int]:
+    """Where each column that a wine needs stands, red_wine rather than type."""
+    wanted = [*MEASUREMENTS, RED if RED in names else TYPE]
+    repeated = [name for name in wanted if names.count(name) > 1]
+    if repeated:
+        raise BadInputError(
+            f"{address} has the column {', '.join(repeated)} more than once: keep the one that is meant"
+        )
+    missing = [f"{TYPE} (or {RED})" if name == TYPE else name for name in wanted if name not in names]
+    if missing:
+        raise BadInputError(f"{address} lacks the column {', '.join(missing)}; found {', '.join(filter(None, names))}")
+    return {name: names.index(name) for name in wanted}
+
+
+def _hash(file: pa.NativeFile) -> str:
+    sha = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(READ_BYTES):
+        sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _divide_csv(file: pa.NativeFile, header: Header, address: Place, sha: "hashlib._Hash") -> Iterator[Part]:
+    file.seek(0)
+    sha.update(file.read(header.length))
+    number, start, row, rows, here, quoted = 0, header.length, 2, 0, header.length, False
+    while chunk := file.read(READ_BYTES):
+        sha.update(chunk)
+        ends, quoted = _find_line_ends(chunk, quoted)
+        if here + len(chunk) - start >= PART_BYTES and ends.size:
+            after = here + int(ends[-1]) + 1
+            yield Part(number, start, after - start, row, rows + ends.size)
+            number, start, row, rows = number + 1, after, row + rows + ends.size, 0
+        else:
+            rows += ends.size
+        here += len(chunk)
+    if quoted:
+        raise BadInputError(f"{address} opens a quotation mark after row {row + rows - 1} and never closes it")
+    if here > start:
+        yield Part(number, start, here - start, row, rows + 1)
+    elif row == 2:
+        raise BadInputError(f"{address} holds a header and no wines")
+
+
+def _find_line_ends(chunk: bytes, quoted: bool) -> tuple[np.ndarray, bool]:
+    """Where rows end in a piece of CSV, given whether it begins within quotation marks, and whether it ends so."""
+    letters = np.frombuffer(chunk, dtype="uint8")
+    ends, quotes = np.flatnonzero(letters == NEWLINE), np.flatnonzero(letters == QUOTE)
+    within = (np.searchsorted(quotes, ends) + quoted) % 2 == 1
+    return ends[~within], bool((quotes.size + quoted) % 2)
+
+
+def _parse(data: bytes, header: Header, part: Part, address: Place) -> Cells:
+    columns = _find_columns(header.names, address)
+    try:
+        return _parse_as(data, header, part, columns, pa.float64())
+    except pa.ArrowInvalid:
+        pass  # a cell is no number: the rows are told apart one by one
+    try:
+        return _parse_as(data, header, part, columns, pa.string())
+    except pa.ArrowInvalid as error:
+        rows = f"rows {part.first_row:,} to {part.first_row + part.rows - 1:,}"
+        raise BadInputError(f"{address}, {rows}: no table of text: {str(error).splitlines()[0]}") from error
+
+
+def _parse_as(data: bytes, header: Header, part: Part, columns: dict[str, int], number: pa.DataType) -> Cells:
+    """Parse CSV, numbers as this type; a colour is text."""
+    places = {at: name for name, at in columns.items()}
+    malformed: dict[int, str] = {}
+    empty: list[int] = []
+
+    def skip(row: csv.InvalidRow) -> str:
+        if row.text.strip():
+            malformed[row.number] = f"the row has {row.actual_columns} fields, the header {row.expected_columns}"
+        else:
+            empty.append(row.number)
+        return "skip"
+
+    table = csv.read_csv(
+        pa.BufferReader(data),
+        read_options=csv.ReadOptions(
+            use_threads=False,  # parts are what is parallel, and rows are numbered only so
+            block_size=len(data) + 1,
+            column_names=[places.get(at, f"other {at}") for at in range(len(header.names))],
+        ),
+        parse_options=csv.ParseOptions(
+            delimiter=header.separator, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
+        ),
+        convert_options=csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={name: pa.string() if name == TYPE else number for name in columns},
+            strings_can_be_null=True,
+        ),
+    )
+    skipped = np.array(sorted([*malformed, *empty]), dtype="int64") - 1
+    rows = np.delete(np.arange(table.num_rows + skipped.size), skipped) + part.first_row
+    return Cells(table, rows, {number - 1 + part.first_row: why for number, why in malformed.items()})

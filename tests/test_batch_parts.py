@@ -1,0 +1,289 @@
+"""Large files: divided, read, told apart into wines and refusals, scored on cores, killed and taken up again."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from commands import BadInputError, NotThereError
+from deployment import batch, batch_parts
+from deployment.batch import ScoredFile, score_file, use_cores
+from deployment.batch_parts import Part, divide_file, read_part
+from deployment.batch_rows import CheckedRows, check_rows
+from settings import ROOT
+from tests.conftest import isolated_environment
+from tests.test_batch import read_files, read_refused
+from tests.test_s3 import PLACE, Store, store  # noqa: F401  (a fixture)
+from wine_data.reader import read_header
+from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TYPE, WineQuality, feature_values
+from wine_data.twin import sample_twin
+
+HEADER = ",".join((TYPE, *MEASUREMENTS))
+GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of about five rows, read in pieces of one or two."""
+    monkeypatch.setattr(batch_parts, "PART_BYTES", 300)
+    monkeypatch.setattr(batch_parts, "READ_BYTES", 100)
+
+
+def read_all(path: Path) -> list[CheckedRows]:
+    _, parts = divide_file(path)
+    return [check_rows(cells) for part in parts for cells in read_part(path, part)]
+
+
+def write_rows(path: Path, rows: list[str], header: str = HEADER, end: str = "\n") -> Path:
+    path.write_bytes(("\ufeff" + end.join((header, *rows)) + end).encode())
+    return path
+
+
+def write_twin(path: Path, rows: int) -> Path:
+    wines = sample_twin(rows, seed=5)[[TYPE, *MEASUREMENTS]]
+    if path.suffix == ".csv":
+        wines.to_csv(path, index=False)
+    else:
+        wines.to_parquet(path, index=False, row_group_size=25_000)
+    return path
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_keep_their_numbers_whatever_part_they_come_to_lie_in(tmp_path: Path, end: str) -> None:
+    rows = [f"white,{GOOD},a"] * 3 + [f'red,{GOOD},"two{end}lines, and ""more"""', f"red,{GOOD}", f"rose,{GOOD},x"]
+    rows += [f"red,{GOOD},x,y,z", f" Red ,{GOOD.replace('8.8', ' 8.8')},", f"white,{GOOD.replace('3.0', 'NA')},"]
+    rows += [f"red,{GOOD},"] * 20
+    path = write_rows(tmp_path / "wines.csv", rows, f"{HEADER},note".replace("fixed_acidity", "Fixed acidity"), end)
+    parts = read_all(path)
+    assert len(parts) > 4
+    assert np.concatenate([part.rows for part in parts]).tolist() == [2, 3, 4, 5, 9, *range(11, 31)]
+    told = {row: reason for part in parts for row, reason in part.refusals.items()}
+    assert told == {
+        6: "the row has 12 fields, the header 13",
+        7: "red_wine: Input should be a valid number, unable to parse string as a number, not rose",
+        8: "the row has 15 fields, the header 13",
+        10: "pH: there is no value",
+    }
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_blank_lines_count_as_rows_and_are_not_refused(tmp_path: Path) -> None:
+    (part,) = read_all(write_rows(tmp_path / "wines.csv", [f"white,{GOOD}", "", f"white,{GOOD}"]))
+    assert (part.rows.tolist(), part.refusals) == ([2, 4], {})
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "wines.csv", [f"white,{GOOD},fine", f'white,{GOOD},"cut off'], f"{HEADER},note")
+    with pytest.raises(BadInputError, match=r"wines\.csv opens a quotation mark after row 2 and never closes it"):
+        divide_file(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("b.csv", f"{HEADER}\n".encode(), "holds a header and no wines"),
+        ("c.csv", b"PK\x03\x04\0\0", "is a binary file"),
+        ("d.csv", f"white,{GOOD}\n".encode(), "has no header"),
+        ("e.parquet", b"white wine", "is no Parquet file"),
+    ],
+)
+def test_what_is_no_file_of_wines_is_told_by_name(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInputError, match=f"{name} {words}"):
+        divide_file(tmp_path / name)
+
+
+def test_text_in_another_encoding_is_told_with_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "wines.csv").write_bytes(f"{HEADER}\nrosé,{GOOD}\n".encode("latin-1"))
+    with pytest.raises(BadInputError, match=r"wines\.csv, rows 2 to 3: no table of text"):
+        read_all(tmp_path / "wines.csv")
+
+
+CELLS = st.one_of(
+    st.floats(-1, 400).map(repr),
+    st.sampled_from(
+        ["", "NA", "nan", "inf", "-inf", " 7 ", "7.", "+7", "1e1", "1_0", "0x7", "7,0", "\u0667", "strong", "0", "1"]
+    ),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(FEATURES), CELLS), min_size=1, max_size=6))
+def test_a_row_is_a_wine_here_where_it_is_one_for_the_schema(changes: list[tuple[str, str]]) -> None:
+    """Bounds on whole columns and the schema on single rows come to one verdict, and to the same numbers."""
+    wine = dict(zip(MEASUREMENTS, GOOD.split(","), strict=True)) | {"red_wine": "1"}
+    rows = [wine, *(wine | {name: cell} for name, cell in changes)]
+    table = pa.table({name: pa.array([row[name] or None for row in rows], pa.string()) for name in FEATURES})
+    checked = check_rows(batch_parts.Cells(table, np.arange(len(rows)), {}))
+    expected = {}
+    for row, cells in enumerate(rows):
+        try:
+            given_cells = {name: cell for name, cell in cells.items() if cell}
+            expected[row] = feature_values(WineQuality.model_validate_strings(given_cells))
+        except ValidationError:
+            assert row in checked.refusals
+    assert dict(zip(checked.rows.tolist(), map(tuple, checked.wines.tolist()), strict=True)) == expected
+
+
+@given(st.data())
+def test_numbers_of_a_csv_file_are_read_to_the_last_bit(data: st.DataObject) -> None:
+    values = {name: repr(data.draw(st.floats(*BOUNDS[name]), name)) for name in MEASUREMENTS}
+    text = f"{','.join(FEATURES)}\n{','.join(values.values())},1\n".encode()
+    header = read_header(text, "wines")
+    cells = batch_parts._parse(text[header.length :], header, Part(0, 0, 0, 2, 1), "wines")
+    assert check_rows(cells).wines.tolist() == [[*map(float, values.values()), 1.0]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_parts_on_two_cores_answer_as_one_process_does(
+    bundles: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_parts, "PART_BYTES", 1_000_000)
+    monkeypatch.setattr(batch_parts, "READ_BYTES", 500_000)
+    wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
+    seen: list[tuple[int, int]] = []
+    with use_cores(2) as executor:
+        scored = score_file(wines, bundles, tmp_path / "two", executor, lambda done, of: seen.append((done, of)))
+    alone = score_file(wines, bundles, tmp_path / "one")
+    assert (scored.scored, scored.refusals, scored.refused) == (60_000, 0, None)
+    assert seen == [(done, len(seen)) for done in range(1, len(seen) + 1)]
+    assert len(seen) >= 3
+    assert read_files(scored.answers) == read_files(alone.answers)
+    assert pd.read_parquet(scored.answers)["row"].tolist() == list(range(2, 60_002))
+
+
+def test_csv_and_parquet_of_the_same_wines_get_the_same_answers(bundles: Path, tmp_path: Path) -> None:
+    files = [write_twin(tmp_path / f"wines{suffix}", 2_000) for suffix in (".csv", ".parquet")]
+    both = [score_file(file, bundles, tmp_path / "answers") for file in files]
+    one, other = (pd.read_parquet(scored.answers).drop(columns="request_id") for scored in both)
+    pd.testing.assert_frame_equal(one, other)
+
+
+def score_in_process(wines: Path, models: Path, answers: Path) -> "subprocess.Popen[str]":
+    """The command on two cores, in small parts."""
+    small = "import deployment.batch_parts as p; p.PART_BYTES = 400_000; p.READ_BYTES = 100_000"
+    command = "from commands import run_command; from deployment.batch import main; run_command(main)"
+    places = {"WINE_SERVING_MODELS": str(models), "WINE_BATCH_ANSWERS": str(answers), "WINE_BATCH_CORES": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{small}\nif __name__ == '__main__':\n    {command}", str(wines)],
+        cwd=ROOT, env=isolated_environment(answers.parent) | places,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_parts(answers: Path, number: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while len(list(answers.glob("*/answers/*.parquet"))) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def list_session(leader: int) -> list[int]:
+    """The processes of a session that are alive."""
+    done = subprocess.run(["ps", "-o", "pid=,stat=", "--sid", str(leader)], capture_output=True, text=True, check=False)
+    return [int(line.split()[0]) for line in done.stdout.splitlines() if "Z" not in line.split()[1]]
+
+
+def test_a_run_that_was_killed_leaves_no_process_and_goes_on_where_it_was(bundles: Path, tmp_path: Path) -> None:
+    wines, answers = write_twin(tmp_path / "wines.csv", 100_000), tmp_path / "answers"
+    killed = score_in_process(wines, bundles, answers)
+    wait_for_parts(answers, 2)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    deadline = time.monotonic() + 30
+    while list_session(killed.pid):
+        assert time.monotonic() < deadline, "its processes live on"
+        time.sleep(0.1)
+    done = {path: path.stat().st_mtime_ns for path in answers.glob("*/answers/part-*.parquet")}
+    (manifest,) = answers.glob("*/manifest.json")
+    assert '"done": false' in manifest.read_text()
+    again = score_in_process(wines, bundles, answers)
+    output, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "wines.csv: 100,000 wines scored by version 1 into " in output
+    assert 2 <= len(done) < len(list(answers.glob("*/answers/part-*.parquet")))
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert '"done": true' in manifest.read_text()
+    table = pd.read_parquet(manifest.parent / "answers")
+    assert table["row"].tolist() == list(range(2, 100_002))
+
+
+def test_ctrl_c_ends_it_without_a_traceback(bundles: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers"
+    stopped = score_in_process(write_twin(tmp_path / "wines.csv", 200_000), bundles, answers)
+    wait_for_parts(answers, 1)
+    os.killpg(stopped.pid, signal.SIGINT)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's count of a process's peak memory")
+def test_memory_does_not_grow_with_the_file(bundles: Path, tmp_path: Path) -> None:
+    """Ten times the wines, in one process; its own count of its peak, since getrusage counts the parent's too."""
+    peaks = []
+    for rows in (100_000, 1_000_000):
+        wines = write_twin(tmp_path / f"{rows}.parquet", rows)
+        places = {"WINE_SERVING_MODELS": str(bundles), "WINE_BATCH_ANSWERS": str(tmp_path), "WINE_BATCH_CORES": "1"}
+        measured = "from pathlib import Path\nfrom deployment.batch import main\nmain()\n"
+        measured += "print(Path('/proc/self/status').read_text())"
+        done = subprocess.run(
+            [sys.executable, "-c", measured, str(wines)],
+            cwd=ROOT, env=isolated_environment(tmp_path) | places, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)[0]) / 1024)
+    assert peaks[1] - peaks[0] < 100
+
+
+def test_a_folder_of_files_in_a_bucket_is_scored_into_the_bucket(
+    bundles: Path,
+    store: Store,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = store.folder / PLACE.bucket / "may"
+    folder.mkdir()
+    write_twin(folder / "a.csv", 400)
+    write_twin(folder / "b.parquet", 400)
+    write_rows(folder / "c.csv", [f"white,{GOOD}", f"rose,{GOOD}"])
+    monkeypatch.setenv("WINE_SERVING_MODELS", str(bundles))
+    monkeypatch.setenv("WINE_BATCH_WINES", f"s3://{PLACE.bucket}/may")
+    monkeypatch.setenv("WINE_BATCH_ANSWERS", f"s3://{PLACE.bucket}/answers")
+    monkeypatch.setenv("WINE_BATCH_CORES", "1")
+    monkeypatch.setattr(sys, "argv", ["batch"])
+    assert batch.main() == 0
+    told = capsys.readouterr().out
+    assert "a.csv: 400 wines scored by version 1 into s3://wines/answers/a.1." in told
+    answers = sorted((store.folder / PLACE.bucket / "answers").glob("*/answers/*.parquet"))
+    assert [pyarrow.parquet.ParquetFile(path).metadata.num_rows for path in answers] == [400, 400, 1]
+    (refused,) = (store.folder / PLACE.bucket / "answers").glob("c.*/refused/*.csv")
+    assert "not rose" in refused.read_text()
+    batch.main()
+    assert capsys.readouterr().out.count("scored by version 1 before, see s3://wines/answers/") == 3
+
+
+def test_a_file_that_is_not_there_is_told(bundles: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotThereError, match=r"there is no file .*/none\.csv"):
+        score_file(tmp_path / "none.csv", bundles, tmp_path / "answers")
+
+
+def test_refusals_of_every_part_are_kept(bundles: Path, tmp_path: Path, small_parts: None) -> None:  # noqa: ARG001
+    wines = write_rows(tmp_path / "wines.csv", [f"white,{GOOD}", f"rose,{GOOD}"] * 20)
+    scored: ScoredFile = score_file(wines, bundles, tmp_path / "answers")
+    assert (scored.scored, scored.refusals) == (20, 20)
+    assert read_refused(scored).index.tolist() == list(range(3, 42, 2))
