@@ -23,6 +23,7 @@ READ_BYTES = 4_000_000
 HEADER_BYTES = 65_536
 NEWLINE, QUOTE = b'\n"'
 SUFFIXES = (".csv", ".parquet")
+NO_WINES = "holds a header and no wines"
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,8 @@ def divide_file(address: Place) -> tuple[str, list[Part]]:
     with open_file(address) as file:
         if _is_parquet(address):
             layout = _read_parquet(file, address)
-            _find_columns(canonical_names(layout.schema_arrow.names), address)
-            counts = [layout.metadata.row_group(group).num_rows for group in range(layout.num_row_groups)]
-            before = np.cumsum([0, *counts]).tolist()
-            parts = [Part(number, number, 1, before[number] + 2, rows) for number, rows in enumerate(counts)]
-            return _hash(file), parts
+            _require_types(layout.schema_arrow, address)
+            return _hash(file), list(_divide_parquet(layout, address))
         header = _read_csv_header(file, address)
         sha = hashlib.sha256()
         parts = list(_divide_csv(file, header, address, sha))
@@ -94,7 +92,10 @@ def _read_row_group(layout: parquet.ParquetFile, part: Part, address: Place) -> 
     columns = _find_columns(canonical_names(names), address)
     first = part.first_row
     for batch in layout.iter_batches(SLICE_ROWS, [part.start], [names[at] for at in columns.values()]):
-        table = pa.table({name: batch.column(names[at]) for name, at in columns.items()})
+        cells = {name: batch.column(names[at]) for name, at in columns.items()}
+        table = pa.table(
+            {name: cell.cast(pa.string()) if _is_text(cell.type) else cell for name, cell in cells.items()}
+        )
         yield Cells(table, np.arange(first, first + table.num_rows), {})
         first += table.num_rows
 
@@ -127,6 +128,31 @@ def _find_columns(names: list[str], address: Place) -> dict[str, int]:
     return {name: names.index(name) for name in wanted}
 
 
+def _require_types(schema: pa.Schema, address: Place) -> None:
+    """Refuse columns that are neither numbers nor text, such as lists."""
+    for name, at in _find_columns(canonical_names(schema.names), address).items():
+        kind = schema.types[at]
+        plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
+        if not (_is_text(kind) or any(is_kind(kind) for is_kind in plain)):
+            raise BadInputError(f"{address}, column {name}: {kind} is neither a number nor text")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _divide_parquet(layout: parquet.ParquetFile, address: Place) -> Iterator[Part]:
+    number, row = 0, 2
+    for group in range(layout.num_row_groups):
+        rows = layout.metadata.row_group(group).num_rows
+        if rows:
+            yield Part(number, group, 1, row, rows)
+            number, row = number + 1, row + rows
+    if number == 0:
+        raise BadInputError(f"{address} {NO_WINES}")
+
+
 def _hash(file: pa.NativeFile) -> str:
     sha = hashlib.sha256()
     file.seek(0)
@@ -154,7 +180,7 @@ def _divide_csv(file: pa.NativeFile, header: Header, address: Place, sha: "hashl
     if here > start:
         yield Part(number, start, here - start, row, rows + 1)
     elif row == 2:
-        raise BadInputError(f"{address} holds a header and no wines")
+        raise BadInputError(f"{address} {NO_WINES}")
 
 
 def _find_line_ends(chunk: bytes, quoted: bool) -> tuple[np.ndarray, bool]:

@@ -89,7 +89,7 @@ def _read_column(table: pa.Table, name: str) -> np.ndarray:
         known = pc.if_else(pc.equal(colour, "red"), 1.0, pc.if_else(pc.equal(colour, "white"), 0.0, float("nan")))
         return _as_numpy(known)
     column = table[name]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if pa.types.is_string(column.type):
         plain = pc.match_substring_regex(column, PLAIN_NUMBER)
         column = pc.if_else(plain, column, pa.scalar(None, column.type))
     return _as_numpy(column.cast(pa.float64(), safe=False))

@@ -108,6 +108,28 @@ def test_what_is_no_file_of_wines_is_told_by_name(tmp_path: Path, name: str, con
         divide_file(tmp_path / name)
 
 
+def test_a_parquet_file_without_wines_or_with_other_things_than_numbers_is_told(tmp_path: Path) -> None:
+    wines = pa.table({name: pa.array([], pa.float64()) for name in FEATURES})
+    pyarrow.parquet.write_table(wines, tmp_path / "none.parquet")
+    with pytest.raises(BadInputError, match=r"none\.parquet holds a header and no wines"):
+        divide_file(tmp_path / "none.parquet")
+    lists = wines.set_column(3, "residual_sugar", pa.array([], pa.list_(pa.float64())))
+    pyarrow.parquet.write_table(lists, tmp_path / "lists.parquet")
+    with pytest.raises(BadInputError, match=r"lists\.parquet, column residual_sugar: list<.*> is neither a number nor"):
+        divide_file(tmp_path / "lists.parquet")
+
+
+def test_a_parquet_file_may_hold_whole_numbers_text_and_categories(tmp_path: Path) -> None:
+    wine = dict(zip(MEASUREMENTS, GOOD.split(","), strict=True))
+    table = pd.DataFrame([wine, wine | {"alcohol": "strong"}]).astype(
+        {"total_sulfur_dioxide": "int64", "pH": "float32"}
+    )
+    table.assign(type=pd.Categorical(["red", "white"])).to_parquet(tmp_path / "wines.parquet")
+    (part,) = read_all(tmp_path / "wines.parquet")
+    assert part.wines.tolist() == [[*map(float, wine.values()), 1.0]]
+    assert list(part.refusals) == [3]
+
+
 def test_text_in_another_encoding_is_told_with_its_rows(tmp_path: Path) -> None:
     (tmp_path / "wines.csv").write_bytes(f"{HEADER}\nrosé,{GOOD}\n".encode("latin-1"))
     with pytest.raises(BadInputError, match=r"wines\.csv, rows 2 to 3: no table of text"):
