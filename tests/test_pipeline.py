@@ -99,6 +99,7 @@ def test_facts_are_plain_json_with_eight_known_answers(pipeline_run: PipelineRun
     assert tuple(facts["answers"][0]["wine"]) == FEATURES
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_it_within_seconds_and_leaves_no_run_open(tmp_path: Path) -> None:
     """The signal goes to every process of the command, as from a terminal."""
     environment = isolated_environment(tmp_path) | {"WINE_DATA": "twin"}
