@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
-PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
+PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
 # with another project or with Prefect Cloud is left alone.

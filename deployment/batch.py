@@ -17,32 +17,18 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
-import pyarrow as pa
-from pyarrow import csv, parquet
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from commands import DONE, run_command
-from deployment.batch_parts import SUFFIXES, Part, divide_file, read_part
-from deployment.batch_rows import SAME, check_rows, score_rows
-from deployment.engine import Engine, load_engine_for_files
-from deployment.places import (
-    Place,
-    exists,
-    find_name,
-    join,
-    list_names,
-    open_file,
-    parse_place,
-    read_whole,
-    write_whole,
-)
+from deployment.batch_job import Job, load_engine_once, score_part
+from deployment.batch_parts import SUFFIXES, Part, divide_file
+from deployment.places import Place, exists, find_name, join, list_names, parse_place, read_whole, write_whole
+from executors import open_executor
 from settings import load_settings
 from wine_quality_training.bundle import FACTS_FILE, find_current, read_facts
 
@@ -83,24 +69,6 @@ class Manifest:
     refused: int = 0
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a part needs to be scored anywhere: the file, the bundle, the folder of the answers, their digest."""
-
-    wines: Place
-    bundle: Path
-    folder: Place
-    digest: str
-
-    def name_answers(self, part: Part) -> Place:
-        """The file of a part's answers; where it is, the part is done."""
-        return join(self.folder, f"answers/part-{part.number:05d}.parquet")
-
-    def name_refused(self, part: Part) -> Place:
-        """The file of the rows of a part that are no wines; it is there only if there are any."""
-        return join(self.folder, f"refused/part-{part.number:05d}.csv")
-
-
 def score_file(
     wines: Place, models: Path, answers: Place, executor: Executor | None = None, show: Show = lambda done, of: None
 ) -> ScoredFile:
@@ -126,7 +94,7 @@ def score_file(
     manifest = _read_manifest(job) or Manifest(find_name(wines), facts.version, facts.run_id, tuple(parts))
     new = not manifest.done
     if new:
-        _load_engine(bundle)  # here, so that a bad bundle leaves no folder behind, and threads find it loaded
+        load_engine_once(bundle)  # so that a bad bundle leaves no folder behind, and threads find it loaded
         _write_manifest(job, manifest)
         counts = list(_score_parts(job, manifest.parts, executor, show))
         scored, refused = (sum(column) for column in zip(*counts, strict=True))
@@ -136,35 +104,6 @@ def score_file(
     return ScoredFile(
         wines, join(job.folder, "answers"), refusals, manifest.scored, manifest.refused, facts.version, new
     )
-
-
-def score_part(job: Job, part: Part) -> tuple[int, int]:
-    """Score one part, if its answers are not there yet; return how many rows were wines, and how many were not."""
-    answers, refused = job.name_answers(part), job.name_refused(part)
-    if not exists(answers):
-        engine, sink, reasons = _load_engine(job.bundle), pa.BufferOutputStream(), dict[int, str]()
-        with ExitStack() as stack:
-            writer = None
-            for cells in read_part(job.wines, part):
-                checked = check_rows(cells)
-                reasons |= checked.refusals
-                table = score_rows(engine, checked, job.digest)
-                writer = writer or stack.enter_context(_open_writer(sink, table.schema))
-                writer.write_table(table)
-        if reasons:
-            _write_refusals(refused, reasons)
-        write_whole(answers, sink.getvalue())  # last: where it is, all is there
-    return _count_rows(job, part)
-
-
-@contextmanager
-def use_cores(cores: int) -> Iterator[Executor]:
-    """An executor of so many threads: the model is in memory once, and most of the work is done without the GIL."""
-    executor = ThreadPoolExecutor(cores, thread_name_prefix="score part")
-    try:
-        yield executor
-    finally:
-        executor.shutdown(cancel_futures=True)  # ctrl-c lets the parts that have begun be finished
 
 
 def _score_parts(job: Job, parts: Sequence[Part], executor: Executor | None, show: Show) -> Iterator[tuple[int, int]]:
@@ -178,23 +117,6 @@ def _score_parts(job: Job, parts: Sequence[Part], executor: Executor | None, sho
         yield count
 
 
-def _open_writer(sink: pa.BufferOutputStream, schema: pa.Schema) -> parquet.ParquetWriter:
-    """Looking for repeated values takes longer than all else, so only columns that have but a few are searched."""
-    return parquet.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["prediction", *SAME, "warnings"])
-
-
-def _count_rows(job: Job, part: Part) -> tuple[int, int]:
-    with open_file(job.name_answers(part)) as file:
-        scored = parquet.ParquetFile(file).metadata.num_rows
-    refused = job.name_refused(part)
-    return scored, csv.read_csv(pa.BufferReader(read_whole(refused))).num_rows if exists(refused) else 0
-
-
-@lru_cache(maxsize=1)
-def _load_engine(bundle: Path) -> Engine:
-    return load_engine_for_files(bundle)
-
-
 def _read_manifest(job: Job) -> Manifest | None:
     path = join(job.folder, "manifest.json")
     if not exists(path):
@@ -205,12 +127,6 @@ def _read_manifest(job: Job) -> Manifest | None:
 
 def _write_manifest(job: Job, manifest: Manifest) -> None:
     write_whole(join(job.folder, "manifest.json"), json.dumps(asdict(manifest), indent=1).encode())
-
-
-def _write_refusals(path: Place, reasons: dict[int, str]) -> None:
-    sink = pa.BufferOutputStream()
-    csv.write_csv(pa.table({"row": list(reasons), "reason": list(reasons.values())}), sink)
-    write_whole(path, sink.getvalue())
 
 
 def list_files(place: Place) -> list[Place]:
@@ -231,7 +147,7 @@ def main() -> int:
     files = [file for place in parser.parse_args().wines for file in list_files(place)]
     console = Console(highlight=False, soft_wrap=True)
     with (
-        use_cores(settings.batch_cores) as executor,
+        open_executor(settings.batch_cores, settings.dask) as executor,
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         for file in files:

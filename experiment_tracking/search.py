@@ -13,12 +13,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
 from commands import DONE, BadInputError, run_command
+from executors import open_executor
 from experiment_tracking.optimiser import Optimiser, TreeParzenOptimiser
 from experiment_tracking.search_end import finish_leak_free, finish_published, log_trials
 from experiment_tracking.search_loop import BATCH, Trial, run_search
@@ -36,7 +38,7 @@ from experiment_tracking.search_space import (
 from experiment_tracking.store import open_store
 from experiment_tracking.tracking import TrackedModel, end_run
 from experiment_tracking.trial import SCORED, lay_folds, lay_published, run_trial
-from settings import load_settings
+from settings import Settings, load_settings
 from wine_data.sources import WineData, load_wines
 from wine_data.split import Sides, split_wines
 from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, PROTOCOLS, Evaluation
@@ -47,7 +49,7 @@ BOTH = "both"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is to do. All but `minutes` and `workers` decide what it finds on given wines."""
+    """What a search is to do. All but `minutes`, `workers` and `dask` decide what it finds on given wines."""
 
     protocol: str = LEAK_FREE
     task: str = BOTH
@@ -55,6 +57,7 @@ class Plan:
     seed: int = 42
     minutes: float | None = None
     workers: int = 1
+    dask: str = ""
 
     def list_studies(self) -> list[Study]:
         """What is tuned; the trials are dealt out to these in turn."""
@@ -114,18 +117,17 @@ def run_trials(
             over.append(trial)
             progress.update(bar, advance=1, description=_describe_best(over))
 
-        trials = run_search(
-            plan.make_optimisers(),
-            plan.trials,
-            lambda study, values, earlier, is_stopped: run_trial(
-                study, values, grounds, earlier, plan.seed, is_stopped
-            ),
-            ledger,
-            records,
-            plan.workers,
-            plan.minutes and plan.minutes * 60,
-            show,
-        )
+        with open_executor(plan.workers, plan.dask) as executor:
+            trials = run_search(
+                plan.make_optimisers(),
+                plan.trials,
+                partial(run_trial, grounds, plan.seed),
+                ledger,
+                records,
+                executor,
+                plan.minutes and plan.minutes * 60,
+                show,
+            )
     if not any(trial.result.outcome == SCORED for trial in trials):
         raise BadInputError(f"every trial failed; the first with {trials[0].result.problem}")
     return trials
@@ -176,7 +178,7 @@ def _describe_best(trials: Sequence[Trial]) -> str:
     return "Best so far: " + (", ".join(f"{name} {loss:.4f}" for name, loss in sorted(best.items())) or "none")
 
 
-def parse_plan() -> tuple[Plan, bool]:
+def parse_plan(settings: Settings) -> tuple[Plan, bool]:
     """The command's arguments, and whether to resume."""
     parser = argparse.ArgumentParser(
         description="Tune models on leak-free folds, with every trial in MLflow.",
@@ -190,16 +192,17 @@ def parse_plan() -> tuple[Plan, bool]:
     parser.add_argument("--resume", action="store_true", help="go on with the last search like this that was ended")
     arguments = parser.parse_args()
     plan = Plan(
-        arguments.protocol, arguments.task, arguments.trials, load_settings().seed, arguments.minutes, arguments.workers
-    )
+        arguments.protocol, arguments.task, arguments.trials, settings.seed, arguments.minutes, arguments.workers,
+        settings.dask,
+    )  # fmt: skip
     return plan, arguments.resume
 
 
 def main() -> int:
     """Search, show progress, print the tables and what to do next."""
-    plan, resume = parse_plan()
-    _require_sense(plan)
     settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
+    plan, resume = parse_plan(settings)
+    _require_sense(plan)
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
     console.print(data.introduce())

@@ -3,17 +3,18 @@
 A batch has BATCH trials whatever the number of workers, nothing in it depends on another trial of it,
 and results are told in the order of the trials. So the seed alone decides what is tried and found.
 
-Trials run in threads: XGBoost and the forests fit outside Python's lock, a killed search leaves no
-process behind, and the wines need not be sent anywhere.
+Trials run in threads, where XGBoost and the forests fit outside Python's lock, a killed search leaves no
+process behind and the wines need not be sent anywhere; or on a cluster, where there is one (WINE_DASK).
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, as_completed, wait
 from dataclasses import dataclass
 
 from commands import BadInputError
+from executors import is_local
 from experiment_tracking.optimiser import Optimiser
 from experiment_tracking.search_runs import Ledger, Record, finish_trial, kill_run, start_trial
 from experiment_tracking.search_space import Study, Values
@@ -41,7 +42,7 @@ def run_search(
     run_trial: RunTrial,
     ledger: Ledger,
     records: Mapping[int, Record],
-    workers: int = 1,
+    executor: Executor,
     seconds: float | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
@@ -53,7 +54,7 @@ def run_search(
         run_trial: what a trial is.
         ledger: where each is written down.
         records: trials of the same search that are over already, by number; they are not run again.
-        workers: how many run at once.
+        executor: what runs them; on threads a trial is told when the search is stopped.
         seconds: no batch is started after these.
         on_trial: called for each trial that is over.
     """
@@ -72,7 +73,7 @@ def run_search(
         ended = {number: result for number, result in results.items() if result is not None}
         for number, result in ended.items():
             on_trial(Trial(number, batch[number], drawn[number], result))
-        ended |= _run_batch(batch, waiting, done, run_trial, ledger, workers, on_trial)
+        ended |= _run_batch(batch, waiting, done, run_trial, ledger, executor, on_trial)
         for study, optimiser in optimisers.items():
             optimiser.tell([ended[number].loss for number in batch if batch[number] == study])
         done += [Trial(number, batch[number], drawn[number], ended[number]) for number in batch]
@@ -108,33 +109,38 @@ def _run_batch(
     done: Sequence[Trial],
     run_trial: RunTrial,
     ledger: Ledger,
-    workers: int,
+    executor: Executor,
     on_trial: Callable[[Trial], None],
 ) -> dict[int, TrialResult]:
     """Run the trials of a batch that have no result yet, and write each down when it is over."""
     stopped = threading.Event()
+    is_stopped = stopped.is_set if is_local(executor) else never
     results: dict[int, TrialResult] = {}
     running: dict[int, str] = {}  # the runs by trial
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            futures: dict[Future[TrialResult], int] = {}
-            for number, values in waiting.items():
-                running[number] = start_trial(ledger, number, batch[number], values)
-                earlier = [trial.result for trial in done if trial.study == batch[number]]
-                futures[pool.submit(run_trial, batch[number], values, earlier, stopped.is_set)] = number
-            for future in as_completed(futures):
-                number = futures[future]
-                results[number] = _take_result(future)
-                finish_trial(running[number], results[number])
-                del running[number]
-                on_trial(Trial(number, batch[number], waiting[number], results[number]))
-        except BaseException:  # ctrl-c too: a run that nobody works on must not look as if somebody did
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-            for number, run_id in running.items():
-                kill_run(run_id, f"the search was stopped while trial {number} ran")
-            raise
+    futures: dict[Future[TrialResult], int] = {}
+    try:
+        for number, values in waiting.items():
+            running[number] = start_trial(ledger, number, batch[number], values)
+            earlier = [trial.result for trial in done if trial.study == batch[number]]
+            futures[executor.submit(run_trial, batch[number], values, earlier, is_stopped)] = number
+        for future in as_completed(futures):
+            number = futures[future]
+            results[number] = _take_result(future)
+            finish_trial(running[number], results[number])
+            del running[number]
+            on_trial(Trial(number, batch[number], waiting[number], results[number]))
+    except BaseException:  # ctrl-c too: a run that nobody works on must not look as if somebody did
+        stopped.set()
+        wait([future for future in futures if not future.cancel()])
+        for number, run_id in running.items():
+            kill_run(run_id, f"the search was stopped while trial {number} ran")
+        raise
     return results
+
+
+def never() -> bool:
+    """What a trial in another process is told when it asks whether the search is stopped."""
+    return False
 
 
 def _take_result(future: Future[TrialResult]) -> TrialResult:

@@ -83,22 +83,22 @@ def lay_published(data: WineData) -> list[Ground]:
 
 
 def run_trial(
+    grounds: Sequence[Ground],
+    seed: int,
     study: Study,
     values: Values,
-    grounds: Sequence[Ground],
     earlier: Sequence[TrialResult],
-    seed: int,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
     """Fit and score one fold after the other on one core, until it is hopeless.
 
     Args:
+        grounds: the folds.
+        seed: of the model.
         study: what is tuned.
         values: one draw from its space.
-        grounds: the folds.
         earlier: results of the same study from batches that are over; those of this batch have no
             say, so that it does not matter which trial ends first.
-        seed: of the model.
         is_stopped: asked between folds and between rounds.
 
     Raises:

@@ -6,8 +6,9 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
-from deployment.batch import ScoredFile, list_files, score_file, use_cores
+from deployment.batch import ScoredFile, list_files, score_file
 from deployment.places import Place, find_name
+from executors import open_executor
 from orchestration.flows import wire
 from orchestration.notification import tell_webhook
 from settings import load_settings
@@ -32,7 +33,7 @@ def batch_flow(wines: Place | None = None, answers: Place | None = None) -> list
     if not files:
         logger.info("nothing to score: %s holds no CSV or Parquet file", place)
         return []
-    with use_cores(settings.batch_cores) as executor:
+    with open_executor(settings.batch_cores, settings.dask) as executor:
         states = [score_task(file, settings.serving_models, answers, executor, return_state=True) for file in files]
     results = [state.result(raise_on_failure=False) for state in states]
     scored = [result for result in results if isinstance(result, ScoredFile)]

@@ -247,7 +247,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = 5, seed: Seed =
     """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
     settings = load_settings()
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id)
+    tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
     create_markdown_artifact(
         render_scores(list_scores(tracked)), key="search", description="What the search came to, leak-free"
     )

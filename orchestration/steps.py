@@ -66,12 +66,12 @@ def train_and_track(
 
 
 def search_and_track(
-    trials: int, fingerprint: str, snapshots: Path, folds: int, seed: int, experiment_id: str
+    trials: int, fingerprint: str, snapshots: Path, folds: int, seed: int, experiment_id: str, dask: str = ""
 ) -> list[TrackedModel]:
-    """Tune models for grades in so many trials, and return the winner, tracked."""
+    """Tune models for grades in so many trials, here or on a Dask cluster, and return the winner, tracked."""
     data = read_snapshot(snapshots, fingerprint)
     sides = split_wines(data.train, data.validation, folds, seed)
-    plan = Plan(task=CLASSIFIER, trials=trials, seed=seed, workers=os.cpu_count() or 1)
+    plan = Plan(task=CLASSIFIER, trials=trials, seed=seed, workers=os.cpu_count() or 1, dask=dask)
     return search_models(plan, data, sides, experiment_id, Console(quiet=True)).tracked
 
 

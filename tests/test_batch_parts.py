@@ -19,9 +19,10 @@ from pydantic import ValidationError
 
 from commands import BadInputError, NotThereError
 from deployment import batch, batch_parts
-from deployment.batch import ScoredFile, score_file, use_cores
+from deployment.batch import ScoredFile, score_file
 from deployment.batch_parts import Part, divide_file, read_part
 from deployment.batch_rows import CheckedRows, check_rows
+from executors import open_executor
 from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.test_batch import read_files, read_refused
@@ -178,7 +179,7 @@ def test_parts_on_two_cores_answer_as_one_process_does(
     monkeypatch.setattr(batch_parts, "READ_BYTES", 500_000)
     wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
     seen: list[tuple[int, int]] = []
-    with use_cores(2) as executor:
+    with open_executor(2) as executor:
         scored = score_file(wines, bundles, tmp_path / "two", executor, lambda done, of: seen.append((done, of)))
     alone = score_file(wines, bundles, tmp_path / "one")
     assert (scored.scored, scored.refusals, scored.refused) == (60_000, 0, None)

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from mlflow.entities import Run
 from rich.console import Console
 
 from commands import BadInputError
-from experiment_tracking.optimiser import TreeParzenOptimiser
+from executors import open_executor
+from experiment_tracking.optimiser import Optimiser, TreeParzenOptimiser
 from experiment_tracking.search import Plan, SearchResult, run_trials, search_models
-from experiment_tracking.search_loop import Trial, run_search
-from experiment_tracking.search_runs import Ledger, open_ledger, reopen_ledger
+from experiment_tracking.search_loop import RunTrial, Trial, run_search
+from experiment_tracking.search_runs import Ledger, Record, open_ledger, reopen_ledger
 from experiment_tracking.search_space import (
     FAMILIES,
     FOREST,
@@ -114,7 +115,7 @@ def test_the_space_gives_values_that_fit(study: Study, sides: Sides) -> None:
     grounds = lay_folds(sides, seed=1)[:1]
     for values in optimiser.suggest(6):
         assert all(type(value) in (int, float, str) for value in values.values())
-        result = run_trial(study, values, grounds, [], seed=1)
+        result = run_trial(grounds, 1, study, values, [])
         assert result.outcome == SCORED
         assert 0 < result.metrics["accuracy"] < 1
 
@@ -179,10 +180,22 @@ def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(sid
     assert not is_hopeless([0.9, 0.9], good[:2])
     study = Study(REGRESSOR, FOREST)
     values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
-    result = run_trial(study, values, lay_folds(sides, seed=1), good, seed=1)
+    result = run_trial(lay_folds(sides, seed=1), 1, study, values, good)
     assert (result.outcome, len(result.fold_losses)) == (HOPELESS, 2)
     assert result.loss is not None
     assert result.loss > 0.2  # never better than the median
+
+
+def search_here(
+    optimisers: Mapping[Study, Optimiser],
+    trials: int,
+    run: RunTrial,
+    ledger: Ledger,
+    records: Mapping[int, Record],
+) -> list[Trial]:
+    """Run a search on one thread."""
+    with open_executor(1) as executor:
+        return run_search(optimisers, trials, run, ledger, records, executor)
 
 
 def test_the_seed_alone_decides_whatever_the_number_of_workers(
@@ -203,9 +216,9 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(l
 
     def fail_once(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
         broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
-        return run_trial(study, broken, grounds, earlier, seed=1)
+        return run_trial(grounds, 1, study, broken, earlier)
 
-    trials = run_search({study: optimiser}, 6, fail_once, ledger, {}, workers=1)
+    trials = search_here({study: optimiser}, 6, fail_once, ledger, {})
     assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
     assert optimiser.told[1] is None
     assert all(loss is not None for loss in optimiser.told[2:])
@@ -222,13 +235,13 @@ def test_a_search_goes_on_when_every_trial_fails(ledger: Ledger) -> None:
     def fail(*_: object) -> TrialResult:
         raise ValueError("a reason")
 
-    trials = run_search({study: RandomOptimiser(study)}, 6, fail, ledger, {})
+    trials = search_here({study: RandomOptimiser(study)}, 6, fail, ledger, {})
     assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
 
 
 def test_a_stopped_trial_ends_between_folds(sides: Sides) -> None:
     with pytest.raises(StoppedError):
-        run_trial(Study(REGRESSOR, XGBOOST), {}, lay_folds(sides, seed=1), [], 1, is_stopped=lambda: True)
+        run_trial(lay_folds(sides, seed=1), 1, Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
 
 
 def test_no_batch_starts_after_the_minutes(sides: Sides, ledger: Ledger) -> None:
@@ -404,4 +417,4 @@ def test_a_resumed_search_refuses_trials_of_another_space(sides: Sides, ledger: 
     run_trials(plan, sides, ledger, {}, QUIET)
     _, records = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
     with pytest.raises(BadInputError, match="had other values than it would get now"):
-        run_search({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), ledger, records)
+        search_here({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), ledger, records)
