@@ -4,11 +4,12 @@ WINE_DASK says which. The pieces are handed to either as to any concurrent.futur
 A piece that is to run on a cluster is a function of an importable module, with arguments that can be pickled.
 """
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commands import BadInputError, NotThereError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 CONNECT_SECONDS = 20
+
+Spread = Callable[..., Iterable[Any]]  # a function, and its arguments as lists -> the results in that order: map is one
 
 
 @contextmanager
@@ -38,7 +41,7 @@ def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
         finally:
             executor.shutdown(cancel_futures=True)
         return
-    with _connect(dask) as client:
+    with open_cluster(dask) as client:
         # A worker that dies is not the piece's fault until it has happened three times, as Dask's own default has it.
         yield client.get_executor(pure=False)
 
@@ -48,8 +51,14 @@ def is_local(executor: Executor) -> bool:
     return isinstance(executor, ThreadPoolExecutor)
 
 
+def spread_over(executor: Executor) -> Spread:
+    """How to run pieces that use every core by themselves: one after the other here, all at once on a cluster."""
+    return map if is_local(executor) else executor.map
+
+
 @contextmanager
-def _connect(dask: str) -> "Iterator[Client]":
+def open_cluster(dask: str) -> "Iterator[Client]":
+    """A client of the cluster that WINE_DASK names. Raises as open_executor does."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -58,8 +67,9 @@ def _connect(dask: str) -> "Iterator[Client]":
         ) from error
     if dask == LOCAL:
         cluster = LocalCluster(
-            n_workers=os.cpu_count(), threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        )
+            n_workers=os.cpu_count(), threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        )  # fmt: skip
         with cluster, Client(cluster) as client:
             yield client
         return

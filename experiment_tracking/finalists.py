@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from rich.table import Table
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from xgboost import XGBRegressor
 
+from executors import Spread
 from experiment_tracking.search_loop import Trial, choose_best
 from experiment_tracking.search_space import CLASSIFIER, FOREST, REGRESSOR, XGBOOST, Study, make_finalist
 from experiment_tracking.trial import measure_loss
@@ -66,16 +68,35 @@ def make_best(trial: Trial, seed: int) -> BaseEstimator:
 
 
 def compare_finalists(
-    task: str, models: Mapping[str, Pipeline], sides: Sides, seed: int, repeats: int = REPEATS, parts: int = PARTS
+    task: str,
+    models: Mapping[str, Pipeline],
+    sides: Sides,
+    seed: int,
+    spread: Spread = map,
+    repeats: int = REPEATS,
+    parts: int = PARTS,
 ) -> list[Finalist]:
-    """Score each on repeated grouped cross-validation of the training side, in the order given."""
+    """Score each on repeated grouped cross-validation of the training side, in the order given.
+
+    `spread` runs the fits, here or elsewhere.
+    """
     X, y = feature_frame(sides.training), sides.training[TARGET].to_numpy()
+    pieces = [
+        (name, repeat, fit_on, score_on)
+        for repeat in range(repeats)
+        for fit_on, score_on in fold_wines(sides.training, parts, seed + 1 + repeat)
+        for name in models
+    ]
+    guessed = spread(
+        _fit_and_guess,
+        [models[name] for name, _, _, _ in pieces],
+        [X.iloc[fit_on] for _, _, fit_on, _ in pieces],
+        [y[fit_on] for _, _, fit_on, _ in pieces],
+        [X.iloc[score_on] for _, _, _, score_on in pieces],
+    )
     guesses = {name: np.empty((repeats, len(y))) for name in models}
-    for repeat in range(repeats):
-        for fit_on, score_on in fold_wines(sides.training, parts, seed + 1 + repeat):
-            for name, model in models.items():
-                fitted = clone(model).fit(X.iloc[fit_on], y[fit_on])
-                guesses[name][repeat, score_on] = fitted.predict(X.iloc[score_on])
+    for (name, repeat, _, score_on), guess in zip(pieces, guessed, strict=True):
+        guesses[name][repeat, score_on] = guess
     return [_measure(task, name, model, y, guesses[name]) for name, model in models.items()]
 
 
@@ -102,6 +123,11 @@ def trace_final_fit(model: XGBRegressor, sides: Sides) -> list[float]:
     X, y = feature_frame(sides.training), sides.training[TARGET]
     fitted = clone(model).fit(X, y, eval_set=[(X, y)], verbose=False)
     return list(fitted.evals_result()["validation_0"]["rmse"])
+
+
+def _fit_and_guess(model: Pipeline, X: pd.DataFrame, y: np.ndarray, table: pd.DataFrame) -> np.ndarray:
+    guesses: np.ndarray = clone(model).fit(X, y).predict(table)
+    return guesses
 
 
 def _measure(task: str, name: str, model: Pipeline, grades: np.ndarray, guesses: np.ndarray) -> Finalist:

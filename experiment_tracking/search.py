@@ -11,6 +11,7 @@ whose objective is the validation file, and shows what its winner is worth on wi
 import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from commands import DONE, BadInputError, run_command
-from executors import open_executor
+from executors import open_executor, spread_over
 from experiment_tracking.optimiser import Optimiser, TreeParzenOptimiser
 from experiment_tracking.search_end import finish_leak_free, finish_published, log_trials
 from experiment_tracking.search_loop import BATCH, Trial, run_search
@@ -58,6 +59,7 @@ class Plan:
     minutes: float | None = None
     workers: int = 1
     dask: str = ""
+    batch: int = BATCH
 
     def list_studies(self) -> list[Study]:
         """What is tuned; the trials are dealt out to these in turn."""
@@ -96,18 +98,26 @@ def search_models(
     """
     _require_sense(plan)
     ledger, records = _open(plan, data, sides, experiment_id, resume)
-    with _ending(ledger):
-        trials = run_trials(plan, sides, ledger, records, console)
+    with _ending(ledger), open_executor(plan.workers, plan.dask) as executor:
+        trials = run_trials_on(executor, plan, sides, ledger, records, console)
         log_trials(trials, sides, plan.seed, ledger)
         finish = finish_published if plan.protocol == AS_PUBLISHED else finish_leak_free
-        evaluations, tracked = finish(trials, sides, plan.seed, ledger, console)
+        evaluations, tracked = finish(trials, sides, plan.seed, ledger, console, spread_over(executor))
     return SearchResult(ledger.parent_id, trials, evaluations, tracked)
 
 
 def run_trials(
     plan: Plan, sides: Sides, ledger: Ledger, records: Mapping[int, Record], console: Console
 ) -> list[Trial]:
-    """Run the trials of a plan under a progress bar that names the best so far."""
+    """Run the trials of a plan where it says, under a progress bar that names the best so far."""
+    with open_executor(plan.workers, plan.dask) as executor:
+        return run_trials_on(executor, plan, sides, ledger, records, console)
+
+
+def run_trials_on(
+    executor: Executor, plan: Plan, sides: Sides, ledger: Ledger, records: Mapping[int, Record], console: Console
+) -> list[Trial]:
+    """Run the trials of a plan on an executor, under a progress bar that names the best so far."""
     grounds = lay_published(ledger.data) if plan.protocol == AS_PUBLISHED else lay_folds(sides, plan.seed)
     over: list[Trial] = []
     with Progress(console=console, disable=console.quiet) as progress:
@@ -117,17 +127,17 @@ def run_trials(
             over.append(trial)
             progress.update(bar, advance=1, description=_describe_best(over))
 
-        with open_executor(plan.workers, plan.dask) as executor:
-            trials = run_search(
-                plan.make_optimisers(),
-                plan.trials,
-                partial(run_trial, grounds, plan.seed),
-                ledger,
-                records,
-                executor,
-                plan.minutes and plan.minutes * 60,
-                show,
-            )
+        trials = run_search(
+            plan.make_optimisers(),
+            plan.trials,
+            partial(run_trial, grounds, plan.seed),
+            ledger,
+            records,
+            executor,
+            plan.batch,
+            plan.minutes and plan.minutes * 60,
+            show,
+        )
     if not any(trial.result.outcome == SCORED for trial in trials):
         raise BadInputError(f"every trial failed; the first with {trials[0].result.problem}")
     return trials
@@ -142,16 +152,17 @@ def _open(
         "seed": plan.seed,
         "folds": len(sides.folds),
         "fingerprint": data.fingerprint,
+        "batch": plan.batch,
     }
     if resume:
         return reopen_ledger(experiment_id, data, identity)
-    knobs = {"trials": plan.trials, "minutes": plan.minutes, "workers": plan.workers, "batch": BATCH}
+    knobs = {"trials": plan.trials, "minutes": plan.minutes, "workers": plan.workers}
     return open_ledger(experiment_id, data, identity, knobs), {}
 
 
 def _require_sense(plan: Plan) -> None:
-    if plan.trials < 1 or plan.workers < 1 or (plan.minutes is not None and plan.minutes <= 0):
-        raise BadInputError("--trials, --workers and --minutes must be more than 0")
+    if plan.trials < 1 or plan.workers < 1 or plan.batch < 1 or (plan.minutes is not None and plan.minutes <= 0):
+        raise BadInputError("--trials, --workers, --batch and --minutes must be more than 0")
     if plan.protocol == AS_PUBLISHED and plan.task not in (BOTH, REGRESSOR):
         raise BadInputError("the published search is over a regressor: leave --task out, or say --task regressor")
 
@@ -189,11 +200,15 @@ def parse_plan(settings: Settings) -> tuple[Plan, bool]:
     parser.add_argument("--task", choices=[*TASKS, BOTH], default=BOTH, help="what to tune (both)")
     parser.add_argument("--protocol", choices=PROTOCOLS, default=LEAK_FREE, help="how trials are scored (leak-free)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at once (one a core)")
+    parser.add_argument(
+        "--batch", type=int, default=BATCH,
+        help=f"trials that know nothing of each other ({BATCH}): no more run at once; another number finds others",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with the last search like this that was ended")
     arguments = parser.parse_args()
     plan = Plan(
         arguments.protocol, arguments.task, arguments.trials, settings.seed, arguments.minutes, arguments.workers,
-        settings.dask,
+        settings.dask, arguments.batch,
     )  # fmt: skip
     return plan, arguments.resume
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import mlflow
 from rich.console import Console
 
+from executors import Spread
 from experiment_tracking.finalists import (
     choose_winner,
     compare_finalists,
@@ -49,18 +50,18 @@ def log_trials(trials: Sequence[Trial], sides: Sides, seed: int, ledger: Ledger)
 
 
 def finish_leak_free(
-    trials: Sequence[Trial], sides: Sides, seed: int, ledger: Ledger, console: Console
+    trials: Sequence[Trial], sides: Sides, seed: int, ledger: Ledger, console: Console, spread: Spread = map
 ) -> tuple[list[Evaluation], list[TrackedModel]]:
     """Choose a winner for each task, then open the holdout for the winners, and track them."""
     winners = []
     for task in (task for task in TASKS if any(trial.study.task == task for trial in trials)):
-        finalists = compare_finalists(task, make_finalists(task, trials, seed), sides, seed)
+        finalists = compare_finalists(task, make_finalists(task, trials, seed), sides, seed, spread)
         console.print(tabulate_finalists(task, finalists))
         for finalist in finalists:
             metrics = {f"repeated-cv.{finalist.name}.{name}": value for name, value in finalist.metrics.items()}
             log_values(ledger.parent_id, metrics=metrics)
         winners.append(choose_winner(finalists))
-    evaluations = [evaluate_leak_free(winner.name, winner.pipeline, sides) for winner in winners]
+    evaluations = [evaluate_leak_free(winner.name, winner.pipeline, sides, spread=spread) for winner in winners]
     tracked = [
         track_model(ledger.experiment_id, ledger.parent_id, ledger.data, sides, [evaluation])
         for evaluation in evaluations
@@ -72,15 +73,15 @@ def finish_leak_free(
 
 
 def finish_published(
-    trials: Sequence[Trial], sides: Sides, seed: int, ledger: Ledger, console: Console
+    trials: Sequence[Trial], sides: Sides, seed: int, ledger: Ledger, console: Console, spread: Spread = map
 ) -> tuple[list[Evaluation], list[TrackedModel]]:
     """Score the published search's best values under both protocols, to show what its objective is worth."""
     best = choose_best(trials, Study(REGRESSOR, XGBOOST))
     assert best is not None
     pipeline = impute_before(make_best(best, seed))
     evaluations = [
-        evaluate_as_published(PUBLISHED, pipeline, ledger.data),
-        evaluate_leak_free(PUBLISHED, pipeline, sides),
+        evaluate_as_published(PUBLISHED, pipeline, ledger.data, spread),
+        evaluate_leak_free(PUBLISHED, pipeline, sides, spread=spread),
     ]
     tracked = [track_model(ledger.experiment_id, ledger.parent_id, ledger.data, sides, evaluations)]
     _show(evaluations, ledger, console)

@@ -1,6 +1,6 @@
 """The loop of a search: ask for a batch, run it in parallel, wait for all of it, tell the optimisers.
 
-A batch has BATCH trials whatever the number of workers, nothing in it depends on another trial of it,
+A batch has as many trials whatever the number of workers, nothing in it depends on another trial of it,
 and results are told in the order of the trials. So the seed alone decides what is tried and found.
 
 Trials run in threads, where XGBoost and the forests fit outside Python's lock, a killed search leaves no
@@ -43,6 +43,7 @@ def run_search(
     ledger: Ledger,
     records: Mapping[int, Record],
     executor: Executor,
+    size: int = BATCH,
     seconds: float | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
@@ -55,16 +56,17 @@ def run_search(
         ledger: where each is written down.
         records: trials of the same search that are over already, by number; they are not run again.
         executor: what runs them; on threads a trial is told when the search is stopped.
+        size: trials of a batch; another number finds other values.
         seconds: no batch is started after these.
         on_trial: called for each trial that is over.
     """
     deadline = time.monotonic() + seconds if seconds is not None else None
     studies = list(optimisers)
     done: list[Trial] = []
-    for first in range(0, trials, BATCH):
+    for first in range(0, trials, size):
         if done and deadline is not None and time.monotonic() > deadline:
             break
-        numbers = range(first, min(first + BATCH, trials))
+        numbers = range(first, min(first + size, trials))
         batch = {number: studies[number % len(studies)] for number in numbers}
         drawn = _draw(optimisers, batch)
         _require_same_values(drawn, records)

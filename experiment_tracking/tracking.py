@@ -31,7 +31,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from experiment_tracking.model_card import render_card
 from settings import ROOT
 from wine_data.schema import FEATURES, feature_frame
-from wine_data.sources import WineData
+from wine_data.sources import Origin
 from wine_data.split import Sides
 from wine_quality_training.bundle import MODEL_FILE, XGBOOST, print_facts
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
@@ -58,7 +58,7 @@ class TrackedModel:
 def start_run(
     experiment_id: str,
     name: str,
-    data: WineData,
+    data: Origin,
     parameters: Mapping[str, Any] = {},
     tags: Mapping[str, str] = {},
     parent_id: str | None = None,
@@ -105,7 +105,7 @@ def end_run(run_id: str, problem: str | BaseException = "") -> None:
     client.set_terminated(run_id, "FAILED" if problem else "FINISHED")
 
 
-def start_parent(experiment_id: str, data: WineData, parameters: Mapping[str, Any]) -> str:
+def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]) -> str:
     """Start the parent run of a pipeline and return its id."""
     return start_run(experiment_id, "pipeline", data, parameters)
 
@@ -121,7 +121,7 @@ def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
 
 
 def track_model(
-    experiment_id: str, parent_id: str | None, data: WineData, sides: Sides, evaluations: Sequence[Evaluation]
+    experiment_id: str, parent_id: str | None, data: Origin, sides: Sides, evaluations: Sequence[Evaluation]
 ) -> TrackedModel:
     """Log one model: parameters, metrics of each protocol, a figure, facts, card, and the leak-free pipeline itself.
 
@@ -191,7 +191,7 @@ def _digest_pickle(model: ModelInfo) -> str:
 
 
 def _log_files(
-    run_id: str, leak_free: Evaluation, evaluations: Sequence[Evaluation], data: WineData, sides: Sides
+    run_id: str, leak_free: Evaluation, evaluations: Sequence[Evaluation], data: Origin, sides: Sides
 ) -> None:
     client = mlflow.MlflowClient()
     facts = describe_model(leak_free, data, sides.training)
@@ -215,7 +215,7 @@ def _name_metrics(scores: Sequence[Score]) -> dict[str, float]:
     return {name: value for score in scores for name, value in score.name_metrics().items()}
 
 
-def _log_dataset(run_id: str, data: WineData) -> None:
+def _log_dataset(run_id: str, data: Origin) -> None:
     """Name the wines as the run's input.
 
     MLflow looks for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
@@ -230,8 +230,8 @@ def _log_dataset(run_id: str, data: WineData) -> None:
         client.log_inputs(run_id, [dataset])
 
 
-def _describe_dataset(data: WineData) -> DatasetInput:
-    """The pair of files as MLflow's dataset input; its digest is the start of our own fingerprint."""
+def _describe_dataset(data: Origin) -> DatasetInput:
+    """The wines as MLflow's dataset input; its digest is the start of our own fingerprint."""
     columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
     dataset = Dataset(
         name="wine pair",
@@ -239,10 +239,10 @@ def _describe_dataset(data: WineData) -> DatasetInput:
         source_type="wine_data",
         source=json.dumps({"source": data.source, "fingerprint": data.fingerprint}),
         schema=json.dumps({"mlflow_colspec": columns}),
-        profile=json.dumps({"train_rows": len(data.train), "validation_rows": len(data.validation)}),
+        profile=json.dumps(data.rows),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _tag_data(data: WineData) -> dict[str, str]:
+def _tag_data(data: Origin) -> dict[str, str]:
     return {"data.source": data.source, "data.fingerprint": data.fingerprint}

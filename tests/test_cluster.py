@@ -2,28 +2,44 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
+from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
+from sklearn.base import clone
 
 from commands import BadInputError, NotThereError
 from deployment import batch_parts
 from deployment.batch import score_file
-from executors import LOCAL, open_executor
+from executors import LOCAL, open_cluster, open_executor, spread_over
 from experiment_tracking import search
+from experiment_tracking.finalists import compare_finalists
+from experiment_tracking.partitioned import NAME, evaluate_partitions, fit_partitions, look_at_partitions
 from experiment_tracking.search import Plan, run_trials
 from experiment_tracking.search_loop import Trial
 from experiment_tracking.search_runs import open_ledger
-from tests.conftest import Store
+from orchestration.flows import compare_flow, prepare_flow
+from settings import ROOT
+from tests.conftest import Store, isolated_environment
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
+from wine_data.reader import read_wines
+from wine_data.sameness import stands_in
+from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import WineData
-from wine_data.split import Sides
+from wine_data.split import Sides, is_holdout, split_wines
+from wine_data.twin import sample_twin
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, measure_guesses
+from wine_quality_training.models import make_model
+from wine_quality_training.train import train_model
 
 QUIET = Console(quiet=True)
 
@@ -87,6 +103,120 @@ def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
     assert len(read_files(there.answers)) >= 3
     assert read_files(there.answers) == read_files(here.answers)
     assert pd.read_parquet(there.answers)["row"].is_monotonic_increasing
+
+
+def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
+    cluster: LocalCluster, twin: WineData, twin_sides: Sides
+) -> None:
+    name, steps = "ExtraTreesClassifier", list[str]()
+    here = train_model(name, twin, twin_sides, 42)
+    with open_executor(1, cluster.scheduler_address) as executor:
+        there = train_model(name, twin, twin_sides, 42, on_step=steps.append, spread=spread_over(executor))
+    assert steps == [f"{name}: {AS_PUBLISHED}", *(f"{name}: {LEAK_FREE}, fold {fold} of 5" for fold in range(1, 6))]
+    for ours, theirs in zip(here, there, strict=True):
+        assert [score.metrics for score in theirs.scores] == [score.metrics for score in ours.scores]
+        assert theirs.guesses.keys() == ours.guesses.keys()
+        for scored_on, table in ours.guesses.items():
+            pd.testing.assert_frame_equal(theirs.guesses[scored_on], table)  # confidence up to rounding
+
+
+def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
+    cluster: LocalCluster, twin_sides: Sides
+) -> None:
+    models = {name: make_model(name, 42) for name in ("DecisionTreeClassifier", "ExtraTreesClassifier")}
+    here = compare_finalists("classifier", models, twin_sides, 42)
+    with open_executor(1, cluster.scheduler_address) as executor:
+        there = compare_finalists("classifier", models, twin_sides, 42, spread_over(executor))
+    assert [(one.name, one.metrics, one.loss) for one in there] == [(one.name, one.metrics, one.loss) for one in here]
+
+
+def test_a_flow_trains_its_models_on_the_cluster(
+    cluster: LocalCluster, twin: WineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ("DecisionTreeClassifier", "KNeighborsRegressor")
+    for name, value in isolated_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WINE_DASK", cluster.scheduler_address)
+    with prefect_test_harness(server_startup_timeout=120):
+        tracked = compare_flow(prepare_flow("twin"), 2, 42, models)
+    sides = split_wines(twin.train, twin.validation, folds=2, seed=42)
+    for name, model in zip(models, tracked, strict=True):
+        here = [score for one in train_model(name, twin, sides, 42) for score in one.scores]
+        assert [score.name_metrics() for score in model.scores] == [score.name_metrics() for score in here]
+        run = mlflow.get_run(model.run_id)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twin wines in four files of two kinds."""
+    folder = tmp_path_factory.mktemp("harvests")
+    wines = sample_twin(12_000, seed=5).drop(columns="red_wine")
+    for number in range(4):
+        part = wines.iloc[number * 3_000 : (number + 1) * 3_000]
+        if number % 2:
+            part.to_parquet(folder / f"{number}.parquet")
+        else:
+            part.to_csv(folder / f"{number}.csv", index=False)
+    return folder
+
+
+def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_well_as_in_memory(
+    cluster: LocalCluster, folder: Path
+) -> None:
+    with open_cluster(cluster.scheduler_address) as client:
+        partitions = look_at_partitions(folder, client)
+        assert partitions.rows == {"rows": 12_000}
+        pipeline, scored = fit_partitions(partitions, client, seed=42)
+        again, _ = fit_partitions(partitions, client, seed=42)
+    assert 2_000 < len(scored) < 2_800
+    table = feature_frame(scored)
+    assert (pipeline.predict_proba(table) == again.predict_proba(table)).all()
+    wines = pd.concat([read_wines(file) for file in partitions.files])
+    fitted_on = wines[~is_holdout(wines)]
+    assert len(fitted_on) + len(scored) == len(wines)
+    assert stands_in(name_colours(scored), wines).all()
+    assert not stands_in(name_colours(scored), fitted_on).any()
+    model = clone(pipeline["model"].regressor_).set_params(n_jobs=1)
+    guesses = model.fit(feature_frame(fitted_on), fitted_on[TARGET]).predict(table)
+    here = measure_guesses(scored[TARGET].to_numpy(), guesses)
+    there = evaluate_partitions(pipeline, scored).score_on("holdout").metrics
+    assert there["rmse"] == pytest.approx(here["rmse"], rel=0.03)
+    assert there["kappa"] == pytest.approx(here["kappa"], abs=0.04)
+
+
+def name_colours(scored: pd.DataFrame) -> pd.DataFrame:
+    """Scored wines as they were read: with a colour, and without what float32 adds."""
+    return scored.astype("float64").round(5).assign(type=scored["red_wine"].map({1.0: "red", 0.0: "white"}))
+
+
+def test_the_command_leaves_a_model_that_can_become_a_version(
+    cluster: LocalCluster, folder: Path, tmp_path: Path
+) -> None:
+    environment = isolated_environment(tmp_path) | {"WINE_DASK": cluster.scheduler_address}
+    command = [sys.executable, "-m", "experiment_tracking.partitioned", str(folder), "--rounds", "20"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "4 files, 12,000 rows" in done.stdout
+    assert NAME in done.stdout
+    register = done.stdout.splitlines()[-1].removeprefix("Next: python -m ").split()
+    done = subprocess.run(
+        [sys.executable, "-m", *register], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "wine-quality version 1" in done.stdout
+
+
+def test_a_partition_that_is_no_table_of_wines_is_told_with_file_column_and_row(
+    cluster: LocalCluster, folder: Path, tmp_path: Path
+) -> None:
+    broken = pd.read_parquet(folder / "1.parquet")
+    broken["pH"] = [*broken["pH"].head(7).astype(str), "sour", *broken["pH"].tail(-8).astype(str)]
+    broken.to_parquet(tmp_path / "a.parquet")
+    with open_cluster(cluster.scheduler_address) as client:
+        with pytest.raises(BadInputError, match=r"a\.parquet, column pH, row 9: sour is not a number"):
+            look_at_partitions(tmp_path, client)
+        with pytest.raises(NotThereError, match=r"holds no file that ends in \.csv or \.parquet"):
+            look_at_partitions(tmp_path / "nowhere", client)
 
 
 def test_a_cluster_on_this_machine_is_started_and_ended() -> None:

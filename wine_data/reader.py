@@ -23,10 +23,10 @@ _OTHER_NAMES = {"ph": "pH", "color": TYPE, "colour": TYPE}
 
 
 def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
-    """Read one CSV file of wines.
+    """Read one file of wines: CSV with a header, or Parquet.
 
     Args:
-        path: the file, with a header.
+        path: the file; one that ends in .parquet is that.
         wine_type: the colour of every wine, for the UCI originals, which have no `type` column.
 
     Returns:
@@ -73,12 +73,22 @@ def read_header(start: bytes, name: str) -> Header:
 
 
 def read_cells(path: Path) -> pd.DataFrame:
-    """Read one CSV file as text, its columns named as in the schema; the index counts its rows from 0.
+    """Read one file, its columns named as in the schema; the index counts its rows from 0. Cells of CSV are text.
 
     Raises:
-        BadInputError: it holds no table of text with a header.
+        BadInputError: it holds no table, or one without a header.
     """
-    return _name_columns(_read_text(path), path)
+    return _name_columns(_read_parquet(path) if path.suffix == ".parquet" else _read_text(path), path)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path).reset_index(drop=True)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise BadInputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if table.empty:
+        raise BadInputError(f"{path} holds no wines")
+    return table
 
 
 def _read_text(path: Path) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -47,11 +48,32 @@ class WineData:
     note: str = ""
     labelled: str = ""
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows each file has."""
+        return {"train_rows": len(self.train), "validation_rows": len(self.validation)}
+
     def introduce(self) -> str:
         """Say which wines these are, for a person to read."""
         return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}" + (
             f"\n{self.note}" if self.note else ""
         )
+
+
+class Origin(Protocol):
+    """Where wines come from, as whatever is made of them remembers it: WineData, or more than memory holds."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for a person to read."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what they say."""
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many there are."""
 
 
 def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: float = 5.0) -> WineData:

@@ -66,9 +66,13 @@ def group_wines(wines: pd.DataFrame) -> pd.Series:
 
 def is_holdout(wines: pd.DataFrame) -> pd.Series:
     """Say which wines stand on the holdout side, about a fifth; one with a hole in IDENTITY never does."""
-    lots = group_wines(wines) / np.float64(2**64)
     known = wines[list(IDENTITY)].notna().all(axis="columns")
-    return ((lots < HOLDOUT_SHARE) & known).rename("holdout")
+    return ((draw_lots(wines) < HOLDOUT_SHARE) & known).rename("holdout")
+
+
+def draw_lots(wines: pd.DataFrame) -> pd.Series:
+    """Give each wine a number from 0 to 1, as good as random, that its group alone decides; same index as `wines`."""
+    return (group_wines(wines) / np.float64(2**64)).rename("lot")
 
 
 def distinct_wines(*tables: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ the kernel go wrong on different wines, so their mean beats each of them; a clas
 hears a regressor knows that grade 5 lies between 4 and 6, which gains kappa as well as accuracy.
 """
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -73,6 +74,13 @@ class GradesFromNumbers(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         self.classes_ = np.unique(y)
         self.regressor_ = clone(self.regressor).fit(X, np.asarray(y, dtype=float))
         return self
+
+    @classmethod
+    def of_fitted(cls, regressor: BaseEstimator, grades: Sequence[int], spread: float) -> Self:
+        """Make a fitted classifier of a regressor that is fitted already, and the grades that it saw."""
+        model = cls(regressor, spread)
+        model.classes_, model.regressor_ = np.unique(grades), regressor
+        return model
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the grades in classes_, shape (wines, grades)."""

@@ -16,7 +16,7 @@ rounded for the last three.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
+from executors import Spread
 from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -110,37 +111,54 @@ class Scored(Protocol):
 ScoredT = TypeVar("ScoredT", bound=Scored)
 
 
-def evaluate_as_published(name: str, unfitted: Pipeline, data: WineData) -> Evaluation:
-    """Fit a clone on the train file, score on the train file and on the validation file."""
-    pipeline = clone(unfitted).fit(feature_frame(data.train), data.train[TARGET])
+def evaluate_as_published(name: str, unfitted: Pipeline, data: WineData, spread: Spread = map) -> Evaluation:
+    """Fit a clone on the train file, score on the train file and on the validation file.
+
+    `spread` runs the fit, here or elsewhere.
+    """
+    X, y = feature_frame(data.train), data.train[TARGET]
+    (fit,) = spread(_fit, [unfitted], [X], [y], [[X, feature_frame(data.validation)]], [True])
     guesses = {
-        scored_on: _lay_out(wines, pipeline.predict(feature_frame(wines)))
-        for scored_on, wines in (("train", data.train), ("validation", data.validation))
+        scored_on: _lay_out(wines, guess)
+        for scored_on, wines, (guess, _) in zip(
+            ("train", "validation"), (data.train, data.validation), fit.guesses, strict=True
+        )
     }
-    return _evaluate(name, AS_PUBLISHED, pipeline, guesses)
+    return evaluate_guesses(name, AS_PUBLISHED, fit.pipeline, guesses)
 
 
 def evaluate_leak_free(
-    name: str, unfitted: Pipeline, sides: Sides, on_fold: Callable[[int], None] = lambda fold: None
+    name: str,
+    unfitted: Pipeline,
+    sides: Sides,
+    on_fold: Callable[[int], None] = lambda fold: None,
+    spread: Spread = map,
 ) -> Evaluation:
     """Cross-validate on the training side, then fit on all of it and score the holdout.
 
-    Each fit is of a clone of `unfitted`. `on_fold` is called with the number of each fold that is done, from 1.
+    Each fit is of a clone of `unfitted`. `on_fold` is called with the number of each fold that is done, from 1;
+    `spread` runs the fits, here or elsewhere.
     """
     X, y = feature_frame(sides.training), sides.training[TARGET]
-    in_folds, confidence = np.empty(len(y)), np.empty(len(y))
-    for fold, (fit_on, score_on) in enumerate(sides.folds, start=1):
-        model = clone(unfitted).fit(X.iloc[fit_on], y.iloc[fit_on])
-        in_folds[score_on] = model.predict(X.iloc[score_on])
-        if predicts_grades(model):
-            confidence[score_on] = model.predict_proba(X.iloc[score_on]).max(axis=1)
+    in_folds, confidence = np.empty(len(y)), np.full(len(y), np.nan)
+    pieces = [(X.iloc[fit_on], y.iloc[fit_on], [X.iloc[score_on]], False) for fit_on, score_on in sides.folds]
+    pieces.append((X, y, [feature_frame(sides.holdout)], True))
+    fits = iter(spread(partial(_fit, unfitted), *zip(*pieces, strict=True)))
+    for fold, (_, score_on) in enumerate(sides.folds, start=1):
+        (in_folds[score_on], confidence[score_on]) = next(fits).guesses[0]
         on_fold(fold)
-    pipeline = clone(unfitted).fit(X, y)
+    last = next(fits)
     guesses = {
         "cv": _lay_out(sides.training, in_folds, confidence if predicts_grades(unfitted) else None),
-        "holdout": _lay_out(sides.holdout, pipeline.predict(feature_frame(sides.holdout))),
+        "holdout": _lay_out(sides.holdout, last.guesses[0][0]),
     }
-    return _evaluate(name, LEAK_FREE, pipeline, guesses)
+    return evaluate_guesses(name, LEAK_FREE, last.pipeline, guesses)
+
+
+def evaluate_guesses(name: str, protocol: str, pipeline: Pipeline, guesses: dict[str, pd.DataFrame]) -> Evaluation:
+    """Score what a fitted model has guessed; `guesses` is laid out as in an Evaluation."""
+    scores = tuple(_score(name, protocol, scored_on, table) for scored_on, table in guesses.items())
+    return Evaluation(name, protocol, pipeline, scores, guesses)
 
 
 def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
@@ -207,14 +225,27 @@ def slice_guesses(evaluation: Evaluation, scored_on: str) -> list[Slice]:
     ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """What came of one fit: for each table to be scored the guesses and the confidence; the model, if it was wanted."""
+
+    guesses: list[tuple[np.ndarray, np.ndarray | float]]
+    pipeline: Pipeline | None
+
+
+def _fit(unfitted: Pipeline, X: pd.DataFrame, y: pd.Series, tables: Sequence[pd.DataFrame], keep: bool) -> _Fit:
+    """Fit a clone, and let it guess. Confidence is of classifiers, and asked for where the model is not kept."""
+    model = clone(unfitted).fit(X, y)
+    is_sure = predicts_grades(model) and not keep
+    guesses = [
+        (model.predict(table), model.predict_proba(table).max(axis=1) if is_sure else np.nan) for table in tables
+    ]
+    return _Fit(guesses, model if keep else None)
+
+
 def _lay_out(wines: pd.DataFrame, guesses: np.ndarray, confidence: np.ndarray | None = None) -> pd.DataFrame:
     table = wines[[TYPE, TARGET]].assign(guess=guesses)
     return table if confidence is None else table.assign(confidence=confidence)
-
-
-def _evaluate(name: str, protocol: str, pipeline: Pipeline, guesses: dict[str, pd.DataFrame]) -> Evaluation:
-    scores = tuple(_score(name, protocol, scored_on, table) for scored_on, table in guesses.items())
-    return Evaluation(name, protocol, pipeline, scores, guesses)
 
 
 def _score(name: str, protocol: str, scored_on: str, table: pd.DataFrame) -> Score:

@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
 from wine_data.schema import BOUNDS, FEATURES, WineQuality, feature_frame
-from wine_data.sources import WineData
+from wine_data.sources import Origin
 from wine_quality_training.bundle import XGBOOST, Facts, KnownAnswer
 from wine_quality_training.evaluate import Evaluation
 from wine_quality_training.models import predicts_grades
@@ -24,7 +24,7 @@ def library_versions(pipeline: Pipeline) -> dict[str, str]:
     return {"python": platform.python_version(), **packages}
 
 
-def describe_model(evaluation: Evaluation, data: WineData, fitted_on: pd.DataFrame, **registration: str) -> Facts:
+def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame, **registration: str) -> Facts:
     """Collect the facts of a fitted model.
 
     Args:

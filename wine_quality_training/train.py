@@ -8,12 +8,14 @@ comparison as scores.md and scores.json, and figures/.
 
 import argparse
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from commands import DONE, run_command
+from executors import Spread, is_local, open_executor, spread_over
 from settings import Settings, load_settings
 from wine_data.sources import WineData, load_wines
 from wine_data.split import Sides, split_wines
@@ -39,11 +41,15 @@ def train_model(
     seed: int,
     protocols: Sequence[str] = PROTOCOLS,
     on_step: Callable[[str], None] = lambda step: None,
+    spread: Spread = map,
 ) -> list[Evaluation]:
-    """Fit and score one model under each protocol asked for; `on_step` is told of every fit that is done."""
+    """Fit and score one model under each protocol asked for; `on_step` is told of every fit that is done.
+
+    `spread` runs the fits, here or elsewhere.
+    """
     evaluations = []
     if AS_PUBLISHED in protocols:
-        evaluations.append(evaluate_as_published(name, make_model(name, seed), data))
+        evaluations.append(evaluate_as_published(name, make_model(name, seed), data, spread))
         on_step(f"{name}: {AS_PUBLISHED}")
     if LEAK_FREE in protocols:
         folds = len(sides.folds)
@@ -53,6 +59,7 @@ def train_model(
                 make_model(name, seed),
                 sides,
                 on_fold=lambda fold: on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}"),
+                spread=spread,
             )
         )
     return evaluations
@@ -115,15 +122,22 @@ def _train_all(
     console: Console,
 ) -> list[Evaluation]:
     steps = len(names) * ((AS_PUBLISHED in protocols) + settings.folds * (LEAK_FREE in protocols))
-    evaluations = []
-    with Progress(console=console) as progress:
+    with (
+        open_executor(1, settings.dask) as executor,
+        ThreadPoolExecutor(len(names)) as waiting,  # for a cluster, which gets the fits of all models at once
+        Progress(console=console) as progress,
+    ):
         bar = progress.add_task("Fitting", total=steps)
-        for name in names:
-            evaluations += train_model(
+
+        def train(name: str) -> list[Evaluation]:
+            return train_model(
                 name, data, sides, settings.seed, protocols,
                 on_step=lambda step: progress.update(bar, advance=1, description=step),
+                spread=spread_over(executor),
             )  # fmt: skip
-    return evaluations
+
+        trained = map(train, names) if is_local(executor) else waiting.map(train, names)
+        return [evaluation for evaluations in trained for evaluation in evaluations]
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def score_task(task: str, trials: list[Trial], sides: Sides) -> list[dict[str, s
     """The rows of one task: cross-validation, time of a fit, then the holdout."""
     models = make_finalists(task, trials, SEED)
     pair = {name: models[name] for name in (DEFAULTS[task], BLENDS[task])}
-    default, blend = compare_finalists(task, pair, sides, SEED, REPEATS, FOLDS)
+    default, blend = compare_finalists(task, pair, sides, SEED, repeats=REPEATS, parts=FOLDS)
     X, y = feature_frame(sides.training), sides.training[TARGET]
     start = time.perf_counter()
     clone(blend.pipeline).fit(X, y)

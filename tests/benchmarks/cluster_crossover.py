@@ -1,0 +1,146 @@
+"""From how many wines and trials on a Dask cluster pays, beside the same work without one.
+
+    python -m tests.benchmarks.cluster_crossover [--wines 5300 20000 80000] [--rows 100000 1000000]
+
+Both sides use the cores of this machine: threads of one process, or a worker process a core. So the cluster cannot be
+faster here, and what is measured is what it costs: its start, until every worker has imported what a trial needs, and
+the rest, which is sending, scheduling and waiting. From these follows how many trials it takes until two, or eight,
+such machines would be done first: start + (trials x cost there) / machines < trials x cost here.
+
+For XGBoost on partitioned wines the files are read on both sides; on one machine into memory.
+
+Prints the figures and writes them to results/cluster_search.json and results/cluster_partitions.json.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from sklearn.base import clone
+
+from commands import DONE, run_command
+from executors import LOCAL, open_cluster, open_executor
+from experiment_tracking.partitioned import fit_partitions, look_at_partitions
+from experiment_tracking.search import Plan, run_trials_on
+from experiment_tracking.search_runs import open_ledger
+from experiment_tracking.store import open_store
+from tests.benchmarks.results import render_result, write_result
+from wine_data.reader import read_wines
+from wine_data.schema import TARGET, feature_frame
+from wine_data.sources import WineData, fingerprint_wines
+from wine_data.split import Sides, is_holdout, split_wines
+from wine_data.twin import sample_twin
+
+SEED, TRIALS, FILES, ROUNDS = 42, 8, 8, 50
+CORES = os.cpu_count() or 1
+MACHINES = (2, 8)
+
+
+def make_wines(count: int) -> tuple[WineData, Sides]:
+    """Twin wines, and their sides."""
+    wines = sample_twin(count, SEED)
+    data = WineData(wines, wines.head(0), f"twin of {count:,}", fingerprint_wines(wines))
+    return data, split_wines(data.train, data.validation, folds=5, seed=SEED)
+
+
+def time_trials(executor: Executor, data: WineData, sides: Sides) -> float:
+    """Seconds of eight trials, tracked in a store of their own."""
+    with tempfile.TemporaryDirectory() as name:
+        experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
+        plan = Plan(task="regressor", trials=TRIALS, seed=SEED, workers=CORES)
+        ledger = open_ledger(experiment_id, data, {"trials": TRIALS}, {})
+        start = time.perf_counter()
+        run_trials_on(executor, plan, sides, ledger, {}, Console(quiet=True))
+        return time.perf_counter() - start
+
+
+def warm_up(seconds: float) -> int:
+    """What a worker does first: it imports what a trial needs, by importing this module."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def compare_search(wines: list[int]) -> list[dict[str, str]]:
+    """A row for each number of wines."""
+    rows = []
+    for count in wines:
+        data, sides = make_wines(count)
+        with open_executor(CORES) as threads:
+            here = time_trials(threads, data, sides)
+        start = time.perf_counter()
+        with open_executor(CORES, LOCAL) as cluster:
+            while len({future.result() for future in [cluster.submit(warm_up, 0.1) for _ in range(CORES)]}) < CORES:
+                pass
+            started = time.perf_counter() - start
+            there = time_trials(cluster, data, sides)
+        row = {
+            "wines": f"{len(sides.training) + len(sides.holdout):,}",
+            "a trial on threads": f"{here / TRIALS:.2f} s",
+            "on the cluster": f"{there / TRIALS:.2f} s",
+            "ratio": f"{there / here:.2f}",
+            "start": f"{started:.1f} s",
+        }
+        for machines in MACHINES:
+            saved = here / TRIALS - there / TRIALS / machines
+            row[f"{machines} machines pay from"] = f"{math.ceil(started / saved)} trials" if saved > 0 else "never"
+        rows.append(row)
+    return rows
+
+
+def write_files(folder: Path, count: int) -> None:
+    """Twin wines in eight Parquet files."""
+    for number in range(FILES):
+        sample_twin(count // FILES, SEED + number).drop(columns="red_wine").to_parquet(folder / f"{number}.parquet")
+
+
+def compare_partitions(rows: list[int]) -> list[dict[str, str]]:
+    """A row for each number of rows."""
+    table = []
+    with open_cluster(LOCAL) as client:
+        for count in rows:
+            with tempfile.TemporaryDirectory() as name:
+                write_files(Path(name), count)
+                start = time.perf_counter()
+                partitions = look_at_partitions(Path(name), client)
+                pipeline, _ = fit_partitions(partitions, client, SEED, ROUNDS)
+                there = time.perf_counter() - start
+                start = time.perf_counter()
+                wines = pd.concat([read_wines(file) for file in partitions.files])
+                training = wines[~is_holdout(wines)]
+                model = clone(pipeline["model"].regressor_).set_params(n_jobs=CORES)
+                model.fit(feature_frame(training), training[TARGET])
+                here = time.perf_counter() - start
+            table.append(
+                {
+                    "rows": f"{count:,}", "in memory": f"{here:.1f} s",
+                    "on the cluster": f"{there:.1f} s", "ratio": f"{there / here:.2f}",
+                }
+            )  # fmt: skip
+    return table
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="From how many wines and trials on a Dask cluster pays.")
+    parser.add_argument("--wines", type=int, nargs="+", default=[5300, 20_000, 80_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    arguments = parser.parse_args()
+    command = "python -m tests.benchmarks.cluster_crossover"
+    written = [
+        write_result("cluster_search", command, compare_search(arguments.wines)),
+        write_result("cluster_partitions", command, compare_partitions(arguments.rows)),
+    ]
+    for path in written:
+        print(render_result(path.stem), end="\n\n")
+    print(f"Written to {' and '.join(path.name for path in written)}. Next: put the tables into docs/benchmarks.md")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)
