@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         description="the answers to them: a folder or s3://bucket/path",
     )
     dask: str = Field(
-        "", description="a Dask cluster for trials and files: local, or tcp://scheduler:8786; empty: threads here"
+        "", description="a Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads here"
     )
     batch_cores: int = Field(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -2,19 +2,15 @@
 
     python -m experiment_tracking.partitioned FOLDER
 
-Each CSV or Parquet file of the folder, with the columns of a train file, is a partition. The workers of a Dask cluster
-(WINE_DASK, or processes of this machine) read one each and fit together: XGBoost adds up the histograms of all
-partitions in every round. A wine's side comes from its content, so no partition has to know another: a fifth
-is never fitted on, and a sixth of the rest decides how many rounds there are. A wine that stands in several rows
-counts several times, and always on one side.
+Each file of the folder is a partition (wine_data/partitions.py). The workers of a Dask cluster (WINE_DASK, or processes
+of this machine) read one each and fit together: XGBoost adds up the histograms of all partitions in every round. A
+fifth of the wines is never fitted on, and a sixth of the rest decides how many rounds there are.
 
 Leaves a run with the model and its score on the holdout side, which python -m experiment_tracking.registry can make a
 version.
 """
 
 import argparse
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import dask.dataframe as dd
@@ -23,72 +19,28 @@ import pandas as pd
 from distributed import Client
 from rich.console import Console
 from sklearn.pipeline import Pipeline
-from xgboost import Booster, XGBRegressor, config_context
+from xgboost import Booster, XGBRegressor
 from xgboost import dask as xgboost_on_dask
 
-from commands import DONE, BadInputError, NotThereError, run_command
+from commands import DONE, BadInputError, run_command
 from executors import LOCAL, open_cluster
 from experiment_tracking.search_space import PATIENCE, REGRESSOR, ROUNDS, START, XGBOOST
 from experiment_tracking.store import open_store
 from experiment_tracking.tracking import track_model
 from experiment_tracking.trial import STOPPING_PARTS
 from settings import load_settings
-from wine_data.reader import read_wines
+from wine_data.partitions import LOT, NUMBERS, Partitions, look_at_partitions, read_numbers
 from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
-from wine_data.sources import fingerprint_wines
-from wine_data.split import HOLDOUT_SHARE, IDENTITY, Sides, draw_lots, is_holdout
+from wine_data.split import HOLDOUT_SHARE
 from wine_quality_training.estimators import GradesFromNumbers
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, evaluate_guesses
 from wine_quality_training.report import list_scores, tabulate_scores
 
 NAME = "PartitionedXGBClassifier"
-SUFFIXES = (".csv", ".parquet")
-SAMPLE = 50_000  # wines that the facts are described by: ranges, profile, known answers
 SCORED = 20_000  # wines of the holdout side that are scored; a bootstrap of more takes gigabytes
 STOPPING_SHARE = HOLDOUT_SHARE + (1 - HOLDOUT_SHARE) / STOPPING_PARTS
 # Where the search starts. Which wines a round leaves out would depend on the worker they are on, so it takes all.
 VALUES = START[REGRESSOR, XGBOOST] | {"subsample": 1.0}
-NUMBERS = {**dict.fromkeys(FEATURES, "float32"), TARGET: "float32", "lot": "float64"}  # XGBoost itself keeps float32
-
-
-@dataclass(frozen=True)
-class Partitions:
-    """Wines in files: how many, what they say, and a sample of the sides they stand on."""
-
-    files: tuple[Path, ...]
-    fingerprint: str
-    count: int
-    grades: tuple[int, ...]
-    sample: Sides
-
-    @property
-    def source(self) -> str:
-        """Where they come from, for a person to read."""
-        return f"folder {self.files[0].parent.name} ({len(self.files)} files, {self.count:,} rows)"
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """How many there are."""
-        return {"rows": self.count}
-
-
-def look_at_partitions(folder: Path, client: Client) -> Partitions:
-    """Let the workers read every file of a folder once, and say what is there.
-
-    Raises:
-        NotThereError: there is no such folder, or no file of wines in it.
-        BadInputError: a file is not one of wines; names file, column and row.
-    """
-    files = tuple(sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES))
-    if not files:
-        raise NotThereError(f"{folder} holds no file that ends in {' or '.join(SUFFIXES)}")
-    looks = client.gather(client.map(_look_at_file, files, share=SAMPLE // len(files), pure=False))
-    fingerprint = hashlib.sha256("".join(look.fingerprint for look in looks).encode()).hexdigest()
-    grades = sorted({grade for look in looks for grade in look.grades})
-    sample = pd.concat([look.sample for look in looks], ignore_index=True)
-    unseen = is_holdout(sample)
-    sides = Sides(sample[~unseen].reset_index(drop=True), sample[unseen].reset_index(drop=True), folds=[])
-    return Partitions(files, fingerprint, sum(look.count for look in looks), tuple(grades), sides)
 
 
 def fit_partitions(
@@ -104,11 +56,11 @@ def fit_partitions(
     """
     workers = sorted(client.scheduler_info()["workers"])
     read = [  # each file has its worker, or the same wines would be cut into other bins the next time
-        client.submit(_read_numbers, file, workers=workers[number % len(workers)], allow_other_workers=True, pure=False)
+        client.submit(read_numbers, file, workers=workers[number % len(workers)], allow_other_workers=True, pure=False)
         for number, file in enumerate(partitions.files)
     ]
     table = dd.from_delayed(read, meta=pd.DataFrame(columns=list(NUMBERS)).astype(NUMBERS), verify_meta=False)
-    to_fit, to_stop = table[table["lot"] >= STOPPING_SHARE], _between(table, HOLDOUT_SHARE, STOPPING_SHARE)
+    to_fit, to_stop = table[table[LOT] >= STOPPING_SHARE], _between(table, HOLDOUT_SHARE, STOPPING_SHARE)
     to_score = _between(table, 0, min(HOLDOUT_SHARE, SCORED / partitions.count))
     scored, fitted, stopping = client.gather(client.compute([to_score, to_fit.shape[0], to_stop.shape[0]]))
     if not (len(scored) and fitted and stopping):
@@ -116,33 +68,14 @@ def fit_partitions(
     booster, rmse = _boost(client, to_fit, to_stop, seed, rounds)
     regressor = XGBRegressor(**VALUES, n_estimators=booster.num_boosted_rounds(), random_state=seed)
     regressor.load_model(bytearray(booster.save_raw("ubj")))
-    model = GradesFromNumbers.of_fitted(regressor, partitions.grades, rmse)
-    return Pipeline([("model", model)]), scored
-
-
-def _boost(
-    client: Client, to_fit: dd.DataFrame, to_stop: dd.DataFrame, seed: int, rounds: int
-) -> tuple[Booster, float]:
-    """The rounds, and the RMSE on the part that they are stopped by."""
-    features = list(FEATURES)
-    fit_on = xgboost_on_dask.DaskQuantileDMatrix(client, to_fit[features], to_fit[TARGET])
-    stop_by = xgboost_on_dask.DaskQuantileDMatrix(client, to_stop[features], to_stop[TARGET], ref=fit_on)
-    parameters = VALUES | {"objective": "reg:squarederror", "tree_method": "hist", "seed": seed}
-    with config_context(verbosity=0):  # else every worker prints its rank
-        done = xgboost_on_dask.train(
-            client, parameters, fit_on, num_boost_round=rounds, evals=[(stop_by, "stop")],
-            early_stopping_rounds=PATIENCE, verbose_eval=False,
-        )  # fmt: skip
-    booster = done["booster"]
-    return booster[: booster.best_iteration + 1], float(booster.best_score)
+    return Pipeline([("model", GradesFromNumbers.of_fitted(regressor, partitions.grades, rmse))]), scored
 
 
 def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
     """Score a model on wines of the holdout side."""
-    red = scored[RED].to_numpy() == 1
     table = pd.DataFrame(
         {
-            TYPE: np.where(red, *TYPES),
+            TYPE: np.where(scored[RED].to_numpy() == 1, *TYPES),
             TARGET: scored[TARGET].to_numpy().astype("int64"),
             "guess": pipeline.predict(feature_frame(scored)),
         }
@@ -150,31 +83,23 @@ def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
     return evaluate_guesses(NAME, LEAK_FREE, pipeline, {"holdout": table})
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What one file holds."""
-
-    fingerprint: str
-    count: int
-    grades: tuple[int, ...]
-    sample: pd.DataFrame
-
-
-def _look_at_file(path: Path, share: int) -> _Look:
-    wines = read_wines(path)
-    some = np.linspace(0, len(wines) - 1, min(share, len(wines))).astype(int)
-    return _Look(fingerprint_wines(wines), len(wines), tuple(wines[TARGET].unique().tolist()), wines.iloc[some])
-
-
-def _read_numbers(path: Path) -> pd.DataFrame:
-    """The numbers of a file, with what decides their side; a wine that none can be decided for is left out."""
-    wines = read_wines(path)
-    wines = wines[wines[list(IDENTITY)].notna().all(axis="columns")]
-    return wines.assign(lot=draw_lots(wines))[list(NUMBERS)].astype(NUMBERS)
+def _boost(
+    client: Client, to_fit: dd.DataFrame, to_stop: dd.DataFrame, seed: int, rounds: int
+) -> tuple[Booster, float]:
+    """The best rounds, and the RMSE that they have on the part that they are stopped by."""
+    features = list(FEATURES)
+    fit_on = xgboost_on_dask.DaskQuantileDMatrix(client, to_fit[features], to_fit[TARGET])
+    stop_by = xgboost_on_dask.DaskQuantileDMatrix(client, to_stop[features], to_stop[TARGET], ref=fit_on)
+    done = xgboost_on_dask.train(
+        client, VALUES | {"objective": "reg:squarederror", "tree_method": "hist", "seed": seed}, fit_on,
+        num_boost_round=rounds, evals=[(stop_by, "stop")], early_stopping_rounds=PATIENCE, verbose_eval=False,
+    )  # fmt: skip
+    booster = done["booster"]
+    return booster[: booster.best_iteration + 1], float(booster.best_score)
 
 
 def _between(table: dd.DataFrame, low: float, high: float) -> dd.DataFrame:
-    part: dd.DataFrame = table[(table["lot"] >= low) & (table["lot"] < high)]
+    part: dd.DataFrame = table[(table[LOT] >= low) & (table[LOT] < high)]
     return part
 
 
@@ -189,7 +114,7 @@ def main() -> int:
         raise BadInputError("--rounds must be more than 0")
     with console.status("Starting") as status, open_cluster(settings.dask or LOCAL) as client:
         status.update(f"Reading the files of {arguments.folder}")
-        partitions = look_at_partitions(arguments.folder, client)
+        partitions = look_at_partitions(arguments.folder, client.get_executor(pure=False).map)
         console.print(f"Wines from {partitions.source}, fingerprint {partitions.fingerprint[:12]}")
         status.update(f"Fitting on {len(client.scheduler_info()['workers'])} workers")
         pipeline, scored = fit_partitions(partitions, client, settings.seed, arguments.rounds)

@@ -22,7 +22,7 @@ from deployment.batch import score_file
 from executors import LOCAL, open_cluster, open_executor, spread_over
 from experiment_tracking import search
 from experiment_tracking.finalists import compare_finalists
-from experiment_tracking.partitioned import NAME, evaluate_partitions, fit_partitions, look_at_partitions
+from experiment_tracking.partitioned import NAME, evaluate_partitions, fit_partitions
 from experiment_tracking.search import Plan, run_trials
 from experiment_tracking.search_loop import Trial
 from experiment_tracking.search_runs import open_ledger
@@ -31,6 +31,7 @@ from settings import ROOT
 from tests.conftest import Store, isolated_environment
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
+from wine_data.partitions import look_at_partitions
 from wine_data.reader import read_wines
 from wine_data.sameness import stands_in
 from wine_data.schema import TARGET, feature_frame
@@ -166,7 +167,7 @@ def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_
     cluster: LocalCluster, folder: Path
 ) -> None:
     with open_cluster(cluster.scheduler_address) as client:
-        partitions = look_at_partitions(folder, client)
+        partitions = look_at_partitions(folder, client.get_executor(pure=False).map)
         assert partitions.rows == {"rows": 12_000}
         pipeline, scored = fit_partitions(partitions, client, seed=42)
         again, _ = fit_partitions(partitions, client, seed=42)
@@ -212,11 +213,13 @@ def test_a_partition_that_is_no_table_of_wines_is_told_with_file_column_and_row(
     broken = pd.read_parquet(folder / "1.parquet")
     broken["pH"] = [*broken["pH"].head(7).astype(str), "sour", *broken["pH"].tail(-8).astype(str)]
     broken.to_parquet(tmp_path / "a.parquet")
-    with open_cluster(cluster.scheduler_address) as client:
-        with pytest.raises(BadInputError, match=r"a\.parquet, column pH, row 9: sour is not a number"):
-            look_at_partitions(tmp_path, client)
-        with pytest.raises(NotThereError, match=r"holds no file that ends in \.csv or \.parquet"):
-            look_at_partitions(tmp_path / "nowhere", client)
+    with (
+        open_executor(1, cluster.scheduler_address) as executor,
+        pytest.raises(BadInputError, match=r"a\.parquet, column pH, row 9: sour is not a number"),
+    ):
+        look_at_partitions(tmp_path, spread_over(executor))
+    with pytest.raises(NotThereError, match=r"holds no file that ends in \.csv or \.parquet"):
+        look_at_partitions(tmp_path / "nowhere")
 
 
 def test_a_cluster_on_this_machine_is_started_and_ended() -> None:

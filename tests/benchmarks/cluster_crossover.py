@@ -26,11 +26,12 @@ from sklearn.base import clone
 
 from commands import DONE, run_command
 from executors import LOCAL, open_cluster, open_executor
-from experiment_tracking.partitioned import fit_partitions, look_at_partitions
+from experiment_tracking.partitioned import fit_partitions
 from experiment_tracking.search import Plan, run_trials_on
 from experiment_tracking.search_runs import open_ledger
 from experiment_tracking.store import open_store
 from tests.benchmarks.results import render_result, write_result
+from wine_data.partitions import look_at_partitions
 from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import WineData, fingerprint_wines
@@ -107,7 +108,7 @@ def compare_partitions(rows: list[int]) -> list[dict[str, str]]:
             with tempfile.TemporaryDirectory() as name:
                 write_files(Path(name), count)
                 start = time.perf_counter()
-                partitions = look_at_partitions(Path(name), client)
+                partitions = look_at_partitions(Path(name), client.get_executor(pure=False).map)
                 pipeline, _ = fit_partitions(partitions, client, SEED, ROUNDS)
                 there = time.perf_counter() - start
                 start = time.perf_counter()
