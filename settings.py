@@ -1,20 +1,32 @@
 """The one place for paths, ports and knobs.
 
-A setting comes from the environment (WINE_PORT=8080), else from a file `.env` in the project's
-folder, else from the default here. Only commands and flows call load_settings(); functions get plain values.
+    python -m settings [--markdown]
+
+lists them with the values that are in force, or as docs/settings.md has them.
+
+A setting comes from the environment (WINE_PORT=8080), else from a file `.env` in the project's folder, else from the
+default here. Only commands and flows call load_settings(); functions get plain values.
 """
 
+import argparse
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from commands import BadInputError
+from commands import DONE, BadInputError, run_command
 
 ROOT = Path(__file__).resolve().parent
 BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -77,9 +89,7 @@ class Settings(BaseSettings):
         "", description="a Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads here"
     )
     batch_cores: int = Field(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        ge=1,
-        description="parts of a file that are scored at once",
+        default_factory=count_cores, ge=1, description="parts of a file that are scored at once; by default one a core"
     )
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server of make prefect")
     load_users: int = Field(20, ge=1, description="users of the load test")
@@ -102,7 +112,70 @@ def load_settings() -> Settings:
         raise BadInputError("; ".join(_explain_setting(problem) for problem in error.errors())) from error
 
 
+def name_variable(name: str) -> str:
+    """The environment variable of a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias) if alias else f"WINE_{name.upper()}"
+
+
+def list_values(settings: Settings) -> dict[str, str]:
+    """Variables and their values as text; what is secret stays so, and paths inside the project are short."""
+    return {name_variable(name): _show_value(getattr(settings, name)) for name in Settings.model_fields}
+
+
+def render_settings() -> str:
+    """All settings with their defaults, as docs/settings.md."""
+    fields = Settings.model_fields.items()
+    rows = [
+        f"| `{name_variable(name)}` | {_show_default(field.default)} | {field.description} |" for name, field in fields
+    ]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is refused",
+            "by name. `python -m settings` lists what is in force. Paths are relative to that folder.",
+            "",
+            "| variable | default | what it is |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            "This page is what `python -m settings --markdown` prints.",
+            "",
+        ]
+    )
+
+
+def _show_default(value: object) -> str:
+    text = "" if value is PydanticUndefined else _show_value(value)
+    return f"`{text}`" if text else ""
+
+
+def _show_value(value: object) -> str:
+    text = str(value).replace(f"sqlite:///{ROOT}/", "sqlite:///").removeprefix(f"{ROOT}/")
+    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", text)
+
+
+def main() -> int:
+    """List the settings."""
+    parser = argparse.ArgumentParser(description="List every setting, and its value.")
+    parser.add_argument("--markdown", action="store_true", help="print docs/settings.md")
+    if parser.parse_args().markdown:
+        print(render_settings(), end="")
+        return DONE
+    values = list_values(load_settings())
+    width = max(map(len, values))
+    for (variable, value), name in zip(values.items(), Settings.model_fields, strict=True):
+        print(f"{variable:{width}}  {value or '(empty)'}\n{'':{width}}  {Settings.model_fields[name].description}")
+    print("\nNext: export a variable, or write it into .env here")
+    return DONE
+
+
 def _explain_setting(problem: object) -> str:
     name = str(problem["loc"][0])  # type: ignore[index]
     variable = name if name.isupper() else f"WINE_{name.upper()}"
     return f"{variable} is set to {problem['input']!r}: {problem['msg']}"  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    run_command(main)

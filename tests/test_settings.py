@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from commands import BadInputError
-from settings import ROOT, load_settings
+from settings import ROOT, Settings, list_values, load_settings, render_settings
 from wine_data.sources import TRAIN_FILE, VALIDATION_FILE
 
 
@@ -30,7 +30,21 @@ def test_settings_lie_inside_the_project(monkeypatch: pytest.MonkeyPatch) -> Non
     assert str(ROOT) in settings.mlflow_uri
 
 
+def test_the_page_of_settings_is_the_one_that_the_command_prints() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == render_settings()
+
+
+def test_every_setting_is_listed_and_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINE_API_KEY", "a-long-key")
+    monkeypatch.setenv("WINE_LOG_URL", "postgresql+psycopg://wine:a-password@db/log")
+    values = list_values(load_settings())
+    assert len(values) == len(Settings.model_fields)
+    assert values["WINE_LOG_URL"] == "postgresql+psycopg://wine:***@db/log"
+    assert "a-long-key" not in str(values)
+
+
 COMMANDS = [
+    "settings",
     "wine_data.audit",
     "wine_data.fit_twin",
     "wine_quality_training.train",
