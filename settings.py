@@ -133,8 +133,8 @@ def render_settings() -> str:
         [
             "# Settings",
             "",
-            "Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is refused",
-            "by name. `python -m settings` lists what is in force. Paths are relative to that folder.",
+            "Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is",
+            "refused by name. `python -m settings` lists what is in force. Paths are relative to that folder.",
             "",
             "| variable | default | what it is |",
             "| --- | --- | --- |",
