@@ -83,7 +83,7 @@ notebooks: .venv/installed ## run every notebook again and keep its outputs (WIN
 	@echo "The notebooks hold new outputs. Next: git diff --stat"
 
 test: check ## every check and test
-	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup
+	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 	@$(VENV) -m pytest -m alone
 
 check: .venv/installed ## ruff, mypy, import layers

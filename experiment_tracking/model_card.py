@@ -17,7 +17,7 @@ def render_card(facts: Facts, evaluations: Sequence[Evaluation]) -> str:
 tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim on a label or a decision
 about a person.
 
-**Data.** {facts.data_source}, fingerprint {facts.data_fingerprint}. Fitted on the distinct wines of the training side.
+**Data.** {facts.data_source}, fingerprint {facts.data_fingerprint}. Fitted on wines of the training side alone.
 
 **Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
 what to expect of a new wine are the leak-free rows.

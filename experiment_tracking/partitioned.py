@@ -48,8 +48,9 @@ def fit_partitions(
 ) -> tuple[Pipeline, pd.DataFrame]:
     """Fit on the training side of all partitions, and return the model with the wines that it is to be scored on.
 
-    The same partitions, seed and number of workers give the same model. Another number of workers cuts columns of
-    many values, such as the density, into slightly other bins.
+    The same partitions, seed and number of workers give the same model, but for the rounding of sums that three
+    workers or more add up in any order. Another number of workers cuts columns of many values, such as the density,
+    into slightly other bins.
 
     Raises:
         BadInputError: the partitions leave a side empty.

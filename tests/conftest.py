@@ -91,8 +91,17 @@ class Listener(BaseHTTPRequestHandler):
         pass
 
 
+# The groups that take minutes, begun first, so that no process is left alone with one at the end.
+LONGEST = (
+    "test_monitoring_flow", "test_registry", "test_team", "test_notebooks", "test_drills", "pipeline on uci",
+    "test_setup", "test_cluster", "test_schedule",
+)  # fmt: skip
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(name_group(item), len(order)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(name_group(item)))
     if not REAL_DATA:

@@ -85,9 +85,13 @@ def render_slices(slices: Sequence[Slice]) -> str:
 
 
 def list_slices(evaluations: Sequence[Evaluation]) -> list[Slice]:
-    """The leak-free scores by colour and grade, from cross-validation, where there are most wines."""
+    """The leak-free scores by colour and grade, from cross-validation where there was one: it has the most wines."""
     leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
-    return [part for evaluation in leak_free for part in slice_guesses(evaluation, "cv")]
+    return [
+        part
+        for evaluation in leak_free
+        for part in slice_guesses(evaluation, "cv" if "cv" in evaluation.guesses else "holdout")
+    ]
 
 
 def render_report(data: WineData, evaluations: Sequence[Evaluation]) -> str:
