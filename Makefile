@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
+FAST_TESTS := audit drift_calibration estimators groups monitoring monitoring_page prediction_log reader schema simulate \
+  snapshot sources split
 PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
@@ -15,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks test check system-packages lock clean reset
+  simulate monitor drill lab notebooks test test-fast check system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -85,6 +87,9 @@ notebooks: .venv/installed ## run every notebook again and keep its outputs (WIN
 test: check ## every check and test
 	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 	@$(VENV) -m pytest -m alone
+
+test-fast: .venv/installed ## the tests without servers, browser and long fits, in about a minute
+	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup $(FAST_TESTS:%=tests/test_%.py)
 
 check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m ruff check .
