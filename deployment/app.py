@@ -35,7 +35,7 @@ from deployment.problems import (
     answer_problem,
     refuse_body,
 )
-from wine_data.schema import EXAMPLE, FEATURES, WineQuality
+from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 
 REPORT_SECONDS = 0.5
 
@@ -65,7 +65,8 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
     app = FastAPIOffline(
         redoc_url=None,
         title="Wine quality",
-        description="Predicts the grade of a wine, 3 to 9, from eleven laboratory measurements and its colour.",
+        description=f"Predicts the grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(MEASUREMENTS)} laboratory "
+        "measurements and its colour.",
         version="1",
         lifespan=live,
         exception_handlers={

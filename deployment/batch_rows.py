@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from deployment.batch_parts import Cells
 from deployment.engine import Engine
-from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, WineQuality, feature_values
+from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_values
 
 SAME = ("model", "version", "run_id")  # columns that have one value in all rows
 # What Arrow and Python read as the same number; other spellings are left to the schema.
@@ -86,7 +86,7 @@ def _read_column(table: pa.Table, name: str) -> np.ndarray:
     """A feature as float64, NaN where a cell is missing or no plain number."""
     if name == RED and TYPE in table.column_names:
         colour = pc.utf8_lower(pc.utf8_trim_whitespace(table[TYPE].cast(pa.string())))
-        known = pc.if_else(pc.equal(colour, "red"), 1.0, pc.if_else(pc.equal(colour, "white"), 0.0, float("nan")))
+        known = pc.if_else(pc.equal(colour, TYPES[0]), 1.0, pc.if_else(pc.equal(colour, TYPES[1]), 0.0, float("nan")))
         return _as_numpy(known)
     column = table[name]
     if pa.types.is_string(column.type):
@@ -115,7 +115,7 @@ def _read_texts(table: pa.Table) -> list[dict[str, str]]:
         given = {name: str(cells[name]) for name in (*MEASUREMENTS, RED) if cells.get(name) is not None}
         colour = cells.get(TYPE)
         if colour is not None:
-            given[RED] = {"red": "1", "white": "0"}.get(str(colour).strip().lower(), str(colour))
+            given[RED] = {TYPES[0]: "1", TYPES[1]: "0"}.get(str(colour).strip().lower(), str(colour))
         rows.append(given)
     return rows
 

@@ -140,7 +140,20 @@ def check_version(connection: Connection) -> bool:
             f"{'none' if found is None else found}, this code writes version {SCHEMA_VERSION}: move that database "
             "away, set WINE_LOG_URL to a new one, or run the code that made it"
         )
+    if PREDICTIONS.name in there:
+        _require_features(connection)
     return bool(there)
+
+
+def _require_features(connection: Connection) -> None:
+    """Refuse a log from before a feature was added, which has no column for it; more columns than features are fine."""
+    found = {str(column["name"]) for column in inspect(connection).get_columns(PREDICTIONS.name)}
+    missing = [column.name for column in PREDICTIONS.columns if column.name not in found]
+    if missing:
+        raise BadInputError(
+            f"the prediction log {hide_password(connection.engine.url)} has no column {', '.join(missing)}: "
+            "move that database away, or set WINE_LOG_URL to a new one"
+        )
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:

@@ -9,10 +9,10 @@ import re
 from html import escape
 from pathlib import Path
 
-from wine_data.schema import BOUNDS, EXAMPLE, MEASUREMENTS, RED, SEEN, WineQuality
+from wine_data.schema import BOUNDS, EXAMPLE, MEASUREMENTS, RED, SEEN, TYPES, WineQuality
 
 PAGE = Path(__file__).with_name("page.html")
-COLOURS = {0: "White", 1: "Red"}
+COLOURS = {0: TYPES[1].capitalize(), 1: TYPES[0].capitalize()}
 
 
 def render_page(name: str, version: str, needs_key: bool = False) -> str:
@@ -87,7 +87,7 @@ def _render_key() -> str:
 
 
 def _title(name: str) -> str:
-    return name if name == "pH" else name.replace("_", " ").capitalize()
+    return name.replace("_", " ").capitalize() if name.islower() else name  # pH is written so
 
 
 def _render_unit(name: str) -> str:

@@ -19,6 +19,7 @@ from wine_data.sources import DROP_FOLDER, read_folder
 from wine_data.twin import sample_twin
 
 ROWS = 2_000  # enough that no cache would know them
+POSITIVE = next((name for name in MEASUREMENTS if BOUNDS[name][0] > 0), MEASUREMENTS[0])
 TOLERANCE = 1e-6
 
 Wine = dict[str, Any]
@@ -82,8 +83,8 @@ def _choose_wine(rows: list[Wine], random: Random) -> Wine:
     return {name: random.uniform(*SEEN[name]) for name in MEASUREMENTS} | {RED: random.randint(0, 1)}
 
 
-def _negate_density(wine: Wine, _: Random) -> tuple[str, str]:
-    return json.dumps(wine | {"density": -wine["density"]}), "density"
+def _negate(wine: Wine, _: Random) -> tuple[str, str]:
+    return json.dumps(wine | {POSITIVE: min(-wine[POSITIVE], BOUNDS[POSITIVE][0] - 1)}), POSITIVE
 
 
 def _leave_field_out(wine: Wine, random: Random) -> tuple[str, str]:
@@ -111,7 +112,7 @@ def _cut_off(wine: Wine, random: Random) -> tuple[str, str]:
 
 
 SPOILERS: dict[str, Callable[[Wine, Random], tuple[str, str]]] = {
-    "negative density": _negate_density,
+    f"negative {POSITIVE}": _negate,
     "missing field": _leave_field_out,
     "word for number": _write_word,
     "unknown field": _add_field,

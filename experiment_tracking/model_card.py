@@ -13,7 +13,7 @@ def render_card(facts: Facts, evaluations: Sequence[Evaluation]) -> str:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     return f"""# {facts.model}
 
-**Use.** Gives one wine, from eleven laboratory measurements and its colour, a grade from {SCALE[0]} to {SCALE[1]} as
+**Use.** Gives one wine, from its laboratory measurements and its colour, a grade from {SCALE[0]} to {SCALE[1]} as
 tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim on a label or a decision
 about a person.
 

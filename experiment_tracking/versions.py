@@ -12,6 +12,7 @@ from mlflow.models import get_model_info
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.tracking import CARD, DIGEST, FACTS
+from wine_data.schema import FEATURES, GRADES
 from wine_quality_training.bundle import (
     MODEL_FILE,
     Bundle,
@@ -107,7 +108,8 @@ def export_version(version: Version, models: Path) -> Path:
 
 def _create_registered_model(client: mlflow.MlflowClient) -> None:
     try:
-        client.create_registered_model(MODEL, description="Grade of a wine, 3 to 9, from twelve features.")
+        words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
+        client.create_registered_model(MODEL, description=words)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

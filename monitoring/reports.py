@@ -107,7 +107,7 @@ def read_file(path: Path) -> pd.DataFrame:
     parts = [read_numbers(cells) for part in divide_file(path)[1] for cells in read_part(path, part)]
     numbers = pd.DataFrame(np.concatenate(parts), columns=list(FEATURES))
     numbers = numbers.where(np.isfinite(numbers))
-    return numbers.assign(red_wine=numbers[RED].where(numbers[RED].isin((0, 1))))
+    return numbers.assign(**{RED: numbers[RED].where(numbers[RED].isin((0, 1)))})
 
 
 def read_newest_window(settings: Settings, now: float) -> Window:

@@ -34,6 +34,7 @@ from settings import load_settings
 from wine_data.schema import BOUNDS, GRADES, MEASUREMENTS, RED, TARGET, feature_frame
 from wine_data.twin import count_decimals, sample_twin
 
+DRIFTING = MEASUREMENTS[-1]  # where nobody names another
 DRIFTS = ("none", "shift", "colour", "unit", "grades")
 PENALTY, EXTREME = 2, 0.98  # grades; the quantile beyond which tasters take them off
 UNDRIFTED_WINES, UNDRIFTED_SEED = 50_000, 0
@@ -44,7 +45,7 @@ class Drift:
     """What happens to the wines; `size` in the drift's own measure, `feature` where it is of one."""
 
     kind: str = "none"
-    feature: str = "alcohol"
+    feature: str = DRIFTING
     size: float = 1.0
 
     def __post_init__(self) -> None:
@@ -203,7 +204,7 @@ def parse_arguments() -> argparse.Namespace:
         description="Ask a running API for wines of the twin with a drift, and tell it tasters' grades, late."
     )
     parser.add_argument("--drift", choices=DRIFTS, default="none")
-    parser.add_argument("--feature", choices=MEASUREMENTS, default="alcohol", help="of a shift or a unit (alcohol)")
+    parser.add_argument("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
     parser.add_argument(
         "--size", type=float, default=1.0, help="standard deviations, share of red wines, or grades (1)"
     )

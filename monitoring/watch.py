@@ -25,6 +25,7 @@ from monitoring.quality import (
 )
 from monitoring.windows import Span, Window, find_windows, read_window
 from settings import Settings
+from wine_data.schema import RED
 from wine_quality_training.bundle import FACTS_FILE, Facts, find_current, read_facts
 
 
@@ -130,7 +131,7 @@ def report_window(window: Window, facts: Facts) -> WindowReport:
         corrupt=window.corrupt,
         versions=_count(answers["version"]),
         grades=_count(answers["prediction"]),
-        red=float(answers["red_wine"].mean()),
+        red=float(answers[RED].mean()),
         refusals=count_refusals(window),
         reasons=tell_reasons(window),
         part=part.part,

@@ -39,7 +39,7 @@ from wine_data.schema import EXAMPLE
 from wine_quality_training.bundle import FACTS_FILE, read_facts
 
 WINDOW, WINDOWS = 400, 3
-NORMAL, VINTAGE = Drift("none"), Drift("shift", "alcohol", 2.0)
+NORMAL, VINTAGE = Drift("none"), Drift("shift", size=2.0)
 LABELS = 0.8  # the share of wines that tasters grade
 MODELS, FOLDS = ("ExtraTreesClassifier",), 2  # a small budget: one fit of a second where five are compared by default
 STEP_SECONDS, RETRAINING_SECONDS, RELOAD_SECONDS = 240, 300, 15

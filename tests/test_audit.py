@@ -75,7 +75,7 @@ def test_a_wine_with_two_grades_is_found(clean: WineData) -> None:
         ("pH", lambda t: t["pH"].where(t.index > 2), "blank cells", "has 3 blank cells: pH 3"),
         ("type", lambda t: t["type"].where(t.index > 0, "pink"), "unknown type", "1 rows of the validation file are"),
         ("density", lambda t: t["density"] * 1000, "out of bounds", "values of density in the validation file lie"),
-        ("free_sulfur_dioxide", lambda t: t["total_sulfur_dioxide"] + 1, "out of bounds", "more free than total"),
+        ("free_sulfur_dioxide", lambda t: t["total_sulfur_dioxide"] + 1, "out of bounds", "than total_sulfur_dioxide"),
         ("pH", lambda t: 3.0, "odd column", "pH holds one value only"),
         ("alcohol", lambda t: t["sulphates"], "odd column", "alcohol holds what sulphates holds"),
         ("alcohol", lambda t: t["sulphates"].to_numpy()[::-1], "odd column", "values of sulphates in another order"),

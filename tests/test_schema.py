@@ -32,7 +32,7 @@ WINE = {
 }
 
 
-def test_features_are_eleven_measurements_and_the_colour_in_order() -> None:
+def test_features_are_the_measurements_and_the_colour_in_order() -> None:
     assert tuple(WINE) == FEATURES
     assert TARGET not in FEATURES
 
@@ -44,8 +44,8 @@ def test_frame_for_fitting_and_array_for_serving_hold_the_same_numbers(few_wines
     np.testing.assert_array_equal(frame.to_numpy(), feature_array(wines))
 
 
-def test_array_of_no_wines_has_no_rows_and_twelve_columns() -> None:
-    assert feature_array([]).shape == (0, 12)
+def test_array_of_no_wines_has_no_rows_and_a_column_a_feature() -> None:
+    assert feature_array([]).shape == (0, len(FEATURES))
 
 
 def test_red_is_one_and_white_is_zero() -> None:

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 
-from wine_data.schema import FEATURES, MEASUREMENTS
+from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS
 from wine_data.sources import WineData
-from wine_data.split import IDENTITY, Sides, distinct_wines, group_wines, is_holdout, split_wines
+from wine_data.split import Sides, distinct_wines, group_wines, is_holdout, split_wines
 
 
 def test_a_wine_keeps_its_side_in_any_order_and_company(twin: WineData) -> None:

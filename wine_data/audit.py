@@ -21,7 +21,7 @@ from commands import DONE, FINDING, run_command
 from settings import load_settings
 from wine_data.audit_figure import draw_audit
 from wine_data.sameness import WINE, drop_repeats, stands_in
-from wine_data.schema import BOUNDS, MEASUREMENTS, SEEN, TARGET, TYPE, TYPES, encode_type
+from wine_data.schema import BOUNDS, IDENTITY, MEASUREMENTS, PARTS, RED, SEEN, TARGET, TYPE, TYPES, encode_type
 from wine_data.sources import WineData, load_wines
 
 # Two files of one origin differ by chance; below this distance a difference is not worth a word.
@@ -119,7 +119,7 @@ def _find_unknown_types(data: WineData) -> Iterator[Finding]:
             names = ", ".join(map(str, unknown.unique()[:5]))
             yield Finding(
                 "unknown type", where, len(unknown), len(table),
-                f"{len(unknown):,} rows of the {where} file are neither red nor white but {names}.",
+                f"{len(unknown):,} rows of the {where} file are neither {TYPES[0]} nor {TYPES[1]} but {names}.",
             )  # fmt: skip
 
 
@@ -133,12 +133,13 @@ def _find_impossible(data: WineData) -> Iterator[Finding]:
                     "out of bounds", where, count, len(table),
                     f"{count:,} values of {column} in the {where} file lie outside {low:g} to {high:g}.",
                 )  # fmt: skip
-        count = int((table["free_sulfur_dioxide"] > table["total_sulfur_dioxide"]).sum())
-        if count:
-            yield Finding(
-                "out of bounds", where, count, len(table),
-                f"{count:,} rows of the {where} file have more free than total sulfur dioxide.",
-            )  # fmt: skip
+        for part, whole in PARTS:
+            count = int((table[part] > table[whole]).sum())
+            if count:
+                yield Finding(
+                    "out of bounds", where, count, len(table),
+                    f"{count:,} rows of the {where} file have more {part} than {whole}.",
+                )  # fmt: skip
 
 
 def _find_odd_columns(data: WineData) -> Iterator[Finding]:
@@ -156,7 +157,7 @@ def _find_odd_columns(data: WineData) -> Iterator[Finding]:
 
 
 def _find_drift(data: WineData) -> Iterator[Finding]:
-    columns = ["red_wine", *MEASUREMENTS, TARGET]
+    columns = [RED, *MEASUREMENTS, TARGET]
     tables = [encode_type(table) for table in (data.train, data.validation)]
     for column in columns:
         one, other = (table[column].dropna() for table in tables)
@@ -208,7 +209,7 @@ def _is_seen(value: float, column: str) -> bool:
 
 
 def _describe_wine(wine: pd.Series) -> str:
-    return f"a {wine[TYPE]} of density {wine['density']:g} and {wine['alcohol']:g} % alcohol"
+    return f"a {wine[TYPE]} with " + ", ".join(f"{name} {wine[name]:g}" for name in IDENTITY)
 
 
 def tabulate_audit(audit: Audit) -> Table:

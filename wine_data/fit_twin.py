@@ -22,7 +22,7 @@ from wine_data.sources import read_folder
 from wine_data.split import distinct_wines, is_holdout
 from wine_data.twin import PARAMETERS
 
-COMPONENTS = {"red": 25, "white": 60}
+COMPONENTS = dict(zip(TYPES, (25, 60), strict=True))
 QUANTILES = 200
 SEED = 42
 
@@ -33,7 +33,7 @@ def fit_twin(wines: pd.DataFrame) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "about": "Parameters of the synthetic twin, fitted by wine_data/fit_twin.py; see wine_data/README.md.",
         "licence": "CC BY 4.0; derived from Cortez et al. (2009), Wine Quality, UCI data set 186",
-        "red_share": round(float((wines[TYPE] == "red").mean()), 4),
+        "red_share": round(float((wines[TYPE] == TYPES[0]).mean()), 4),
     }
     for wine_type in TYPES:
         parameters[wine_type] = _fit_type(wines[wines[TYPE] == wine_type], COMPONENTS[wine_type], random)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, TARGET, TYPE
+from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, TARGET, TYPE, TYPES
 from wine_data.sources import WineData, fingerprint_wines
 from wine_data.split import distinct_wines, is_holdout
 
@@ -28,7 +28,7 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
     if graded.empty:
         raise BadInputError("no answer of the log has a grade from a taster yet: POST /feedback tells it of one")
     wines = graded[list(MEASUREMENTS)].assign(
-        **{TYPE: pd.Series(np.where(graded[RED] == 1, "red", "white"), index=graded.index, dtype="str")},
+        **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
         **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
     )
     wines = distinct_wines(wines[[TYPE, *FEATURES, TARGET]])

@@ -8,9 +8,11 @@ to stand on both sides.
 import numpy as np
 import pandas as pd
 
+from wine_data.schema import MEASUREMENTS
+
 ROWS = 6497  # of which 5,320 are distinct in the UCI files
 DRAWS = 5 * ROWS
-BLANKS = {  # cells blanked in the published validation file
+BLANKS = {  # cells blanked in the published validation file; of a column that the schema has not, none
     "fixed_acidity": 10,
     "volatile_acidity": 8,
     "citric_acid": 3,
@@ -33,5 +35,7 @@ def publish_pair(wines: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataF
     train = originals.iloc[random.integers(len(originals), size=DRAWS)].reset_index(drop=True)
     validation = originals.copy()
     for column, count in BLANKS.items():
+        if column not in MEASUREMENTS:
+            continue
         validation.loc[random.choice(len(validation), count, replace=False), column] = np.nan
     return train, validation

@@ -16,9 +16,9 @@ import pandas as pd
 
 from commands import NotThereError
 from wine_data.reader import read_wines
-from wine_data.schema import FEATURES, TARGET
+from wine_data.schema import FEATURES, IDENTITY, TARGET
 from wine_data.sources import fingerprint_wines
-from wine_data.split import IDENTITY, Sides, draw_lots, is_holdout
+from wine_data.split import Sides, draw_lots, is_holdout
 
 SUFFIXES = (".csv", ".parquet")
 SAMPLE = 50_000  # wines that describe all of them

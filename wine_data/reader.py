@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from wine_data.schema import MEASUREMENTS, SCALE, TARGET, TYPE, TYPES, encode_type
+from wine_data.schema import MEASUREMENTS, SCALE, TARGET, TYPE, TYPES, UNUSED, encode_type
 
 COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
 _INDEX_NAMES = ("", "index", "id")
-_OTHER_NAMES = {"ph": "pH", "color": TYPE, "colour": TYPE}
+_OTHER_NAMES = {"color": TYPE, "colour": TYPE} | {name.lower(): name for name in (*COLUMNS, *UNUSED)}
 
 
 def read_wines(path: Path, wine_type: str | None = None) -> pd.DataFrame:
@@ -129,7 +129,7 @@ def _find_separator(header: bytes) -> str:
 
 
 def _require_names(names: list[str], path: object) -> list[str]:
-    if all(re.fullmatch(r"[\d.]+|red|white", name) for name in names):
+    if all(name in TYPES or re.fullmatch(r"[\d.]+", name) for name in names):
         raise BadInputError(f"{path} has no header: its first row is {', '.join(names[:4])}, …")
     return names
 
@@ -154,14 +154,15 @@ def _canonical_name(name: str) -> str:
 
 def _require_columns(table: pd.DataFrame, path: Path) -> None:
     missing = [name for name in COLUMNS if name not in table.columns]
-    unknown = [name for name in table.columns if name not in COLUMNS]
+    unknown = [name for name in table.columns if name not in (*COLUMNS, *UNUSED)]
     repeated = sorted(set(table.columns[table.columns.duplicated()]))
     found = f"found {', '.join(table.columns)}"
     if missing:
         raise BadInputError(f"{path} lacks the column {', '.join(missing)}; {found}")
     if unknown:
         raise BadInputError(
-            f"{path} has the unknown column {', '.join(unknown)}; remove it. Known: {', '.join(COLUMNS)}"
+            f"{path} has the unknown column {', '.join(unknown)}; remove it, or put it among UNUSED in "
+            f"wine_data/schema.py. Known: {', '.join(COLUMNS)}"
         )
     if repeated:
         raise BadInputError(f"{path} has the column {', '.join(repeated)} twice; {found}")
@@ -169,7 +170,7 @@ def _require_columns(table: pd.DataFrame, path: Path) -> None:
 
 def _read_types(column: pd.Series, path: Path) -> pd.Series:
     types = column.str.strip().str.lower()
-    _refuse_first(~types.isin(TYPES), column, path, "is neither red nor white")
+    _refuse_first(~types.isin(TYPES), column, path, f"is neither {TYPES[0]} nor {TYPES[1]}")
     return types
 
 

@@ -23,6 +23,7 @@ ANSWERED = "answered"  # marks, where it is a column, wines that the API answere
 TYPES = ("red", "white")
 GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that published wines have
 SCALE = (0, 10)  # those that a taster may give
+UNUSED: tuple[str, ...] = ()  # columns that files of wines may have and that no model sees
 
 
 def _measurement(low: float, high: float, seen: tuple[float, float], text: str, example: float) -> Any:
@@ -60,13 +61,16 @@ _PROPERTIES = WineQuality.model_json_schema()["properties"]
 BOUNDS = {name: (_PROPERTIES[name]["minimum"], _PROPERTIES[name]["maximum"]) for name in FEATURES}
 SEEN = {name: tuple(_PROPERTIES[name]["seen"]) for name in MEASUREMENTS}
 EXAMPLE = {name: _PROPERTIES[name]["examples"][0] for name in FEATURES}  # the first wine of the published data
+# The measurements that are never blank in the published files: with the colour they decide a wine's side (split.py).
+IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
+PARTS = (("free_sulfur_dioxide", "total_sulfur_dioxide"),)  # one is a part of the other, and cannot be more
 
 feature_values: Callable[[WineQuality], tuple[float, ...]] = attrgetter(*FEATURES)  # of one wine, in order
 
 
 def encode_type(wines: "pd.DataFrame") -> "pd.DataFrame":
     """Add red_wine (1 red, 0 white) to a table that names its colour in the column `type`."""
-    return wines.assign(red_wine=(wines[TYPE] == "red").astype("int64"))
+    return wines.assign(**{RED: (wines[TYPE] == TYPES[0]).astype("int64")})
 
 
 def feature_frame(wines: "pd.DataFrame") -> "pd.DataFrame":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from commands import BadInputError, NotThereError
+from wine_data.schema import ANSWERED, FEATURES, TARGET, TYPE
 from wine_data.sources import WineData, fingerprint_wines
 
 TABLES = ("train", "validation")
@@ -41,13 +42,14 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
 
     Raises:
         NotThereError: no run kept them here.
-        BadInputError: they are not what they were when they were kept.
+        BadInputError: they are not what they were when they were kept, or have other columns than the schema.
     """
     folder = snapshots / fingerprint
     if not folder.is_dir():
         raise NotThereError(f"no wines with the fingerprint {fingerprint} were kept in {snapshots}: run make pipeline")
     try:
         train, validation = (pd.read_parquet(folder / f"{name}.parquet") for name in TABLES)
+        _require_columns(train, folder)
         about = json.loads((folder / "about.json").read_text())
         found = fingerprint_wines(train, validation)
         data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
@@ -56,3 +58,14 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
     return data
+
+
+def _require_columns(wines: pd.DataFrame, folder: Path) -> None:
+    """Refuse wines from before the schema changed: what else was made of them has those columns too."""
+    columns = {*FEATURES, TYPE, TARGET}
+    odd = sorted(columns.symmetric_difference(wines.columns) - {ANSWERED})
+    if odd:
+        raise BadInputError(
+            f"{folder} was kept before the schema changed ({', '.join(odd)}), and so were the models of the registry: "
+            "the new features need stores of their own, see docs/your_own.md"
+        )

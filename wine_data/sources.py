@@ -177,7 +177,7 @@ def _holds_wines(folder: Path) -> bool:
 def _require_both_types(wines: pd.DataFrame, path: Path) -> None:
     found = sorted(wines[TYPE].unique())
     if len(found) < len(TYPES):
-        raise BadInputError(f"{path} holds {found[0]} wines only; both colours are needed")
+        raise BadInputError(f"{path} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed")
 
 
 def _require_values(wines: pd.DataFrame, where: str) -> None:

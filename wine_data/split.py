@@ -2,7 +2,7 @@
 
 The side comes from a hash of the wine's content, so it is the same in every file, in every order
 and in every year. What is hashed are the colour and the columns that are never blank in the
-published files (IDENTITY), each to six significant digits: a wine with a hole elsewhere keeps its side.
+published files (IDENTITY in schema.py), each to six significant digits: a wine with a hole elsewhere keeps its side.
 
 Wines that agree on these form one group and share a side and a fold, whatever else they differ in.
 A near-repeat that differs in one of them, by a last digit of the density say, is another group and
@@ -20,9 +20,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from commands import BadInputError
 from wine_data.sameness import drop_repeats
-from wine_data.schema import FEATURES, TARGET, TYPE
+from wine_data.schema import FEATURES, IDENTITY, TARGET, TYPE
 
-IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
 HOLDOUT_SHARE = 0.2
 FEWEST_WINES = 200  # leaves about 40 in the holdout; a score of fewer says nothing
 

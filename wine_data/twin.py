@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
+from commands import BadInputError
 from wine_data.schema import GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, encode_type
 
 PARAMETERS = Path(__file__).with_name("twin.json")
@@ -22,9 +23,13 @@ PARAMETERS = Path(__file__).with_name("twin.json")
 def sample_twin(count: int, seed: int) -> pd.DataFrame:
     """Draw synthetic wines, independent of each other, the same for the same count and seed.
 
-    Returns a table as read_wines does, without holes.
+    Returns a table as read_wines does, without holes. A measurement that was fitted and that the schema no longer
+    has is drawn and left out, so the others stay as they were.
+
+    Raises:
+        BadInputError: the schema has a measurement that was never fitted, or other colours.
     """
-    parameters = json.loads(PARAMETERS.read_text())
+    parameters = _read_parameters()
     random = np.random.default_rng(seed)
     red = random.random(count) < parameters["red_share"]
     tables = [
@@ -37,16 +42,29 @@ def sample_twin(count: int, seed: int) -> pd.DataFrame:
 
 def count_decimals(measurement: str) -> int:
     """How many decimals a measurement of the twin has."""
-    parameters = json.loads(PARAMETERS.read_text())
+    parameters = _read_parameters()
     return max(int(parameters[wine_type]["decimals"][measurement]) for wine_type in TYPES)
+
+
+def _read_parameters() -> dict[str, Any]:
+    parameters: dict[str, Any] = json.loads(PARAMETERS.read_text())
+    fitted = {name for wine_type in TYPES for name in parameters.get(wine_type, {}).get("quantiles", {})}
+    unknown = [name for name in (*MEASUREMENTS, *TYPES) if name not in fitted | parameters.keys()]
+    if unknown:
+        raise BadInputError(
+            f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without. "
+            "python -m wine_data.fit_twin FOLDER fits it anew, on your wines"
+        )
+    return parameters
 
 
 def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random: np.random.Generator) -> pd.DataFrame:
     """Draw scores component by component, then take each column back to its unit."""
     shares = ndtr(_sample_scores(parameters, count, random))
     wines = pd.DataFrame({TYPE: np.full(count, wine_type, dtype=object)}).astype({TYPE: "str"})
-    for column, share in zip(MEASUREMENTS, shares.T[:-1], strict=True):
-        table = parameters["quantiles"][column]
+    for (column, table), share in zip(parameters["quantiles"].items(), shares.T[:-1], strict=True):
+        if column not in MEASUREMENTS:
+            continue
         values = np.interp(share, np.linspace(0, 1, len(table)), table)
         wines[column] = values.round(parameters["decimals"][column])
     bins = np.cumsum(parameters["grade_shares"])[:-1]
@@ -56,7 +74,7 @@ def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random:
 
 def _sample_scores(parameters: dict[str, Any], count: int, random: np.random.Generator) -> np.ndarray:
     weights = np.array(parameters["weights"])
-    size = len(MEASUREMENTS) + 1
+    size = len(parameters["quantiles"]) + 1  # and the grade
     components = np.sort(random.choice(len(weights), count, p=weights / weights.sum()))
     scores = random.standard_normal((count, size))
     starts = np.searchsorted(components, np.arange(len(weights) + 1))

@@ -14,7 +14,7 @@ from sklearn.inspection import PartialDependenceDisplay, permutation_importance
 from sklearn.metrics import ConfusionMatrixDisplay, make_scorer
 from sklearn.pipeline import Pipeline
 
-from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, feature_frame
+from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, feature_frame
 from wine_data.split import Sides
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
@@ -27,7 +27,7 @@ from wine_quality_training.evaluate import (
 from wine_quality_training.models import predicts_grades
 
 RED, WHITE, GREY = "#8c1c3f", "#c9b458", "#b8b8b8"
-COLOURS = {"red": RED, "white": WHITE}
+COLOURS = dict(zip(TYPES, (RED, WHITE), strict=True))
 DPI = 110
 
 
