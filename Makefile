@@ -16,8 +16,8 @@ export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline data serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks test test-fast check system-packages lock clean reset
+.PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
+  simulate monitor drill lab notebooks test test-fast check lint-workflows system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -33,6 +33,12 @@ pipeline: .venv/installed ## wine data to registered model and serving bundle, a
 
 data: .venv/installed ## download the wines from UCI, once
 	@$(VENV) -m wine_data.sources uci
+
+audit: .venv/installed ## what is wrong with the wines: sentences, a table, a picture
+	@$(VENV) -m wine_data.audit
+
+summary: .venv/installed ## what the last pipeline came to, in Markdown; with its figures in report/
+	@$(VENV) -m orchestration.summary --folder report
 
 serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.serve
@@ -97,6 +103,9 @@ check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m mypy $(PACKAGES) tests
 	@$(VENV) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
+lint-workflows: .venv/installed ## workflows, Dockerfile, compose.yaml and forms, by their linters and schemas
+	@$(VENV) -m tests.lint_workflows
+
 system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk, PostgreSQL (needs root)
 	@for package in chromium wrk; do command -v $$package >/dev/null || missing="$$missing $$package"; done; \
 	command -v pg_dump >/dev/null || missing="$$missing postgresql"; \
@@ -119,7 +128,7 @@ clean: ## remove caches; models, stores and .venv stay
 reset: ## forget the tracking store, the flow history and all models (asks first)
 	@printf 'Remove mlflow.db, mlartifacts, .prefect and every model of this folder? [y/N] '; \
 	read -r answer; case "$$answer" in [yY]*) \
-	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models monitoring/reports; \
+	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models monitoring/reports report; \
 	  echo "Gone. Next: make pipeline";; \
 	*) echo "Nothing was removed.";; esac
 

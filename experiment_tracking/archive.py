@@ -1,0 +1,127 @@
+"""The registry as one file, for machines that share nothing, such as the runs of a workflow.
+
+    python -m experiment_tracking.archive pack|unpack FILE.tar.gz
+
+What travels: the tracking store with every run, the serving bundles, and the pickles of the challenger and of
+every version that a rollback can go back to. The pickles of other runs stay behind: five models are 100 MB a run.
+Unpack only what you packed. A pickle can run anything when it is read, and the digests travel in the same file.
+"""
+
+import argparse
+import gzip
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+from sqlalchemy.engine import make_url
+
+from commands import DONE, BadInputError, NotThereError, run_command
+from experiment_tracking.promotion import list_champions
+from experiment_tracking.store import open_store
+from experiment_tracking.versions import CHALLENGER, MODEL, list_versions
+from settings import Settings, load_settings
+
+DATABASE, ARTIFACTS, BUNDLES = "mlflow.db", "mlartifacts", "serving_models"
+PICKLES = f"{ARTIFACTS}/models"  # where MLflow keeps its models, a folder each
+
+
+def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
+    """Write the registry at `places` into a file; return the numbers of the versions whose pickles are in it.
+
+    Raises:
+        NotThereError: there is no store.
+    """
+    if not places[DATABASE].is_file():
+        raise NotThereError(f"there is no {places[DATABASE]}: run make pipeline")
+    open_store(f"sqlite:///{places[DATABASE]}", places[ARTIFACTS])
+    champions = list_champions()
+    kept = [version for version in list_versions() if version.number in champions or CHALLENGER in version.aliases]
+    folders = {_find_folder(version.number) for version in kept}
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(file, "w:gz", compresslevel=6) as archive:
+        _copy_database(places[DATABASE], Path(folder) / DATABASE)
+        archive.add(Path(folder) / DATABASE, DATABASE)
+        archive.add(places[ARTIFACTS], ARTIFACTS, filter=_leave_out_others(folders))
+        if places[BUNDLES].is_dir():
+            archive.add(places[BUNDLES], BUNDLES)
+    return [version.number for version in kept]
+
+
+def unpack_registry(file: Path, places: dict[str, Path]) -> None:
+    """Put the registry of a file in its places.
+
+    Raises:
+        NotThereError: there is no such file.
+        BadInputError: something is in one of the places already, or the file holds no registry.
+    """
+    taken = [str(place) for place in places.values() if place.exists()]
+    if taken:
+        raise BadInputError(f"there is a registry here already ({', '.join(taken)}): make reset forgets it")
+    if not file.is_file():
+        raise NotThereError(f"there is no file {file}")
+    places[DATABASE].parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=places[DATABASE].parent) as folder:
+        try:
+            with tarfile.open(file) as archive:
+                archive.extractall(folder, filter="data")  # nothing outside of the folder
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise BadInputError(f"{file} cannot be unpacked: {error}") from error
+        if not (Path(folder) / DATABASE).is_file():
+            raise BadInputError(f"{file} holds no {DATABASE}: it was not packed by this command")
+        for name, place in places.items():
+            if (Path(folder) / name).exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(Path(folder) / name, place)
+
+
+def find_places(settings: Settings) -> dict[str, Path]:
+    """Where the parts of the registry lie. Raises BadInputError where they are on servers, which need no file."""
+    url, artifacts = make_url(settings.mlflow_uri), settings.mlflow_artifacts
+    if url.get_backend_name() != "sqlite" or not url.database or not isinstance(artifacts, Path):
+        raise BadInputError("only a store of files is packed; one on a server is shared by its address")
+    return {DATABASE: Path(url.database), ARTIFACTS: artifacts, BUNDLES: settings.serving_models}
+
+
+def _find_folder(number: str) -> str:
+    """The name of the folder of a version's pickle among PICKLES."""
+    return Path(mlflow.MlflowClient().get_model_version_download_uri(MODEL, number)).parent.name
+
+
+def _copy_database(database: Path, copy: Path) -> None:
+    """Copy a database that somebody may be writing to."""
+    with closing(sqlite3.connect(database)) as one, closing(sqlite3.connect(copy)) as other:
+        one.backup(other)
+
+
+def _leave_out_others(folders: set[str]) -> Callable[[tarfile.TarInfo], tarfile.TarInfo | None]:
+    def choose(part: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        path = Path(part.name)
+        return None if str(path.parent) == PICKLES and path.name not in folders else part
+
+    return choose
+
+
+def main() -> int:
+    """Pack or unpack, as ordered."""
+    parser = argparse.ArgumentParser(description="The registry as one file, to carry it to another machine.")
+    parser.add_argument("order", choices=["pack", "unpack"])
+    parser.add_argument("file", type=Path, help="the archive, a .tar.gz")
+    arguments, places = parser.parse_args(), find_places(load_settings())
+    if arguments.order == "pack":
+        versions = pack_registry(arguments.file, places)
+        print(f"{arguments.file} holds the registry, with the models of version {', '.join(versions) or 'none'}")
+        print(f"Next, on the other machine: python -m experiment_tracking.archive unpack {arguments.file.name}")
+    else:
+        unpack_registry(arguments.file, places)
+        print(f"The registry of {arguments.file} is in {places[DATABASE]}")
+        print("Next: python -m experiment_tracking.registry list")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)
