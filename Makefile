@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
-PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
+PACKAGES := settings.py commands.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration images
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
 # with another project or with Prefect Cloud is left alone.
@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks test check system-packages lock clean reset
+  simulate monitor drill lab notebooks images test check system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -81,6 +81,9 @@ lab: .venv/installed ## JupyterLab on the notebooks, with this project's environ
 notebooks: .venv/installed ## run every notebook again and keep its outputs (WINE_DATA: your real files)
 	@$(VENV) -m jupyter execute --inplace */*.ipynb
 	@echo "The notebooks hold new outputs. Next: git diff --stat"
+
+images: .venv/installed ## photograph the running system anew: images/*.png (WINE_DATA: your real files)
+	@$(VENV) -m images.capture
 
 test: check ## every check and test
 	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup

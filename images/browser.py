@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from playwright.sync_api import Browser, FloatRect, Locator, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Error, FloatRect, Locator, Page, sync_playwright
 
 from commands import NotThereError
 from images.files import WIDTH
@@ -63,7 +63,7 @@ def open_page(browser: Browser, height: int = 800, width: int = VIEW) -> Iterato
 
 def settle(page: Page) -> None:
     """Wait until nothing is loaded or moves any more, and take out what differs each time."""
-    with suppress(TimeoutError):  # some pages ask for news for ever
+    with suppress(Error):  # some pages ask for news for ever
         page.wait_for_load_state("networkidle", timeout=8_000)
     page.evaluate("document.fonts.ready")
     page.add_style_tag(content=STILL)

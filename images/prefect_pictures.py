@@ -13,6 +13,7 @@ from images.stage import Stage
 LIGHT = "localStorage.setItem('color-scheme', '\"light\"')"
 COMPLETED = 2  # the third of the dashboard's tabs, by state
 NO_TIMELINE = ".flow-run-graphs { display: none }"
+SCHEDULES = ".deployment-schedule-tags__tag { color: white !important }"  # it is black on dark grey, else
 COMPARISON = "wine-quality-comparison"
 
 
@@ -44,10 +45,10 @@ def take_logs(stage: Stage, browser: Browser) -> bytes:
 
 
 def take_artifacts(stage: Stage, browser: Browser) -> bytes:
-    """An artifact of that run: the scores under both protocols."""
-    with open_prefect(stage, browser, "/artifacts/key/two-protocols", height=1_400) as page:
+    """An artifact of that run: what is wrong with the wines."""
+    with open_prefect(stage, browser, "/artifacts/key/audit", height=500) as page:
         page.locator("a[href*='/artifacts/artifact/']").first.click()
-        page.get_by_text("RandomForestRegressor").first.wait_for()
+        page.get_by_text("Show raw data").wait_for()
         return photograph(page)
 
 
@@ -61,9 +62,9 @@ def take_pool(stage: Stage, browser: Browser) -> bytes:
 def take_schedules(stage: Stage, browser: Browser) -> bytes:
     """The deployments with their schedules."""
     assert stage.monitoring
-    with open_prefect(stage, browser, "/deployments", height=560, width=1600) as page:
+    with open_prefect(stage, browser, "/deployments", height=500, width=1600) as page:
         page.get_by_text("Hourly").first.wait_for()
-        page.mouse.move(0, 0)
+        page.add_style_tag(content=SCHEDULES)
         return photograph(page)
 
 

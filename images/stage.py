@@ -20,6 +20,7 @@ from commands import DONE, FINDING, NotThereError
 from deployment.log_reader import count_answers
 from experiment_tracking.autolog import compare_logging
 from experiment_tracking.store import EXPERIMENT, find_experiment, open_store
+from images.files import WIDTH
 from monitoring.simulate import Drift, draw_wines, send_wines
 from orchestration.drill import ENDED, find_free_ports
 from settings import ROOT, Settings
@@ -125,7 +126,7 @@ class Stage:
         to_score.mkdir()
         draw_wines(NORMAL, 2_000, seed=9)[list(FEATURES)].to_csv(to_score / "wines.csv", index=False)
         self._run_deployment("wine-quality-batch/score", {})
-        self.monitor_run = self._run_deployment("wine-quality-monitoring/monitor", {"retrain": False})
+        self._run_deployment("wine-quality-monitoring/monitor", {"retrain": False})
         self.run("monitoring.page")
         return self.folder / "reports"
 
@@ -190,6 +191,7 @@ class Stage:
             "WINE_LOAD_REPORTS": str(self.folder / "load_reports"),
             "WINE_LOAD_P95": "60000",  # this is no measurement
             "WINE_MONITORING_REPORTS": str(self.folder / "reports"),
+            "MATPLOTLIBRC": str(self._write_resolution()),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "1",
@@ -207,6 +209,12 @@ class Stage:
         link = self.folder / "wine_data"
         link.symlink_to(Path(source).expanduser().resolve())
         return str(link)
+
+    def _write_resolution(self) -> Path:
+        """Let a figure of ten inches, as the project draws them, be as wide as a picture."""
+        path = self.folder / "matplotlibrc"
+        path.write_text(f"savefig.dpi: {WIDTH / 10:g}\n")
+        return path
 
     def _open_store(self) -> str:
         return open_store(self.environment["MLFLOW_TRACKING_URI"], self.folder / "mlartifacts")
