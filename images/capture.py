@@ -31,7 +31,8 @@ from images.stage import Stage
 from settings import load_settings
 
 FOLDER = Path(__file__).parent
-PICTURES = (*DRAWN_PICTURES, *MLFLOW_PICTURES, *API_PICTURES, *MONITORING_PICTURES, *PREFECT_PICTURES)
+# Monitoring before the API's own pictures, whose questions would be in its windows too.
+PICTURES = (*DRAWN_PICTURES, *MONITORING_PICTURES, *API_PICTURES, *MLFLOW_PICTURES, *PREFECT_PICTURES)
 STAGE = "wine-images"  # of the temporary folder; it stands in some pictures, so it is the same each time
 
 

@@ -59,9 +59,9 @@ def find_report(folder: Path) -> Path:
 
 
 MONITORING_PICTURES = (
-    Picture("locust_table", lambda stage, browser: take_load_table(stage.load, browser), MEASURED),
-    Picture("locust_charts", lambda stage, browser: take_load_charts(stage.load, browser), MEASURED),
     Picture("monitoring", lambda stage, browser: take_page(stage.monitoring, browser), MEASURED),
     Picture("evidently_drift", lambda stage, browser: take_drift(stage.monitoring, browser)),
     Picture("evidently_distribution", lambda stage, browser: take_distribution(stage.monitoring, browser)),
+    Picture("locust_table", lambda stage, browser: take_load_table(stage.load, browser), MEASURED),
+    Picture("locust_charts", lambda stage, browser: take_load_charts(stage.load, browser), MEASURED),
 )
