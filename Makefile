@@ -6,7 +6,8 @@ VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
 FAST_TESTS := audit drift_calibration estimators groups monitoring monitoring_page prediction_log reader schema simulate \
   snapshot sources split
-PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration
+PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
+  images
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
 # with another project or with Prefect Cloud is left alone.
@@ -17,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks test test-fast check lint-workflows system-packages lock clean reset
+  simulate monitor drill lab notebooks images test test-fast check lint-workflows system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -89,6 +90,9 @@ lab: .venv/installed ## JupyterLab on the notebooks, with this project's environ
 notebooks: .venv/installed ## run every notebook again and keep its outputs (WINE_DATA: your real files)
 	@$(VENV) -m jupyter execute --inplace */*.ipynb
 	@echo "The notebooks hold new outputs. Next: git diff --stat"
+
+images: .venv/installed ## photograph the running system anew: images/*.png (WINE_DATA: your real files)
+	@$(VENV) -m images.capture
 
 test: check ## every check and test
 	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder

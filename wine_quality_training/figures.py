@@ -86,7 +86,7 @@ def draw_protocols(scores: Sequence[Score]) -> Figure:
             values = [found[name].metrics[measure] for name in names]
             bars = axis.barh(positions + offset, values, height=0.38, color=colour, label=label)
             axis.bar_label(bars, fmt="{:.2f}", padding=3)
-        axis.set(title=title, yticks=positions, yticklabels=names, xlim=(min(0, axis.get_xlim()[0]) * 1.3, 1.15))
+        axis.set(title=title, yticks=positions, yticklabels=names, xlim=(min(0, axis.get_xlim()[0]) * 1.7, 1.15))
         axis.invert_yaxis()
         axis.axvline(0, color="black", linewidth=0.6)
     axes[1].set_yticklabels([])

@@ -1,0 +1,1 @@
+"""Pictures of the running system, and the command that takes them."""

@@ -1,0 +1,119 @@
+"""Pictures of MLflow's pages: runs, one run, two ways to compare, and the registry."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, Page
+
+from experiment_tracking.autolog import AUTOLOG, BY_HAND
+from images.browser import VIEW, open_page, photograph
+from images.picture import Picture
+from images.stage import CHALLENGER_MODEL, Stage, find_run
+
+COLUMNS = ("as-published.validation.accuracy", "leak-free.cv.accuracy", "leak-free.cv.kappa", "loss")
+CHAMPION_MODEL = "ExtraTreesClassifier"
+MODELS = ("RandomForestRegressor", CHALLENGER_MODEL, CHAMPION_MODEL, "DecisionTreeClassifier")
+PARENTS = ("pipeline", "search", "autolog against by hand")
+TRAINING_SECTIONS = "workflowType=machine_learning"  # those of the sidebar
+NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
+
+
+def take_runs(stage: Stage, browser: Browser) -> bytes:
+    """The table of runs: the pipeline's with a nested run a model, a search with its trials."""
+    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs", 960, width=1600) as page:
+        page.locator("a", has_text="ExtraTrees").first.wait_for()
+        for column in ("attributes.`Run Name`", *(f"metrics.`{name}`" for name in COLUMNS)):
+            page.locator(f'[col-id="{column}"] .ag-header-cell-resize').first.dblclick()  # as wide as what it holds
+        return photograph(page)
+
+
+def take_run(stage: Stage, browser: Browser) -> bytes:
+    """The run of the model that became champion."""
+    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs/{find_run(CHAMPION_MODEL)}", 1_100) as page:
+        page.get_by_text("leak-free.cv.kappa").first.wait_for()
+        return photograph(page)
+
+
+def take_comparison(stage: Stage, browser: Browser) -> bytes:
+    """The models beside each other."""
+    with open_mlflow(stage, browser, compare_runs(stage, MODELS), 1_000, width=1600) as page:
+        page.get_by_text("leak-free.cv.kappa").first.wait_for()
+        close_sections(page, "Visualizations", "Parameters", "Artifacts")
+        scroll_metrics(page)
+        return photograph(page)
+
+
+def take_autolog(stage: Stage, browser: Browser) -> bytes:
+    """One run logged twice: by hand and with autolog."""
+    with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), 1_100) as page:
+        page.get_by_text("best_iteration").first.wait_for()
+        close_sections(page, "Visualizations", "Artifacts")
+        return photograph(page)
+
+
+def take_registry(stage: Stage, browser: Browser) -> bytes:
+    """The versions with their aliases."""
+    with open_mlflow(stage, browser, "/models/wine-quality", 800) as page:
+        page.get_by_text("@ champion").first.wait_for()
+        return photograph(page)
+
+
+def close_sections(page: Page, *names: str) -> None:
+    """Fold sections of a comparison."""
+    for name in names:
+        page.get_by_text(name, exact=True).first.click()
+
+
+def scroll_metrics(page: Page) -> None:
+    """Move a comparison's metrics, of which seven show at once, from the as-published down to the leak-free ones."""
+    name = page.get_by_text("as-published.train.r2").first.bounding_box()
+    assert name is not None
+    page.mouse.move(name["x"] + 600, name["y"] + 10)
+    page.mouse.wheel(0, 300)
+
+
+@contextmanager
+def open_mlflow(stage: Stage, browser: Browser, path: str, height: int, width: int = VIEW) -> Iterator[Page]:
+    """A page of the server, light, with the sections for training and without the assistant."""
+    kept = keep_choices(stage.runs)
+    with open_page(browser, height, width) as page:
+        page.add_init_script(f"for (const [k, v] of Object.entries({json.dumps(kept)})) localStorage.setItem(k, v)")
+        page.goto(f"{stage.mlflow}/#{path}{'&' if '?' in path else '?'}{TRAINING_SECTIONS}")
+        page.add_style_tag(content=NO_ASSISTANT)
+        yield page
+
+
+def keep_choices(experiment_id: str) -> dict[str, str]:
+    """What MLflow keeps of a visitor's choices in the browser."""
+    table = {
+        "orderByKey": "attributes.start_time", "orderByAsc": True, "startTime": "ALL", "lifecycleFilter": "Active",
+        "searchFilter": "", "datasetsFilter": [], "modelVersionFilter": "All Runs", "autoRefreshEnabled": False,
+        "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
+        "runsExpanded": {find_run(name): True for name in PARENTS},
+        "runsPinned": [], "runsHidden": [], "groupBy": None, "groupsExpanded": {},
+    }  # fmt: skip
+    place = "MLflowLocalStorage-1.1-Experiment"
+    return {
+        "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+        "mlflow.assistant.panelOpen_v1": "false",
+        "databricks-dark-mode-pref": "light",
+        f"{place}View-{experiment_id}-expandRows": "true",
+        f'{place}Page-["{experiment_id}"]-ReactComponentState': json.dumps(table),
+    }
+
+
+def compare_runs(stage: Stage, names: Sequence[str]) -> str:
+    """The address of a comparison of runs."""
+    assert stage.runs
+    ids = ",".join(f'"{find_run(name)}"' for name in names)
+    return f'/compare-runs?runs=[{ids}]&experiments=["{stage.runs}"]'
+
+
+MLFLOW_PICTURES = (
+    Picture("mlflow_runs", take_runs),
+    Picture("mlflow_run", take_run),
+    Picture("mlflow_comparison", take_comparison),
+    Picture("mlflow_autolog", take_autolog),
+    Picture("mlflow_registry", take_registry),
+)
