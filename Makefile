@@ -4,8 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
-FAST_TESTS := audit drift_calibration estimators groups monitoring monitoring_page prediction_log reader schema simulate \
-  snapshot sources split
+FAST_TESTS := estimators groups monitoring prediction_log reader schema simulate snapshot sources split
 PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
   images
 
