@@ -12,6 +12,7 @@ from images.picture import Picture
 from images.stage import CHALLENGER_MODEL, Stage, find_run
 
 COLUMNS = ("as-published.validation.accuracy", "leak-free.cv.accuracy", "leak-free.cv.kappa", "loss")
+COMPARED = ("as-published.validation.accuracy", "leak-free.cv.accuracy")
 CHAMPION_MODEL = "ExtraTreesClassifier"
 MODELS = ("RandomForestRegressor", CHALLENGER_MODEL, CHAMPION_MODEL, "DecisionTreeClassifier")
 PARENTS = ("pipeline", "search", "autolog against by hand")
@@ -36,19 +37,17 @@ def take_run(stage: Stage, browser: Browser) -> bytes:
 
 
 def take_comparison(stage: Stage, browser: Browser) -> bytes:
-    """The models beside each other."""
-    with open_mlflow(stage, browser, compare_runs(stage, MODELS), 1_000, width=1600) as page:
-        page.get_by_text("leak-free.cv.kappa").first.wait_for()
-        close_sections(page, "Visualizations", "Parameters", "Artifacts")
-        scroll_metrics(page)
+    """The models beside each other, by what they reach as published and leak-free."""
+    with open_mlflow(stage, browser, draw_metrics(stage, MODELS, COMPARED), 700) as page:
+        page.locator(".js-plotly-plot").first.wait_for()
         return photograph(page)
 
 
 def take_autolog(stage: Stage, browser: Browser) -> bytes:
     """One run logged twice: by hand and with autolog."""
-    with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), 1_100) as page:
+    with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), 1_430) as page:
         page.get_by_text("best_iteration").first.wait_for()
-        close_sections(page, "Visualizations", "Artifacts")
+        close_sections(page, "Visualizations")
         return photograph(page)
 
 
@@ -63,14 +62,6 @@ def close_sections(page: Page, *names: str) -> None:
     """Fold sections of a comparison."""
     for name in names:
         page.get_by_text(name, exact=True).first.click()
-
-
-def scroll_metrics(page: Page) -> None:
-    """Move a comparison's metrics, of which seven show at once, from the as-published down to the leak-free ones."""
-    name = page.get_by_text("as-published.train.r2").first.bounding_box()
-    assert name is not None
-    page.mouse.move(name["x"] + 600, name["y"] + 10)
-    page.mouse.wheel(0, 300)
 
 
 @contextmanager
@@ -108,6 +99,16 @@ def compare_runs(stage: Stage, names: Sequence[str]) -> str:
     assert stage.runs
     ids = ",".join(f'"{find_run(name)}"' for name in names)
     return f'/compare-runs?runs=[{ids}]&experiments=["{stage.runs}"]'
+
+
+def draw_metrics(stage: Stage, names: Sequence[str], metrics: Sequence[str]) -> str:
+    """The address of a chart of metrics of runs."""
+    assert stage.runs
+    ids = ",".join(f'"{find_run(name)}"' for name in names)
+    return (
+        f'/metric?runs=[{ids}]&metric="{metrics[0]}"&experiments=["{stage.runs}"]'
+        f"&plot_metric_keys={json.dumps(metrics)}"
+    )
 
 
 MLFLOW_PICTURES = (

@@ -18,15 +18,12 @@ from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError
 from deployment.log_reader import count_answers
-from experiment_tracking.autolog import compare_logging
 from experiment_tracking.store import EXPERIMENT, find_experiment, open_store
 from images.files import WIDTH
 from monitoring.simulate import Drift, draw_wines, send_wines
 from orchestration.drill import ENDED, find_free_ports
 from settings import ROOT, Settings
 from wine_data.schema import FEATURES
-from wine_data.sources import load_wines
-from wine_data.split import split_wines
 
 CHALLENGER_MODEL = "RandomForestClassifier"
 WINDOW, TRIALS, LOAD_SECONDS = 500, 12, 40
@@ -85,12 +82,7 @@ class Stage:
         """A search and a comparison of logging by hand with autolog beside the pipeline's runs; its experiment's id."""
         assert self.versions
         self.run("experiment_tracking.search", "--trials", str(TRIALS), "--task", "regressor")
-        data = load_wines(
-            self.environment["WINE_DATA"], self.settings.seed, self.settings.downloads, self.settings.uci_url
-        )
-        sides = split_wines(data.train, data.validation, self.settings.folds, self.settings.seed)
-        with self.console.status("Logging a run by hand, and with autolog"):
-            compare_logging(self._open_store(), data, sides, self.settings.seed, rounds=100)
+        self.run("images.log_twice")
         return self._open_store()
 
     @cached_property
