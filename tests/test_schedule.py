@@ -127,11 +127,21 @@ def wait_for_end(services: Services, schedule: IntervalSchedule, seconds: float 
 
 def test_the_plan_names_flows_that_exist_and_no_place_of_this_machine() -> None:
     for deployment in PLAN["deployments"]:
-        path, name = deployment["entrypoint"].split(":")
-        assert isinstance(import_object(f"{path.removesuffix('.py').replace('/', '.')}.{name}"), Flow)
+        path = deployment["entrypoint"].replace(".py:", ".").replace("/", ".")
+        assert isinstance(import_object(path), Flow)
         assert deployment["work_pool"]["name"] == POOL
         assert [schedule["timezone"] for schedule in deployment["schedules"]] == ["Europe/Lisbon"]
     assert str(ROOT.parent) not in (ROOT / "prefect.yaml").read_text()
+
+
+@pytest.mark.parametrize("deployment", PLAN["deployments"], ids=lambda deployment: str(deployment["name"]))
+def test_a_process_of_a_worker_finds_the_flow_of_a_deployment(deployment: dict[str, Any]) -> None:
+    """A new process, as a worker starts it: a file may not stand in for a package that it has not imported yet."""
+    subprocess.run(
+        [sys.executable, "-c", "import sys; from prefect.flows import load_flow_from_entrypoint as load; "
+         "load(sys.argv[1], use_placeholder_flow=False)", deployment["entrypoint"]],
+        cwd=ROOT, check=True, timeout=120,
+    )  # fmt: skip
 
 
 def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -> None:
