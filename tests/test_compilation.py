@@ -6,6 +6,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
+from xgboost import XGBRegressor
 
 from commands import BadInputError
 from wine_data.schema import FEATURES, TARGET, feature_frame
@@ -14,7 +15,7 @@ from wine_data.split import Sides
 from wine_quality_training.bundle import Facts
 from wine_quality_training.compilation import compile_model, convert_pipeline, draw_rows, prove_equal
 from wine_quality_training.compiled import CompiledModel
-from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor
+from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_classifiers
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import impute_before, make_model
@@ -81,9 +82,15 @@ def test_one_wrong_probability_is_enough(twin_sides: Sides) -> None:
     assert proof.endswith("0 got another grade; probabilities differ by up to 2e-06")
 
 
-def test_what_has_no_converter_has_no_compiled_form_and_says_why(twin: WineData, twin_sides: Sides) -> None:
+BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, random_state=1), seed=1)
+
+
+@pytest.mark.parametrize("estimator", [GradesFromNumbers(KernelRegressor()), BLEND], ids=["by itself", "in a blend"])
+def test_what_has_no_converter_has_no_compiled_form_and_says_why(
+    estimator: object, twin: WineData, twin_sides: Sides
+) -> None:
     wines = twin_sides.training.head(200)
-    pipeline = fit(GradesFromNumbers(KernelRegressor()), wines)
+    pipeline = fit(estimator, wines)
     compiled = compile_model(pipeline, describe(pipeline, twin, wines))
     assert compiled.content is None
     assert compiled.proof.startswith("not compiled: ")

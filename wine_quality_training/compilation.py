@@ -72,10 +72,13 @@ def prove_equal(pipeline: Pipeline, compiled: CompiledModel, wines: np.ndarray) 
 
 
 def _unconvertible() -> tuple[type[Exception], ...]:
-    """What skl2onnx raises where it knows no form of an estimator, or not of this one."""
+    """What skl2onnx raises where it knows no form of an estimator, or not of this one.
+
+    A KeyError where the members of a blend are among those that it does not know.
+    """
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 
-    return MissingConverter, MissingShapeCalculator, NotImplementedError, RuntimeError, ValueError
+    return MissingConverter, MissingShapeCalculator, NotImplementedError, RuntimeError, ValueError, KeyError
 
 
 def _keep_probabilities_only(graph: Any) -> None:
