@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m images.capture",
         description="Start everything on ports of its own, drive real traffic, and photograph it: images/*.png. "
-        "All of them take about a quarter of an hour. WINE_DATA says which wines.",
+        "All of them take about 20 minutes on two cores. WINE_DATA says which wines.",
         epilog=f"Pictures: {', '.join(picture.name for picture in PICTURES)}.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="the pictures to take (all)")

@@ -8,13 +8,12 @@ from playwright.sync_api import Browser, Page
 
 from experiment_tracking.autolog import AUTOLOG, BY_HAND
 from images.browser import VIEW, open_page, photograph
-from images.picture import Picture
-from images.stage import CHALLENGER_MODEL, Stage, find_run
+from images.picture import MEASURED, Picture
+from images.stage import Stage, find_run
 
 COLUMNS = ("as-published.validation.accuracy", "leak-free.cv.accuracy", "leak-free.cv.kappa", "loss")
-COMPARED = ("as-published.validation.accuracy", "leak-free.cv.accuracy")
+COMPARED = r"(validation|cv)\.(accuracy|kappa|r2)"  # three measures under each protocol
 CHAMPION_MODEL = "ExtraTreesClassifier"
-MODELS = ("RandomForestRegressor", CHALLENGER_MODEL, CHAMPION_MODEL, "DecisionTreeClassifier")
 PARENTS = ("pipeline", "search", "autolog against by hand")
 TRAINING_SECTIONS = "workflowType=machine_learning"  # those of the sidebar
 NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
@@ -38,8 +37,11 @@ def take_run(stage: Stage, browser: Browser) -> bytes:
 
 def take_comparison(stage: Stage, browser: Browser) -> bytes:
     """The models beside each other, by what they reach as published and leak-free."""
-    with open_mlflow(stage, browser, draw_metrics(stage, MODELS, COMPARED), 700) as page:
-        page.locator(".js-plotly-plot").first.wait_for()
+    path = f"/experiments/{stage.runs}/runs?compareRunsMode=CHART"
+    with open_mlflow(stage, browser, path, 1_060, width=1600, expanded=PARENTS[:1]) as page:
+        page.get_by_placeholder("Search metric charts").fill(COMPARED)
+        page.get_by_text("leak-free.cv.r2").first.wait_for()
+        page.locator(".js-plotly-plot .bars path").first.wait_for()
         return photograph(page)
 
 
@@ -65,9 +67,11 @@ def close_sections(page: Page, *names: str) -> None:
 
 
 @contextmanager
-def open_mlflow(stage: Stage, browser: Browser, path: str, height: int, width: int = VIEW) -> Iterator[Page]:
+def open_mlflow(
+    stage: Stage, browser: Browser, path: str, height: int, width: int = VIEW, expanded: Sequence[str] = PARENTS
+) -> Iterator[Page]:
     """A page of the server, light, with the sections for training and without the assistant."""
-    kept = keep_choices(stage.runs)
+    kept = keep_choices(stage.runs, expanded)
     with open_page(browser, height, width) as page:
         page.add_init_script(f"for (const [k, v] of Object.entries({json.dumps(kept)})) localStorage.setItem(k, v)")
         page.goto(f"{stage.mlflow}/#{path}{'&' if '?' in path else '?'}{TRAINING_SECTIONS}")
@@ -75,13 +79,13 @@ def open_mlflow(stage: Stage, browser: Browser, path: str, height: int, width: i
         yield page
 
 
-def keep_choices(experiment_id: str) -> dict[str, str]:
-    """What MLflow keeps of a visitor's choices in the browser."""
+def keep_choices(experiment_id: str, expanded: Sequence[str]) -> dict[str, str]:
+    """What MLflow keeps of a visitor's choices in the browser; `expanded` are the parent runs with theirs shown."""
     table = {
         "orderByKey": "attributes.start_time", "orderByAsc": True, "startTime": "ALL", "lifecycleFilter": "Active",
         "searchFilter": "", "datasetsFilter": [], "modelVersionFilter": "All Runs", "autoRefreshEnabled": False,
         "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
-        "runsExpanded": {find_run(name): True for name in PARENTS},
+        "runsExpanded": {find_run(name): True for name in expanded},
         "runsPinned": [], "runsHidden": [], "groupBy": None, "groupsExpanded": {},
     }  # fmt: skip
     place = "MLflowLocalStorage-1.1-Experiment"
@@ -101,20 +105,10 @@ def compare_runs(stage: Stage, names: Sequence[str]) -> str:
     return f'/compare-runs?runs=[{ids}]&experiments=["{stage.runs}"]'
 
 
-def draw_metrics(stage: Stage, names: Sequence[str], metrics: Sequence[str]) -> str:
-    """The address of a chart of metrics of runs."""
-    assert stage.runs
-    ids = ",".join(f'"{find_run(name)}"' for name in names)
-    return (
-        f'/metric?runs=[{ids}]&metric="{metrics[0]}"&experiments=["{stage.runs}"]'
-        f"&plot_metric_keys={json.dumps(metrics)}"
-    )
-
-
 MLFLOW_PICTURES = (
     Picture("mlflow_runs", take_runs),
     Picture("mlflow_run", take_run),
-    Picture("mlflow_comparison", take_comparison),
+    Picture("mlflow_comparison", take_comparison, MEASURED),  # MLflow colours runs by their ids
     Picture("mlflow_autolog", take_autolog),
     Picture("mlflow_registry", take_registry),
 )

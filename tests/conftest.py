@@ -94,7 +94,7 @@ class Listener(BaseHTTPRequestHandler):
 # The groups that take minutes, begun first, so that no process is left alone with one at the end.
 LONGEST = (
     "test_monitoring_flow", "test_registry", "test_team", "test_notebooks", "test_drills", "pipeline on uci",
-    "test_setup", "test_cluster", "test_schedule",
+    "test_setup", "test_cluster", "test_schedule", "test_workflows", "test_containers",
 )  # fmt: skip
 
 

@@ -50,8 +50,7 @@ def test_a_picture_is_small_of_the_one_width_and_not_blank(name: str) -> None:
         assert picture.width == WIDTH
         assert picture.height >= 300
         assert np.asarray(picture.convert("L")).std() > 5
-        light = np.asarray(picture.convert("L")) > 200
-        assert light.mean() > 0.4  # the light theme; Swagger shows code on black all the same
+        assert np.percentile(np.asarray(picture.convert("L")), 80) > 200  # the light theme; code may be on black
 
 
 def test_a_new_picture_is_written_under_the_one_width(tmp_path: Path) -> None:
