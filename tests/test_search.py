@@ -21,7 +21,7 @@ from commands import BadInputError
 from executors import open_executor
 from experiment_tracking.optimiser import Optimiser, TreeParzenOptimiser
 from experiment_tracking.search import Plan, SearchResult, run_trials, search_models
-from experiment_tracking.search_loop import RunTrial, Trial, run_search
+from experiment_tracking.search_loop import BATCH, RunTrial, Trial, run_search
 from experiment_tracking.search_runs import Ledger, Record, open_ledger, reopen_ledger
 from experiment_tracking.search_space import (
     FAMILIES,
@@ -386,7 +386,8 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
     assert experiment is not None
     assert {run.info.status for run in find_runs(experiment.experiment_id)} <= {"FINISHED", "KILLED"}
     data = load_wines(str(folder), 42, folder, "")
-    identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3, "fingerprint": data.fingerprint}
+    identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3}
+    identity |= {"fingerprint": data.fingerprint, "batch": BATCH}
     _, records = reopen_ledger(experiment.experiment_id, data, identity)
     assert len(records) >= 3
 
