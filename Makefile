@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
+UPGRADE ?= --upgrade
 FAST_TESTS := estimators groups monitoring prediction_log reader schema simulate snapshot sources split
 PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
   images
@@ -43,21 +44,17 @@ summary: .venv/installed ## what the last pipeline came to, in Markdown; with it
 serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.serve
 
-load: .venv/installed ## load that API for 60 s and look at every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
+load: .venv/installed ## load the API of make serve for 60 s and look at every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
 	@$(VENV) -m deployment.load
 
 load-ui: .venv/installed ## the same by hand, on locust's page on 127.0.0.1:8089
 	@$(VENV) -m deployment.load --ui
 
-bench-serving: .venv/installed ## measure how fast that API answers, on one core (wrk: make system-packages)
+bench-serving: .venv/installed ## measure how fast the API answers, on one core (wrk: make system-packages)
 	@$(VENV) -m tests.benchmarks.serving_speed
 
-mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000: runs, metrics, registry
-	@echo "MLflow answers in about half a minute. Stop it with ctrl-c."
-	@echo "  runs:     http://127.0.0.1:5000/#/experiments/1/runs"
-	@echo "  registry: http://127.0.0.1:5000/#/models/wine-quality"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV) -m mlflow server --workers 1 --port 5000 \
-	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000 (WINE_MLFLOW_PORT): runs, metrics, registry
+	@$(VENV) -m experiment_tracking.pages
 
 search: .venv/installed ## tune on leak-free folds, track every trial
 	@$(VENV) -m experiment_tracking.search --minutes 0.6
@@ -74,10 +71,10 @@ worker: .venv/installed ## start a worker that runs what is due, in the backgrou
 stop: .venv/installed ## end that worker and server, and see that they have ended
 	@$(VENV) -m orchestration.services stop
 
-simulate: .venv/installed ## ask that API for 1,000 synthetic wines, half of them graded by tasters
+simulate: .venv/installed ## ask the API of make serve for 1,000 synthetic wines, half with a made-up taster's grade
 	@$(VENV) -m monitoring.simulate --labels 0.5
 
-monitor: .venv/installed ## a page on what that API answered: drift, quality, traffic, alarms
+monitor: .venv/installed ## a page on what the API answered: drift, quality, traffic, alarms
 	@$(VENV) -m monitoring.page
 
 drill: .venv/installed ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
@@ -115,13 +112,13 @@ system-packages: ## Debian packages that some tests and benchmarks use: a browse
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; } || \
 	  echo "not installed:$$missing. Tests that want these will be skipped, and make bench-serving needs wrk" >&2
 
-lock: .venv/installed ## compile requirements.txt anew from pyproject.toml
+lock: .venv/installed ## compile the two requirements.txt anew from pyproject.toml (UPGRADE=: only what changed there)
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \
 	  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
-	  --upgrade --quiet --output-file requirements.txt
+	  $(UPGRADE) --quiet --output-file requirements.txt
 	@$(VENV) -m uv pip compile pyproject.toml --constraint requirements.txt --universal --fork-strategy fewest \
 	  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
-	  --upgrade --quiet --output-file deployment/requirements.txt
+	  $(UPGRADE) --quiet --output-file deployment/requirements.txt
 	@echo "requirements.txt and deployment/requirements.txt are compiled. Next: make test"
 
 clean: ## remove caches; models, stores and .venv stay

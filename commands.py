@@ -4,6 +4,7 @@
 3 a service or file it needs is not there.
 """
 
+import socket
 import sys
 from collections.abc import Callable
 
@@ -26,6 +27,18 @@ class NotThereError(Exception):
     """A service, port or file that a command needs and cannot have. The text says what to do."""
 
     exit_code = NOT_THERE
+
+
+def require_free_port(host: str, port: int, other: str) -> None:
+    """Raise NotThereError if something listens on the port already; `other` says how to choose another."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise NotThereError(
+                f"{host}:{port} cannot be used ({error.strerror}): end what runs there, or {other}"
+            ) from error
 
 
 def run_command(main: Callable[[], int]) -> None:

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow's tracking and registry store",
     )
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's pages, of make mlflow")
     mlflow_artifacts: BucketAddress | Path = Field(
         ROOT / "mlartifacts", union_mode="left_to_right", description="MLflow's artifacts: a folder or s3://bucket/path"
     )
@@ -101,7 +102,9 @@ class Settings(BaseSettings):
     window_hours: float = Field(0, ge=0, description="length of a window of monitoring; 0: it is cut by window_rows")
     cool_down_hours: float = Field(24, ge=0, description="hours after a retraining in which no alarm starts another")
     monitoring_reports: Path = Field(ROOT / "monitoring" / "reports", description="folder of monitoring's reports")
-    webhook: SecretStr = Field(SecretStr(""), description="address that is told of failed flows; empty: nobody is")
+    webhook: SecretStr = Field(
+        SecretStr(""), description="address that is told of failed and crashed flows and of alarms; empty: nobody is"
+    )
 
 
 def load_settings() -> Settings:
@@ -134,7 +137,8 @@ def render_settings() -> str:
             "# Settings",
             "",
             "Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is",
-            "refused by name. `python -m settings` lists what is in force. Paths are relative to that folder.",
+            "refused by name. `python -m settings` lists what is in force. The defaults lie in that folder; a path of",
+            "yours that does not begin with `/` is taken from where the command is run.",
             "",
             "| variable | default | what it is |",
             "| --- | --- | --- |",

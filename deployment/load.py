@@ -13,7 +13,6 @@ import itertools
 import json
 import math
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from commands import BAD_INPUT, DONE, FINDING, NotThereError, RefusedError, run_command
+from commands import BAD_INPUT, DONE, FINDING, NotThereError, RefusedError, require_free_port, run_command
 from settings import ROOT, Settings, load_settings
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -117,7 +116,7 @@ def _tell_early_end(code: int, interrupted: bool, folder: Path) -> int:
 def run_ui(settings: Settings, users: int, rate: float, port: int) -> int:
     """Serve locust's page, on which a person starts and stops the users, until stopped with ctrl-c."""
     require_api(settings.host, settings.port)
-    _require_free_port(port)
+    require_free_port(UI_HOST, port, "say --ui PORT")
     print(f"Locust: http://{UI_HOST}:{port}, to load {find_address(settings.host, settings.port)}", flush=True)
     print("Next: open it and press Start, or stop with ctrl-c", flush=True)
     code, interrupted = _run_locust(
@@ -238,16 +237,6 @@ def _run_locust(*arguments: str) -> tuple[int, bool]:
         return process.poll() or DONE, True
     finally:
         process.kill()
-
-
-def _require_free_port(port: int) -> None:
-    try:
-        with socket.create_server((UI_HOST, port)):
-            pass
-    except OSError as error:
-        raise NotThereError(
-            f"{UI_HOST}:{port} cannot be used ({error.strerror}): end what runs there, or say --ui PORT"
-        ) from error
 
 
 def main() -> int:

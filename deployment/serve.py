@@ -9,7 +9,6 @@ With your own server: uvicorn --factory deployment.serve:create_worker
 import argparse
 import gc
 import os
-import socket
 import sys
 import tempfile
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from commands import DONE, NotThereError, run_command
+from commands import DONE, require_free_port, run_command
 from deployment.app import create_app
 from deployment.live_model import LiveModel
 from deployment.metrics import FOLDER, Metrics
@@ -69,19 +68,6 @@ def make_service(settings: Settings) -> Service:
     return Service(live, metrics, log, settings.batch_rows, settings.body_seconds)
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Raise NotThereError if something listens on the port already."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise NotThereError(
-                f"{host}:{port} cannot be used ({error.strerror}): "
-                "end what runs there, or set WINE_PORT to another port"
-            ) from error
-
-
 def serve(settings: Settings, service: Service) -> None:
     """Serve until stopped: in this process, or in several that each load the model and open the log themselves."""
     knobs: dict[str, Any] = {
@@ -109,7 +95,7 @@ def main() -> int:
         "WINE_HOST, WINE_PORT and WINE_WORKERS say where, and with how many processes."
     ).parse_args()
     settings = load_settings()
-    require_free_port(settings.host, settings.port)
+    require_free_port(settings.host, settings.port, "set WINE_PORT to another")
     service = make_service(settings)
     facts = service.live.answerer.engine.facts
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -11,11 +11,10 @@ from wine_quality_training.report import list_scores, list_slices, render_scores
 def render_card(facts: Facts, evaluations: Sequence[Evaluation]) -> str:
     """Write the card of a model in Markdown, from its facts and the evaluations of both protocols."""
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
-    return f"""# {facts.model}
-
-**Use.** Gives one wine, from its laboratory measurements and its colour, a grade from {SCALE[0]} to {SCALE[1]} as
-tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim on a label or a decision
-about a person.
+    # The first words without marks: MLflow's table of versions shows them as they are.
+    return f"""{facts.model}: gives one wine, from its laboratory measurements and its colour, a grade from
+{SCALE[0]} to {SCALE[1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim
+on a label or a decision about a person.
 
 **Data.** {facts.data_source}, fingerprint {facts.data_fingerprint}. Fitted on wines of the training side alone.
 

@@ -92,9 +92,19 @@ def name_version(alias: str, number: str) -> None:
 
 
 def load_version(version: Version) -> Bundle:
-    """Load the pipeline of a version with its facts; the pickle's digest is checked before it is read."""
-    pickled = _read_pickle(version)
-    return Bundle(unpickle_model(pickled), _name_facts(version))
+    """Load the pipeline of a version with its facts; the pickle's digest is checked before it is read.
+
+    Raises:
+        BadInputError: it was changed since it was tracked, or fitted on other features than the schema has.
+    """
+    facts, pickled = _name_facts(version), _read_pickle(version)
+    if facts.features != FEATURES:
+        raise BadInputError(
+            f"{MODEL} version {version.number} was fitted on other features than wine_data/schema.py has now "
+            f"({', '.join(sorted(set(facts.features) ^ set(FEATURES)))}): give the changed schema new stores, "
+            "as docs/your_own.md says"
+        )
+    return Bundle(unpickle_model(pickled), facts)
 
 
 def export_version(version: Version, models: Path) -> Path:

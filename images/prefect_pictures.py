@@ -30,7 +30,7 @@ def take_home(stage: Stage, browser: Browser) -> bytes:
 
 def take_timeline(stage: Stage, browser: Browser) -> bytes:
     """The pipeline's run: its parts in the order in which they ran."""
-    with open_prefect(stage, browser, f"/runs/flow-run/{stage.training}", height=500) as page:
+    with open_prefect(stage, browser, f"/runs/flow-run/{stage.training}", height=500, width=1600) as page:
         page.get_by_text("Completed").first.wait_for()
         page.wait_for_timeout(3_000)  # drawn on a canvas, which nothing tells of
         return photograph(page)

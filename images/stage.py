@@ -30,6 +30,7 @@ WINDOW, TRIALS, LOAD_SECONDS = 500, 12, 40
 START_SECONDS, COMMAND_SECONDS, FLOW_SECONDS = 180.0, 1800.0, 1800.0  # a busy machine takes three times as long
 NORMAL, VINTAGE = Drift("none"), Drift("shift", "alcohol", 1.0)
 TRAFFIC = ((NORMAL, 4), (VINTAGE, 2))  # windows of each
+RATE = WINDOW / 5  # wines a second: windows end seconds apart, as their marks tell
 DEVELOPER = {"user.name": "A developer", "user.email": "developer@example.org"}
 
 
@@ -89,18 +90,13 @@ class Stage:
     def mlflow(self) -> str:
         """An MLflow server on the store of the runs; its address."""
         assert self.runs
-        port = str(self.ports["mlflow"])
-        command = (
-            "mlflow", "server", "--workers", "1", "--port", port,
-            "--backend-store-uri", self.environment["MLFLOW_TRACKING_URI"],
-        )  # fmt: skip
-        return self._serve(command, self.ports["mlflow"], "/health", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        return self._serve("experiment_tracking.pages", self.ports["mlflow"], "/health")
 
     @cached_property
     def api(self) -> str:
         """The API with the champion; its address."""
         assert self.training
-        return self._serve(("deployment.serve",), self.ports["api"], "/ready", {})
+        return self._serve("deployment.serve", self.ports["api"], "/ready")
 
     @cached_property
     def traffic(self) -> int:
@@ -108,7 +104,7 @@ class Stage:
         for seed, (drift, windows) in enumerate(TRAFFIC, start=1):
             wines = draw_wines(drift, windows * WINDOW, seed)
             with self.console.status(f"Asking for {len(wines):,} wines, drift: {drift.kind}"):
-                send_wines(self.api, wines, labels=0.5, delay=WINDOW // 2, seed=seed)
+                send_wines(self.api, wines, labels=0.5, delay=WINDOW // 2, rate=RATE, seed=seed)
         count = sum(windows for _, windows in TRAFFIC) * WINDOW
         _wait(lambda: count_answers(self.environment["WINE_LOG_URL"]) >= count, 30, "the prediction log")
         return count
@@ -178,6 +174,7 @@ class Stage:
             "WINE_FOLDS": str(self.settings.folds),
             "WINE_WINDOW_ROWS": str(WINDOW),
             "WINE_PORT": str(self.ports["api"]),
+            "WINE_MLFLOW_PORT": str(self.ports["mlflow"]),
             "WINE_PREFECT_PORT": str(prefect_port),
             "WINE_LOG_URL": f"sqlite:///{self.folder / 'predictions.db'}",
             "WINE_MLFLOW_ARTIFACTS": str(self.folder / "mlartifacts"),
@@ -218,20 +215,20 @@ class Stage:
     def _open_store(self) -> str:
         return open_store(self.environment["MLFLOW_TRACKING_URI"], self.folder / "mlartifacts")
 
-    def _serve(self, command: Sequence[str], port: int, path: str, more: dict[str, str]) -> str:
+    def _serve(self, module: str, port: int, path: str) -> str:
         """Start a server in a process of its own, and wait until it answers; return its address."""
-        address, log = f"http://127.0.0.1:{port}", self.folder / f"{command[0]}.log"
+        address, log = f"http://127.0.0.1:{port}", self.folder / f"{module}.log"
         with log.open("wb") as output:
             server = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT, env=self.environment | more, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                [sys.executable, "-m", module],
+                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
         self._servers.callback(_end, server)
-        with self.console.status(f"{command[0]} starts"):
-            _wait(lambda: server.poll() is not None or _answers(address + path), START_SECONDS, command[0])
+        with self.console.status(f"{module} starts"):
+            _wait(lambda: server.poll() is not None or _answers(address + path), START_SECONDS, module)
         if server.poll() is not None:
-            raise NotThereError(f"{command[0]} ended with {server.returncode}:\n{log.read_text()}".rstrip())
-        self.console.print(f"         {command[0]} answers on {address}")
+            raise NotThereError(f"{module} ended with {server.returncode}:\n{log.read_text()}".rstrip())
+        self.console.print(f"         {module} answers on {address}")
         return address
 
     def _run_deployment(self, name: str, parameters: dict[str, object]) -> str:

@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from commands import DONE, BadInputError, NotThereError, run_command
 from experiment_tracking.gate import Verdict
+from experiment_tracking.pages import find_address
 from experiment_tracking.promotion import promote, record_refusal, settle_moves
 from experiment_tracking.store import open_store
 from experiment_tracking.tracking import TrackedModel, end_run, finish_parent, start_parent
@@ -124,7 +125,7 @@ def wire(
     return make_task(function)
 
 
-fetch_task = wire(fetch_wines, "fetch wines", run_name="fetch wines from {source}")
+fetch_task = wire(fetch_wines, "fetch wines")
 audit_task = wire(audit_snapshot, "audit wines")
 gather_task = wire(gather_labelled, "gather labelled answers")
 find_labelled_task = wire(find_labelled, "find the champion's labelled answers")
@@ -165,11 +166,22 @@ Source = Annotated[str, Field(description="as in WINE_DATA; empty: what WINE_DAT
 
 
 def name_run() -> str:
-    """Name a run by the source of its wines."""
-    return f"wine quality from {flow_run.parameters.get('source') or load_settings().data}"
+    """Name a run of the pipeline by the source of its wines."""
+    return f"wine quality from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
-@flow(name="wine-quality-data", flow_run_name="wines from {source}")
+def name_wines() -> str:
+    """Name a run that loads wines by their source."""
+    return f"wines from {shorten_source(flow_run.parameters.get('source', ''))}"
+
+
+def shorten_source(source: str) -> str:
+    """A source in a few letters: empty is what WINE_DATA says, and of a folder or bucket the last part is enough."""
+    source = source or load_settings().data
+    return source.rstrip("/").rpartition("/")[2] or source
+
+
+@flow(name="wine-quality-data", flow_run_name=name_wines)
 def prepare_flow(source: Source = "", seed: Seed = 42) -> str:
     """Load the wines of a source, keep them, audit them, and return their fingerprint."""
     settings, logger = load_settings(), get_run_logger()
@@ -215,8 +227,9 @@ def compare_flow(
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     data = read_snapshot(settings.snapshots, fingerprint)
     parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
+    pages = find_address(settings.mlflow_uri, settings.mlflow_port)
     create_link_artifact(
-        f"http://127.0.0.1:5000/#/experiments/{experiment_id}/runs/{parent_id}", "the run in MLflow", key="mlflow-run"
+        f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}", "the run in MLflow", key="mlflow-run"
     )
     move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
 

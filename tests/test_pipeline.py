@@ -20,7 +20,7 @@ from prefect.testing.utilities import prefect_test_harness
 from commands import BadInputError
 from experiment_tracking.store import EXPERIMENT
 from experiment_tracking.versions import CHAMPION, MODEL
-from orchestration.flows import wire
+from orchestration.flows import shorten_source, wire
 from settings import ROOT
 from tests.conftest import PipelineRun, isolated_environment
 from wine_data.schema import FEATURES
@@ -132,12 +132,24 @@ def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] in ([], [".prefect"])  # importing Prefect makes its own
 
 
+@pytest.mark.parametrize(
+    ("source", "short"), [("", "auto"), ("uci", "uci"), ("/home/anna/wines/", "wines"), ("s3://cellar/2026", "2026")]
+)
+def test_a_run_is_named_by_the_last_part_of_its_source(
+    source: str, short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINE_DATA", "auto")
+    assert shorten_source(source) == short
+
+
 def test_prefect_keeps_the_run_its_tasks_and_the_table(pipeline_run: PipelineRun) -> None:
     with closing(sqlite3.connect(pipeline_run.folder / ".prefect" / "prefect.db")) as store:
-        flow_runs = store.execute("SELECT state_type FROM flow_run").fetchall()
+        flow_runs = dict(store.execute("SELECT name, state_type FROM flow_run").fetchall())
         task_runs = dict(store.execute("SELECT name, state_type FROM task_run").fetchall())
         artifacts = dict(store.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL").fetchall())
-    assert flow_runs == [("COMPLETED",)] * 5  # the pipeline and its four parts
+    source = pipeline_run.environment["WINE_DATA"]
+    assert list(flow_runs.values()) == ["COMPLETED"] * 5  # the pipeline and its four parts
+    assert {f"wine quality from {source}", f"wines from {source}"} <= set(flow_runs)
     assert set(task_runs.values()) == {"COMPLETED"}
     assert {"audit wines", "train RandomForestClassifier", "judge version", "promote version", "ask the API"} <= set(
         task_runs

@@ -94,7 +94,8 @@ def test_a_version_is_registered_with_tags_card_and_alias(registry: Registry) ->
     assert version.fingerprint == registry.data.fingerprint
     score = registry.fitted[GOOD].score_on("holdout")
     assert version.kappa_holdout == pytest.approx(score.metrics["kappa"], abs=5e-5)
-    for part in ("**Use.**", "**Data.**", "| leak-free | holdout |", "| grade 5 |", "## Limits", "**Leak.**"):
+    assert version.card.startswith(version.model + ": gives one wine")
+    for part in ("**Data.**", "| leak-free | holdout |", "| grade 5 |", "## Limits", "**Leak.**"):
         assert part in version.card
 
 
@@ -292,6 +293,13 @@ def test_a_changed_pickle_is_not_read(registry: Registry) -> None:
     for read in (load_version, lambda version: export_version(version, registry.store.models)):
         with pytest.raises(BadInputError, match="version 1 was changed since it was tracked"):
             read(version)
+
+
+def test_a_version_of_another_schema_is_not_judged(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = registry.register(GOOD)
+    monkeypatch.setattr("experiment_tracking.versions.FEATURES", (*FEATURES, "glycerol"))
+    with pytest.raises(BadInputError, match=r"version 1 was fitted on other features .*\(glycerol\): .* new stores"):
+        judge_version(version, registry.sides.holdout)
 
 
 PROMOTE = """

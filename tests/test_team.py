@@ -72,7 +72,8 @@ class Team:
 
     def become_member(self) -> dict[str, str]:
         """The environment of somebody who exported what the page says."""
-        printed = self.run(COMMANDS["member"] + "env -0")
+        name_and_password = 'NAME=admin PASSWORD="$MLFLOW_AUTH_ADMIN_PASSWORD"\n'
+        printed = self.run(name_and_password + COMMANDS["member"] + "env -0")
         return dict(line.split("=", 1) for line in printed.split("\0") if line)
 
     @contextmanager

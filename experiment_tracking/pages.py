@@ -1,0 +1,56 @@
+"""MLflow's pages in a browser: the runs, their metrics, the registry.
+
+    python -m experiment_tracking.pages    (make mlflow)
+
+serves the store of MLFLOW_TRACKING_URI on 127.0.0.1 until ctrl-c. Where that is a server already, it has the
+pages, and the command only says where.
+"""
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from commands import DONE, require_free_port, run_command
+from experiment_tracking.store import open_store
+from experiment_tracking.versions import MODEL
+from settings import ROOT, load_settings
+
+HOST = "127.0.0.1"
+
+
+def list_pages(address: str, experiment_id: str) -> str:
+    """The addresses of the two pages to look at; the server's own first page is for other things."""
+    return f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
+
+
+def find_address(uri: str, port: int) -> str:
+    """The address of the pages: that of the server in MLFLOW_TRACKING_URI, else where this command serves them."""
+    return uri.rstrip("/") if uri.startswith("http") else f"http://{HOST}:{port}"
+
+
+def serve_pages(uri: str, port: int) -> NoReturn:
+    """Become MLflow's server, without the workers for jobs that nobody here starts."""
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    server = ("mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port), "--backend-store-uri", uri)
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", *server])
+
+
+def main() -> int:
+    """Say where the pages are, and serve them unless a server does."""
+    argparse.ArgumentParser(description="MLflow's pages: runs, metrics and registry, in a browser.").parse_args()
+    settings = load_settings()
+    uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
+    if address != uri.rstrip("/"):
+        require_free_port(HOST, settings.mlflow_port, "set WINE_MLFLOW_PORT to another")
+    pages = list_pages(address, open_store(uri, settings.mlflow_artifacts))
+    if address == uri.rstrip("/"):
+        print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")
+        return DONE
+    print(f"MLflow answers in about half a minute. Stop it with ctrl-c.\n{pages}", flush=True)
+    serve_pages(uri, settings.mlflow_port)
+
+
+if __name__ == "__main__":
+    run_command(main)
