@@ -75,7 +75,7 @@ def test_the_checks_cover_every_python_that_is_promised() -> None:
 def test_training_runs_on_main_weekly_and_by_hand() -> None:
     triggers: dict[str, Any] = read_workflow("train.yml")["on"]
     assert set(triggers) == {"push", "schedule", "workflow_dispatch"}
-    assert triggers["push"] == {"branches": ["main"]}
+    assert triggers["push"] == {"branches": ["main"], "paths-ignore": ["**.md", "images/**"]}
 
 
 def test_the_citation_has_the_version_of_the_project() -> None:
