@@ -16,6 +16,9 @@ COMPARED = r"(validation|cv)\.(accuracy|kappa|r2)"  # three measures under each 
 CHAMPION_MODEL = "ExtraTreesClassifier"
 PARENTS = ("pipeline", "search", "autolog against by hand")
 TRAINING_SECTIONS = "workflowType=machine_learning"  # those of the sidebar
+NAMES_WIDER = 70  # CSS pixels
+LINE = """() => [...document.querySelectorAll("div")].find(
+  (part) => getComputedStyle(part).cursor === "ew-resize" && part.clientHeight > 300)"""
 NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
 
 
@@ -38,10 +41,12 @@ def take_run(stage: Stage, browser: Browser) -> bytes:
 def take_comparison(stage: Stage, browser: Browser) -> bytes:
     """The models beside each other, by what they reach as published and leak-free."""
     path = f"/experiments/{stage.runs}/runs?compareRunsMode=CHART"
-    with open_mlflow(stage, browser, path, 1_060, width=1600, expanded=PARENTS[:1]) as page:
+    with open_mlflow(stage, browser, path, 1_010, width=1600, expanded=PARENTS[:1]) as page:
+        page.get_by_label("Toggle sidebar").click()
         page.get_by_placeholder("Search metric charts").fill(COMPARED)
         page.get_by_text("leak-free.cv.r2").first.wait_for()
         page.locator(".js-plotly-plot .bars path").first.wait_for()
+        widen_names(page)
         return photograph(page)
 
 
@@ -58,6 +63,20 @@ def take_registry(stage: Stage, browser: Browser) -> bytes:
     with open_mlflow(stage, browser, "/models/wine-quality", 800) as page:
         page.get_by_text("@ champion").first.wait_for()
         return photograph(page)
+
+
+def widen_names(page: Page) -> None:
+    """Draw the line between runs and charts to the right, so that the names of the runs can be read."""
+    line = page.evaluate_handle(LINE).as_element()
+    assert line is not None
+    box = line.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + 40  # not on the button in its middle
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + NAMES_WIDER, y, steps=5)
+    page.mouse.up()
+    page.mouse.move(0, 0)
 
 
 def close_sections(page: Page, *names: str) -> None:
