@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from commands import BadInputError
 from executors import is_local
 from experiment_tracking.optimiser import Optimiser
-from experiment_tracking.search_runs import Ledger, Record, finish_trial, kill_run, start_trial
+from experiment_tracking.search_runs import Ledger, Record, finish_trial, kill_open_trials, start_trial
 from experiment_tracking.search_space import Study, Values
 from experiment_tracking.trial import FAILED, SCORED, TrialResult
 
@@ -118,24 +118,22 @@ def _run_batch(
     stopped = threading.Event()
     is_stopped = stopped.is_set if is_local(executor) else never
     results: dict[int, TrialResult] = {}
-    running: dict[int, str] = {}  # the runs by trial
+    runs: dict[int, str] = {}  # by trial
     futures: dict[Future[TrialResult], int] = {}
     try:
         for number, values in waiting.items():
-            running[number] = start_trial(ledger, number, batch[number], values)
+            runs[number] = start_trial(ledger, number, batch[number], values)
             earlier = [trial.result for trial in done if trial.study == batch[number]]
             futures[executor.submit(run_trial, batch[number], values, earlier, is_stopped)] = number
         for future in as_completed(futures):
             number = futures[future]
             results[number] = _take_result(future)
-            finish_trial(running[number], results[number])
-            del running[number]
+            finish_trial(runs[number], results[number])
             on_trial(Trial(number, batch[number], waiting[number], results[number]))
     except BaseException:  # ctrl-c too: a run that nobody works on must not look as if somebody did
         stopped.set()
         wait([future for future in futures if not future.cancel()])
-        for number, run_id in running.items():
-            kill_run(run_id, f"the search was stopped while trial {number} ran")
+        kill_open_trials(ledger)
         raise
     return results
 

@@ -99,6 +99,16 @@ def finish_trial(run_id: str, result: TrialResult) -> None:
     end_run(run_id, result.problem if result.outcome == FAILED else "")
 
 
+def kill_open_trials(ledger: Ledger) -> None:
+    """End the runs of trials that are still open, because their search is stopped.
+
+    They are looked up in the store: a search that is stopped while it starts a run does not know its id yet.
+    """
+    for run in _find_runs(ledger.experiment_id, {KIND: TRIAL, "mlflow.parentRunId": ledger.parent_id}):
+        if run.info.status == "RUNNING":
+            kill_run(run.info.run_id, f"the search was stopped while trial {run.data.tags[NUMBER]} ran")
+
+
 def kill_run(run_id: str, reason: str) -> None:
     """End a run that nobody works on any more."""
     client = mlflow.MlflowClient()

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _draw_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tuple[
 
 def _draw_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) -> Any:
     """Draw columns beside the reference, judged by the test of drift.py in place of Evidently's own."""
-    _quiet_evidently()
+    _import_evidently()
     from evidently.presets import DataDriftPreset
 
     _register_test(part, len(columns))
@@ -166,7 +167,7 @@ def _draw_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) -> A
 
 
 def _draw_missing(wines: pd.DataFrame, columns: Iterable[str]) -> Any:
-    _quiet_evidently()
+    _import_evidently()
     from evidently.metrics import MissingValueCount
 
     return _run_report([MissingValueCount(column=name) for name in columns], wines)
@@ -174,7 +175,7 @@ def _draw_missing(wines: pd.DataFrame, columns: Iterable[str]) -> Any:
 
 def _draw_quality(graded: pd.DataFrame) -> Any:
     """Draw which guesses the grades of tasters make right."""
-    _quiet_evidently()
+    _import_evidently()
     from evidently import BinaryClassification, MulticlassClassification
     from evidently.presets import ClassificationPreset
 
@@ -230,9 +231,15 @@ def _find_quantiles(marginal: Marginal, shares: np.ndarray, discrete: bool) -> n
     return quantiles
 
 
-def _quiet_evidently() -> None:
-    """Keep Evidently, which reads this when it is imported, from telling its makers of each use."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+def _import_evidently() -> None:
+    """Import Evidently for the first time: without its telling its makers, and without its warnings about itself.
+
+    Since Python 3.12 its first import, which compiles it, warns of an invalid escape in one of its texts.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # read when it is imported
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import_module("evidently.presets")
 
 
 def _write_all(folder: Path, drawn: Iterable[tuple[str, str, Any]]) -> list[Path]:

@@ -392,6 +392,24 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
     assert len(records) >= 3
 
 
+def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
+    ledger: Ledger, sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = iter(range(100))
+
+    def interrupt_the_third(*_: object) -> None:
+        if next(started) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiment_tracking.tracking._log_dataset", interrupt_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(Plan(task=REGRESSOR, trials=4), sides, ledger, {}, QUIET)
+    trials = [run for run in find_runs(ledger.experiment_id) if run.info.run_id != ledger.parent_id]
+    assert len(trials) == 3
+    assert {run.info.status for run in trials} == {"KILLED"}
+    assert all("was stopped while trial" in run.data.tags["problem"] for run in trials)
+
+
 def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     process = run_command_line(folder, tmp_path, "--resume")
     _, errors = process.communicate(timeout=300)
