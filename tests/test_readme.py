@@ -1,10 +1,12 @@
 """What the README claims."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
-from settings import ROOT
+from settings import ROOT, Settings, name_variable
 from tests.benchmarks.results import RESULTS, render_result
 from tests.conftest import PipelineRun
 from wine_data.schema import BOUNDS, FEATURES, SEEN, WineQuality
@@ -12,6 +14,11 @@ from wine_data.schema import BOUNDS, FEATURES, SEEN, WineQuality
 README = (ROOT / "README.md").read_text()
 DATA_CARD = (ROOT / "wine_data" / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()} | {
+    f"docs/{name}": text for name, text in DOCS.items()
+}
+NAMED = set(re.findall(r" -m ([a-z0-9_.]+)", "".join(PAGES.values()) + (ROOT / "Makefile").read_text()))
+COMMANDS = sorted(name for name in NAMED if (ROOT / f"{name.replace('.', '/')}.py").exists())  # ours, of those named
 
 
 @pytest.mark.parametrize("pipeline_run", [pytest.param("uci", marks=pytest.mark.real_data)], indirect=True)
@@ -29,15 +36,34 @@ def strip_lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README))))
-def test_a_link_leads_to_a_file(path: str) -> None:
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("page", PAGES)
+def test_a_link_leads_to_a_file_and_its_heading(page: str) -> None:
+    folder = (ROOT / page).parent
+    for path, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", PAGES[page]):
+        target = folder / path if path else ROOT / page
+        assert target.exists(), path
+        assert not heading or heading in list_anchors(target.read_text()), f"{path}#{heading}"
 
 
-@pytest.mark.parametrize("page", DOCS)
-def test_a_page_links_to_files(page: str) -> None:
-    for path in re.findall(r"\]\(([^)#:]+)\)", DOCS[page]):
-        assert (ROOT / "docs" / path).exists(), path
+def list_anchors(text: str) -> set[str]:
+    """What GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_explains_itself(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("usage:")
+
+
+def test_the_pages_name_settings_that_there_are() -> None:
+    known = {name_variable(name) for name in Settings.model_fields}
+    for page, text in PAGES.items():
+        named = set(re.findall(r"\bWINE_[A-Z0-9_]+\b", text)) - {"WINE_REAL_DATA"}  # of the tests
+        assert named <= known, f"{page}: {named - known}"
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)\b(?= |`|$)", README, re.MULTILINE))))

@@ -43,28 +43,6 @@ def test_every_setting_is_listed_and_no_secret_is_shown(monkeypatch: pytest.Monk
     assert "a-long-key" not in str(values)
 
 
-COMMANDS = [
-    "settings",
-    "wine_data.audit",
-    "wine_data.fit_twin",
-    "wine_quality_training.train",
-    "orchestration.flows",
-    "orchestration.s3",
-    "orchestration.services",
-    "deployment.serve",
-    "deployment.batch",
-    "deployment.load",
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_explains_itself(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("usage:")
-
-
 def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (TRAIN_FILE, VALIDATION_FILE):
         (tmp_path / name).write_text("a,b\n1,2\n")
