@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import mlflow
+from prefect.client.orchestration import SyncPrefectClient
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError
@@ -234,21 +235,19 @@ class Stage:
     def _run_deployment(self, name: str, parameters: dict[str, object]) -> str:
         """Let the worker run a deployment, and wait for its end; return the id of the flow run."""
         start = time.monotonic()
-        with httpx.Client(base_url=f"{self.prefect}/api", timeout=60) as client:
-            deployment = client.get(f"/deployments/name/{name}").raise_for_status().json()["id"]
-            asked = client.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
-            run_id = str(asked.raise_for_status().json()["id"])
+        with SyncPrefectClient(f"{self.prefect}/api") as client:  # it asks again where the server is busy
+            deployment = client.read_deployment_by_name(name)
+            run_id = client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
             with self.console.status(f"Prefect runs {name} {parameters or ''}"):
-                state = ""
+                state = None
                 while state not in ENDED and time.monotonic() < start + FLOW_SECONDS:
                     time.sleep(1)
-                    with suppress(httpx.TransportError):  # a busy server; it is asked again
-                        state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state_type"]
+                    state = client.read_flow_run(run_id).state_type
         if state != "COMPLETED":
             log = (self.folder / ".prefect" / "worker.log").read_text()
-            raise NotThereError(f"the flow run of {name} is {state or 'unknown'}:\n{log[-3000:]}")
+            raise NotThereError(f"the flow run of {name} is {state}:\n{log[-3000:]}")
         self.console.print(f"{time.monotonic() - start:5.0f} s  Prefect's {name} {parameters or ''}")
-        return run_id
+        return str(run_id)
 
 
 def find_run(name: str) -> str:
