@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wine_data.schema import SCALE
+from wine_data.schema import GRADES
 from wine_quality_training.bundle import Facts
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.report import list_scores, list_slices, render_scores, render_slices
@@ -13,7 +13,7 @@ def render_card(facts: Facts, evaluations: Sequence[Evaluation]) -> str:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
     return f"""{facts.model}: gives one wine, from its laboratory measurements and its colour, a grade from
-{SCALE[0]} to {SCALE[1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim
+{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim
 on a label or a decision about a person.
 
 **Data.** {facts.data_source}, fingerprint {facts.data_fingerprint}. Fitted on wines of the training side alone.
