@@ -4,6 +4,8 @@
 3 a service or file it needs is not there.
 """
 
+import os
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -44,10 +46,24 @@ def require_free_port(host: str, port: int, other: str) -> None:
 def run_command(main: Callable[[], int]) -> None:
     """Run a command's main and leave Python with its exit code; a user's mistake is told in one line."""
     try:
-        sys.exit(main())
+        code = main()
+        sys.stdout.flush()
+        sys.exit(code)
     except (RefusedError, BadInputError, NotThereError) as error:
         word = "refused" if isinstance(error, RefusedError) else "error"
         print(f"{word}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # what a shell expects of a command stopped by ctrl-c
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+        sys.exit(141)  # as a command that a shell ends because `head` has read enough
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is the standard output that broke: poll tells of an end that was closed without being asked to."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))

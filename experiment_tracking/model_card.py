@@ -13,8 +13,8 @@ def render_card(facts: Facts, evaluations: Sequence[Evaluation]) -> str:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
     return f"""{facts.model}: gives one wine, from its laboratory measurements and its colour, a grade from
-{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price, a claim
-on a label or a decision about a person.
+{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price,
+a claim on a label or a decision about a person.
 
 **Data.** {facts.data_source}, fingerprint {facts.data_fingerprint}. Fitted on wines of the training side alone.
 

@@ -6,6 +6,7 @@ None of them needs a network but actionlint, whose package fetches its program f
 Where that cannot be had the others still run, and the last line says that it did not; on GitHub it has to.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def _find_files(pattern: str) -> list[str]:
 
 def main() -> int:
     """Run every linter and tell what each found."""
+    argparse.ArgumentParser(description="Lint workflows, Dockerfile, compose.yaml and forms.").parse_args()
     actionlint, linters = find_actionlint(), list_linters()
     if actionlint:
         linters["actionlint"] = actionlint

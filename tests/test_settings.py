@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_every_setting_is_listed_and_no_secret_is_shown(monkeypatch: pytest.Monk
     assert len(values) == len(Settings.model_fields)
     assert values["WINE_LOG_URL"] == "postgresql+psycopg://wine:***@db/log"
     assert "a-long-key" not in str(values)
+
+
+def test_a_command_whose_reader_has_read_enough_ends_without_a_word() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "settings"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -6,6 +7,13 @@ import pytest
 from commands import BadInputError, NotThereError
 from wine_data.snapshot import keep_snapshot, read_snapshot
 from wine_data.sources import WineData
+
+
+def test_the_last_load_says_where_the_wines_come_from(twin: WineData, tmp_path: Path) -> None:
+    keep_snapshot(replace(twin, note="no connection: these wines are synthetic"), tmp_path)
+    folder = keep_snapshot(replace(twin, note=""), tmp_path)
+    assert read_snapshot(tmp_path, twin.fingerprint).note == ""
+    assert {path.name for path in folder.iterdir()} == {"train.parquet", "validation.parquet", "about.json"}
 
 
 def test_wines_come_back_from_a_snapshot_as_they_went(tmp_path: Path, twin: WineData) -> None:

@@ -59,7 +59,8 @@ class Team:
 
     @property
     def log(self) -> str:
-        return self.postgres.address("wine_log")
+        password = self.environment["LOG_PASSWORD"]
+        return f"postgresql+psycopg://wine_log:{password}@127.0.0.1:{self.environment['PGPORT']}/wine_log"
 
     def run(self, script: str, folder: Path | None = None) -> str:
         """Run commands of the page in a shell that stops at the first error; return what they print."""
@@ -100,6 +101,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         environment = isolated_environment(folder) | postgres.environment
         environment |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "LOG_PASSWORD": "a-word-for-the-log",
             "ARTIFACTS": str(folder / "artifacts"),
             "MLFLOW_HOST": "127.0.0.1",
             "MLFLOW_PORT": str(free_port()),
@@ -117,6 +119,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 def member(team: Team) -> Iterator[dict[str, str]]:
     """The environment of a member, which this process has too, while MLflow serves."""
     environment = team.become_member()
+    assert environment["WINE_LOG_URL"] == team.log
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             patch.setenv(name, environment[name])
@@ -281,7 +284,7 @@ def test_all_that_is_lost_comes_back_from_a_backup_the_same_champion_too(
     lose_everything(team)
     with pytest.raises(NotThereError):
         read_answers(team.log)
-    team.run(COMMANDS["restore"])
+    team.run(COMMANDS["databases"] + COMMANDS["restore"])
     assert "the champion, serves from" in team.run(export_tracking(member) + COMMANDS["serve again"])
     after = load_current(team.models)
     wines = feature_frame(twin_sides.holdout)
@@ -297,6 +300,7 @@ def lose_everything(team: Team) -> None:
     """Drop the databases, under the servers' feet, and delete artifacts and bundles."""
     for database in ("mlflow", "mlflow_auth", "prefect", "wine_log"):
         team.postgres.run(f"DROP DATABASE {database} WITH (FORCE)")
+    team.postgres.run("DROP ROLE wine_log")
     shutil.rmtree(team.environment["ARTIFACTS"])
     shutil.rmtree(team.models)
 

@@ -18,17 +18,20 @@ TABLES = ("train", "validation")
 
 
 def keep_snapshot(data: WineData, snapshots: Path) -> Path:
-    """Write the wines under their fingerprint, whole or not at all, if they are not there; return the folder."""
+    """Write the wines under their fingerprint, whole or not at all, if they are not there; return the folder.
+
+    The same wines may come from elsewhere the next time, or for another reason: the last says where from.
+    """
     folder = snapshots / data.fingerprint
     if folder.is_dir():
+        _describe(data, folder)
         return folder
     snapshots.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=snapshots))
     try:
         for name in TABLES:
             getattr(data, name).to_parquet(partial / f"{name}.parquet")
-        about = {"source": data.source, "note": data.note, "labelled": data.labelled}
-        (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        _describe(data, partial)
         partial.rename(folder)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)
@@ -58,6 +61,14 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
     return data
+
+
+def _describe(data: WineData, folder: Path) -> None:
+    about = {"source": data.source, "note": data.note, "labelled": data.labelled}
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".about-", delete=False) as file:
+        file.write(json.dumps(about, indent=2) + "\n")
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(folder / "about.json")
 
 
 def _require_columns(wines: pd.DataFrame, folder: Path) -> None:
