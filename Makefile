@@ -107,10 +107,12 @@ lint-workflows: .venv/installed ## workflows, Dockerfile, compose.yaml and forms
 	@$(VENV) -m tests.lint_workflows
 
 system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk, PostgreSQL (needs root)
-	@for package in chromium wrk; do command -v $$package >/dev/null || missing="$$missing $$package"; done; \
-	command -v pg_dump >/dev/null || missing="$$missing postgresql"; \
-	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; } || \
-	  echo "not installed:$$missing. Tests that want these will be skipped, and make bench-serving needs wrk" >&2
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \
+	command -v wrk >/dev/null || missing="$$missing wrk"; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	[ -z "$$missing" ] || apt-get update -qq; \
+	for package in $$missing; do apt-get install -y -qq --no-install-recommends $$package || \
+	  echo "not installed: $$package. Tests that want it will be skipped, and make bench-serving needs wrk" >&2; done
 
 lock: .venv/installed ## compile the two requirements.txt anew from pyproject.toml (UPGRADE=: only what changed there)
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \

@@ -38,6 +38,12 @@ from deployment.problems import (
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 
 REPORT_SECONDS = 0.5
+PREDICTIONS, MODEL, SERVER = "predictions", "model", "server"
+TAGS = [
+    {"name": PREDICTIONS, "description": "Ask for grades, and tell those that tasters gave"},
+    {"name": MODEL, "description": "What serves, and since when"},
+    {"name": SERVER, "description": "For people who come by, and for those who watch it"},
+]
 
 
 def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_origins: Sequence[str] = ()) -> ASGIApp:
@@ -68,6 +74,7 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
         description=f"Predicts the grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(MEASUREMENTS)} laboratory "
         "measurements and its colour.",
         version="1",
+        openapi_tags=TAGS,
         lifespan=live,
         exception_handlers={
             ProblemError: answer_problem,
@@ -107,7 +114,7 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
         page = render_page(name, version, needs_key)
         return page, find_policy(page)
 
-    @app.get("/", response_class=JSONResponse)
+    @app.get("/", response_class=JSONResponse, tags=[SERVER], summary="Say hello; to a browser, show a form")
     async def greet(request: Request) -> Response:
         """Say hello and where to go; to a browser, show a form."""
         engine = service.live.engine
@@ -128,7 +135,7 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
 def _describe_predictions(app: FastAPI, service: Service) -> None:
     """Describe the two routes that predict; Shortcut answers them, so these are never called."""
 
-    @app.post("/predict", responses=_refusals("The body is not a wine"))
+    @app.post("/predict", responses=_refusals("The body is not a wine"), tags=[PREDICTIONS], summary="Grade one wine")
     async def predict(wine: WineQuality) -> Prediction:
         """Grade one wine."""
         raise NotImplementedError
@@ -136,6 +143,8 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
     @app.post(
         "/predict/batch",
         responses=_refusals("The body is not an array or a table of wines"),
+        tags=[PREDICTIONS],
+        summary="Grade many wines, all or none",
         openapi_extra={"requestBody": _describe_batch(service.batch_rows)},
     )
     async def predict_batch() -> BatchPrediction:
@@ -150,7 +159,13 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         409: {"model": Problem, "description": "This answer has a feedback already"},
     }
 
-    @app.post("/feedback", responses=refusals, openapi_extra={"requestBody": body})
+    @app.post(
+        "/feedback",
+        responses=refusals,
+        openapi_extra={"requestBody": body},
+        tags=[PREDICTIONS],
+        summary="Tell the grade that tasters gave",
+    )
     async def give_feedback(request: Request) -> Thanks:
         """Say which grade tasters gave to a wine that was predicted before."""
         headers = dict(request.scope["headers"])
@@ -176,7 +191,12 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
 
 
 def _add_model(app: FastAPI, service: Service) -> None:
-    @app.get("/model", responses={503: {"model": Problem, "description": "No model is loaded"}})
+    @app.get(
+        "/model",
+        responses={503: {"model": Problem, "description": "No model is loaded"}},
+        tags=[MODEL],
+        summary="What is known of the model that serves",
+    )
     async def describe_model() -> ModelCard:
         """Say what is known of the model that serves."""
         engine = service.live.answerer.engine
@@ -199,12 +219,17 @@ def _add_model(app: FastAPI, service: Service) -> None:
             loaded=service.live.loaded.isoformat(timespec="seconds"),
         )
 
-    @app.get("/health")
+    @app.get("/health", tags=[SERVER], summary="Whether this process answers")
     async def say_alive() -> dict[Literal["status"], Literal["alive"]]:
         """Say that this process answers."""
         return {"status": "alive"}
 
-    @app.get("/ready", responses={503: {"model": Readiness, "description": "No model is loaded"}})
+    @app.get(
+        "/ready",
+        responses={503: {"model": Readiness, "description": "No model is loaded"}},
+        tags=[MODEL],
+        summary="Whether a checked model is loaded",
+    )
     async def say_ready() -> Readiness:
         """Say whether a checked model is loaded."""
         engine = service.live.engine
@@ -212,7 +237,7 @@ def _add_model(app: FastAPI, service: Service) -> None:
         readiness = Readiness(ready=engine is not None, version=version, refused=service.live.refused)
         return JSONResponse(readiness.model_dump(), 200 if engine else 503)  # type: ignore[return-value]
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, tags=[SERVER], summary="Counters for Prometheus")
     async def show_metrics() -> Response:
         """Counters for Prometheus, over all processes."""
         return Response(await asyncio.to_thread(service.metrics.render), media_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,7 @@
     make load-ui    python -m deployment.load --ui [PORT]
 
 It asks the API that `make serve` started, and leaves its reports in a new folder of WINE_LOAD_REPORTS. It ends
-with 1 where an answer was not the right one, or where 95 % of the answers took longer than WINE_LOAD_P95.
+with 1 where an answer was not the right one, or where more than 5 % of them took longer than WINE_LOAD_P95.
 """
 
 import argparse

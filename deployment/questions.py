@@ -1,7 +1,7 @@
 """What the load test asks, and which answers to it are right.
 
 Half of the wines are rows of the data at hand, half are drawn from the ranges that published wines have.
-A third of the questions are bodies that are no wine: their 422 is the right answer.
+Other bodies are no wine: their 422 is the right answer.
 """
 
 import json

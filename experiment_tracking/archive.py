@@ -56,9 +56,11 @@ def unpack_registry(file: Path, places: dict[str, Path]) -> None:
     """Put the registry of a file in its places.
 
     Raises:
-        NotThereError: there is no such file.
+        NotThereError: there is no such file, or this Python cannot unpack one safely.
         BadInputError: something is in one of the places already, or the file holds no registry.
     """
+    if not hasattr(tarfile, "data_filter"):  # what keeps an archive from writing outside of the folder
+        raise NotThereError("unpacking safely needs Python 3.11.4 or newer")
     taken = [str(place) for place in places.values() if place.exists()]
     if taken:
         raise BadInputError(f"there is a registry here already ({', '.join(taken)}): make reset forgets it")

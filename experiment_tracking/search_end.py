@@ -21,7 +21,7 @@ from experiment_tracking.search_space import REGRESSOR, TASKS, XGBOOST, Study
 from experiment_tracking.tracking import TrackedModel, log_values, track_model
 from wine_data.split import Sides
 from wine_quality_training.evaluate import Evaluation, evaluate_as_published, evaluate_leak_free
-from wine_quality_training.models import impute_before
+from wine_quality_training.models import impute_before, predicts_grades
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
 
 PUBLISHED = "PublishedXGBRegressor"
@@ -67,8 +67,10 @@ def finish_leak_free(
         for evaluation in evaluations
     ]
     _show(evaluations, ledger, console)
-    for model in tracked:
-        console.print(f"To make {model.name} a version: python -m experiment_tracking.registry register {model.run_id}")
+    for winner, model in zip(winners, tracked, strict=True):
+        if predicts_grades(winner.pipeline):  # the API serves no other
+            command = f"python -m experiment_tracking.registry register {model.run_id}"
+            console.print(f"To make {model.name} a version: {command}")
     return evaluations, tracked
 
 

@@ -6,8 +6,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
@@ -16,6 +17,8 @@ from experiment_tracking.search_space import REGRESSOR, Study
 from experiment_tracking.trial import SCORED
 
 RED, GREY, DPI, FEWEST = "#8c1c3f", "#b8b8b8", 110, 4
+ACROSS = 3  # panels beside each other
+OUTCOMES = ((True, RED, "scored on every fold"), (False, GREY, "stopped after its first folds"))
 LOGARITHMIC = ("learning_rate", "min_child_weight", "reg_alpha", "reg_lambda")
 
 
@@ -29,10 +32,10 @@ def draw_history(trials: Sequence[Trial], study: Study) -> Figure:
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     rows = tabulate_trials(trials, study)
-    for scored, colour, label in ((True, RED, "scored on every fold"), (False, GREY, "stopped after its first folds")):
+    for scored, colour, label in OUTCOMES:
         part = rows[rows["scored"] == scored]
         axis.scatter(part["trial"], part["loss"], color=colour, s=16, label=label)
-    best = rows["loss"].where(rows["scored"]).cummin()
+    best = rows["loss"].where(rows["scored"]).cummin().ffill()
     axis.step(rows["trial"], best, where="post", color="black", linewidth=0.9, label="best so far")
     axis.set(title=f"{study.name}: history", xlabel="trial", ylabel=name_loss(study))
     axis.legend(frameon=False, fontsize=8)
@@ -46,7 +49,8 @@ def draw_parallel(trials: Sequence[Trial], study: Study) -> Figure:
     figure = Figure(figsize=(1.5 * len(names) + 2.5, 3.8), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     heights = pd.DataFrame({name: _spread(rows[name]) for name in names})
-    norm, colours = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9))), mpl.colormaps["magma"]
+    norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
+    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
     for (_, line), loss in sorted(zip(heights.iterrows(), rows["loss"], strict=True), key=lambda pair: -pair[1]):
         axis.plot(range(len(names)), line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
     for position, name in enumerate(names):
@@ -56,7 +60,7 @@ def draw_parallel(trials: Sequence[Trial], study: Study) -> Figure:
     axis.set(title=f"{study.name}: every trial", xticks=range(len(names)), yticks=[], ylim=(-0.1, 1.1))
     axis.set_xticklabels(names, fontsize=8)
     axis.spines[:].set_visible(False)
-    figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=name_loss(study))
+    figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=name_loss(study), extend="max")
     return figure
 
 
@@ -64,14 +68,24 @@ def draw_parameters(trials: Sequence[Trial], study: Study) -> Figure:
     """Draw the loss against each value that was varied."""
     rows = tabulate_trials(trials, study)
     names = _list_values(rows)
-    figure = Figure(figsize=(2.6 * len(names) + 0.5, 3), dpi=DPI, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
-    for axis, name in zip(axes, names, strict=True):
-        axis.scatter(rows[name], rows["loss"], c=np.where(rows["scored"], RED, GREY), s=14)
+    lines = -(-len(names) // ACROSS)
+    figure = Figure(figsize=(9, 2.4 * lines + 0.8), dpi=DPI, layout="constrained")
+    axes = figure.subplots(lines, ACROSS, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(names) :]:
+        axis.remove()
+    for axis, name in zip(axes, names, strict=False):
+        for scored, colour, label in OUTCOMES:
+            part = rows[rows["scored"] == scored]
+            axis.scatter(part[name], part["loss"], color=colour, s=14, label=label)
         axis.set_xlabel(name)
         if name in LOGARITHMIC:
             axis.set_xscale("log")
-    axes[0].set_ylabel(name_loss(study))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+    for axis in axes[: len(names) : ACROSS]:
+        axis.set_ylabel(name_loss(study))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.suptitle(f"{study.name}: value against loss")
     return figure
 

@@ -2,7 +2,7 @@
 
 import json
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from images.browser import open_page, photograph, photograph_part
 from images.picture import Picture
@@ -24,16 +24,15 @@ def take_page(address: str, browser: Browser) -> bytes:
             page.locator(f"#{name}").fill(f"{WINE[name]:g}")
         page.get_by_role("button", name="Predict the grade").click()
         expect(page.get_by_role("status")).to_contain_text("Grade ")
-        settle_ids(page)
         return photograph_part(page, page.locator("body"), margin=0)
 
 
 def take_docs(address: str, browser: Browser) -> bytes:
     """The list of routes at /docs."""
-    with open_page(browser, height=720) as page:
+    with open_page(browser) as page:
         page.goto(f"{address}/docs")
         page.get_by_text("/metrics").first.wait_for()
-        return photograph(page)
+        return photograph_part(page, page.locator(".opblock").last)
 
 
 def take_answer(address: str, browser: Browser) -> bytes:
@@ -47,11 +46,6 @@ def take_answer(address: str, browser: Browser) -> bytes:
         page.locator(".live-responses-table").wait_for()
         page.add_style_tag(content=OTHER_ANSWERS)
         return photograph(page.locator(".opblock.is-open"))
-
-
-def settle_ids(page: Page) -> None:
-    """Write one request id for all."""
-    page.locator("#request").evaluate("element => element.textContent = '0'.repeat(element.textContent.length)")
 
 
 API_PICTURES = (

@@ -36,7 +36,7 @@ FREEZE = r"""() => {
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     """Start chromium for as long as the block lasts. Raises NotThereError where there is none."""
-    path = shutil.which("chromium")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         raise NotThereError("there is no chromium here to take pictures with: make system-packages installs it")
     with sync_playwright() as playwright:

@@ -35,7 +35,7 @@ from wine_quality_training.models import impute_before
 
 REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
 NOWHERE = "http://127.0.0.1:1/"  # nothing listens on port 1
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -104,6 +104,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(name_group(item), len(order)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(name_group(item)))
+    if CHROMIUM is None and "GITHUB_ACTIONS" in os.environ:
+        raise pytest.UsageError("there is no browser here, and on GitHub no test of pages may be skipped")
     if not REAL_DATA:
         skip = pytest.mark.skip(reason="WINE_REAL_DATA names no folder with the real files")
         for item in items:

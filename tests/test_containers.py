@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import yaml
 
+from deployment.log_tables import make_engine, prepare_tables
 from settings import ROOT, Settings
 from tests.conftest import free_port, wait_for
 from tests.dockerfile import Built, build, list_sent, read_dockerfile
 from tests.lint_workflows import list_linters, run_linter
+from tests.postgres import needs_postgres, run_postgres
 from tests.test_schema import WINE
 
 STAGES = read_dockerfile((ROOT / "Dockerfile").read_text())
@@ -174,7 +177,7 @@ def test_no_password_stands_in_compose_yaml() -> None:
     text = (ROOT / "compose.yaml").read_text()
     secrets = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY)\w*)(.*?)\}", text)
     assert {name for name, _ in secrets} == {
-        "POSTGRES_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET", "PREFECT_PASSWORD", "WINE_API_KEY",
+        "POSTGRES_PASSWORD", "LOG_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET", "PREFECT_PASSWORD", "WINE_API_KEY",
     }  # fmt: skip
     assert [rest for _, rest in secrets if rest != ":?set it in .env"] == []
 
@@ -192,3 +195,20 @@ def test_a_service_starts_a_module_with_settings_that_exist(name: str) -> None:
 def test_a_linter_finds_nothing(name: str) -> None:
     done = run_linter(list_linters()[name])
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_postgres
+def test_the_role_of_the_prediction_log_can_write_it_and_nothing_else() -> None:
+    prepare = COMPOSE["configs"]["databases"]["content"].replace("${LOG_PASSWORD:?set it in .env}", "another-word")
+    with run_postgres() as postgres:
+        postgres.make_database("wine_log")  # POSTGRES_DB
+        for statement in prepare.split(";")[:-1]:
+            postgres.run(statement)
+        role = f"postgresql+psycopg://wine_log:another-word@127.0.0.1:{postgres.port}"
+        prepare_tables(make_engine(f"{role}/wine_log"))
+        with psycopg.connect(f"{role}/mlflow".replace("+psycopg", "")) as connection:
+            assert connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (
+                False,
+            )
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("CREATE TABLE mine (x int)")

@@ -47,7 +47,7 @@ def draw_correlations(wines: pd.DataFrame) -> Figure:
     correlations = wines[[*FEATURES, TARGET]].corr()
     sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", annot=True, fmt=".2f", square=True, ax=axis,
                 annot_kws={"size": 7}, cbar_kws={"shrink": 0.7})  # fmt: skip
-    axis.set_title("Correlations")
+    axis.set_title(f"Correlations, {len(wines):,} wines")
     return figure
 
 
@@ -78,7 +78,7 @@ def draw_protocols(scores: Sequence[Score]) -> Figure:
     for axis, measure, title in ((axes[0], "r2", "R2"), (axes[1], "accuracy", "accuracy")):
         for offset, protocol, scored_on, colour, label in (
             (-0.2, AS_PUBLISHED, "validation", GREY, "as published: validation file"),
-            (0.2, LEAK_FREE, "holdout", RED, "leak-free: wines never seen"),
+            (0.2, LEAK_FREE, "holdout", RED, "leak-free: holdout, wines never seen"),
         ):
             found = {
                 score.model: score for score in scores if (score.protocol, score.scored_on) == (protocol, scored_on)
@@ -98,15 +98,20 @@ def draw_protocols(scores: Sequence[Score]) -> Figure:
 def draw_guesses(evaluations: Sequence[Evaluation]) -> Figure:
     """Draw what each model guessed for the holdout wines of each grade."""
     chosen = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
-    figure, axes = _grid(1, len(chosen), height=3.4, width=2.6 * len(chosen) + 0.6)
-    for axis, evaluation in zip(axes, chosen, strict=True):
+    across = min(3, len(chosen))
+    figure, axes = _grid(-(-len(chosen) // across), across, height=3.2, width=3 * across)
+    for axis in axes[len(chosen) :]:
+        axis.remove()
+    for axis, evaluation in zip(axes, chosen, strict=False):
         table = evaluation.guesses["holdout"]
         scatter = np.random.default_rng(0).uniform(-0.25, 0.25, size=(2, len(table)))
         axis.plot(GRADES, GRADES, color="black", linewidth=0.8)
         axis.scatter(table[TARGET] + scatter[0], table["guess"] + scatter[1], s=3, alpha=0.35, color=RED)
-        axis.set(title=evaluation.name, xlabel="true grade", xlim=(2.5, 9.5), ylim=(2.5, 9.5))
+        axis.set(title=evaluation.name, xlim=(2.5, 9.5), ylim=(2.5, 9.5), xticks=GRADES, yticks=GRADES)
         axis.title.set_fontsize(9)
-    axes[0].set_ylabel("guess on the holdout")
+    figure.supxlabel("true grade", fontsize=10)
+    figure.supylabel("guess on the holdout, leak-free", fontsize=10)
+    figure.suptitle("Each dot is a wine, scattered by up to a quarter of a grade to be seen")
     return figure
 
 
@@ -122,7 +127,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
         ax=axis,
         colorbar=False,
     )
-    axis.set(title=f"{evaluation.name}, holdout", xlabel="guess", ylabel="true grade")
+    axis.set(title=f"{evaluation.name}, leak-free, holdout", xlabel="guess", ylabel="true grade")
     return figure
 
 
@@ -149,6 +154,8 @@ def draw_dependence(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figu
         kind="average",
         line_kw={"color": RED},
     )
+    for axis in figure.axes:
+        axis.set_ylabel("expected grade" if axis.get_ylabel() else "")
     figure.suptitle(f"{evaluation.name}: partial dependence of the three features that matter most")
     return figure
 

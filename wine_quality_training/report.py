@@ -75,12 +75,12 @@ def render_scores(scores: Sequence[Score]) -> str:
 def render_slices(slices: Sequence[Slice]) -> str:
     """Scores by colour and grade in Markdown."""
     rows: list[Sequence[str]] = [
-        ("model", "scored on", "slice", "wines", "MAE", "accuracy", "within 1"),
-        ("---",) * 3 + ("---:",) * 4,
+        ("model", "protocol", "scored on", "slice", "wines", "MAE", "accuracy", "within 1"),
+        ("---",) * 4 + ("---:",) * 4,
     ]
     for part in slices:
         figures = [f"{value:.3f}" for value in (part.mae, part.accuracy, part.within_one)]
-        rows.append((part.model, part.scored_on, part.slice, f"{part.wines:,}", *figures))
+        rows.append((part.model, LEAK_FREE, part.scored_on, part.slice, f"{part.wines:,}", *figures))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -374,7 +374,7 @@ def main() -> int:
     plan, processes = parse_arguments()
     rows = list_rows(run_plan(plan, processes))
     path = write_result("drift_alarm", " ".join(["python -m tests.benchmarks.drift_alarm", *sys.argv[1:]]), rows)
-    print(f"{render_result('drift_alarm')}\n\nWritten to {path.name}. Next: copy the table into README.md")
+    print(f"{render_result('drift_alarm')}\n\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md")
     return DONE
 
 

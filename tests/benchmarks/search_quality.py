@@ -112,7 +112,7 @@ def main() -> int:
     rows = [row for task in (REGRESSOR, CLASSIFIER) for row in score_task(task, trials, sides)]
     path = write_result("search_quality", "python -m tests.benchmarks.search_quality FOLDER", rows)
     print(render_result("search_quality"))
-    print(f"\nWritten to {path.name}. Next: copy the table into README.md; a test compares them")
+    print(f"\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md; a test compares them")
     return DONE
 
 

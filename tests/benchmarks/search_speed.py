@@ -83,7 +83,7 @@ def main() -> int:
         "them; trees end at depth 12, not 100, and rounds when unseen wines no longer gain; trials run on every "
         "core; and one that does worse than the median after two folds stops there."
     )
-    print(f"\nWritten to {path.name}. Next: copy the table into README.md; a test compares them")
+    print(f"\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md; a test compares them")
     return DONE
 
 

@@ -58,7 +58,7 @@ def main() -> int:
         rows.append({"wines at once": f"{size:,}", "compiled": f"{fast:.2f} ms", "pickle": f"{slow:.2f} ms"})
     path = write_result("serving_crossover", "python -m tests.benchmarks.serving_crossover FOLDER", rows)
     print(f"{render_result('serving_crossover')}\n\nThe engine changes over at {CROSSOVER:,}. Written to {path.name}.")
-    print("Next: copy the table into README.md; a test compares them")
+    print("Next: copy the table into docs/benchmarks.md; a test compares them")
     return DONE
 
 

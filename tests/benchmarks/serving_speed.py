@@ -283,7 +283,7 @@ def main() -> int:
     data = load_wines(arguments.source or settings.data, SEED, settings.downloads, settings.uci_url)
     rows = run_benchmark(data, arguments.rounds, arguments.seconds, not arguments.no_mlflow)
     path = write_result("serving_speed", "make bench-serving", rows)
-    print(f"{render_result('serving_speed')}\n\nWritten to {path.name}. Next: copy the table into README.md")
+    print(f"{render_result('serving_speed')}\n\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md")
     return DONE
 
 

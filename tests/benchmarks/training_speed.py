@@ -66,7 +66,7 @@ def main() -> int:
     ]  # fmt: skip
     path = write_result("training_speed", "python -m tests.benchmarks.training_speed FOLDER", rows)
     print(render_result("training_speed"))
-    print(f"\nWritten to {path.name}. Next: copy the table into README.md; a test compares them")
+    print(f"\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md; a test compares them")
     return DONE
 
 
