@@ -229,7 +229,10 @@ def compare_flow(
     parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
     pages = find_address(settings.mlflow_uri, settings.mlflow_port)
     create_link_artifact(
-        f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}", "the run in MLflow", key="mlflow-run"
+        f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}",
+        "the run in MLflow",
+        key="mlflow-run",
+        description="The run in MLflow",
     )
     move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
 
