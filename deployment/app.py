@@ -283,7 +283,9 @@ def _describe_batch(rows: int) -> dict[str, Any]:
 def _describe(app: FastAPI, needs_key: bool) -> dict[str, Any]:
     """FastAPI's description, with refusals under their own media type, and the key where one is asked for."""
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
         for operation in [operation for path in schema["paths"].values() for operation in path.values()]:
             for response in operation["responses"].values():
                 content = response.get("content", {})
