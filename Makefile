@@ -38,7 +38,7 @@ data: .venv/installed ## download the wines from UCI, once
 audit: .venv/installed ## what is wrong with the wines: sentences, a table, a picture
 	@$(VENV) -m wine_data.audit
 
-summary: .venv/installed ## what the last pipeline came to, in Markdown; with its figures in report/
+summary: .venv/installed ## what the last finished pipeline came to, in Markdown; with its figures in report/
 	@$(VENV) -m orchestration.summary --folder report
 
 serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)

@@ -180,7 +180,9 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         try:
             await asyncio.to_thread(service.log.add_feedback, feedback.request_id, feedback.quality)
         except UnknownRequestError as error:
-            raise ProblemError(404, "No answer in the log has this request id") from error
+            raise ProblemError(
+                404, "No answer in the log has this request id; wines of a batch have ids of their own"
+            ) from error
         except RepeatedFeedbackError as error:
             raise ProblemError(409, "This answer has a feedback already") from error
         except NotThereError as error:

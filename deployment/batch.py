@@ -160,6 +160,8 @@ def main() -> int:
             progress.remove_task(bar)
             console.print(scored.sentence())
     if not files:
+        if isinstance(settings.batch_wines, Path):
+            settings.batch_wines.mkdir(parents=True, exist_ok=True)
         console.print(f"Nothing to score: put CSV or Parquet files into {settings.batch_wines}")
     else:
         console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")

@@ -71,7 +71,8 @@ def require_api(host: str, port: int) -> None:
         connection.getresponse().read()
     except (OSError, HTTPException) as error:
         raise NotThereError(
-            f"nothing answers on {find_address(host, port)} ({str(error) or type(error).__name__}): make serve"
+            f"nothing answers on {find_address(host, port)} ({str(error) or type(error).__name__}): "
+            "make serve, or WINE_PORT if it serves elsewhere"
         ) from error
     finally:
         connection.close()

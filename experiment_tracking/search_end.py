@@ -68,9 +68,11 @@ def finish_leak_free(
     ]
     _show(evaluations, ledger, console)
     for winner, model in zip(winners, tracked, strict=True):
-        if predicts_grades(winner.pipeline):  # the API serves no other
+        if predicts_grades(winner.pipeline):
             command = f"python -m experiment_tracking.registry register {model.run_id}"
-            console.print(f"To make {model.name} a version: {command}")
+            console.print(f"Next: make {model.name} a version, {command}")
+        else:
+            console.print(f"Next: make mlflow shows {model.name}; the API serves classifiers: --task classifier")
     return evaluations, tracked
 
 

@@ -33,10 +33,15 @@ FREEZE = r"""() => {
 }"""
 
 
+def find_chromium() -> str | None:
+    """Where chromium is, or Chrome, its twin; None where neither is."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     """Start chromium for as long as the block lasts. Raises NotThereError where there is none."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
+    path = find_chromium()
     if path is None:
         raise NotThereError("there is no chromium here to take pictures with: make system-packages installs it")
     with sync_playwright() as playwright:

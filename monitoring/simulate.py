@@ -186,7 +186,9 @@ def _post(client: httpx.Client, path: str, body: str) -> httpx.Response:
     try:
         return client.post(path, content=body)
     except httpx.TransportError as error:
-        raise NotThereError(f"no API answers at {client.base_url} ({error}): make serve") from error
+        raise NotThereError(
+            f"no API answers at {client.base_url} ({error}): make serve, or WINE_PORT if it serves elsewhere"
+        ) from error
 
 
 def _require_success(answer: httpx.Response) -> None:

@@ -55,6 +55,7 @@ from orchestration.steps import (
 )
 from settings import load_settings
 from wine_data.snapshot import read_snapshot
+from wine_data.split import distinct_wines, require_enough
 from wine_quality_training.evaluate import Score, choose_classifier
 from wine_quality_training.figures import draw_protocols
 from wine_quality_training.models import MODELS
@@ -389,7 +390,8 @@ def main() -> int:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
     # A mistake in the source is told at once, before anything starts.
-    load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
+    data = load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
+    require_enough(distinct_wines(data.train, data.validation))
     with prefect_server():
         result = main_flow(settings.data, settings.folds, settings.seed, tuple(arguments.models), arguments.search)
     show_result(result, Console(highlight=False, soft_wrap=True))

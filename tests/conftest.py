@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, sync_playwright
 from sklearn.ensemble import RandomForestClassifier
 
 from experiment_tracking.store import open_store
+from images.browser import QUIET, find_chromium
 from settings import ROOT
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import ORIGINALS, WineData, load_wines
@@ -35,11 +36,7 @@ from wine_quality_training.models import impute_before
 
 REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
 NOWHERE = "http://127.0.0.1:1/"  # nothing listens on port 1
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+CHROMIUM = find_chromium()
 hypothesis.settings.register_profile("ours", deadline=None)  # other tests run beside
 hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")

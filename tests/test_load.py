@@ -148,7 +148,7 @@ def test_where_nothing_listens_it_says_make_serve_and_exits_3(tmp_path: Path) ->
     done = run_load(tmp_path, f"http://127.0.0.1:{port}")
     assert done.returncode == 3
     assert done.stderr.startswith(f"error: nothing answers on http://127.0.0.1:{port} ")
-    assert done.stderr.endswith(": make serve\n")
+    assert done.stderr.endswith(": make serve, or WINE_PORT if it serves elsewhere\n")
     assert not (tmp_path / "load_reports").exists()
 
 

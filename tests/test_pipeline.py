@@ -23,7 +23,10 @@ from experiment_tracking.versions import CHAMPION, MODEL
 from orchestration.flows import shorten_source, wire
 from settings import ROOT
 from tests.conftest import PipelineRun, isolated_environment
+from wine_data.reader import COLUMNS
 from wine_data.schema import FEATURES
+from wine_data.sources import TRAIN_FILE, VALIDATION_FILE
+from wine_data.twin import sample_twin
 from wine_quality_training.bundle import load_current
 from wine_quality_training.models import MODELS
 
@@ -121,15 +124,28 @@ def test_ctrl_c_ends_it_within_seconds_and_leaves_no_run_open(tmp_path: Path) ->
     pipeline.stderr.close()
 
 
-def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
-    done = subprocess.run(
+def run_pipeline(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "orchestration.flows"],
-        cwd=ROOT, env=isolated_environment(tmp_path) | {"WINE_DATA": "nonsense"},
-        capture_output=True, text=True, check=False,
+        cwd=ROOT, env=isolated_environment(folder) | {"WINE_DATA": source}, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
+    done = run_pipeline("nonsense", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: WINE_DATA=nonsense is no folder, and none of auto, uci, kaggle, twin\n"
     assert [path.name for path in tmp_path.iterdir()] in ([], [".prefect"])  # importing Prefect makes its own
+
+
+def test_too_few_wines_are_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
+    wines = sample_twin(50, seed=1)[[*COLUMNS]]
+    for name in (TRAIN_FILE, VALIDATION_FILE):
+        wines.to_csv(tmp_path / name, index=False)
+    done = run_pipeline(str(tmp_path), tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the files hold 50 distinct wines; at least 200 are needed")
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(

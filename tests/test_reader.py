@@ -66,6 +66,7 @@ def test_a_blank_cell_is_a_hole(tmp_path: Path) -> None:
         ((HEADER,), "holds a header and no wines"),
         ((WHITE, RED), "has no header"),
         ((HEADER.replace("pH,", ""), WHITE.replace("3,", "")), "lacks the column pH"),
+        ((HEADER.replace("type", "red_wine"), WHITE.replace("white", "0")), "a file has type, red or white"),
         ((HEADER.replace("pH,", ""), WHITE), "more fields in its rows than names in its header"),
         ((HEADER + ",taste", WHITE + ",9"), "has the unknown column taste"),
         ((HEADER, WHITE, RED.replace("0.9978", "light")), "column density, row 3: light is not a number"),

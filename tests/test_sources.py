@@ -118,8 +118,9 @@ def test_auto_falls_back_to_the_twin_and_says_so(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
     data = load_as_default("auto")
     assert data.source.startswith("twin")
-    assert "no files" in data.note
-    assert "could not be downloaded (no connection): these wines are synthetic." in data.introduce()
+    assert "no wines in" in data.note
+    assert "could not be downloaded (no connection): try again, put both files into wine_data/" in data.introduce()
+    assert "These wines are synthetic." in data.introduce()
 
 
 @pytest.mark.real_data

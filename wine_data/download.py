@@ -35,7 +35,10 @@ def download_uci(folder: Path, url: str, timeout: float) -> None:
         try:
             client.fetch(name, downloader=fetch)
         except requests.RequestException as error:
-            raise NotThereError(f"{url}{name} could not be downloaded ({_say_why(error)})") from error
+            raise NotThereError(
+                f"{url}{name} could not be downloaded ({_say_why(error)}): try again, put both files into wine_data/, "
+                "or name a mirror in WINE_UCI_URL"
+            ) from error
         except ValueError as error:  # pooch's word for a wrong hash
             raise BadInputError(f"{url}{name} is not the published file: its SHA-256 is another") from error
 

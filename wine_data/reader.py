@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from wine_data.schema import MEASUREMENTS, SCALE, TARGET, TYPE, TYPES, UNUSED, encode_type
+from wine_data.schema import MEASUREMENTS, RED, SCALE, TARGET, TYPE, TYPES, UNUSED, encode_type
 
 COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
 _INDEX_NAMES = ("", "index", "id")
@@ -158,7 +158,10 @@ def _require_columns(table: pd.DataFrame, path: Path) -> None:
     repeated = sorted(set(table.columns[table.columns.duplicated()]))
     found = f"found {', '.join(table.columns)}"
     if missing:
-        raise BadInputError(f"{path} lacks the column {', '.join(missing)}; {found}")
+        hint = (
+            f". {RED}, 0 or 1, is what the API takes; a file has {TYPE}, {' or '.join(TYPES)}" if RED in table else ""
+        )
+        raise BadInputError(f"{path} lacks the column {', '.join(missing)}; {found}{hint}")
     if unknown:
         raise BadInputError(
             f"{path} has the unknown column {', '.join(unknown)}; remove it, or put it among UNUSED in "

@@ -147,7 +147,7 @@ def _load_first(seed: int, downloads: Path, uci_url: str, timeout: float) -> Win
     try:
         return _load_uci(seed, downloads, uci_url, timeout)
     except (NotThereError, BadInputError) as error:
-        return _load_twin(seed, f"There are no files in {DROP_FOLDER.name}/, and {error}: these wines are synthetic.")
+        return _load_twin(seed, f"There are no wines in {DROP_FOLDER.name}/, and {error}. These wines are synthetic.")
 
 
 def _load_uci(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
