@@ -55,7 +55,7 @@ from orchestration.steps import (
 )
 from settings import load_settings
 from wine_data.snapshot import read_snapshot
-from wine_data.split import distinct_wines, require_enough
+from wine_data.split import split_wines
 from wine_quality_training.evaluate import Score, choose_classifier
 from wine_quality_training.figures import draw_protocols
 from wine_quality_training.models import MODELS
@@ -229,12 +229,8 @@ def compare_flow(
     data = read_snapshot(settings.snapshots, fingerprint)
     parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
     pages = find_address(settings.mlflow_uri, settings.mlflow_port)
-    create_link_artifact(
-        f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}",
-        "the run in MLflow",
-        key="mlflow-run",
-        description="The run in MLflow",
-    )
+    run_page = f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}"
+    create_link_artifact(run_page, "the run in MLflow", key="mlflow-run", description="The run in MLflow")
     move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
 
     def tell(step: str) -> None:
@@ -389,9 +385,9 @@ def main() -> int:
     if arguments.search < 0:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
-    # A mistake in the source is told at once, before anything starts.
+    # A mistake in the source, or too few wines to divide, is told at once, before anything starts.
     data = load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
-    require_enough(distinct_wines(data.train, data.validation))
+    split_wines(data.train, data.validation, settings.folds, settings.seed)
     with prefect_server():
         result = main_flow(settings.data, settings.folds, settings.seed, tuple(arguments.models), arguments.search)
     show_result(result, Console(highlight=False, soft_wrap=True))

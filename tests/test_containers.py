@@ -207,8 +207,7 @@ def test_the_role_of_the_prediction_log_can_write_it_and_nothing_else() -> None:
         role = f"postgresql+psycopg://wine_log:another-word@127.0.0.1:{postgres.port}"
         prepare_tables(make_engine(f"{role}/wine_log"))
         with psycopg.connect(f"{role}/mlflow".replace("+psycopg", "")) as connection:
-            assert connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (
-                False,
-            )
+            asked = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            assert asked.fetchone() == (False,)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("CREATE TABLE mine (x int)")

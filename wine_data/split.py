@@ -45,18 +45,13 @@ def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed:
         BadInputError: there are too few wines to divide.
     """
     wines = distinct_wines(train, validation)
-    require_enough(wines)
-    holdout = is_holdout(wines)
-    training = wines[~holdout].reset_index(drop=True)
-    return Sides(training, wines[holdout].reset_index(drop=True), fold_wines(training, folds, seed))
-
-
-def require_enough(wines: pd.DataFrame) -> None:
-    """Raise BadInputError where there are too few distinct wines to train and to score."""
     if len(wines) < FEWEST_WINES:
         raise BadInputError(
             f"the files hold {len(wines)} distinct wines; at least {FEWEST_WINES} are needed to train and to score"
         )
+    holdout = is_holdout(wines)
+    training = wines[~holdout].reset_index(drop=True)
+    return Sides(training, wines[holdout].reset_index(drop=True), fold_wines(training, folds, seed))
 
 
 def group_wines(wines: pd.DataFrame) -> pd.Series:

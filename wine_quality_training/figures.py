@@ -154,8 +154,8 @@ def draw_dependence(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figu
         kind="average",
         line_kw={"color": RED},
     )
-    for axis in figure.axes:
-        axis.set_ylabel("expected grade" if axis.get_ylabel() else "")
+    for axis in axes:
+        axis.set_ylabel("expected grade")
     figure.suptitle(f"{evaluation.name}: partial dependence of the three features that matter most")
     return figure
 
