@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
 UPGRADE ?= --upgrade
-FAST_TESTS := estimators groups monitoring prediction_log reader schema simulate snapshot sources split
+PYTEST = $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder --durations=40
 PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
   images
 
@@ -16,9 +16,13 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
+# Every command is a process, and each would compile some thousand files anew where none is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-fast check lint-workflows system-packages lock clean reset
+  simulate monitor drill lab notebooks images test test-all test-fast coverage check lint-workflows system-packages \
+  lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -90,12 +94,19 @@ notebooks: .venv/installed ## run every notebook again and keep its outputs (WIN
 images: .venv/installed ## photograph the running system anew: images/*.png (WINE_DATA: your real files)
 	@$(VENV) -m images.capture
 
-test: check ## every check and test
-	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+test: check ## the checks, and tests of everything that the project can do, in ten minutes
+	@$(PYTEST) -m "not full and not clone and not alone"
+	@echo "Next: make test-all runs the long tests too, as GitHub does on main"
+
+test-all: check ## every check and test, in about half an hour
+	@$(PYTEST) -m "not alone"
 	@$(VENV) -m pytest -m alone
 
-test-fast: .venv/installed ## the tests without servers, browser and long fits, in about a minute
-	@$(VENV) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadgroup $(FAST_TESTS:%=tests/test_%.py)
+test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute
+	@$(PYTEST) -m "fast and not alone"
+
+coverage: .venv/installed ## which lines the tests reach, by room: those of make test, and all
+	@$(VENV) -m tests.coverage_by_room
 
 check: .venv/installed ## ruff, mypy, import layers
 	@$(VENV) -m ruff check .
@@ -124,7 +135,7 @@ lock: .venv/installed ## compile the two requirements.txt anew from pyproject.to
 	@echo "requirements.txt and deployment/requirements.txt are compiled. Next: make test"
 
 clean: ## remove caches; models, stores and .venv stay
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	@rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 reset: ## forget the tracking store, the flow history and all models (asks first)

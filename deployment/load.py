@@ -253,8 +253,9 @@ def main() -> int:
         "--ui", type=int, nargs="?", const=UI_PORT, metavar="PORT", help=f"locust's page instead, on port {UI_PORT}"
     )
     given = parser.parse_args()
-    if min(given.users, given.rate, given.seconds) <= 0:
-        parser.error("--users, --rate and --seconds are numbers above 0")
+    for name in ("users", "rate", "seconds"):
+        if getattr(given, name) <= 0:
+            parser.error(f"argument --{name}: {getattr(given, name):g} is not above 0")
     if given.ui is not None:
         return run_ui(settings, given.users, given.rate, given.ui)
     return run_load(settings, given.users, given.rate, given.seconds)

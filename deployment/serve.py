@@ -11,31 +11,30 @@ import gc
 import os
 import sys
 import tempfile
-from typing import Any
-
-import uvicorn
-from starlette.types import ASGIApp
+from typing import TYPE_CHECKING, Any
 
 from commands import DONE, require_free_port, run_command
-from deployment.app import create_app
-from deployment.live_model import LiveModel
-from deployment.metrics import FOLDER, Metrics
-from deployment.predict import Service
-from deployment.prediction_log import PredictionLog
 from settings import Settings, load_settings
+
+if TYPE_CHECKING:  # a port that is taken and a model that is not there are told before a server is loaded
+    from starlette.types import ASGIApp
+
+    from deployment.predict import Service
 
 LOG_OFF = "off"
 KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
 
 
-def create_worker() -> ASGIApp:
+def create_worker() -> "ASGIApp":
     """The API as one of several processes runs it, by the settings; uvicorn calls this in each."""
     settings = load_settings()
     return make_app(settings, make_service(settings))
 
 
-def make_app(settings: Settings, service: Service) -> ASGIApp:
+def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     """The API around a loaded model, ready to be served."""
+    from deployment.app import create_app
+
     spare_answers()
     return create_app(
         service,
@@ -56,8 +55,13 @@ def spare_answers() -> None:
     sys.setswitchinterval(0.001)
 
 
-def make_service(settings: Settings) -> Service:
+def make_service(settings: Settings) -> "Service":
     """Load the model and open the log. Raises BadInputError and NotThereError as these do."""
+    from deployment.live_model import LiveModel
+    from deployment.metrics import Metrics
+    from deployment.predict import Service
+    from deployment.prediction_log import PredictionLog
+
     metrics = Metrics()
     live = LiveModel(settings.serving_models, metrics.count_load)
     live.load()
@@ -68,8 +72,12 @@ def make_service(settings: Settings) -> Service:
     return Service(live, metrics, log, settings.batch_rows, settings.body_seconds)
 
 
-def serve(settings: Settings, service: Service) -> None:
+def serve(settings: Settings, service: "Service") -> None:
     """Serve until stopped: in this process, or in several that each load the model and open the log themselves."""
+    import uvicorn
+
+    from deployment.metrics import FOLDER
+
     knobs: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,

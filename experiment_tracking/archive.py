@@ -18,13 +18,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import mlflow
-from sqlalchemy.engine import make_url
-
 from commands import DONE, BadInputError, NotThereError, run_command
-from experiment_tracking.promotion import list_champions
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import CHALLENGER, MODEL, list_versions
 from settings import Settings, load_settings
 
 DATABASE, ARTIFACTS, BUNDLES = "mlflow.db", "mlartifacts", "serving_models"
@@ -39,6 +33,11 @@ def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
     """
     if not places[DATABASE].is_file():
         raise NotThereError(f"there is no {places[DATABASE]}: run make pipeline")
+
+    from experiment_tracking.promotion import list_champions
+    from experiment_tracking.store import open_store
+    from experiment_tracking.versions import CHALLENGER, list_versions
+
     open_store(f"sqlite:///{places[DATABASE]}", places[ARTIFACTS])
     champions = list_champions()
     kept = [version for version in list_versions() if version.number in champions or CHALLENGER in version.aliases]
@@ -83,6 +82,8 @@ def unpack_registry(file: Path, places: dict[str, Path]) -> None:
 
 def find_places(settings: Settings) -> dict[str, Path]:
     """Where the parts of the registry lie. Raises BadInputError where they are on servers, which need no file."""
+    from sqlalchemy.engine import make_url
+
     url, artifacts = make_url(settings.mlflow_uri), settings.mlflow_artifacts
     if url.get_backend_name() != "sqlite" or not url.database or not isinstance(artifacts, Path):
         raise BadInputError("only a store of files is packed; one on a server is shared by its address")
@@ -91,7 +92,11 @@ def find_places(settings: Settings) -> dict[str, Path]:
 
 def _find_folder(number: str) -> str:
     """The name of the folder of a version's pickle among PICKLES."""
-    return Path(mlflow.MlflowClient().get_model_version_download_uri(MODEL, number)).parent.name
+    from mlflow import MlflowClient
+
+    from experiment_tracking.versions import MODEL
+
+    return Path(MlflowClient().get_model_version_download_uri(MODEL, number)).parent.name
 
 
 def _copy_database(database: Path, copy: Path) -> None:

@@ -10,17 +10,19 @@ than MARGIN, with the same confidence.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
 from wine_data.schema import TARGET, feature_frame
-from wine_data.split import is_holdout
 from wine_quality_training.bundle import Bundle
 from wine_quality_training.evaluate import LEAK_FREE, bootstrap_difference, measure_guesses
 from wine_quality_training.models import predicts_grades
+
+if TYPE_CHECKING:  # who asks what the gate said needs neither
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
 
 MARGIN = 0.05  # of kappa: about half the width of its 95 % interval on the published holdout
 FEWEST_RECENT = 50  # wines; the interval of fewer is too wide to let anything through
@@ -81,8 +83,8 @@ class Verdict:
 def judge_challenger(
     challenger: Bundle,
     champion: Bundle | None,
-    holdout: pd.DataFrame,
-    recent: pd.DataFrame | None = None,
+    holdout: "pd.DataFrame",
+    recent: "pd.DataFrame | None" = None,
     margin: float = MARGIN,
 ) -> Verdict:
     """Compare a challenger with the champion, or with the commonest grade where there is none.
@@ -103,6 +105,8 @@ def judge_challenger(
     if recent is None:
         comparisons = [_compare("holdout", challenger.pipeline, champion, holdout, needed=0.0)]
     else:
+        from wine_data.split import is_holdout
+
         unseen = recent[is_holdout(recent)]
         if len(unseen) < FEWEST_RECENT:
             raise BadInputError(
@@ -116,7 +120,7 @@ def judge_challenger(
 
 
 def _compare(
-    scored_on: str, challenger: Pipeline, champion: Bundle | None, wines: pd.DataFrame, needed: float
+    scored_on: str, challenger: "Pipeline", champion: Bundle | None, wines: "pd.DataFrame", needed: float
 ) -> Comparison:
     grades = wines[TARGET].to_numpy()
     guesses = challenger.predict(feature_frame(wines))

@@ -12,8 +12,6 @@ import sys
 from typing import NoReturn
 
 from commands import DONE, require_free_port, run_command
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import MODEL
 from settings import ROOT, load_settings
 
 HOST = "127.0.0.1"
@@ -21,6 +19,8 @@ HOST = "127.0.0.1"
 
 def list_pages(address: str, experiment_id: str) -> str:
     """The addresses of the two pages to look at; the server's own first page is for other things."""
+    from experiment_tracking.versions import MODEL
+
     return f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
 
 
@@ -45,6 +45,9 @@ def main() -> int:
     uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
     if address != uri.rstrip("/"):
         require_free_port(HOST, settings.mlflow_port, "set WINE_MLFLOW_PORT to another")
+
+    from experiment_tracking.store import open_store
+
     pages = list_pages(address, open_store(uri, settings.mlflow_artifacts))
     if address == uri.rstrip("/"):
         print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")

@@ -8,44 +8,21 @@ The same as functions: versions.py, gate.py and promotion.py.
 import argparse
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from commands import DONE, BadInputError, RefusedError, run_command
-from experiment_tracking.gate import MARGIN, Verdict, judge_challenger
-from experiment_tracking.promotion import list_records, promote, roll_back, serve_champion
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import (
-    CHALLENGER,
-    CHAMPION,
-    Version,
-    find_champion,
-    find_version,
-    list_versions,
-    load_version,
-    register_model,
-)
+from experiment_tracking.gate import MARGIN
 from settings import Settings, load_settings
-from wine_data.reader import read_wines
 from wine_data.sources import load_wines
-from wine_data.split import split_wines
 
 COMMAND = "python -m experiment_tracking.registry"
 
 
-def judge_version(
-    version: Version, holdout: pd.DataFrame, recent: pd.DataFrame | None = None, margin: float = MARGIN
-) -> Verdict:
-    """Load a version and the champion, and let the gate compare them."""
-    champion = find_champion()
-    return judge_challenger(
-        load_version(version), load_version(champion) if champion else None, holdout, recent, margin
-    )
-
-
 def show_versions(console: Console) -> None:
     """Print a line a version, the newest first."""
+    from experiment_tracking.versions import list_versions
+
     table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
     for version in list_versions():
         table.add_row(
@@ -57,6 +34,8 @@ def show_versions(console: Console) -> None:
 
 def show_history(console: Console) -> None:
     """Print every promotion, rollback and refusal, the oldest first."""
+    from experiment_tracking.promotion import list_records
+
     for record in list_records():
         move = f"version {record.champion or 'none'} -> {record.version}"
         console.print(f"{record.when:%Y-%m-%d %H:%M:%S} UTC  {record.event}  {move}  {record.who}")
@@ -64,9 +43,11 @@ def show_history(console: Console) -> None:
             console.print(f"    {why}")
 
 
-def show_version(name: str, console: Console) -> None:
-    """Print what is known of a version, and its card."""
-    version = find_version(name)
+def show_version(name: str | None, console: Console) -> None:
+    """Print what is known of a version, the champion where none is named, and its card."""
+    from experiment_tracking.versions import CHAMPION, find_version
+
+    version = find_version(CHAMPION if name is None else name)
     console.print(f"wine-quality version {version.number} {' '.join(version.aliases)}")
     console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
     console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
@@ -75,6 +56,8 @@ def show_version(name: str, console: Console) -> None:
 
 def run_register(run_id: str, console: Console) -> None:
     """Register the model of a run and say its version."""
+    from experiment_tracking.versions import CHALLENGER, register_model
+
     version = register_model(run_id)
     console.print(f"{version.model} of run {run_id} is wine-quality version {version.number}, the {CHALLENGER}")
     console.print(f"Next: {COMMAND} promote {version.number}")
@@ -82,9 +65,16 @@ def run_register(run_id: str, console: Console) -> None:
 
 def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
     """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
-    version = find_version(arguments.version)
+    from experiment_tracking.promotion import promote
+    from experiment_tracking.versions import CHALLENGER, CHAMPION, find_version, judge_version
+
+    version = find_version(CHALLENGER if arguments.version is None else arguments.version)
     if CHAMPION in version.aliases:
         raise RefusedError(f"version {version.number} is the champion already")
+
+    from wine_data.reader import read_wines
+    from wine_data.split import split_wines
+
     recent = read_wines(arguments.recent) if arguments.recent else None
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     console.print(data.introduce())
@@ -99,6 +89,8 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
 
 def run_rollback(reason: str, settings: Settings, console: Console) -> None:
     """Bring back the champion before this one."""
+    from experiment_tracking.promotion import roll_back
+
     version, bundle = roll_back(settings.serving_models, reason)
     console.print(f"version {version.number} ({version.model}) is the champion again, and a running API takes it over:")
     console.print(f"{bundle}\nNext: make serve")
@@ -106,6 +98,8 @@ def run_rollback(reason: str, settings: Settings, console: Console) -> None:
 
 def run_export(settings: Settings, console: Console) -> None:
     """Write the champion's bundle into this machine's folder, if it is not there, and let it serve."""
+    from experiment_tracking.promotion import serve_champion
+
     version, bundle = serve_champion(settings.serving_models)
     console.print(f"version {version.number} ({version.model}), the champion, serves from {bundle}\nNext: make serve")
 
@@ -116,10 +110,10 @@ def parse_arguments() -> argparse.Namespace:
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("list", help="all versions")
     show = parts.add_parser("show", help="one version with its card")
-    show.add_argument("version", nargs="?", default=CHAMPION, help="number or alias (champion)")
+    show.add_argument("version", nargs="?", help="number or alias (champion)")
     parts.add_parser("register", help="make the model of a run a version, and the challenger").add_argument("run_id")
     admit = parts.add_parser("promote", help="let the gate judge a version, and make it champion if it is better")
-    admit.add_argument("version", nargs="?", default=CHALLENGER, help="number or alias (challenger)")
+    admit.add_argument("version", nargs="?", help="number or alias (challenger)")
     admit.add_argument("--reason", help="why it goes in although the gate refuses; recorded")
     admit.add_argument("--recent", type=Path, help="CSV of labelled recent wines, after drift")
     admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
@@ -139,6 +133,9 @@ def main() -> int:
     """Do the part that was asked for."""
     arguments, settings = parse_arguments(), load_settings()
     console = Console(highlight=False, soft_wrap=True)
+
+    from experiment_tracking.store import open_store
+
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     match arguments.part:
         case "list":

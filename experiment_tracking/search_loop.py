@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from commands import BadInputError
 from executors import is_local
 from experiment_tracking.optimiser import Optimiser
+from experiment_tracking.search_plan import BATCH
 from experiment_tracking.search_runs import Ledger, Record, finish_trial, kill_open_trials, start_trial
 from experiment_tracking.search_space import Study, Values
 from experiment_tracking.trial import FAILED, SCORED, TrialResult
-
-BATCH = 4
 
 # (study, values, results of earlier batches, whether the search is stopped) -> result
 RunTrial = Callable[[Study, Values, Sequence[TrialResult], Callable[[], bool]], TrialResult]

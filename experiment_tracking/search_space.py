@@ -25,21 +25,12 @@ validation file, whose wines stand in the train file: there the deepest and most
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hyperopt import hp
-from hyperopt.pyll import scope
-from sklearn.base import BaseEstimator
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
-from xgboost import XGBRegressor
 
-from wine_quality_training.estimators import TREES
+if TYPE_CHECKING:  # the command has to know what can be tuned before it loads what tunes and fits it
+    from sklearn.base import BaseEstimator
 
 REGRESSOR, CLASSIFIER = "regressor", "classifier"
 TASKS = (REGRESSOR, CLASSIFIER)
@@ -48,11 +39,11 @@ FAMILIES = (XGBOOST, FOREST)
 ROUNDS, PATIENCE = 600, 40
 TRIAL_TREES = 30
 PUBLISHED_ROUNDS, PUBLISHED_PATIENCE = 1000, 50
-FORESTS = {
-    (REGRESSOR, "random"): RandomForestRegressor,
-    (REGRESSOR, "extra"): ExtraTreesRegressor,
-    (CLASSIFIER, "random"): RandomForestClassifier,
-    (CLASSIFIER, "extra"): ExtraTreesClassifier,
+FORESTS = {  # in sklearn.ensemble
+    (REGRESSOR, "random"): "RandomForestRegressor",
+    (REGRESSOR, "extra"): "ExtraTreesRegressor",
+    (CLASSIFIER, "random"): "RandomForestClassifier",
+    (CLASSIFIER, "extra"): "ExtraTreesClassifier",
 }
 
 # Choices stand here by their place in the list, as hyperopt counts them.
@@ -86,6 +77,9 @@ class Study:
 
 def describe_space(study: Study) -> Space:
     """The space that the leak-free search draws from."""
+    from hyperopt import hp
+    from hyperopt.pyll import scope
+
     if study.family == XGBOOST:
         return {
             "max_depth": scope.int(hp.quniform("max_depth", 4, 12, 1)),
@@ -105,6 +99,9 @@ def describe_space(study: Study) -> Space:
 
 def describe_published_space() -> Space:
     """The space of the published search, over XGBoost alone."""
+    from hyperopt import hp
+    from hyperopt.pyll import scope
+
     return {
         "max_depth": scope.int(hp.quniform("max_depth", 4, 100, 1)),
         "learning_rate": hp.loguniform("learning_rate", -3, 0),
@@ -114,18 +111,25 @@ def describe_published_space() -> Space:
     }
 
 
-def make_forest(study: Study, values: Values, seed: int, trees: int, cores: int) -> BaseEstimator:
+def make_forest(study: Study, values: Values, seed: int, trees: int, cores: int) -> "BaseEstimator":
     """Make the unfitted forest that values of its space describe."""
+    from sklearn import ensemble
+
     others = {name: value for name, value in values.items() if name != "kind"}
-    return FORESTS[study.task, values["kind"]](trees, **others, random_state=seed, n_jobs=cores)
+    make = getattr(ensemble, FORESTS[study.task, values["kind"]])
+    return make(trees, **others, random_state=seed, n_jobs=cores)
 
 
-def make_finalist(study: Study, values: Values, rounds: int, seed: int) -> BaseEstimator:
+def make_finalist(study: Study, values: Values, rounds: int, seed: int) -> "BaseEstimator":
     """Make the unfitted model of the best values, ready to be fitted on all wines.
 
     A forest takes all cores. XGBoost takes one: on so few wines a second saves a third of 0.4 s while it
     is idle, and makes it 11 s while another process wants it, because the threads wait for each other.
     """
+    from xgboost import XGBRegressor
+
+    from wine_quality_training.estimators import TREES
+
     if study.family == FOREST:
         return make_forest(study, values, seed, TREES, cores=-1)
     return XGBRegressor(n_estimators=rounds, **values, random_state=seed, n_jobs=1)

@@ -102,7 +102,10 @@ def _find_database(uri: str) -> Path | None:
 
 def find_experiment(name: str) -> Experiment:
     """Find an experiment that open_store made. Raises BadInputError where somebody deleted it."""
-    experiment = mlflow.get_experiment_by_name(name)
+    return _require_active(name, mlflow.get_experiment_by_name(name))
+
+
+def _require_active(name: str, experiment: Experiment | None) -> Experiment:
     if experiment is None:
         raise NotThereError(f"{mlflow.get_tracking_uri()} has no experiment {name}: run make pipeline")
     if experiment.lifecycle_stage != "active":
@@ -115,21 +118,22 @@ def find_experiment(name: str) -> Experiment:
 
 def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
     try:
-        there = mlflow.get_experiment_by_name(name) is not None
+        found = mlflow.get_experiment_by_name(name)
     except MlflowException as error:
         if error.get_http_status_code() != requests.codes.unauthorized:  # type: ignore[no-untyped-call]
             raise
         raise BadInputError(
             f"the MLflow server at {uri} wants a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         ) from error
-    if not there:
+    if found is None:
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
         try:
             mlflow.create_experiment(name, artifact_location=location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, a moment ago
                 raise
-    return find_experiment(name)
+        found = mlflow.get_experiment_by_name(name)
+    return _require_active(name, found)
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:

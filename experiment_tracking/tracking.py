@@ -19,24 +19,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
-from mlflow.models.model import ModelInfo
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from experiment_tracking.model_card import render_card
 from settings import ROOT
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import Origin
-from wine_data.split import Sides
 from wine_quality_training.bundle import MODEL_FILE, XGBOOST, print_facts
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
-from wine_quality_training.figures import draw_confusion, draw_guesses
-from wine_quality_training.model_facts import describe_model
+
+if TYPE_CHECKING:  # most runs hold no model, and the registry's commands read runs and write none
+    from mlflow.models.model import ModelInfo
+
+    from wine_data.split import Sides
 
 # The lock decides these versions. They are named because MLflow would infer them by importing the
 # model in a new process, which takes 9 to 15 s.
@@ -121,7 +120,7 @@ def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
 
 
 def track_model(
-    experiment_id: str, parent_id: str | None, data: Origin, sides: Sides, evaluations: Sequence[Evaluation]
+    experiment_id: str, parent_id: str | None, data: Origin, sides: "Sides", evaluations: Sequence[Evaluation]
 ) -> TrackedModel:
     """Log one model: parameters, metrics of each protocol, a figure, facts, card, and the leak-free pipeline itself.
 
@@ -166,8 +165,10 @@ def _ask_git(*question: str) -> str | None:
     return answer.stdout.strip()
 
 
-def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInfo:
+def _log_pipeline(run_id: str, evaluation: Evaluation, sides: "Sides") -> "ModelInfo":
     """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold; end the run."""
+    from mlflow.models import infer_signature
+
     wines = feature_frame(sides.training).head(5)
     # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
     # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
@@ -184,15 +185,19 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, sides: Sides) -> ModelInf
     return model
 
 
-def _digest_pickle(model: ModelInfo) -> str:
+def _digest_pickle(model: "ModelInfo") -> str:
     path = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}"))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _log_files(
-    run_id: str, leak_free: Evaluation, evaluations: Sequence[Evaluation], data: Origin, sides: Sides
+    run_id: str, leak_free: Evaluation, evaluations: Sequence[Evaluation], data: Origin, sides: "Sides"
 ) -> None:
+    from experiment_tracking.model_card import render_card
+    from wine_quality_training.figures import draw_confusion, draw_guesses
+    from wine_quality_training.model_facts import describe_model
+
     client = mlflow.MlflowClient()
     facts = describe_model(leak_free, data, sides.training)
     client.log_text(run_id, print_facts(facts), FACTS)

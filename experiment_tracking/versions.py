@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -11,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 
 from commands import BadInputError, NotThereError
+from experiment_tracking.gate import MARGIN, Verdict, judge_challenger
 from experiment_tracking.tracking import CARD, DIGEST, FACTS
 from wine_data.schema import FEATURES, GRADES
 from wine_quality_training.bundle import (
@@ -22,7 +24,9 @@ from wine_quality_training.bundle import (
     unpickle_model,
     write_bundle,
 )
-from wine_quality_training.compilation import compile_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODEL, CHAMPION, CHALLENGER = "wine-quality", "champion", "challenger"
 _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
@@ -107,11 +111,23 @@ def load_version(version: Version) -> Bundle:
     return Bundle(unpickle_model(pickled), facts)
 
 
+def judge_version(
+    version: Version, holdout: "pd.DataFrame", recent: "pd.DataFrame | None" = None, margin: float = MARGIN
+) -> Verdict:
+    """Load a version and the champion, and let the gate compare them."""
+    champion = find_champion()
+    return judge_challenger(
+        load_version(version), load_version(champion) if champion else None, holdout, recent, margin
+    )
+
+
 def export_version(version: Version, models: Path) -> Path:
     """Return the serving bundle of a version; write it, from the store, if it is not there or not intact."""
     there = find_bundle(models, version.number, version.run_id)
     if there:
         return there
+    from wine_quality_training.compilation import compile_model  # two seconds, and it is seldom needed
+
     pickled, facts = _read_pickle(version), _name_facts(version)
     return write_bundle(models, pickled, facts, compile_model(unpickle_model(pickled), facts))
 

@@ -1,12 +1,14 @@
 """Pictures of the API: its page, its description, a request and its answer."""
 
 import json
-
-from playwright.sync_api import Browser, expect
+from typing import TYPE_CHECKING
 
 from images.browser import open_page, photograph, photograph_part
 from images.picture import Picture
 from wine_data.schema import EXAMPLE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Not the wine that the form begins with: the model has learned from that one, and is sure of it.
 WINE = EXAMPLE | {"alcohol": 11.2, "residual_sugar": 5.1, "density": 0.9945}
@@ -16,8 +18,10 @@ OTHER_ANSWERS = """
 """
 
 
-def take_page(address: str, browser: Browser) -> bytes:
+def take_page(address: str, browser: "Browser") -> bytes:
     """The form of the API after a wine was graded."""
+    from playwright.sync_api import expect
+
     with open_page(browser) as page:
         page.goto(f"{address}/")
         for name in ("alcohol", "residual_sugar", "density"):
@@ -27,7 +31,7 @@ def take_page(address: str, browser: Browser) -> bytes:
         return photograph_part(page, page.locator("body"), margin=0)
 
 
-def take_docs(address: str, browser: Browser) -> bytes:
+def take_docs(address: str, browser: "Browser") -> bytes:
     """The list of routes at /docs."""
     with open_page(browser) as page:
         page.goto(f"{address}/docs")
@@ -35,7 +39,7 @@ def take_docs(address: str, browser: Browser) -> bytes:
         return photograph_part(page, page.locator(".opblock").last)
 
 
-def take_answer(address: str, browser: Browser) -> bytes:
+def take_answer(address: str, browser: "Browser") -> bytes:
     """A request that was made at /docs, and its answer."""
     with open_page(browser) as page:
         page.goto(f"{address}/docs")

@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-
-from playwright.sync_api import Browser, Error, FloatRect, Locator, Page, sync_playwright
+from typing import TYPE_CHECKING
 
 from commands import NotThereError
 from images.files import WIDTH
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, FloatRect, Locator, Page
 
 VIEW = 1280  # CSS pixels across; a page with wide tables may have more, and is then drawn smaller
 PATIENCE = 60_000  # milliseconds that a page of a busy server may take
@@ -39,11 +41,14 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def open_browser() -> Iterator[Browser]:
+def open_browser() -> "Iterator[Browser]":
     """Start chromium for as long as the block lasts. Raises NotThereError where there is none."""
     path = find_chromium()
     if path is None:
         raise NotThereError("there is no chromium here to take pictures with: make system-packages installs it")
+
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
         try:
@@ -53,7 +58,7 @@ def open_browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def open_page(browser: Browser, height: int = 800, width: int = VIEW) -> Iterator[Page]:
+def open_page(browser: "Browser", height: int = 800, width: int = VIEW) -> "Iterator[Page]":
     """A page in a fresh profile: light, still, in English and UTC, of the one width."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, device_scale_factor=WIDTH / width, color_scheme="light",
@@ -66,8 +71,10 @@ def open_page(browser: Browser, height: int = 800, width: int = VIEW) -> Iterato
         context.close()
 
 
-def settle(page: Page) -> None:
+def settle(page: "Page") -> None:
     """Wait until nothing is loaded or moves any more, and take out what differs each time."""
+    from playwright.sync_api import Error
+
     with suppress(Error):  # some pages ask for news for ever
         page.wait_for_load_state("networkidle", timeout=8_000)
     page.evaluate("document.fonts.ready")
@@ -76,13 +83,15 @@ def settle(page: Page) -> None:
     page.evaluate(FREEZE)
 
 
-def photograph(place: Page | Locator) -> bytes:
+def photograph(place: "Page | Locator") -> bytes:
     """A picture, as PNG, of what the window shows, or of one element."""
+    from playwright.sync_api import Page
+
     settle(place if isinstance(place, Page) else place.page)
     return place.screenshot(animations="disabled")
 
 
-def photograph_part(page: Page, last: Locator, first: Locator | None = None, margin: int = 16) -> bytes:
+def photograph_part(page: "Page", last: "Locator", first: "Locator | None" = None, margin: int = 16) -> bytes:
     """A picture, as PNG, of a page that is longer than the window: from one element, or the top, to another."""
     settle(page)
     begin, end = first.bounding_box() if first else None, last.bounding_box()

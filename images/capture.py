@@ -14,21 +14,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Error
 from rich.console import Console
 
 from commands import DONE, FINDING, BadInputError, NotThereError, RefusedError, run_command
 from images.api_pictures import API_PICTURES
-from images.browser import open_browser
 from images.drawn_pictures import DRAWN_PICTURES
-from images.files import keep_or_replace
 from images.mlflow_pictures import MLFLOW_PICTURES
 from images.monitoring_pictures import MONITORING_PICTURES
 from images.picture import Picture
 from images.prefect_pictures import PREFECT_PICTURES
-from images.stage import Stage
 from settings import load_settings
+
+if TYPE_CHECKING:
+    from images.stage import Stage
 
 FOLDER = Path(__file__).parent
 # Monitoring before the API's own pictures, whose questions would be in its windows too.
@@ -37,9 +37,14 @@ STAGE = "wine-images"  # of the temporary folder; it stands in some pictures, so
 
 
 def take_pictures(
-    pictures: Sequence[Picture], stage: Stage, target: Path, console: Console, always: bool = False
+    pictures: Sequence[Picture], stage: "Stage", target: Path, console: Console, always: bool = False
 ) -> list[str]:
     """Take pictures one after the other; return what went wrong, one sentence a picture."""
+    from playwright.sync_api import Error
+
+    from images.browser import open_browser
+    from images.files import keep_or_replace
+
     problems = []
     with open_browser() as browser:
         for number, picture in enumerate(pictures, start=1):
@@ -92,6 +97,9 @@ def main() -> int:
     pictures = choose_pictures(arguments.names)
     if not arguments.into.is_dir():
         raise NotThereError(f"--into {arguments.into}: there is no such folder")
+
+    from images.stage import Stage
+
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers end with it
     with make_folder() as folder, Stage(folder, load_settings(), console) as stage:

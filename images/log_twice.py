@@ -6,11 +6,8 @@ python -m images.log_twice
 import argparse
 
 from commands import DONE, run_command
-from experiment_tracking.autolog import compare_logging
-from experiment_tracking.store import open_store
 from settings import load_settings
 from wine_data.sources import load_wines
-from wine_data.split import split_wines
 
 ROUNDS = 100  # a picture wants no more
 
@@ -19,6 +16,11 @@ def main() -> int:
     """Log both, and show what each holds."""
     argparse.ArgumentParser(description="Log the same XGBoost run by hand and with autolog, and compare.").parse_args()
     settings = load_settings()
+
+    from experiment_tracking.autolog import compare_logging
+    from experiment_tracking.store import open_store
+    from wine_data.split import split_wines
+
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
     experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Browser, Page
-
-from experiment_tracking.autolog import AUTOLOG, BY_HAND
 from images.browser import VIEW, open_page, photograph
 from images.picture import MEASURED, Picture
-from images.stage import Stage, find_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from images.stage import Stage
 
 COLUMNS = ("as-published.validation.accuracy", "leak-free.cv.accuracy", "leak-free.cv.kappa", "loss")
 COMPARED = r"(validation|cv)\.(accuracy|kappa|r2)"  # three measures under each protocol
@@ -22,7 +24,7 @@ LINE = """() => [...document.querySelectorAll("div")].find(
 NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
 
 
-def take_runs(stage: Stage, browser: Browser) -> bytes:
+def take_runs(stage: "Stage", browser: "Browser") -> bytes:
     """The table of runs: the pipeline's with a nested run a model, a search with its trials."""
     with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs", 960, width=1600) as page:
         page.locator("a", has_text="ExtraTrees").first.wait_for()
@@ -31,14 +33,14 @@ def take_runs(stage: Stage, browser: Browser) -> bytes:
         return photograph(page)
 
 
-def take_run(stage: Stage, browser: Browser) -> bytes:
+def take_run(stage: "Stage", browser: "Browser") -> bytes:
     """The run of the model that became champion."""
-    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs/{find_run(CHAMPION_MODEL)}", 1_100) as page:
+    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs/{stage.find_run(CHAMPION_MODEL)}", 1_100) as page:
         page.get_by_text("leak-free.cv.kappa").first.wait_for()
         return photograph(page)
 
 
-def take_comparison(stage: Stage, browser: Browser) -> bytes:
+def take_comparison(stage: "Stage", browser: "Browser") -> bytes:
     """The models beside each other, by what they reach as published and leak-free."""
     path = f"/experiments/{stage.runs}/runs?compareRunsMode=CHART"
     with open_mlflow(stage, browser, path, 1_010, width=1600, expanded=PARENTS[:1]) as page:
@@ -50,22 +52,24 @@ def take_comparison(stage: Stage, browser: Browser) -> bytes:
         return photograph(page)
 
 
-def take_autolog(stage: Stage, browser: Browser) -> bytes:
+def take_autolog(stage: "Stage", browser: "Browser") -> bytes:
     """One run logged twice: by hand and with autolog."""
+    from experiment_tracking.autolog import AUTOLOG, BY_HAND
+
     with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), 1_430) as page:
         page.get_by_text("best_iteration").first.wait_for()
         close_sections(page, "Visualizations")
         return photograph(page)
 
 
-def take_registry(stage: Stage, browser: Browser) -> bytes:
+def take_registry(stage: "Stage", browser: "Browser") -> bytes:
     """The versions with their aliases."""
     with open_mlflow(stage, browser, "/models/wine-quality", 800) as page:
         page.get_by_text("@ champion").first.wait_for()
         return photograph(page)
 
 
-def widen_names(page: Page) -> None:
+def widen_names(page: "Page") -> None:
     """Draw the line between runs and charts to the right, so that the names of the runs can be read."""
     line = page.evaluate_handle(LINE).as_element()
     assert line is not None
@@ -79,7 +83,7 @@ def widen_names(page: Page) -> None:
     page.mouse.move(0, 0)
 
 
-def close_sections(page: Page, *names: str) -> None:
+def close_sections(page: "Page", *names: str) -> None:
     """Fold sections of a comparison."""
     for name in names:
         page.get_by_text(name, exact=True).first.click()
@@ -87,10 +91,10 @@ def close_sections(page: Page, *names: str) -> None:
 
 @contextmanager
 def open_mlflow(
-    stage: Stage, browser: Browser, path: str, height: int, width: int = VIEW, expanded: Sequence[str] = PARENTS
-) -> Iterator[Page]:
+    stage: "Stage", browser: "Browser", path: str, height: int, width: int = VIEW, expanded: Sequence[str] = PARENTS
+) -> "Iterator[Page]":
     """A page of the server, light, with the sections for training and without the assistant."""
-    kept = keep_choices(stage.runs, expanded)
+    kept = keep_choices(stage, expanded)
     with open_page(browser, height, width) as page:
         page.add_init_script(f"for (const [k, v] of Object.entries({json.dumps(kept)})) localStorage.setItem(k, v)")
         page.goto(f"{stage.mlflow}/#{path}{'&' if '?' in path else '?'}{TRAINING_SECTIONS}")
@@ -98,13 +102,13 @@ def open_mlflow(
         yield page
 
 
-def keep_choices(experiment_id: str, expanded: Sequence[str]) -> dict[str, str]:
+def keep_choices(stage: "Stage", expanded: Sequence[str]) -> dict[str, str]:
     """What MLflow keeps of a visitor's choices in the browser; `expanded` are the parent runs with theirs shown."""
     table = {
         "orderByKey": "attributes.start_time", "orderByAsc": True, "startTime": "ALL", "lifecycleFilter": "Active",
         "searchFilter": "", "datasetsFilter": [], "modelVersionFilter": "All Runs", "autoRefreshEnabled": False,
         "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
-        "runsExpanded": {find_run(name): True for name in expanded},
+        "runsExpanded": {stage.find_run(name): True for name in expanded},
         "runsPinned": [], "runsHidden": [], "groupBy": None, "groupsExpanded": {},
     }  # fmt: skip
     place = "MLflowLocalStorage-1.1-Experiment"
@@ -112,15 +116,15 @@ def keep_choices(experiment_id: str, expanded: Sequence[str]) -> dict[str, str]:
         "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
         "mlflow.assistant.panelOpen_v1": "false",
         "databricks-dark-mode-pref": "light",
-        f"{place}View-{experiment_id}-expandRows": "true",
-        f'{place}Page-["{experiment_id}"]-ReactComponentState': json.dumps(table),
+        f"{place}View-{stage.runs}-expandRows": "true",
+        f'{place}Page-["{stage.runs}"]-ReactComponentState': json.dumps(table),
     }
 
 
-def compare_runs(stage: Stage, names: Sequence[str]) -> str:
+def compare_runs(stage: "Stage", names: Sequence[str]) -> str:
     """The address of a comparison of runs."""
     assert stage.runs
-    ids = ",".join(f'"{find_run(name)}"' for name in names)
+    ids = ",".join(f'"{stage.find_run(name)}"' for name in names)
     return f'/compare-runs?runs=[{ids}]&experiments=["{stage.runs}"]'
 
 

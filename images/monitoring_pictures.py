@@ -1,22 +1,23 @@
 """Pictures of what was measured while the API answered: the load test's report, monitoring's page and reports."""
 
 from pathlib import Path
-
-from playwright.sync_api import Browser
+from typing import TYPE_CHECKING
 
 from images.browser import open_page, photograph_part
 from images.picture import MEASURED, Picture
-from images.stage import VINTAGE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
-def take_load_table(report: Path, browser: Browser) -> bytes:
+def take_load_table(report: Path, browser: "Browser") -> bytes:
     """The load test's tables: how many requests, and how long they took."""
     with open_page(browser) as page:
         page.goto(report.as_uri())
         return photograph_part(page, page.locator("table").nth(1))
 
 
-def take_load_charts(report: Path, browser: Browser) -> bytes:
+def take_load_charts(report: Path, browser: "Browser") -> bytes:
     """The load test's charts."""
     with open_page(browser) as page:
         page.goto(report.as_uri())
@@ -25,14 +26,14 @@ def take_load_charts(report: Path, browser: Browser) -> bytes:
         return photograph_part(page, charts.nth(2), page.get_by_role("heading", name="Charts"))
 
 
-def take_page(folder: Path, browser: Browser) -> bytes:
+def take_page(folder: Path, browser: "Browser") -> bytes:
     """The upper part of monitoring's page: the alarm and the first pictures."""
     with open_page(browser) as page:
         page.goto((folder / "index.html").as_uri())
         return photograph_part(page, page.locator("#quality"))
 
 
-def take_drift(folder: Path, browser: Browser) -> bytes:
+def take_drift(folder: Path, browser: "Browser") -> bytes:
     """Evidently's verdict on the columns of the newest window."""
     with open_page(browser) as page:
         page.goto(find_report(folder).as_uri())
@@ -41,8 +42,10 @@ def take_drift(folder: Path, browser: Browser) -> bytes:
         return photograph_part(page, rows.nth(4), margin=0)
 
 
-def take_distribution(folder: Path, browser: Browser) -> bytes:
+def take_distribution(folder: Path, browser: "Browser") -> bytes:
     """One column's distribution beside what the champion learned from."""
+    from images.stage import VINTAGE
+
     with open_page(browser) as page:
         page.goto(find_report(folder).as_uri())
         row = page.locator("tbody tr[index]", has_text=VINTAGE.feature).first

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from playwright.sync_api import Browser
+from typing import TYPE_CHECKING
 
 from images.files import SETTLED
-from images.stage import Stage
+
+if TYPE_CHECKING:  # the names are wanted by the command's help, long before a browser and servers are
+    from playwright.sync_api import Browser
+
+    from images.stage import Stage
 
 MEASURED = 0.15  # share of pixels that may differ where times are drawn, which are others each time
 
@@ -16,5 +19,5 @@ class Picture:
     """A picture: images/NAME.png. `take` returns it as PNG; up to `tolerance` changed pixels it stays as it is."""
 
     name: str
-    take: Callable[[Stage, Browser], bytes]
+    take: "Callable[[Stage, Browser], bytes]"
     tolerance: float = SETTLED

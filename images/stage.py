@@ -7,28 +7,29 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
-import httpx
 import mlflow
 from prefect.client.orchestration import SyncPrefectClient
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError
 from deployment.log_reader import count_answers
+from deployment.server_process import find_free_ports, run_server, wait_until
 from experiment_tracking.store import EXPERIMENT, find_experiment, open_store
 from images.files import WIDTH
-from monitoring.simulate import Drift, draw_wines, send_wines
-from orchestration.drill import ENDED, find_free_ports
+from monitoring.drifts import Drift
+from monitoring.traffic import draw_wines, send_wines
+from orchestration.drill_steps import ENDED
 from settings import ROOT, Settings
 from wine_data.schema import FEATURES
 
 CHALLENGER_MODEL = "RandomForestClassifier"
 WINDOW, TRIALS, LOAD_SECONDS = 500, 12, 40
-START_SECONDS, COMMAND_SECONDS, FLOW_SECONDS = 180.0, 1800.0, 1800.0  # a busy machine takes three times as long
+COMMAND_SECONDS, FLOW_SECONDS = 1800.0, 1800.0  # a busy machine takes three times as long
 NORMAL, VINTAGE = Drift("none"), Drift("shift", "alcohol", 1.0)
 TRAFFIC = ((NORMAL, 4), (VINTAGE, 2))  # windows of each
 RATE = WINDOW / 5  # wines a second: windows end seconds apart, as their marks tell
@@ -74,7 +75,7 @@ class Stage:
         """A second version, which the gate was asked to let in and refused; the run that it comes from."""
         assert self.training
         self._open_store()
-        run_id = find_run(CHALLENGER_MODEL)
+        run_id = self.find_run(CHALLENGER_MODEL)
         self.run("experiment_tracking.registry", "register", run_id)
         self.run("experiment_tracking.registry", "promote", ends=(DONE, FINDING))
         return run_id
@@ -107,7 +108,7 @@ class Stage:
             with self.console.status(f"Asking for {len(wines):,} wines, drift: {drift.kind}"):
                 send_wines(self.api, wines, labels=0.5, delay=WINDOW // 2, rate=RATE, seed=seed)
         count = sum(windows for _, windows in TRAFFIC) * WINDOW
-        _wait(lambda: count_answers(self.environment["WINE_LOG_URL"]) >= count, 30, "the prediction log")
+        wait_until(lambda: count_answers(self.environment["WINE_LOG_URL"]) >= count, "the log to have every answer")
         return count
 
     @cached_property
@@ -158,6 +159,13 @@ class Stage:
             raise NotThereError(f"python -m {name} ended with {done.returncode}:\n{done.stdout}{done.stderr}".rstrip())
         self.console.print(f"{time.monotonic() - start:5.0f} s  python -m {name}")
         return done.stdout
+
+    def find_run(self, name: str) -> str:
+        """The id of the newest tracked run with a name, in the store that is open."""
+        found = mlflow.MlflowClient().search_runs(
+            [find_experiment(EXPERIMENT).experiment_id], f"attributes.run_name = '{name}'", max_results=1
+        )
+        return str(found[0].info.run_id)
 
     def _make_environment(self) -> dict[str, str]:
         """The environment of here, with every place and port of the project moved to the stage's own."""
@@ -219,16 +227,8 @@ class Stage:
     def _serve(self, module: str, port: int, path: str) -> str:
         """Start a server in a process of its own, and wait until it answers; return its address."""
         address, log = f"http://127.0.0.1:{port}", self.folder / f"{module}.log"
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                [sys.executable, "-m", module],
-                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
-        self._servers.callback(_end, server)
         with self.console.status(f"{module} starts"):
-            _wait(lambda: server.poll() is not None or _answers(address + path), START_SECONDS, module)
-        if server.poll() is not None:
-            raise NotThereError(f"{module} ended with {server.returncode}:\n{log.read_text()}".rstrip())
+            self._servers.enter_context(run_server(module, address + path, self.environment, log))
         self.console.print(f"         {module} answers on {address}")
         return address
 
@@ -250,41 +250,9 @@ class Stage:
         return str(run_id)
 
 
-def find_run(name: str) -> str:
-    """The id of the newest tracked run with a name, in the store that is open."""
-    found = mlflow.MlflowClient().search_runs(
-        [find_experiment(EXPERIMENT).experiment_id], f"attributes.run_name = '{name}'", max_results=1
-    )
-    return str(found[0].info.run_id)
-
-
 def _configure_git() -> dict[str, str]:
     """The person whom runs name, for git to tell: pictures are to show the same one wherever they are taken."""
     pairs = list(enumerate(DEVELOPER.items()))
     keys = {f"GIT_CONFIG_KEY_{number}": key for number, (key, _) in pairs}
     values = {f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in pairs}
     return {"GIT_CONFIG_COUNT": str(len(pairs))} | keys | values
-
-
-def _answers(address: str) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.get(address, timeout=5).is_success
-    return False
-
-
-def _wait(happened: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > deadline:
-            raise NotThereError(f"{what} was not ready within {seconds:g} s")
-        time.sleep(0.2)
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """Ask a server to end, and see that it has."""
-    server.terminate()
-    try:
-        server.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

@@ -28,6 +28,8 @@ from settings import Settings
 from wine_data.schema import RED
 from wine_quality_training.bundle import FACTS_FILE, Facts, find_current, read_facts
 
+MOST_WINDOWS = 60  # that people are shown
+
 
 @dataclass(frozen=True)
 class WindowReport:

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
-from deployment.batch import ScoredFile, list_files, score_file
+from deployment.batch_file import ScoredFile, list_files, score_file
 from deployment.places import Place, find_name
 from executors import open_executor
 from orchestration.flows import wire

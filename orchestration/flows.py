@@ -7,7 +7,12 @@ PREFECT_API_URL names one). Each part can be run alone, by the fingerprint of wi
 or by the id of a tracked run.
 """
 
-import argparse
+from orchestration.arguments import ALL_MODELS, parse_pipeline
+
+# --help and a mistake in the arguments are told here, before the imports below take their seconds; main() reads them.
+if __name__ == "__main__":
+    parse_pipeline()
+
 import hashlib
 import itertools
 import signal
@@ -58,7 +63,6 @@ from wine_data.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import Score, choose_classifier
 from wine_quality_training.figures import draw_protocols
-from wine_quality_training.models import MODELS
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
 
 P = ParamSpec("P")
@@ -150,7 +154,6 @@ ask_task = wire(ask_api, "ask the API")
 promote_task = wire(promote, "promote version")
 refuse_task = wire(record_refusal, "record refusal")
 
-ALL_MODELS = tuple(MODELS)
 ModelName = Literal[*ALL_MODELS]  # type: ignore[valid-type]
 Folds = Annotated[int, Field(ge=2, le=20, description="folds of the leak-free cross-validation")]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw")]
@@ -373,15 +376,7 @@ Next
 
 def main() -> int:
     """Run the pipeline once and show what it came to."""
-    parser = argparse.ArgumentParser(
-        description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
-        "WINE_DATA says where the wines come from."
-    )
-    parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
-    parser.add_argument(
-        "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
-    )
-    arguments = parser.parse_args()
+    arguments = parse_pipeline()
     if arguments.search < 0:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()

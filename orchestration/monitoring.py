@@ -6,7 +6,12 @@ looks here and now; the deployment `monitor` of prefect.yaml does so every hour.
 deployment with its reason. What that trains has to pass the gate, as every model has.
 """
 
-import argparse
+from orchestration.arguments import ALL_MODELS, parse_monitoring
+
+# --help and a mistake in the arguments are told here, before the imports below take their seconds; main() reads them.
+if __name__ == "__main__":
+    parse_monitoring()
+
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,13 +26,13 @@ from rich.console import Console
 from commands import DONE, FINDING, BadInputError, run_command
 from experiment_tracking.promotion import list_records
 from monitoring.figures import draw_drift
-from monitoring.page import MOST_WINDOWS, write_page
+from monitoring.page_layout import write_page
 from monitoring.record import RETRAINING, find_last_retraining, keep_reports, list_looks, record_watch
-from monitoring.reports import write_window_reports
-from monitoring.watch import Watch, watch_log
+from monitoring.report_files import write_window_reports
+from monitoring.watch import MOST_WINDOWS, Watch, watch_log
 from monitoring.windows import read_window
 from orchestration.artifacts import create_picture_artifact
-from orchestration.flows import ALL_MODELS, Folds, Models, open_task, prefect_server, wire
+from orchestration.flows import Folds, Models, open_task, prefect_server, wire
 from orchestration.notification import post_webhook, tell_webhook
 from orchestration.steps import gather_labelled
 from settings import Settings, load_settings
@@ -135,16 +140,7 @@ def render_checks(watch: Watch) -> str:
 
 def main() -> int:
     """Look once, and say what came of it."""
-    parser = argparse.ArgumentParser(
-        description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
-        "Ends with 1 if there is an alarm."
-    )
-    parser.add_argument("--no-retraining", action="store_true", help="tell of an alarm, and start nothing")
-    parser.add_argument(
-        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
-    )
-    parser.add_argument("--folds", type=int, default=5, help="of its cross-validation (5)")
-    arguments = parser.parse_args()
+    arguments = parse_monitoring()
     settings = load_settings()
     watch_log(settings, 1)  # a missing model or log is told at once, before anything starts
     with prefect_server():

@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import load_settings
@@ -240,6 +238,9 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _show_progress(path: Path) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(path.name, total=path.stat().st_size)

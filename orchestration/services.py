@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 
 from commands import DONE, BadInputError, NotThereError, run_command
+from deployment.server_process import answers
 from settings import ROOT, load_settings
 
 POOL, HOST = "wine-pool", "127.0.0.1"
@@ -102,14 +103,15 @@ def start_server() -> None:
     """Start the server, and wait until it answers."""
     port, server = load_settings().prefect_port, Service("server", find_home())
     address = f"http://{HOST}:{port}"
-    if server.lives() and _answers(f"{address}/api"):
+    health = f"{address}/api/health"
+    if server.lives() and answers(health):
         print(f"Prefect's server runs already: {address}")
-    elif _answers(f"{address}/api"):
+    elif answers(health):
         raise NotThereError(f"{HOST}:{port} is taken by another server: end it, or set WINE_PREFECT_PORT")
     else:
         server.stop()
         server.start(_prefect("server", "start", "--host", HOST, "--port", str(port)), _environment(f"{address}/api"))
-        if not _wait(lambda: _answers(f"{address}/api") or not server.lives(), START_SECONDS) or not server.lives():
+        if not _wait(lambda: answers(health) or not server.lives(), START_SECONDS) or not server.lives():
             server.stop()
             raise NotThereError(f"Prefect's server did not start; see {server.log}")
         print(f"Prefect's server: {address}, its log {server.log}")
@@ -153,7 +155,7 @@ def stop() -> None:
 
 def _require_server() -> tuple[str, str]:
     api, pages = find_server()
-    if not _answers(api):
+    if not answers(f"{api}/health"):
         raise NotThereError(f"no Prefect server answers at {api}: make prefect")
     user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     if httpx.get(f"{api}/admin/version", auth=(user, password), timeout=30).status_code == httpx.codes.UNAUTHORIZED:
@@ -161,12 +163,6 @@ def _require_server() -> tuple[str, str]:
             f"the Prefect server at {api} wants its password: set PREFECT_API_AUTH_STRING=user:password"
         )
     return api, pages
-
-
-def _answers(api: str) -> bool:
-    with suppress(httpx.HTTPError):
-        return httpx.get(f"{api}/health", timeout=5).is_success
-    return False
 
 
 def _prefect(*arguments: str) -> list[str]:

@@ -17,21 +17,21 @@ from rich.console import Console
 from commands import BadInputError, NotThereError
 from deployment.log_reader import iterate_answers
 from experiment_tracking.gate import FEWEST_RECENT, Verdict
-from experiment_tracking.registry import judge_version
-from experiment_tracking.search import Plan, search_models
+from experiment_tracking.search_plan import Plan
 from experiment_tracking.search_space import CLASSIFIER
+from experiment_tracking.search_steps import search_models
 from experiment_tracking.store import EXPERIMENT, find_experiment
 from experiment_tracking.tracking import TrackedModel, track_model
-from experiment_tracking.versions import Version, find_champion
+from experiment_tracking.versions import Version, find_champion, judge_version
 from orchestration.probe import pick_wine
 from orchestration.s3 import load_source
 from settings import ROOT
-from wine_data.audit import audit_wines
+from wine_data.checks import audit_wines
 from wine_data.labelled import divide_labelled, join_labelled
 from wine_data.schema import FEATURES, TARGET, WineQuality
 from wine_data.snapshot import keep_snapshot, read_snapshot
 from wine_data.split import Sides, split_wines
-from wine_quality_training.train import train_model
+from wine_quality_training.evaluate import train_model
 
 # What decides how a model comes out and what its run holds; a change there makes every cached model stale.
 FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking", "requirements.txt")

@@ -1,33 +1,39 @@
 """What several tests share: wines, a finished pipeline, a running API."""
 
+import io
 import json
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import httpx
 import hypothesis
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
 from sklearn.ensemble import RandomForestClassifier
 
+from commands import run_command
 from experiment_tracking.store import open_store
 from images.browser import QUIET, find_chromium
 from settings import ROOT
+from tests.waiting import free_port, wait_for
+from wine_data.reader import COLUMNS
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import ORIGINALS, WineData, load_wines
+from wine_data.sources import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 from wine_data.split import Sides, split_wines
+from wine_data.twin import sample_twin
 from wine_quality_training.bundle import NOT_COMPILED, pickle_model, select_bundle, write_bundle
 from wine_quality_training.compilation import compile_model
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
@@ -40,7 +46,12 @@ CHROMIUM = find_chromium()
 hypothesis.settings.register_profile("ours", deadline=None)  # other tests run beside
 hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
-SOURCES = ["twin", pytest.param("uci", marks=pytest.mark.real_data)]
+FEW = "few wines"
+FULL_SIZE = [
+    pytest.param("twin", marks=pytest.mark.full),
+    pytest.param("uci", marks=[pytest.mark.full, pytest.mark.real_data]),
+]
+full_size = pytest.mark.parametrize("pipeline_run", FULL_SIZE, indirect=True)  # for what few wines cannot show
 
 
 @dataclass(frozen=True)
@@ -88,14 +99,19 @@ class Listener(BaseHTTPRequestHandler):
         pass
 
 
-# The groups that take minutes, begun first, so that no process is left alone with one at the end.
+# Groups that take longest, begun first, so that no process is left alone with one at the end.
 LONGEST = (
-    "test_monitoring_flow", "test_registry", "test_team", "test_notebooks", "test_drills", "pipeline on uci",
-    "test_setup", "test_cluster", "test_schedule", "test_workflows", "test_containers",
+    "test_monitoring_flow", "pipeline on uci", "pipeline on twin", "test_setup", "test_workflows", "test_team",
+    "test_schedule", "test_registry", "test_drills", "test_cluster", "test_search", "pipeline on few wines",
 )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_configure() -> None:
+    """Let children end at ctrl-c, which a shell has a process in the background ignore, and with it its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups; pytest-randomly has shuffled by then
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(name_group(item), len(order)))
@@ -111,9 +127,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def name_group(item: pytest.Item) -> str:
-    """Name what is run by one process: a file's tests, and all tests on one run of the pipeline."""
+    """Name what one process runs: the tests of a file, all tests on one run of the pipeline, or one notebook."""
     given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return f"pipeline on {given['pipeline_run']}" if "pipeline_run" in given else item.path.stem
+    if "pipeline_run" in given:
+        return f"pipeline on {given['pipeline_run']}"
+    return str(given.get("notebook", item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -177,11 +195,20 @@ class PipelineRun:
         return self.environment["MLFLOW_TRACKING_URI"]
 
 
-@pytest.fixture(scope="session", params=SOURCES)
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[str]:
+    """A Prefect server for the flows of this process; the address of its API, for those of other processes."""
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session", params=[FEW, *FULL_SIZE])
 def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineRun:
-    """The whole pipeline, run once on the twin and once on the UCI files, as the command that users run."""
-    folder = tmp_path_factory.mktemp(f"pipeline {request.param}")
+    """The whole pipeline, run once on each source, as the command that users run."""
+    folder = tmp_path_factory.mktemp(f"pipeline on {request.param}")
     environment = isolated_environment(folder) | {"WINE_DATA": request.param}
+    if request.param == FEW:
+        environment |= {"WINE_DATA": str(write_few_wines(folder / "wines")), "WINE_FOLDS": "2"}
     if request.param == "uci":
         (folder / "downloads").mkdir()
         for name in ORIGINALS.values():
@@ -273,6 +300,20 @@ def run_api(
         assert server.wait(timeout=20) in (0, -15, -9)  # -9: the test killed it
 
 
+def run_here(module: str, environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in this process, which has imported what it needs; what it leaves is what a process would."""
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", [module, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_command(import_module(module).main)
+    return subprocess.CompletedProcess(
+        [module, *arguments], int(ended.value.code or 0), output.getvalue(), errors.getvalue()
+    )
+
+
 def make_store(folder: Path, new_database: Path) -> Store:
     """Copy an empty store into a folder and open it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -306,6 +347,16 @@ def run_at_once(
     ]
 
 
+def write_few_wines(folder: Path, wines: int = 1_500) -> Path:
+    """Write a pair like the published one, of so many distinct wines: all of them, in draws, are in the train file."""
+    originals = sample_twin(wines, seed=1)[list(COLUMNS)]
+    validation = originals.assign(pH=originals["pH"].where(originals.index >= 10))
+    folder.mkdir(parents=True, exist_ok=True)
+    originals.sample(2 * wines, replace=True, random_state=1).to_csv(folder / TRAIN_FILE, index=False)
+    validation.to_csv(folder / VALIDATION_FILE, index=False)
+    return folder
+
+
 def load_as_default(source: str) -> WineData:
     """Load a source with the default seed, and no network to turn to."""
     return load_wines(source, seed=42, downloads=Path("nowhere"), uci_url=NOWHERE, timeout=1)
@@ -331,21 +382,3 @@ def isolated_environment(folder: Path) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(address: str, server: subprocess.Popen[Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert server.poll() is None, f"the server ended with {server.returncode}"
-        try:
-            httpx.get(address).raise_for_status()
-            return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(f"{address} did not answer within {seconds:g} s")

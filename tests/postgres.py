@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import free_port
+from tests.waiting import free_port
 
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 SERVER = shutil.which("postgres") or (str(DEBIAN[-1] / "postgres") if DEBIAN else None)

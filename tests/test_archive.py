@@ -4,16 +4,17 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.archive import ARTIFACTS, BUNDLES, DATABASE, find_places, pack_registry, unpack_registry
 from experiment_tracking.promotion import list_champions, promote, record_refusal
-from experiment_tracking.registry import judge_version
 from experiment_tracking.store import open_store
 from experiment_tracking.tracking import track_model
-from experiment_tracking.versions import CHAMPION, Version, find_version, load_version, register_model
+from experiment_tracking.versions import CHAMPION, Version, find_version, judge_version, load_version, register_model
 from settings import Settings
 from tests.conftest import Store
+from tests.told import naming
 from wine_data.schema import feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -54,14 +55,14 @@ def test_an_unpacked_registry_has_champion_bundle_and_history(archive: Path, tmp
     champion = load_version(find_version(CHAMPION)).pipeline.predict(wines)
     assert list(champion) == list(load_current(places[BUNDLES]).pipeline.predict(wines))
     assert list_champions() == ["1"]
-    with pytest.raises(Exception, match="No such"):  # what nobody goes back to stayed behind
+    with pytest.raises((OSError, MlflowException)):  # what nobody goes back to stayed behind
         load_version(find_version("2"))
     assert load_version(find_version("3")).pipeline.n_features_in_ == 12
 
 
 def test_a_registry_that_is_there_is_not_overwritten(archive: Path, store: Store) -> None:
     before = (store.folder / "mlflow.db").read_bytes()
-    with pytest.raises(BadInputError, match="there is a registry here already"):
+    with pytest.raises(BadInputError, match=naming(str(store.folder / "mlflow.db"), "make reset")):
         unpack_registry(archive, name_places(store.folder))
     assert (store.folder / "mlflow.db").read_bytes() == before
 
@@ -71,8 +72,8 @@ def test_a_file_that_is_no_registry_is_refused_and_leaves_nothing(tmp_path: Path
         other.add(__file__, "test.py")
     (tmp_path / "torn.tar.gz").write_bytes((tmp_path / "other.tar.gz").read_bytes()[:100])
     places = name_places(tmp_path / "here")
-    for name, told in (("other.tar.gz", "holds no mlflow.db"), ("torn.tar.gz", "cannot be unpacked")):
-        with pytest.raises(BadInputError, match=told):
+    for name, reason in (("other.tar.gz", "mlflow.db"), ("torn.tar.gz", "unpacked")):
+        with pytest.raises(BadInputError, match=naming(name, reason)):
             unpack_registry(tmp_path / name, places)
     with pytest.raises(NotThereError):
         unpack_registry(tmp_path / "none.tar.gz", places)
@@ -80,7 +81,7 @@ def test_a_file_that_is_no_registry_is_refused_and_leaves_nothing(tmp_path: Path
 
 
 def test_a_store_on_a_server_is_not_packed() -> None:
-    with pytest.raises(BadInputError, match="shared by its address"):
+    with pytest.raises(BadInputError, match="server"):
         find_places(Settings(mlflow_uri="http://127.0.0.1:5000"))
 
 

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 
 from commands import BadInputError, NotThereError
 from deployment import batch, batch_parts
-from deployment.batch import ScoredFile, score_file
+from deployment.batch_file import ScoredFile, score_file
 from deployment.batch_parts import Part, divide_file, read_part
 from deployment.batch_rows import CheckedRows, check_rows
 from executors import open_executor
@@ -27,6 +26,8 @@ from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.test_batch import read_files, read_refused
 from tests.test_s3 import PLACE, Store, store  # noqa: F401  (a fixture)
+from tests.told import find_lines, list_untold, naming
+from tests.waiting import wait_until
 from wine_data.reader import read_header
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TYPE, WineQuality, feature_values
 from wine_data.twin import sample_twin
@@ -72,12 +73,9 @@ def test_rows_keep_their_numbers_whatever_part_they_come_to_lie_in(tmp_path: Pat
     assert len(parts) > 4
     assert np.concatenate([part.rows for part in parts]).tolist() == [2, 3, 4, 5, 9, *range(11, 31)]
     told = {row: reason for part in parts for row, reason in part.refusals.items()}
-    assert told == {
-        6: "the row has 12 fields, the header 13",
-        7: "red_wine: Input should be a valid number, unable to parse string as a number, not rose",
-        8: "the row has 15 fields, the header 13",
-        10: "pH: there is no value",
-    }
+    facts = {6: ("12", "13"), 7: ("red_wine", "rose"), 8: ("15", "13"), 10: ("pH",)}
+    assert told.keys() == facts.keys()
+    assert [reason for row, reason in told.items() if list_untold(reason, *facts[row])] == []
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -89,34 +87,34 @@ def test_blank_lines_count_as_rows_and_are_not_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_parts")
 def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "wines.csv", [f"white,{GOOD},fine", f'white,{GOOD},"cut off'], f"{HEADER},note")
-    with pytest.raises(BadInputError, match=r"wines\.csv opens a quotation mark after row 2 and never closes it"):
+    with pytest.raises(BadInputError, match=naming("wines.csv", "quotation", "row 2")):
         divide_file(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "reason"),
     [
-        ("a.csv", b"", "is empty"),
-        ("b.csv", f"{HEADER}\n".encode(), "holds a header and no wines"),
-        ("c.csv", b"PK\x03\x04\0\0", "is a binary file"),
-        ("d.csv", f"white,{GOOD}\n".encode(), "has no header"),
-        ("e.parquet", b"white wine", "is no Parquet file"),
+        ("a.csv", b"", "empty"),
+        ("b.csv", f"{HEADER}\n".encode(), "no wines"),
+        ("c.csv", b"PK\x03\x04\0\0", "binary"),
+        ("d.csv", f"white,{GOOD}\n".encode(), "no header"),
+        ("e.parquet", b"white wine", "magic bytes"),  # as Arrow calls what a Parquet file begins and ends with
     ],
 )
-def test_what_is_no_file_of_wines_is_told_by_name(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_what_is_no_file_of_wines_is_told_by_name(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInputError, match=f"{name} {words}"):
+    with pytest.raises(BadInputError, match=naming(name, reason)):
         divide_file(tmp_path / name)
 
 
 def test_a_parquet_file_without_wines_or_with_other_things_than_numbers_is_told(tmp_path: Path) -> None:
     wines = pa.table({name: pa.array([], pa.float64()) for name in FEATURES})
     pyarrow.parquet.write_table(wines, tmp_path / "none.parquet")
-    with pytest.raises(BadInputError, match=r"none\.parquet holds a header and no wines"):
+    with pytest.raises(BadInputError, match=naming("none.parquet", "no wines")):
         divide_file(tmp_path / "none.parquet")
     lists = wines.set_column(3, "residual_sugar", pa.array([], pa.list_(pa.float64())))
     pyarrow.parquet.write_table(lists, tmp_path / "lists.parquet")
-    with pytest.raises(BadInputError, match=r"lists\.parquet, column residual_sugar: list<.*> is neither a number nor"):
+    with pytest.raises(BadInputError, match=naming("lists.parquet", "residual_sugar", "list<")):
         divide_file(tmp_path / "lists.parquet")
 
 
@@ -133,7 +131,7 @@ def test_a_parquet_file_may_hold_whole_numbers_text_and_categories(tmp_path: Pat
 
 def test_text_in_another_encoding_is_told_with_its_rows(tmp_path: Path) -> None:
     (tmp_path / "wines.csv").write_bytes(f"{HEADER}\nrosé,{GOOD}\n".encode("latin-1"))
-    with pytest.raises(BadInputError, match=r"wines\.csv, rows 2 to 3: no table of text"):
+    with pytest.raises(BadInputError, match=r"wines\.csv.*\b2\b\D{1,6}\b3\b"):
         read_all(tmp_path / "wines.csv")
 
 
@@ -208,11 +206,11 @@ def score_in_process(wines: Path, models: Path, answers: Path) -> "subprocess.Po
     )  # fmt: skip
 
 
-def wait_for_parts(answers: Path, number: int, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while len(list(answers.glob("*/answers/*.parquet"))) < number:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def wait_for_parts(answers: Path, number: int) -> None:
+    def are_written() -> bool:
+        return len(list(answers.glob("*/answers/*.parquet"))) >= number
+
+    wait_until(are_written, f"{number} parts in {answers}", seconds=120, every=0.01)
 
 
 def list_session(leader: int) -> list[int]:
@@ -221,23 +219,21 @@ def list_session(leader: int) -> list[int]:
     return [int(line.split()[0]) for line in done.stdout.splitlines() if "Z" not in line.split()[1]]
 
 
+@pytest.mark.full
 def test_a_run_that_was_killed_leaves_no_process_and_goes_on_where_it_was(bundles: Path, tmp_path: Path) -> None:
     wines, answers = write_twin(tmp_path / "wines.csv", 100_000), tmp_path / "answers"
     killed = score_in_process(wines, bundles, answers)
     wait_for_parts(answers, 2)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
-    deadline = time.monotonic() + 30
-    while list_session(killed.pid):
-        assert time.monotonic() < deadline, "its processes live on"
-        time.sleep(0.1)
+    wait_until(lambda: not list_session(killed.pid), "the end of its processes")
     done = {path: path.stat().st_mtime_ns for path in answers.glob("*/answers/part-*.parquet")}
     (manifest,) = answers.glob("*/manifest.json")
     assert '"done": false' in manifest.read_text()
     again = score_in_process(wines, bundles, answers)
     output, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
-    assert "wines.csv: 100,000 wines scored by version 1 into " in output
+    assert find_lines(output, "wines.csv", "100,000", "version 1")
     assert 2 <= len(done) < len(list(answers.glob("*/answers/part-*.parquet")))
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert '"done": true' in manifest.read_text()
@@ -245,6 +241,7 @@ def test_a_run_that_was_killed_leaves_no_process_and_goes_on_where_it_was(bundle
     assert table["row"].tolist() == list(range(2, 100_002))
 
 
+@pytest.mark.full
 def test_ctrl_c_ends_it_without_a_traceback(bundles: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers"
     stopped = score_in_process(write_twin(tmp_path / "wines.csv", 200_000), bundles, answers)
@@ -255,6 +252,7 @@ def test_ctrl_c_ends_it_without_a_traceback(bundles: Path, tmp_path: Path) -> No
     assert "Traceback" not in errors
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's count of a process's peak memory")
 def test_memory_does_not_grow_with_the_file(bundles: Path, tmp_path: Path) -> None:
     """Ten times the wines, in one process; its own count of its peak, since getrusage counts the parent's too."""
@@ -290,18 +288,19 @@ def test_a_folder_of_files_in_a_bucket_is_scored_into_the_bucket(
     monkeypatch.setenv("WINE_BATCH_CORES", "1")
     monkeypatch.setattr(sys, "argv", ["batch"])
     assert batch.main() == 0
-    told = capsys.readouterr().out
-    assert "a.csv: 400 wines scored by version 1 into s3://wines/answers/a.1." in told
+    assert find_lines(capsys.readouterr().out, "a.csv", "400", "version 1", "s3://wines/answers/a.1.")
     answers = sorted((store.folder / PLACE.bucket / "answers").glob("*/answers/*.parquet"))
     assert [pyarrow.parquet.ParquetFile(path).metadata.num_rows for path in answers] == [400, 400, 1]
     (refused,) = (store.folder / PLACE.bucket / "answers").glob("c.*/refused/*.csv")
-    assert "not rose" in refused.read_text()
+    assert "rose" in refused.read_text()
+    written = [path.stat().st_mtime_ns for path in answers]
     batch.main()
-    assert capsys.readouterr().out.count("scored by version 1 before, see s3://wines/answers/") == 3
+    assert len(find_lines(capsys.readouterr().out, "version 1", "s3://wines/answers/")) == 3
+    assert [path.stat().st_mtime_ns for path in answers] == written
 
 
 def test_a_file_that_is_not_there_is_told(bundles: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotThereError, match=r"there is no file .*/none\.csv"):
+    with pytest.raises(NotThereError, match=naming("none.csv")):
         score_file(tmp_path / "none.csv", bundles, tmp_path / "answers")
 
 

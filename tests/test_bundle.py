@@ -13,6 +13,7 @@ import pytest
 
 from commands import BadInputError, NotThereError
 from settings import ROOT
+from tests.told import naming
 from wine_data.schema import feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
@@ -76,29 +77,24 @@ class Bomb:
 def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_path: Path) -> None:
     mark = tmp_path / "exploded"
     (folder / MODEL_FILE).write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(BadInputError, match=r"changed model\.pkl"):
+    with pytest.raises(BadInputError, match=naming("model.pkl", "SHA-256")):
         load_bundle(folder)
     assert not mark.exists()
-
-
-def test_the_bomb_of_the_test_above_does_go_off(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Bomb(tmp_path / "exploded")))
-    assert (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"features": ["alcohol"]}, "was fitted on the features alcohol"),
-        ({"versions": {"scikit-learn": "0.1"}}, "under python none"),
-        ({"files": {}}, "should hold nothing and holds model.pkl"),
-        ({"ranges": None}, "cannot be read"),
-        ({"mood": "good"}, "cannot be read"),
+        ({"features": ["alcohol"]}, ("features", "alcohol")),
+        ({"versions": {"scikit-learn": "0.1"}}, ("python", "none")),
+        ({"files": {}}, ("nothing", "model.pkl")),
+        ({"ranges": None}, ("facts.json", "NoneType")),
+        ({"mood": "good"}, ("facts.json", "mood")),
     ],
 )
-def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], told: str) -> None:
+def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], told: tuple[str, ...]) -> None:
     edit_facts(folder / FACTS_FILE, **changes)
-    with pytest.raises(BadInputError, match=told):
+    with pytest.raises(BadInputError, match=naming(*told)):
         load_bundle(folder)
 
 
@@ -106,7 +102,7 @@ def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, o
 def test_a_bundle_of_another_version_is_refused_by_its_name(folder: Path, library: str, other: str) -> None:
     versions = json.loads((folder / FACTS_FILE).read_text())["versions"]
     edit_facts(folder / FACTS_FILE, versions=versions | {library: other})
-    with pytest.raises(BadInputError, match=f"was pickled under {library} {other}"):
+    with pytest.raises(BadInputError, match=naming(f"{library} {other}", "make pipeline")):
         load_bundle(folder)
 
 
@@ -119,18 +115,18 @@ def test_another_patch_of_python_and_numpy_is_fine(folder: Path) -> None:
 
 def test_a_file_too_many_is_refused(folder: Path) -> None:
     (folder / "notes.txt").touch()
-    with pytest.raises(BadInputError, match=r"holds model\.pkl, notes\.txt"):
+    with pytest.raises(BadInputError, match=naming("model.pkl", "notes.txt")):
         load_bundle(folder)
 
 
 def test_a_file_too_few_is_refused(folder: Path) -> None:
     (folder / MODEL_FILE).unlink()
-    with pytest.raises(BadInputError, match=r"should hold model\.pkl and holds nothing"):
+    with pytest.raises(BadInputError, match=naming("model.pkl", "nothing")):
         load_bundle(folder)
 
 
 def test_without_a_model_one_is_told_to_run_the_pipeline(tmp_path: Path) -> None:
-    with pytest.raises(NotThereError, match="run make pipeline"):
+    with pytest.raises(NotThereError, match="make pipeline"):
         load_current(tmp_path)
 
 
@@ -189,6 +185,7 @@ for version in range(2, 1_000_000):
 """
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_the_current_bundle_loads(folder: Path) -> None:
     select_bundle(folder)
     moments = random.Random(1)
@@ -220,5 +217,5 @@ def test_a_candidate_beside_the_facts_of_another_is_refused(
 ) -> None:
     path = write_candidate(tmp_path, "dtc", evaluation.pipeline, facts)
     path.write_bytes(pickle.dumps(make_model("DecisionTreeClassifier", seed=2)))
-    with pytest.raises(BadInputError, match=r"changed dtc\.pkl"):
+    with pytest.raises(BadInputError, match=naming("dtc.pkl", "SHA-256")):
         load_candidate(path)

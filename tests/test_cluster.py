@@ -13,34 +13,34 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
-from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 from sklearn.base import clone
 
 from commands import BadInputError, NotThereError
 from deployment import batch_parts
-from deployment.batch import score_file
+from deployment.batch_file import score_file
 from executors import LOCAL, open_cluster, open_executor, spread_over
-from experiment_tracking import search
+from experiment_tracking import search_steps
+from experiment_tracking.boosting import NAME, evaluate_partitions, fit_partitions
 from experiment_tracking.finalists import compare_finalists
-from experiment_tracking.partitioned import NAME, evaluate_partitions, fit_partitions
-from experiment_tracking.search import Plan, run_trials
 from experiment_tracking.search_loop import Trial
+from experiment_tracking.search_plan import Plan
 from experiment_tracking.search_runs import open_ledger
+from experiment_tracking.search_steps import run_trials
 from orchestration.flows import compare_flow, prepare_flow
 from settings import ROOT
 from tests.conftest import Store, isolated_environment
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
+from tests.told import find_lines, list_untold, naming
 from wine_data.partitions import look_at_partitions
 from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides, draw_lots, is_holdout, split_wines
 from wine_data.twin import sample_twin
-from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, measure_guesses
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, measure_guesses, train_model
 from wine_quality_training.models import make_model
-from wine_quality_training.train import train_model
 
 QUIET = Console(quiet=True)
 
@@ -68,6 +68,7 @@ def plan() -> Plan:
     return Plan(task="regressor", trials=8, workers=2)
 
 
+@pytest.mark.full
 def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_killed(
     cluster: LocalCluster, plan: Plan, store: Store, twin: WineData, twin_sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +85,7 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
             os.kill(killed[0], signal.SIGKILL)
         return ""
 
-    monkeypatch.setattr(search, "_describe_best", kill_one)
+    monkeypatch.setattr(search_steps, "_describe_best", kill_one)
     there = run_plan(replace(plan, dask=cluster.scheduler_address), store, twin, twin_sides)
     assert len(killed) == 1
     assert list_results(there) == list_results(here)
@@ -106,6 +107,7 @@ def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
     assert pd.read_parquet(there.answers)["row"].is_monotonic_increasing
 
 
+@pytest.mark.full
 def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
     cluster: LocalCluster, twin: WineData, twin_sides: Sides
 ) -> None:
@@ -113,7 +115,8 @@ def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
     here = train_model(name, twin, twin_sides, 42)
     with open_executor(1, cluster.scheduler_address) as executor:
         there = train_model(name, twin, twin_sides, 42, on_step=steps.append, spread=spread_over(executor))
-    assert steps == [f"{name}: {AS_PUBLISHED}", *(f"{name}: {LEAK_FREE}, fold {fold} of 5" for fold in range(1, 6))]
+    facts = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
+    assert [list_untold(step, name, *told) for step, told in zip(steps, facts, strict=True)] == [[]] * 6
     for ours, theirs in zip(here, there, strict=True):
         assert [score.metrics for score in theirs.scores] == [score.metrics for score in ours.scores]
         assert theirs.guesses.keys() == ours.guesses.keys()
@@ -121,6 +124,7 @@ def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
             pd.testing.assert_frame_equal(theirs.guesses[scored_on], table)  # confidence up to rounding
 
 
+@pytest.mark.full
 def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
     cluster: LocalCluster, twin_sides: Sides
 ) -> None:
@@ -131,6 +135,8 @@ def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
     assert [(one.name, one.metrics, one.loss) for one in there] == [(one.name, one.metrics, one.loss) for one in here]
 
 
+@pytest.mark.full
+@pytest.mark.usefixtures("prefect")
 def test_a_flow_trains_its_models_on_the_cluster(
     cluster: LocalCluster, twin: WineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,8 +144,7 @@ def test_a_flow_trains_its_models_on_the_cluster(
     for name, value in isolated_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WINE_DASK", cluster.scheduler_address)
-    with prefect_test_harness(server_startup_timeout=120):
-        tracked = compare_flow(prepare_flow("twin"), 2, 42, models)
+    tracked = compare_flow(prepare_flow("twin"), 2, 42, models)
     sides = split_wines(twin.train, twin.validation, folds=2, seed=42)
     for name, model in zip(models, tracked, strict=True):
         here = [score for one in train_model(name, twin, sides, 42) for score in one.scores]
@@ -163,6 +168,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_well_as_in_memory(
     cluster: LocalCluster, folder: Path
 ) -> None:
@@ -188,15 +194,16 @@ def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_
     assert evaluate_partitions(pipeline, scored).score_on("holdout").metrics["accuracy"] > 0.45
 
 
+@pytest.mark.full
 def test_the_command_leaves_a_model_that_can_become_a_version(
     cluster: LocalCluster, folder: Path, tmp_path: Path
 ) -> None:
     environment = isolated_environment(tmp_path) | {"WINE_DASK": cluster.scheduler_address}
     command = [sys.executable, "-m", "experiment_tracking.partitioned", str(folder), "--rounds", "20"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert "4 files, 12,000 rows" in done.stdout
+    assert find_lines(done.stdout, "4 files", "12,000")
     assert NAME in done.stdout
-    register = done.stdout.splitlines()[-1].removeprefix("Next: python -m ").split()
+    register = done.stdout.splitlines()[-1].partition("python -m ")[2].split()
     done = subprocess.run(
         [sys.executable, "-m", *register], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
@@ -211,13 +218,14 @@ def test_a_partition_that_is_no_table_of_wines_is_told_with_file_column_and_row(
     broken.to_parquet(tmp_path / "a.parquet")
     with (
         open_executor(1, cluster.scheduler_address) as executor,
-        pytest.raises(BadInputError, match=r"a\.parquet, column pH, row 9: sour is not a number"),
+        pytest.raises(BadInputError, match=naming("a.parquet", "pH", "row 9", "sour")),
     ):
         look_at_partitions(tmp_path, spread_over(executor))
-    with pytest.raises(NotThereError, match=r"holds no file that ends in \.csv or \.parquet"):
+    with pytest.raises(NotThereError, match=naming("nowhere", ".csv", ".parquet")):
         look_at_partitions(tmp_path / "nowhere")
 
 
+@pytest.mark.full
 def test_a_cluster_on_this_machine_is_started_and_ended() -> None:
     with open_executor(1, LOCAL) as executor:
         pids = {executor.submit(os.getpid).result() for _ in range(8)}
@@ -227,9 +235,9 @@ def test_a_cluster_on_this_machine_is_started_and_ended() -> None:
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executors.CONNECT_SECONDS", 1)
     with (
-        pytest.raises(NotThereError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"),
+        pytest.raises(NotThereError, match=naming("WINE_DASK", "tcp://127.0.0.1:1")),
         open_executor(1, "tcp://127.0.0.1:1"),
     ):
         pass
-    with pytest.raises(BadInputError, match="wants local, or an address as tcp://host:8786"), open_executor(1, "a b"):
+    with pytest.raises(BadInputError, match=naming("WINE_DASK", "a b", "tcp://host:8786")), open_executor(1, "a b"):
         pass

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
+@pytest.mark.full
 def test_every_request_gets_an_answer_that_the_description_knows(small_api: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"{small_api}/openapi.json", "--checks", CHECKS,

@@ -3,8 +3,8 @@
 import pytest
 
 from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
-from monitoring.simulate import Drift
-from tests.benchmarks.drift_alarm import (
+from monitoring.drifts import Drift
+from tests.benchmarks.drift_study import (
     LABELS,
     LEAD,
     Checked,

@@ -13,7 +13,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 
 from commands import BadInputError
 from experiment_tracking.promotion import list_champions
@@ -23,6 +22,7 @@ from orchestration import steps
 from orchestration.flows import compare_flow, prepare_flow, release_flow, search_flow
 from settings import ROOT
 from tests.conftest import isolated_environment
+from tests.told import naming
 from wine_data.reader import COLUMNS
 from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_quality_training.bundle import load_current
@@ -47,10 +47,11 @@ run_command(main)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        pytest.param("wine_quality_training.train", "evaluate_leak_free", id="training"),
+        pytest.param("wine_quality_training.evaluate", "evaluate_leak_free", id="training"),
         pytest.param("experiment_tracking.versions", "_create_version", id="registration"),
         pytest.param("wine_quality_training.bundle", "_move_to_free_name", id="export"),
     ],
@@ -77,12 +78,6 @@ def test_after_a_kill_the_next_run_finishes_and_nothing_half_written_serves(
     assert list_champions() == [find_version(CHAMPION).number]
 
 
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that the flows of this process keep everything in."""
@@ -98,6 +93,7 @@ def write_pair(folder: Path, data: WineData) -> None:
         table[list(COLUMNS)].to_csv(folder / name, index=False)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect")
 def test_data_that_come_late_are_waited_for(here: Path, twin: WineData) -> None:
     threading.Timer(4.0, write_pair, (here / "wines", twin)).start()  # after the second try, before the third or fourth
@@ -111,10 +107,11 @@ def test_corrupt_data_stop_the_run_with_their_message_and_nothing_after_it_runs(
     write_pair(here / "wines", twin)
     path = here / "wines" / TRAIN_FILE
     path.write_text(path.read_text().replace("white", "blue", 1))
+    row = 2 + twin.train["type"].tolist().index("white")
     audited: list[str] = []
     monkeypatch.setattr(steps, "audit_wines", lambda data: audited.append(data.source))
     start = time.monotonic()
-    with pytest.raises(BadInputError, match=r"column type, row \d+: blue is neither red nor white"):
+    with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "type", f"row {row}", "blue")):
         prepare_flow(str(here / "wines"))
     assert audited == []
     assert not (here / "snapshots").exists()
@@ -122,12 +119,13 @@ def test_corrupt_data_stop_the_run_with_their_message_and_nothing_after_it_runs(
 
 
 @pytest.fixture
-def compared(prefect: None, here: Path, twin: WineData) -> str:  # noqa: ARG001  (they are needed, not used)
+def compared(prefect: str, here: Path, twin: WineData) -> str:  # noqa: ARG001  (they are needed, not used)
     """The run of a tree that was compared on the twin."""
     prepare_flow("twin")
     return compare_flow(twin.fingerprint, 2, 42, FAST)[0].run_id
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect")
 def test_a_store_that_is_locked_for_five_seconds_is_waited_for(here: Path, twin: WineData) -> None:
     prepare_flow("twin")
@@ -147,6 +145,7 @@ def test_a_store_that_is_locked_for_five_seconds_is_waited_for(here: Path, twin:
     assert tree.classifies
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect")
 def test_a_second_run_refits_nothing_and_a_changed_file_does(here: Path, twin: WineData, compared: str) -> None:
     (again,) = compare_flow(twin.fingerprint, 2, 42, FAST)
@@ -157,6 +156,7 @@ def test_a_second_run_refits_nothing_and_a_changed_file_does(here: Path, twin: W
     assert other.run_id != compared
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect", "here")
 def test_a_search_finds_a_classifier_once(twin: WineData) -> None:
     prepare_flow("twin")

@@ -20,6 +20,8 @@ from wine_quality_training.estimators import (
 )
 from wine_quality_training.models import impute_before, predicts_grades
 
+pytestmark = pytest.mark.fast
+
 BOOSTER = XGBRegressor(n_estimators=20, max_depth=4, n_jobs=1, random_state=1)
 BLENDS: dict[str, BaseEstimator] = {
     "regressors": blend_regressors(BOOSTER, ExtraTreesRegressor(10, random_state=1)),

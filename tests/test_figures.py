@@ -4,10 +4,9 @@ from matplotlib.figure import Figure
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources import WineData
 from wine_data.split import Sides
-from wine_quality_training.evaluate import Evaluation
+from wine_quality_training.evaluate import Evaluation, train_model
 from wine_quality_training.figures import draw_comparison, draw_protocols
 from wine_quality_training.report import list_scores
-from wine_quality_training.train import train_model
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import name_group
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="the tests run in one process")
 def test_pytest_xdist_heeds_the_groups(request: pytest.FixtureRequest) -> None:

@@ -5,9 +5,9 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,23 +17,15 @@ import pytest
 from tests.conftest import Served, run_api
 from tests.test_predict import read_metric
 from tests.test_schema import WINE
+from tests.told import list_untold
+from tests.waiting import wait_until
+from tests.web import WEB
 from wine_quality_training.bundle import COMPILED_FILE, FACTS_FILE, select_bundle
-
-SECONDS = 15.0  # two where the machine has nothing else to do
-
-
-def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def ask_version(address: str) -> str:
     """The version that answers on a connection of its own, so any of the processes."""
-    return str(httpx.post(f"{address}/predict", json=WINE).raise_for_status().json()["model"]["version"])
+    return str(WEB.post(f"{address}/predict", json=WINE).raise_for_status().json()["model"]["version"])
 
 
 def is_served_by_all(address: str, version: str) -> bool:
@@ -44,32 +36,33 @@ def is_served_by_all(address: str, version: str) -> bool:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_under_load_no_request_fails_while_the_champion_changes(served: Served, workers: int) -> None:
     with run_api(served.environment, workers=workers) as (address, _):
-        answers: Counter[tuple[int, str]] = Counter()
         stopped = threading.Event()
 
-        def keep_asking() -> None:
+        def keep_asking() -> Counter[str]:
+            """Count answers by version; anything but an answer ends it with an error."""
+            counted: Counter[str] = Counter()
             with httpx.Client(timeout=60) as client:
                 while not stopped.is_set():
-                    answer = client.post(f"{address}/predict", json=WINE)
-                    answers[answer.status_code, answer.json()["model"]["version"]] += 1
+                    answer = client.post(f"{address}/predict", json=WINE).raise_for_status().json()
+                    counted[answer["model"]["version"]] += 1
+            return counted
 
-        threads = [threading.Thread(target=keep_asking) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for version in ("2", "1", "2", "1", "2", "1"):
-            select_bundle(served.models / version)
-            assert wait_until(partial(is_served_by_all, address, version))
-        stopped.set()
-        for thread in threads:
-            thread.join()
-    assert {status for status, _ in answers} == {200}
-    assert {version for _, version in answers} == {"1", "2"}
+        with ThreadPoolExecutor(4) as threads:
+            asking = [threads.submit(keep_asking) for _ in range(4)]
+            try:
+                for version in ("2", "1", "2", "1"):
+                    select_bundle(served.models / version)
+                    wait_until(partial(is_served_by_all, address, version), f"version {version} from all", seconds=15)
+            finally:
+                stopped.set()
+            answers = sum((one.result() for one in asking), Counter[str]())
+    assert set(answers) == {"1", "2"}
 
 
 def test_a_champion_without_compiled_form_takes_over_once_scikit_learn_is_imported(served: Served) -> None:
     with run_api(served.environment) as (address, _):
         select_bundle(served.models / "3")
-        assert wait_until(lambda: ask_version(address) == "3", seconds=30)
+        wait_until(lambda: ask_version(address) == "3", "version 3")
 
 
 def damage_compiled(bundle: Path) -> None:
@@ -98,36 +91,42 @@ def _digests(facts: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "facts"),
     [
-        (damage_compiled, "changed model.onnx"),
-        (forget_facts, "facts.json is missing"),
-        (answer_otherwise, "no longer answers as it did"),
+        (damage_compiled, ("model.onnx", "SHA-256")),
+        (forget_facts, ("facts.json",)),
+        (answer_otherwise, ("version 2", "make pipeline")),
     ],
 )
 def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(
-    served: Served, damage: Callable[[Path], None], told: str
+    served: Served, damage: Callable[[Path], None], facts: tuple[str, ...]
 ) -> None:
     with run_api(served.environment) as (address, _):
         damage(served.models / "2")
         select_bundle(served.models / "2")
-        assert wait_until(lambda: told in httpx.get(f"{address}/ready").json()["refused"])
-        assert httpx.get(f"{address}/ready").json()["ready"]
+        wait_until(lambda: WEB.get(f"{address}/ready").json()["refused"], "a refusal")
+        assert list_untold(WEB.get(f"{address}/ready").json()["refused"], *facts) == []
+        assert WEB.get(f"{address}/ready").json()["ready"]
         assert ask_version(address) == "1"
         assert read_metric(address, "wine_model_refused") == 1
         assert read_metric(address, 'wine_model_loads_total{outcome="refused"}') == 1
         select_bundle(served.models / "1")
-        assert wait_until(lambda: httpx.get(f"{address}/ready").json()["refused"] == "")
+        wait_until(lambda: WEB.get(f"{address}/ready").json()["refused"] == "", "no refusal")
         assert read_metric(address, "wine_model_refused") == 0
+
+
+def list_workers(server: int) -> list[int]:
+    """The processes of an API that answer, without those that help them."""
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_process_that_was_killed_is_replaced_and_knows_the_champion(served: Served) -> None:
     with run_api(served.environment, workers=2) as (address, server):
         select_bundle(served.models / "2")
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        assert len(workers) == 2
-        os.kill(int(workers[0]), signal.SIGKILL)
-        time.sleep(1)
-        assert wait_until(lambda: {ask_version(address) for _ in range(10)} == {"2"}, seconds=20)
+        killed, _ = list_workers(server.pid)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in list_workers(server.pid), "the end of the killed process")
+        wait_until(lambda: {ask_version(address) for _ in range(10)} == {"2"}, "version 2 from all")
+        wait_until(lambda: len(list_workers(server.pid)) == 2, "another process in its place")
         assert read_metric(address, "wine_model_refused") == 0

@@ -1,22 +1,24 @@
 """`make mlflow`: MLflow's pages on the store of the settings."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 
-import httpx
 import pytest
 
 from experiment_tracking.pages import find_address
 from settings import ROOT
-from tests.conftest import Store, free_port, isolated_environment, wait_for
+from tests.conftest import Store, isolated_environment
+from tests.told import assert_told, find_lines
+from tests.waiting import free_port, wait_for
+from tests.web import WEB
 
 COMMAND = [sys.executable, "-m", "experiment_tracking.pages"]
 
 
+@pytest.mark.full
 def test_make_mlflow_serves_the_pages_that_it_names_until_ctrl_c(store: Store) -> None:
     port = free_port()
     environment = isolated_environment(store.folder) | {"WINE_MLFLOW_PORT": str(port)}
@@ -26,7 +28,7 @@ def test_make_mlflow_serves_the_pages_that_it_names_until_ctrl_c(store: Store) -
     )  # fmt: skip
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server, seconds=180)
-        asked = httpx.get(
+        asked = WEB.get(
             f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get", params={"experiment_id": store.experiment_id}
         )
         assert asked.json()["experiment"]["name"] == "wine-quality-experiment"
@@ -37,8 +39,10 @@ def test_make_mlflow_serves_the_pages_that_it_names_until_ctrl_c(store: Store) -
     printed = server.stdout.read()
     assert f"http://127.0.0.1:{port}/#/experiments/{store.experiment_id}/runs" in printed
     assert f"http://127.0.0.1:{port}/#/models/wine-quality" in printed
+    assert "ctrl-c" in printed
 
 
+@pytest.mark.full
 def test_where_a_server_keeps_the_runs_its_pages_are_named(store: Store) -> None:
     served = isolated_environment(store.folder) | {"WINE_MLFLOW_PORT": str(free_port())}
     with subprocess.Popen(COMMAND, cwd=ROOT, env=served, stdout=subprocess.DEVNULL) as server:
@@ -49,8 +53,8 @@ def test_where_a_server_keeps_the_runs_its_pages_are_named(store: Store) -> None
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         server.send_signal(signal.SIGINT)
-    assert re.search(rf"^  registry: {address}/#/models/wine-quality$", done.stdout, re.MULTILINE)
-    assert "half a minute" not in done.stdout
+    assert find_lines(done.stdout, f"{address}/#/models/wine-quality")
+    assert "ctrl-c" not in done.stdout
 
 
 def test_a_taken_port_is_told(store: Store) -> None:
@@ -60,9 +64,7 @@ def test_a_taken_port_is_told(store: Store) -> None:
             COMMAND, cwd=ROOT, env=isolated_environment(store.folder) | {"WINE_MLFLOW_PORT": str(port)},
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-    assert done.returncode == 3
-    assert f"127.0.0.1:{port} cannot be used" in done.stderr
-    assert "WINE_MLFLOW_PORT" in done.stderr
+    assert_told(done, 3, f"127.0.0.1:{port}", "WINE_MLFLOW_PORT")
 
 
 @pytest.mark.parametrize(

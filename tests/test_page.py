@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from deployment.page import find_policy, render_page
 from tests.conftest import isolated_environment, needs_browser, run_api
 from tests.test_schema import WINE
+from tests.web import WEB
 from wine_data.schema import BOUNDS, MEASUREMENTS, SEEN
 
 KEY = "a-long-key"
@@ -38,8 +38,12 @@ class Visit:
     def submit(self) -> None:
         self.page.get_by_role("button", name="Predict the grade").click()
 
-    def expect_status(self, text: str) -> None:
-        expect(self.page.get_by_role("status")).to_contain_text(text)
+    def expect_status(self, *facts: str) -> None:
+        for fact in facts:
+            expect(self.page.get_by_role("status")).to_contain_text(fact, ignore_case=True)
+
+    def expect_answer(self) -> None:
+        expect(self.page.locator("#answer")).to_be_visible()
 
 
 def test_every_feature_has_a_labelled_field_with_bounds_and_the_example_in_it() -> None:
@@ -108,10 +112,10 @@ def test_a_wine_is_graded_with_a_bar_for_each_grade(visit: Visit, small_api: str
     visit.page.get_by_label("Alcohol").fill("12.5")
     visit.page.get_by_text("Red", exact=True).click()
     visit.submit()
-    visit.expect_status("Grade ")
-    answer = httpx.post(f"{small_api}/predict", json=WINE | {"alcohol": 12.5, "red_wine": 1}).raise_for_status().json()
+    visit.expect_answer()
+    answer = WEB.post(f"{small_api}/predict", json=WINE | {"alcohol": 12.5, "red_wine": 1}).raise_for_status().json()
     likeliest = answer["probabilities"][str(answer["prediction"])]
-    visit.expect_status(f"Grade {answer['prediction']}, with a probability of {100 * likeliest:.1f} %.")
+    visit.expect_status(f"Grade {answer['prediction']}", f"{100 * likeliest:.1f} %")
     bars = visit.page.get_by_role("list", name="Probability of each grade").get_by_role("listitem")
     expect(bars).to_have_count(len(answer["probabilities"]))
     for bar, (grade, share) in zip(bars.all(), answer["probabilities"].items(), strict=True):
@@ -128,7 +132,7 @@ def test_a_wine_is_graded_with_a_bar_for_each_grade(visit: Visit, small_api: str
 @needs_browser
 def test_bars_are_as_high_as_their_probabilities(visit: Visit) -> None:
     visit.submit()
-    visit.expect_status("Grade ")
+    visit.expect_answer()
     measured = visit.page.eval_on_selector_all(
         ".bars li",
         "all => all.map(li => [li.querySelector('.bar').offsetHeight, li.querySelector('.share').innerText])",
@@ -143,9 +147,9 @@ def test_bars_are_as_high_as_their_probabilities(visit: Visit) -> None:
 def test_a_wine_unlike_any_seen_is_shown_with_its_warning(visit: Visit) -> None:
     visit.page.get_by_label("Residual sugar").fill("250")
     visit.submit()
-    visit.expect_status("There is a warning.")
+    visit.expect_status("warning")
     warnings = visit.page.get_by_role("list", name="Warnings").get_by_role("listitem")
-    expect(warnings).to_have_text(re.compile("^Residual sugar is 250; "))
+    expect(warnings).to_have_text(re.compile(r"Residual sugar\b.*\b250\b"))
 
 
 @needs_browser
@@ -154,16 +158,16 @@ def test_a_refusal_shows_at_its_field_and_goes_when_it_is_mended(visit: Visit) -
     density.fill("2")
     visit.page.locator("#pH").fill("")
     visit.submit()
-    visit.expect_status("Density: ")
-    expect(visit.page.locator("#density-wrong")).to_contain_text("must be at most 1.2")
-    expect(visit.page.locator("#pH-wrong")).to_contain_text("is missing")
+    visit.expect_status("Density", "pH")
+    expect(visit.page.locator("#density-wrong")).to_contain_text("1.2")
+    expect(visit.page.locator("#pH-wrong")).to_contain_text("missing")
     expect(density).to_have_attribute("aria-invalid", "true")
     expect(density).to_be_focused()
     expect(visit.page.locator("#answer")).to_be_hidden()
     visit.page.get_by_role("button", name="Back to the example").click()
     expect(density).to_have_value("1.001")
     visit.submit()
-    visit.expect_status("Grade ")
+    visit.expect_answer()
     expect(visit.page.locator("#density-wrong")).to_be_hidden()
     expect(visit.page.locator("[aria-invalid]")).to_have_count(0)
 
@@ -171,7 +175,7 @@ def test_a_refusal_shows_at_its_field_and_goes_when_it_is_mended(visit: Visit) -
 @needs_browser
 def test_no_request_goes_anywhere_else(visit: Visit, small_api: str) -> None:
     visit.submit()
-    visit.expect_status("Grade ")
+    visit.expect_answer()
     assert [url for url in visit.asked if not url.startswith("data:")] == [f"{small_api}/", f"{small_api}/predict"]
 
 
@@ -184,7 +188,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
         visit.page.keyboard.press("Tab")
         expect(visit.page.locator(f"#{name}")).to_be_focused()
     visit.page.keyboard.press("Enter")
-    visit.expect_status("Grade ")
+    visit.expect_answer()
 
 
 @needs_browser
@@ -192,7 +196,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
 def test_nothing_lies_outside_the_window(browser: Browser, small_api: str, width: int) -> None:
     with visit_page(browser, small_api, width) as visit:
         visit.submit()
-        visit.expect_status("Grade ")
+        visit.expect_answer()
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         expect(visit.page.get_by_role("status")).to_be_in_viewport()
 
@@ -202,38 +206,38 @@ def test_a_server_that_cannot_be_reached_is_told_in_words(visit: Visit) -> None:
     visit.page.route("**/predict", lambda route: route.abort("connectionrefused"))
     visit.page.get_by_label("Density").fill("1.0004")
     visit.submit()
-    visit.expect_status("The API could not be reached.")
+    visit.expect_status("reached")
     expect(visit.page.get_by_label("Density")).to_have_value("1.0004")
 
 
 @needs_browser
 @pytest.mark.parametrize(
-    ("status", "content_type", "body", "told"),
+    ("status", "content_type", "body", "facts"),
     [
-        (500, "text/plain", "Internal Server Error", "The API answered with status 500 and no word of why."),
-        (200, "text/plain", "fine", "The API answered with status 200"),
+        (500, "text/plain", "Internal Server Error", ["500"]),
+        (200, "text/plain", "fine", ["200"]),
         (
             503,
             "application/problem+json",
             '{"type":"about:blank","title":"Too many requests at once","status":503,"detail":"Come again"}',
-            "Too many requests at once. Come again. Try again in 2 s.",
+            ["Too many requests at once", "Come again", "2 s"],
         ),
         (
             422,
             "application/problem+json",
             '{"title":"<img src=x onerror=alert(1)>","errors":[{"field":"body","reason":"<b>This is not JSON</b>"}]}',
-            "<img src=x onerror=alert(1)>. body: <b>This is not JSON</b>.",
+            ["<img src=x onerror=alert(1)>", "body", "<b>This is not JSON</b>"],
         ),
     ],
     ids=["no reason", "no answer", "busy", "markup"],
 )
 def test_an_answer_of_another_kind_is_told_in_words(
-    visit: Visit, status: int, content_type: str, body: str, told: str
+    visit: Visit, status: int, content_type: str, body: str, facts: list[str]
 ) -> None:
     headers = {"Content-Type": content_type} | ({"Retry-After": "2"} if status == 503 else {})
     visit.page.route("**/predict", lambda route: route.fulfill(status=status, headers=headers, body=body))
     visit.submit()
-    visit.expect_status(told)
+    visit.expect_status(*facts)
     expect(visit.page.locator("#status *")).to_have_count(0)
 
 
@@ -242,14 +246,16 @@ def test_a_key_is_asked_for_sent_and_kept_in_the_page(browser: Browser, locked_a
     with visit_page(browser, locked_address) as visit:
         key = visit.page.get_by_label("Key")
         visit.submit()
-        visit.expect_status("This API asks for a key.")
+        visit.expect_status("key")
         expect(key).to_be_focused()
         key.fill("wrong")
-        visit.submit()
+        with visit.page.expect_response("**/predict") as refusal:
+            visit.submit()
+        assert refusal.value.status == 401
         visit.expect_status("key")
-        expect(visit.page.locator("#key-wrong")).to_contain_text("Not the key")
+        expect(visit.page.locator("#key-wrong")).to_contain_text("key")
         key.fill(KEY)
         visit.submit()
-        visit.expect_status("Grade ")
+        visit.expect_answer()
         assert visit.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
         assert not [url for url in visit.asked if KEY in url]

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import httpx
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline
 
-from deployment.batch import score_file
+from deployment.batch_file import score_file
 from experiment_tracking.versions import CHAMPION, find_version, load_version
 from tests.conftest import PipelineRun
+from tests.web import WEB
 from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.split import Sides, split_wines
 from wine_quality_training.bundle import load_current
@@ -54,7 +54,7 @@ def test_bundle_answers_as_the_function(pipeline_run: PipelineRun, by_function: 
 
 def test_api_answers_as_the_function(api: str, by_function: Pipeline, wines: pd.DataFrame) -> None:
     bodies = [WineQuality.model_validate(row) for row in wines.to_dict("records")]
-    answers = [httpx.post(f"{api}/predict", json=body.model_dump()).raise_for_status().json() for body in bodies]
+    answers = [WEB.post(f"{api}/predict", json=body.model_dump()).raise_for_status().json() for body in bodies]
     table = pd.DataFrame(feature_array(bodies), columns=list(FEATURES))
     assert [answer["prediction"] for answer in answers] == by_function.predict(table).tolist()
     probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])

@@ -8,8 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from commands import BadInputError
+from tests.told import naming
 from wine_data.reader import COLUMNS, read_wines
 from wine_data.schema import MEASUREMENTS
+
+pytestmark = pytest.mark.fast
 
 HEADER = (  # in full, so that these files stay what they are where the schema has fewer features
     "type,fixed_acidity,volatile_acidity,citric_acid,residual_sugar,chlorides,free_sulfur_dioxide,"
@@ -60,29 +63,29 @@ def test_a_blank_cell_is_a_hole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "facts"),
     [
-        ((), "is empty"),
-        ((HEADER,), "holds a header and no wines"),
-        ((WHITE, RED), "has no header"),
-        ((HEADER.replace("pH,", ""), WHITE.replace("3,", "")), "lacks the column pH"),
-        ((HEADER.replace("type", "red_wine"), WHITE.replace("white", "0")), "a file has type, red or white"),
-        ((HEADER.replace("pH,", ""), WHITE), "more fields in its rows than names in its header"),
-        ((HEADER + ",taste", WHITE + ",9"), "has the unknown column taste"),
-        ((HEADER, WHITE, RED.replace("0.9978", "light")), "column density, row 3: light is not a number"),
-        ((HEADER, WHITE.replace("1.001", "inf")), "column density, row 2: inf is not a finite number"),
-        ((HEADER, WHITE.replace("white", "pink")), "column type, row 2: pink is neither red nor white"),
-        ((HEADER, WHITE + "0"), "column quality, row 2: 60.0 is not a grade"),
-        ((HEADER, WHITE, RED[:40]), "column quality, row 3: the value is missing; is the file cut off there?"),
-        ((HEADER, WHITE, RED + ",1,2"), "is not a table of text"),
+        ((), ["empty"]),
+        ((HEADER,), ["no wines"]),
+        ((WHITE, RED), ["no header"]),
+        ((HEADER.replace("pH,", ""), WHITE.replace("3,", "")), ["pH"]),
+        ((HEADER.replace("type", "red_wine"), WHITE.replace("white", "0")), ["type", "red", "white"]),
+        ((HEADER.replace("pH,", ""), WHITE), ["fields", "header"]),
+        ((HEADER + ",taste", WHITE + ",9"), ["taste"]),
+        ((HEADER, WHITE, RED.replace("0.9978", "light")), ["density", "row 3", "light"]),
+        ((HEADER, WHITE.replace("1.001", "inf")), ["density", "row 2", "inf"]),
+        ((HEADER, WHITE.replace("white", "pink")), ["type", "row 2", "pink"]),
+        ((HEADER, WHITE + "0"), ["quality", "row 2", "60.0"]),
+        ((HEADER, WHITE, RED[:40]), ["quality", "row 3", "missing"]),
+        ((HEADER, WHITE, RED + ",1,2"), ["13", "15"]),  # fields
     ],
 )  # fmt: skip
-def test_a_bad_file_is_refused_with_file_column_and_row(tmp_path: Path, lines: tuple[str, ...], told: str) -> None:
+def test_a_bad_file_is_refused_with_file_column_and_row(
+    tmp_path: Path, lines: tuple[str, ...], facts: list[str]
+) -> None:
     path = write(tmp_path, *lines)
-    with pytest.raises(BadInputError) as refused:
+    with pytest.raises(BadInputError, match=naming(str(path), *facts)):
         read_wines(path)
-    assert str(path) in str(refused.value)
-    assert told in str(refused.value)
 
 
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"none\.csv cannot be read: No such file"):
+    with pytest.raises(BadInputError, match=naming("none.csv", "No such file or directory")):
         read_wines(tmp_path / "none.csv")
 
 

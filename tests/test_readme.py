@@ -1,8 +1,6 @@
 """What the README claims."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -17,11 +15,11 @@ DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.m
 PAGES = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()} | {
     f"docs/{name}": text for name, text in DOCS.items()
 }
-NAMED = set(re.findall(r" -m ([a-z0-9_.]+)", "".join(PAGES.values()) + (ROOT / "Makefile").read_text()))
-COMMANDS = sorted(name for name in NAMED if (ROOT / f"{name.replace('.', '/')}.py").exists())  # ours, of those named
 
 
-@pytest.mark.parametrize("pipeline_run", [pytest.param("uci", marks=pytest.mark.real_data)], indirect=True)
+@pytest.mark.parametrize(
+    "pipeline_run", [pytest.param("uci", marks=[pytest.mark.full, pytest.mark.real_data])], indirect=True
+)
 def test_the_output_shown_is_the_output_printed(pipeline_run: PipelineRun) -> None:
     shown = README.split("```text\n")[1].split("```")[0]
     assert strip_lines(shown) == strip_lines(pipeline_run.output)
@@ -49,14 +47,6 @@ def list_anchors(text: str) -> set[str]:
     """What GitHub makes of headings."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_explains_itself(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("usage:")
 
 
 def test_the_pages_name_settings_that_there_are() -> None:

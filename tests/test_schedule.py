@@ -1,12 +1,10 @@
 """The project by itself: a real server, pool, deployments and worker, and a run that the schedule started."""
 
-import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +24,10 @@ from prefect.utilities.importtools import import_object
 from experiment_tracking.promotion import PROMOTED, list_records
 from orchestration.services import POOL, Service
 from settings import ROOT
-from tests.conftest import free_port, isolated_environment
+from tests.conftest import isolated_environment, write_few_wines
+from tests.told import assert_told_in_one_line, find_lines, list_untold
+from tests.waiting import free_port, wait_until
+from tests.web import WEB
 from wine_quality_training.bundle import load_current
 
 PLAN = yaml.safe_load((ROOT / "prefect.yaml").read_text())
@@ -59,7 +60,7 @@ class Services:
 
     def list_deployments(self) -> dict[str, Any]:
         """All that the server knows of the deployments, without the dates."""
-        found = httpx.post(f"{self.api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
+        found = WEB.post(f"{self.api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
         return {deployment["name"]: forget_dates(deployment) for deployment in found}
 
 
@@ -70,62 +71,65 @@ def forget_dates(told: Any) -> Any:
     return [forget_dates(value) for value in told] if isinstance(told, list) else told
 
 
-@pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """A server that runs, with the deployments made; ended after the tests whatever happened."""
-    folder = tmp_path_factory.mktemp("by itself")
+@contextmanager
+def run_services(folder: Path) -> Iterator[Services]:
+    """A project in a folder, with few wines, and a server that runs; all is ended after the block."""
     environment = isolated_environment(folder) | {
-        "WINE_DATA": "twin",
+        "WINE_DATA": str(write_few_wines(folder / "wines")),
         "WINE_PREFECT_PORT": str(free_port()),
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",  # 60, else: a schedule for the next moments is missed
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # 60, else: a schedule for the next moments is missed
     }
     environment.pop("PREFECT_API_URL", None)
-    started = Services(folder, environment)
+    services = Services(folder, environment)
     try:
-        assert "Next: make deploy" in started.do("prefect")
-        yield started
+        assert "make deploy" in services.do("prefect")
+        yield services
     finally:
-        started.order("stop")
-    assert not started.find("server").lives()
+        services.order("stop")
 
 
 @pytest.fixture(scope="module")
-def deployed(services: Services) -> Services:
-    assert "Next: make worker" in services.do("deploy")
-    return services
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """A server that runs, with the deployments made."""
+    with run_services(tmp_path_factory.mktemp("deployed")) as services:
+        services.do("deploy")
+        yield services
 
 
-@pytest.fixture(scope="module")
-def scheduled_run(deployed: Services) -> FlowRun:
-    """The run of `train` that a schedule started on a real worker, some seconds after it was made."""
-    assert "A worker runs what is due" in deployed.do("worker")
-    with SyncPrefectClient(api=deployed.api) as client:
+def schedule_soon(services: Services) -> IntervalSchedule:
+    """Give `train` one more schedule, due in some seconds, for a run that takes little time."""
+    soon = IntervalSchedule(
+        interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=4), timezone="UTC"
+    )
+    small = {"models": ["DecisionTreeClassifier"], "folds": 2}
+    with SyncPrefectClient(api=services.api) as client:
         train = client.read_deployment_by_name("wine-quality-pipeline/train")
-        soon = IntervalSchedule(
-            interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=20), timezone="UTC"
+        client.create_deployment_schedules(
+            train.id, [DeploymentScheduleCreate(schedule=soon, active=True, parameters=small)]
         )
-        client.create_deployment_schedules(train.id, [DeploymentScheduleCreate(schedule=soon, active=True)])
-    return wait_for_end(deployed, soon)
+    return soon
 
 
-def wait_for_end(services: Services, schedule: IntervalSchedule, seconds: float = 400) -> FlowRun:
+def wait_for_end(services: Services, schedule: IntervalSchedule) -> FlowRun:
     """Wait for the first run of a schedule to end."""
     due = schedule.anchor_date + timedelta(seconds=5)
     question = {  # its parts are flow runs too, without a deployment
-        "flow_runs": {"expected_start_time": {"before_": due.isoformat()}},
+        "flow_runs": {
+            "expected_start_time": {"before_": due.isoformat()},
+            "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
+        },
         "deployments": {"name": {"any_": ["train"]}},
     }
-    deadline = time.monotonic() + seconds
-    told: list[dict[str, Any]] = []
-    while time.monotonic() < deadline:
-        with suppress(httpx.TransportError):  # two cores that train leave the server slow at times
-            told = httpx.post(f"{services.api}/flow_runs/filter", json=question, timeout=30).raise_for_status().json()
-        if told and told[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return FlowRun.model_validate(told[0])
-        time.sleep(1)
-    log = services.find("worker").log.read_text()[-3000:]
-    raise AssertionError(f"no run ended within {seconds:g} s: {json.dumps(told)[:1000]}\n{log}")
+
+    def find_ended() -> list[dict[str, Any]]:
+        found = WEB.post(f"{services.api}/flow_runs/filter", json=question, timeout=30).raise_for_status().json()
+        return list(found)
+
+    log = services.find("worker").log
+    return FlowRun.model_validate(
+        wait_until(find_ended, f"the end of a scheduled run; see {log}", seconds=300, every=0.5)[0]
+    )
 
 
 def test_the_plan_names_flows_that_exist_and_no_place_of_this_machine() -> None:
@@ -137,6 +141,7 @@ def test_the_plan_names_flows_that_exist_and_no_place_of_this_machine() -> None:
     assert str(ROOT.parent) not in (ROOT / "prefect.yaml").read_text()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("deployment", PLAN["deployments"], ids=lambda deployment: str(deployment["name"]))
 def test_a_process_of_a_worker_finds_the_flow_of_a_deployment(deployment: dict[str, Any]) -> None:
     """A new process, as a worker starts it: a file may not stand in for a package that it has not imported yet."""
@@ -152,63 +157,56 @@ def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -
     environment.pop("PREFECT_API_URL", None)
     nobody = Services(tmp_path, environment)
     for order in ("deploy", "worker"):
-        done = nobody.order(order)
-        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
-        assert done.stderr.endswith(": make prefect\n")
-    assert nobody.do("stop").startswith("No worker was running\nNo server was running\n")
+        assert_told_in_one_line(nobody.order(order), 3, nobody.api, "make prefect")
+    assert list_untold(nobody.do("stop"), "no worker", "no server") == []
 
 
-def test_a_server_that_runs_is_not_started_twice(services: Services) -> None:
-    pid = services.find("server").pid_file.read_text()
-    assert "runs already" in services.do("prefect")
-    assert services.find("server").pid_file.read_text() == pid
-
-
-def test_deploying_twice_changes_nothing(deployed: Services) -> None:
-    first = deployed.list_deployments()
-    assert sorted(first) == ["monitor", "score", "train"]
-    deployed.do("deploy")
-    assert deployed.list_deployments() == first
-
-
-def test_plain_prefect_deploy_works_too(deployed: Services) -> None:
-    first = deployed.list_deployments()
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "deploy", "--all"],
-        cwd=ROOT, env=deployed.environment | {"PREFECT_API_URL": deployed.api}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert deployed.list_deployments() == first
-
-
-def test_a_run_that_the_schedule_started_finishes(scheduled_run: FlowRun) -> None:
-    assert scheduled_run.state is not None
-    assert scheduled_run.state.is_completed(), scheduled_run.state.message
-    assert scheduled_run.auto_scheduled
-    assert scheduled_run.created_by is not None
-    assert scheduled_run.created_by.type == "SCHEDULE"
-
-
-def test_its_verdict_is_recorded_and_its_model_serves(scheduled_run: FlowRun, deployed: Services) -> None:
-    assert scheduled_run.name
-    mlflow.set_tracking_uri(deployed.environment["MLFLOW_TRACKING_URI"])
-    (record,) = list_records()
-    assert (record.event, record.version) == (PROMOTED, "1")
-    assert record.verdict
-    assert load_current(Path(deployed.environment["WINE_SERVING_MODELS"])).facts.version == "1"
-
-
-def test_worker_and_server_end_and_are_seen_to_have_ended(scheduled_run: FlowRun, deployed: Services) -> None:
-    assert scheduled_run.name
-    pids = [int(deployed.find(name).pid_file.read_text()) for name in ("worker", "server")]
-    assert deployed.do("stop").startswith("The worker has ended\nThe server has ended\n")
+def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(tmp_path: Path) -> None:
+    with run_services(tmp_path) as services:
+        assert "Next: make worker" in services.do("deploy")
+        assert "A worker runs what is due" in services.do("worker")
+        run = wait_for_end(services, schedule_soon(services))
+        assert run.state is not None
+        assert run.state.is_completed(), run.state.message
+        assert run.auto_scheduled
+        assert run.created_by is not None
+        assert run.created_by.type == "SCHEDULE"
+        mlflow.set_tracking_uri(services.environment["MLFLOW_TRACKING_URI"])
+        (record,) = list_records()
+        assert (record.event, record.version) == (PROMOTED, "1")
+        assert record.verdict
+        assert load_current(Path(services.environment["WINE_SERVING_MODELS"])).facts.version == "1"
+        pids = [int(services.find(name).pid_file.read_text()) for name in ("worker", "server")]
+        assert services.do("stop").startswith("The worker has ended\nThe server has ended\n")
     for name in ("worker", "server"):
-        assert not deployed.find(name).lives()
-        assert not deployed.find(name).pid_file.exists()
+        assert not services.find(name).lives()
+        assert not services.find(name).pid_file.exists()
     assert [pid for pid in pids if is_running(pid)] == []
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{deployed.api}/health")
+        WEB.get(f"{services.api}/health")
+
+
+@pytest.mark.full
+def test_a_server_that_runs_is_not_started_twice(deployed: Services) -> None:
+    pid = deployed.find("server").pid_file.read_text()
+    assert find_lines(deployed.do("prefect"), deployed.api.removesuffix("/api"))
+    assert deployed.find("server").pid_file.read_text() == pid
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("again", ["make deploy", "prefect deploy --all"])
+def test_deploying_again_changes_nothing(deployed: Services, again: str) -> None:
+    first = deployed.list_deployments()
+    assert sorted(first) == ["monitor", "score", "train"]
+    if again == "make deploy":
+        deployed.do("deploy")
+    else:
+        subprocess.run(
+            [sys.executable, "-m", *again.split()],
+            cwd=ROOT, env=deployed.environment | {"PREFECT_API_URL": deployed.api}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=300, check=True,
+        )  # fmt: skip
+    assert deployed.list_deployments() == first
 
 
 def is_running(pid: int) -> bool:
@@ -223,9 +221,7 @@ def test_a_service_that_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
     )
     stubborn.start([sys.executable, "-c", script], dict(os.environ))
-    deadline = time.monotonic() + 20
-    while "here" not in stubborn.log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: "here" in stubborn.log.read_text(), "a word of the process")
     assert stubborn.stop(seconds=0.5)
     assert not stubborn.lives()
 

@@ -16,6 +16,8 @@ from wine_data.schema import (
 )
 from wine_data.sources import WineData
 
+pytestmark = pytest.mark.fast
+
 WINE = {
     "fixed_acidity": 7.0,
     "volatile_acidity": 0.27,

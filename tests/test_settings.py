@@ -7,6 +7,7 @@ import pytest
 
 from commands import BadInputError
 from settings import ROOT, Settings, list_values, load_settings, render_settings
+from tests.told import assert_told_in_one_line, naming
 from wine_data.sources import TRAIN_FILE, VALIDATION_FILE
 
 
@@ -20,7 +21,7 @@ def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(("variable", "value"), [("WINE_PORT", "eighty"), ("WINE_FOLDS", "1"), ("WINE_SEED", "-1")])
 def test_a_wrong_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(BadInputError, match=f"{variable} is set to '{value}'"):
+    with pytest.raises(BadInputError, match=naming(variable, value)):
         load_settings()
 
 
@@ -61,6 +62,4 @@ def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.Monkey
     done = subprocess.run(
         [sys.executable, "-m", "wine_data.audit"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    assert_told_in_one_line(done, 2, TRAIN_FILE)

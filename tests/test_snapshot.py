@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 
 from commands import BadInputError, NotThereError
+from tests.told import naming
 from wine_data.snapshot import keep_snapshot, read_snapshot
 from wine_data.sources import WineData
+
+pytestmark = pytest.mark.fast
 
 
 def test_the_last_load_says_where_the_wines_come_from(twin: WineData, tmp_path: Path) -> None:
@@ -33,14 +36,14 @@ def test_the_same_wines_are_kept_once(tmp_path: Path, twin: WineData) -> None:
 
 
 def test_a_snapshot_that_is_not_there_or_was_changed_is_refused(tmp_path: Path, twin: WineData) -> None:
-    with pytest.raises(NotThereError, match="no wines with the fingerprint 0123"):
+    with pytest.raises(NotThereError, match=naming("0123", "make pipeline")):
         read_snapshot(tmp_path, "0123")
     folder = keep_snapshot(twin, tmp_path)
     twin.train.head(5).to_parquet(folder / "train.parquet")
-    with pytest.raises(BadInputError, match="was changed since it was kept"):
+    with pytest.raises(BadInputError, match=naming(twin.fingerprint, "changed", "make pipeline")):
         read_snapshot(tmp_path, twin.fingerprint)
     (folder / "train.parquet").write_bytes(b"cut off")
-    with pytest.raises(BadInputError, match="cannot be read"):
+    with pytest.raises(BadInputError, match=naming(twin.fingerprint, "Parquet", "make pipeline")):
         read_snapshot(tmp_path, twin.fingerprint)
 
 

@@ -7,6 +7,8 @@ from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS
 from wine_data.sources import WineData
 from wine_data.split import Sides, distinct_wines, group_wines, is_holdout, split_wines
 
+pytestmark = pytest.mark.fast
+
 
 def test_a_wine_keeps_its_side_in_any_order_and_company(twin: WineData) -> None:
     wines = twin.validation

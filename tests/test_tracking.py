@@ -20,9 +20,8 @@ from tests.conftest import Store, run_at_once
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources import WineData
 from wine_data.split import Sides
-from wine_quality_training.evaluate import Evaluation
+from wine_quality_training.evaluate import Evaluation, train_model
 from wine_quality_training.figures import draw_confusion
-from wine_quality_training.train import train_model
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +174,7 @@ def find_logged_runs(uri: str, folder: Path) -> list[str]:
     return sorted(run.info.run_name for run in runs)
 
 
+@pytest.mark.full
 def test_eight_processes_log_to_a_fresh_store_at_once_and_lose_nothing(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     environment = os.environ | {"STORE": str(tmp_path), "STORE_URI": uri, "RUNS": "25"}

@@ -21,10 +21,8 @@ import yaml
 
 from commands import DONE, FINDING, BadInputError, run_command
 from settings import ROOT
-from tests.test_setup import copy_project, stranger
 
 WORKFLOWS = ROOT / ".github" / "workflows"
-NOBODY = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
 EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
 # How GitHub calls a step that names no shell: it ends at the first command that fails.
 SHELL = ("bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c")
@@ -109,14 +107,6 @@ def run_steps(
     return done
 
 
-def clone_project(folder: Path) -> Path:
-    """Make a clone that holds the project as it stands, committed, and nothing that it has made."""
-    copy_project(folder)
-    for command in (["init", "--quiet"], ["add", "--all"], [*NOBODY, "commit", "--quiet", "--message", "as it stands"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
-    return folder
-
-
 def main() -> int:
     """Carry out a job in a fresh copy."""
     parser = argparse.ArgumentParser(description="Carry out the steps of a job here, in a fresh copy of the project.")
@@ -126,6 +116,9 @@ def main() -> int:
     parser.add_argument("--skip", nargs="+", default=[], metavar="STEP", help="steps to leave out, by name")
     arguments = parser.parse_args()
     more = dict(pair.split("=", 1) for pair in arguments.more)
+
+    from tests.fresh_copy import clone_project, stranger
+
     with tempfile.TemporaryDirectory(prefix="workflow-") as folder:
         summary = Path(folder) / "step-summary.md"
         copy = clone_project(Path(folder) / "clone")

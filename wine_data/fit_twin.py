@@ -8,26 +8,23 @@ writes twin.json beside this file.
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy.special import ndtri
-from scipy.stats import rankdata
-from sklearn.mixture import GaussianMixture
 
 from commands import DONE, run_command
 from wine_data.schema import GRADES, MEASUREMENTS, TARGET, TYPE, TYPES
 from wine_data.sources import read_folder
-from wine_data.split import distinct_wines, is_holdout
-from wine_data.twin import PARAMETERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMPONENTS = dict(zip(TYPES, (25, 60), strict=True))
 QUANTILES = 200
 SEED = 42
 
 
-def fit_twin(wines: pd.DataFrame) -> dict[str, Any]:
+def fit_twin(wines: "pd.DataFrame") -> dict[str, Any]:
     """Fit the parameters that sample_twin reads, from complete distinct wines."""
     random = np.random.default_rng(SEED)
     parameters: dict[str, Any] = {
@@ -40,7 +37,9 @@ def fit_twin(wines: pd.DataFrame) -> dict[str, Any]:
     return parameters
 
 
-def _fit_type(wines: pd.DataFrame, components: int, random: np.random.Generator) -> dict[str, Any]:
+def _fit_type(wines: "pd.DataFrame", components: int, random: np.random.Generator) -> dict[str, Any]:
+    from sklearn.mixture import GaussianMixture
+
     scores = np.column_stack([_score_normally(wines[column], random) for column in (*MEASUREMENTS, TARGET)])
     mixture = GaussianMixture(components, reg_covar=1e-3, n_init=1, max_iter=500, random_state=SEED).fit(scores)
     lower = np.tril_indices(scores.shape[1])
@@ -54,19 +53,22 @@ def _fit_type(wines: pd.DataFrame, components: int, random: np.random.Generator)
     }
 
 
-def _score_normally(values: pd.Series, random: np.random.Generator) -> np.ndarray:
+def _score_normally(values: "pd.Series", random: np.random.Generator) -> np.ndarray:
     """Rank, ties broken by lot (so a grade is spread over its whole share), and take to normal scores."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
     order = np.lexsort((random.random(len(values)), values))
     ranks = rankdata(np.argsort(order))
     return np.asarray(ndtri((ranks - 0.5) / len(values)))
 
 
-def _count_decimals(values: pd.Series) -> int:
+def _count_decimals(values: "pd.Series") -> int:
     """The decimals that 99 of 100 values get by with: a few published values are averages."""
     return next(digits for digits in range(7) if ((values.round(digits) - values).abs() < 1e-9).mean() > 0.99)
 
 
-def _tabulate_quantiles(values: pd.Series) -> list[float]:
+def _tabulate_quantiles(values: "pd.Series") -> list[float]:
     table = np.quantile(values, np.linspace(0, 1, QUANTILES))
     return [float(f"{value:.5g}") for value in table]
 
@@ -77,7 +79,12 @@ def main() -> int:
     parser.add_argument(
         "folder", type=Path, help="folder with the train and validation file, or with the UCI originals"
     )
-    wines = distinct_wines(*read_folder(parser.parse_args().folder, SEED))
+    folder = parser.parse_args().folder
+
+    from wine_data.split import distinct_wines, is_holdout
+    from wine_data.twin import PARAMETERS
+
+    wines = distinct_wines(*read_folder(folder, SEED))
     complete = wines[wines[list(MEASUREMENTS)].notna().all(axis="columns")]
     training_side = complete[~is_holdout(complete)]
     text = json.dumps(fit_twin(training_side), separators=(",", ":"))

@@ -12,25 +12,24 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import ROOT, load_settings
-from wine_data.download import download_kaggle, download_uci
-from wine_data.pair import publish_pair
-from wine_data.reader import read_wines
 from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
-from wine_data.twin import sample_twin
+
+# What reads, draws and downloads is imported by the source that needs it: whoever only names sources need not wait.
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
 ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
 DROP_FOLDER = ROOT / "wine_data"
 DISTINCT_WINES = 5320  # of UCI; the twin makes as many
 
-Pair = tuple[pd.DataFrame, pd.DataFrame]
+Pair = tuple["pd.DataFrame", "pd.DataFrame"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class WineData:
     (labelled.py), "" for none.
     """
 
-    train: pd.DataFrame
-    validation: pd.DataFrame
+    train: "pd.DataFrame"
+    validation: "pd.DataFrame"
     source: str
     fingerprint: str
     note: str = ""
@@ -113,6 +112,9 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: f
 
 def read_folder(folder: Path, seed: int) -> Pair:
     """Read the pair of a folder, or make it from the two UCI originals that lie there."""
+    from wine_data.pair import publish_pair
+    from wine_data.reader import read_wines
+
     if (folder / TRAIN_FILE).is_file() and (folder / VALIDATION_FILE).is_file():
         tables = read_wines(folder / TRAIN_FILE), read_wines(folder / VALIDATION_FILE)
         for name, table in zip((TRAIN_FILE, VALIDATION_FILE), tables, strict=True):
@@ -125,13 +127,17 @@ def read_folder(folder: Path, seed: int) -> Pair:
     )
 
 
-def read_originals(folder: Path) -> pd.DataFrame:
+def read_originals(folder: Path) -> "pd.DataFrame":
     """Read the two UCI originals of a folder into one table, the red wines first."""
+    import pandas as pd
+
+    from wine_data.reader import read_wines
+
     tables = [read_wines(folder / name, wine_type) for wine_type, name in ORIGINALS.items()]
     return pd.concat(tables, ignore_index=True)
 
 
-def fingerprint_wines(*tables: pd.DataFrame) -> str:
+def fingerprint_wines(*tables: "pd.DataFrame") -> str:
     """SHA-256 of what the tables say: the same wines in the same order give the same from any form of file."""
     digest = hashlib.sha256()
     for table in tables:
@@ -151,16 +157,25 @@ def _load_first(seed: int, downloads: Path, uci_url: str, timeout: float) -> Win
 
 
 def _load_uci(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
+    from wine_data.download import download_uci
+    from wine_data.pair import publish_pair
+
     download_uci(downloads, uci_url, timeout)
     return _describe(publish_pair(read_originals(downloads), seed), f"uci (pair made with seed {seed})")
 
 
 def _load_twin(seed: int, note: str = "") -> WineData:
+    from wine_data.pair import publish_pair
+    from wine_data.twin import sample_twin
+
     pair = publish_pair(sample_twin(DISTINCT_WINES, seed), seed)
     return _describe(pair, f"twin (synthetic, seed {seed})", note)
 
 
 def _read_kaggle() -> Pair:
+    from wine_data.download import download_kaggle
+    from wine_data.reader import read_wines
+
     train, validation = download_kaggle()
     return read_wines(train), read_wines(validation)
 
@@ -174,13 +189,13 @@ def _holds_wines(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (TRAIN_FILE, VALIDATION_FILE, *ORIGINALS.values()))
 
 
-def _require_both_types(wines: pd.DataFrame, path: Path) -> None:
+def _require_both_types(wines: "pd.DataFrame", path: Path) -> None:
     found = sorted(wines[TYPE].unique())
     if len(found) < len(TYPES):
         raise BadInputError(f"{path} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed")
 
 
-def _require_values(wines: pd.DataFrame, where: str) -> None:
+def _require_values(wines: "pd.DataFrame", where: str) -> None:
     """Refuse a column that is blank from top to bottom: there is nothing to fill its holes with."""
     for column in MEASUREMENTS:
         if wines[column].isna().all():

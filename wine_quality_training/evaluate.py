@@ -17,19 +17,21 @@ rounded for the last three.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import pandas as pd
-from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
 from executors import Spread
 from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.models import predicts_grades
+from wine_quality_training.models import make_model, predicts_grades
+
+if TYPE_CHECKING:  # measures and the words for scores are wanted by many that fit nothing
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+    from wine_data.split import Sides
 
 AS_PUBLISHED, LEAK_FREE = "as-published", "leak-free"
 PROTOCOLS = (AS_PUBLISHED, LEAK_FREE)
@@ -82,9 +84,9 @@ class Evaluation:
 
     name: str
     protocol: str
-    pipeline: Pipeline
+    pipeline: "Pipeline"
     scores: tuple[Score, ...]
-    guesses: dict[str, pd.DataFrame]
+    guesses: "dict[str, pd.DataFrame]"
 
     def score_on(self, scored_on: str) -> Score:
         """The score on "train", "validation", "cv" or "holdout"."""
@@ -111,7 +113,38 @@ class Scored(Protocol):
 ScoredT = TypeVar("ScoredT", bound=Scored)
 
 
-def evaluate_as_published(name: str, unfitted: Pipeline, data: WineData, spread: Spread = map) -> Evaluation:
+def train_model(
+    name: str,
+    data: WineData,
+    sides: "Sides",
+    seed: int,
+    protocols: Sequence[str] = PROTOCOLS,
+    on_step: Callable[[str], None] = lambda step: None,
+    spread: Spread = map,
+) -> list[Evaluation]:
+    """Fit and score one model under each protocol asked for; `on_step` is told of every fit that is done.
+
+    `spread` runs the fits, here or elsewhere.
+    """
+    evaluations = []
+    if AS_PUBLISHED in protocols:
+        evaluations.append(evaluate_as_published(name, make_model(name, seed), data, spread))
+        on_step(f"{name}: {AS_PUBLISHED}")
+    if LEAK_FREE in protocols:
+        folds = len(sides.folds)
+        evaluations.append(
+            evaluate_leak_free(
+                name,
+                make_model(name, seed),
+                sides,
+                on_fold=lambda fold: on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}"),
+                spread=spread,
+            )
+        )
+    return evaluations
+
+
+def evaluate_as_published(name: str, unfitted: "Pipeline", data: WineData, spread: Spread = map) -> Evaluation:
     """Fit a clone on the train file, score on the train file and on the validation file.
 
     `spread` runs the fit, here or elsewhere.
@@ -129,8 +162,8 @@ def evaluate_as_published(name: str, unfitted: Pipeline, data: WineData, spread:
 
 def evaluate_leak_free(
     name: str,
-    unfitted: Pipeline,
-    sides: Sides,
+    unfitted: "Pipeline",
+    sides: "Sides",
     on_fold: Callable[[int], None] = lambda fold: None,
     spread: Spread = map,
 ) -> Evaluation:
@@ -155,7 +188,7 @@ def evaluate_leak_free(
     return evaluate_guesses(name, LEAK_FREE, last.pipeline, guesses)
 
 
-def evaluate_guesses(name: str, protocol: str, pipeline: Pipeline, guesses: dict[str, pd.DataFrame]) -> Evaluation:
+def evaluate_guesses(name: str, protocol: str, pipeline: "Pipeline", guesses: "dict[str, pd.DataFrame]") -> Evaluation:
     """Score what a fitted model has guessed; `guesses` is laid out as in an Evaluation."""
     scores = tuple(_score(name, protocol, scored_on, table) for scored_on, table in guesses.items())
     return Evaluation(name, protocol, pipeline, scores, guesses)
@@ -230,11 +263,13 @@ class _Fit:
     """What came of one fit: for each table to be scored the guesses and the confidence; the model, if it was wanted."""
 
     guesses: list[tuple[np.ndarray, np.ndarray | float]]
-    pipeline: Pipeline | None
+    pipeline: "Pipeline | None"
 
 
-def _fit(unfitted: Pipeline, X: pd.DataFrame, y: pd.Series, tables: Sequence[pd.DataFrame], keep: bool) -> _Fit:
+def _fit(unfitted: "Pipeline", X: "pd.DataFrame", y: "pd.Series", tables: "Sequence[pd.DataFrame]", keep: bool) -> _Fit:
     """Fit a clone, and let it guess. Confidence is of classifiers, and asked for where the model is not kept."""
+    from sklearn.base import clone
+
     model = clone(unfitted).fit(X, y)
     is_sure = predicts_grades(model) and not keep
     guesses = [
@@ -243,18 +278,18 @@ def _fit(unfitted: Pipeline, X: pd.DataFrame, y: pd.Series, tables: Sequence[pd.
     return _Fit(guesses, model if keep else None)
 
 
-def _lay_out(wines: pd.DataFrame, guesses: np.ndarray, confidence: np.ndarray | None = None) -> pd.DataFrame:
+def _lay_out(wines: "pd.DataFrame", guesses: np.ndarray, confidence: np.ndarray | None = None) -> "pd.DataFrame":
     table = wines[[TYPE, TARGET]].assign(guess=guesses)
     return table if confidence is None else table.assign(confidence=confidence)
 
 
-def _score(name: str, protocol: str, scored_on: str, table: pd.DataFrame) -> Score:
+def _score(name: str, protocol: str, scored_on: str, table: "pd.DataFrame") -> Score:
     grades, guesses = table[TARGET].to_numpy(), table["guess"].to_numpy()
     intervals = bootstrap_intervals(grades, guesses) if protocol == LEAK_FREE else {}
     return Score(name, protocol, scored_on, len(table), measure_guesses(grades, guesses), intervals)
 
 
-def _score_slice(name: str, scored_on: str, slice_name: str, members: pd.DataFrame) -> Slice:
+def _score_slice(name: str, scored_on: str, slice_name: str, members: "pd.DataFrame") -> Slice:
     grades, guesses = members[TARGET].to_numpy(), members["guess"].to_numpy()
     off = np.abs(round_guesses(guesses) - grades)
     mae = float(np.abs(guesses - grades).mean())

@@ -29,6 +29,7 @@ from wine_quality_training.models import predicts_grades
 RED, WHITE, GREY = "#8c1c3f", "#c9b458", "#b8b8b8"
 COLOURS = dict(zip(TYPES, (RED, WHITE), strict=True))
 DPI = 110
+SHUFFLES, POINTS = 10, 100  # of a feature, to see what a model makes of it
 
 
 def draw_boxes(wines: pd.DataFrame) -> Figure:
@@ -131,10 +132,10 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_importance(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figure:
-    """Draw how much of a model's R2 on the holdout is lost when one feature is shuffled, ten times each."""
+def draw_importance(evaluation: Evaluation, sides: Sides, seed: int = 0, shuffles: int = SHUFFLES) -> Figure:
+    """Draw how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
     figure, (axis,) = _grid(1, 1, height=4, width=7)
-    drops = _permute_features(evaluation.pipeline, sides.holdout, seed)
+    drops = _permute_features(evaluation.pipeline, sides.holdout, seed, shuffles)
     order = drops.mean(axis=1).sort_values().index
     axis.boxplot(drops.loc[order].to_numpy().T, orientation="horizontal", tick_labels=list(order), widths=0.6)
     axis.axvline(0, color="black", linewidth=0.6)
@@ -142,9 +143,11 @@ def draw_importance(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figu
     return figure
 
 
-def draw_dependence(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figure:
-    """Draw how the expected grade moves with each of the three features that matter most."""
-    top = _permute_features(evaluation.pipeline, sides.holdout, seed).mean(axis=1).nlargest(3).index
+def draw_dependence(
+    evaluation: Evaluation, sides: Sides, seed: int = 0, shuffles: int = SHUFFLES, points: int = POINTS
+) -> Figure:
+    """Draw how the expected grade moves with each of the three features that matter most, at so many points."""
+    top = _permute_features(evaluation.pipeline, sides.holdout, seed, shuffles).mean(axis=1).nlargest(3).index
     figure, axes = _grid(1, 3, height=3.2, width=10)
     PartialDependenceDisplay.from_estimator(
         evaluation.pipeline,
@@ -152,6 +155,7 @@ def draw_dependence(evaluation: Evaluation, sides: Sides, seed: int = 0) -> Figu
         list(top),
         ax=list(axes),
         kind="average",
+        grid_resolution=points,
         line_kw={"color": RED},
     )
     for axis in axes:
@@ -185,11 +189,11 @@ def draw_comparison(evaluations: Sequence[Evaluation], sides: Sides) -> dict[str
     return figures
 
 
-def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The loss of R2 for each shuffle: features as rows, ten shuffles as columns."""
+def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, seed: int, shuffles: int) -> pd.DataFrame:
+    """The loss of R2 for each shuffle: features as rows, shuffles as columns."""
     scorer = make_scorer(lambda grades, guesses: measure_guesses(np.asarray(grades), guesses)["r2"])
     result = permutation_importance(
-        pipeline, feature_frame(wines), wines[TARGET], scoring=scorer, n_repeats=10, random_state=seed
+        pipeline, feature_frame(wines), wines[TARGET], scoring=scorer, n_repeats=shuffles, random_state=seed
     )
     return pd.DataFrame(result.importances, index=pd.Index(FEATURES))
 

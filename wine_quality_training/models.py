@@ -1,35 +1,43 @@
 """The models, by name. Adding one is adding one line to MODELS."""
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from sklearn.base import BaseEstimator, is_classifier
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
-from sklearn.impute import SimpleImputer
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import Pipeline
-from sklearn.tree import DecisionTreeClassifier
+if TYPE_CHECKING:  # commands list the names, and are not to wait for scikit-learn
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
 
-MODELS: dict[str, Callable[[int], BaseEstimator]] = {
-    "RandomForestRegressor": lambda seed: RandomForestRegressor(100, random_state=seed, n_jobs=-1),
-    "RandomForestClassifier": lambda seed: RandomForestClassifier(100, random_state=seed, n_jobs=-1),
-    "ExtraTreesClassifier": lambda seed: ExtraTreesClassifier(100, random_state=seed, n_jobs=-1),
-    "DecisionTreeClassifier": lambda seed: DecisionTreeClassifier(random_state=seed),
-    "KNeighborsRegressor": lambda seed: KNeighborsRegressor(5, n_jobs=-1),
+# The module that each class is in, and what it is made with; the seed comes on top where it draws at random.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "RandomForestRegressor": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
+    "RandomForestClassifier": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
+    "ExtraTreesClassifier": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
+    "DecisionTreeClassifier": ("sklearn.tree", {}),
+    "KNeighborsRegressor": ("sklearn.neighbors", {"n_neighbors": 5, "n_jobs": -1}),
 }
 
 
-def make_model(name: str, seed: int) -> Pipeline:
+def make_model(name: str, seed: int) -> "Pipeline":
     """Make an unfitted pipeline, imputation included, of a model named in MODELS."""
-    return impute_before(MODELS[name](seed))
+    module, parameters = MODELS[name]
+    estimator = getattr(import_module(module), name)(**parameters)
+    if "random_state" in estimator.get_params():
+        estimator.set_params(random_state=seed)
+    return impute_before(estimator)
 
 
-def impute_before(estimator: BaseEstimator) -> Pipeline:
+def impute_before(estimator: "BaseEstimator") -> "Pipeline":
     """Make the unfitted pipeline of an estimator: blank cells are filled first, with the mean of their column."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+
     return Pipeline([("impute", SimpleImputer(strategy="mean")), ("model", estimator)])
 
 
-def predicts_grades(model: Pipeline) -> bool:
+def predicts_grades(model: "Pipeline") -> bool:
     """Say whether a model answers with a grade (a classifier) or with a number (a regressor)."""
+    from sklearn.base import is_classifier
+
     return bool(is_classifier(model))
 
 

@@ -12,10 +12,6 @@ import time
 
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
-from wine_data.audit import audit_wines
-from wine_data.pair import publish_pair
-from wine_data.sources import WineData
-from wine_data.twin import sample_twin
 
 
 def main() -> int:
@@ -23,6 +19,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Time the audit on many rows.")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the train file")
     rows = parser.parse_args().rows
+
+    from wine_data.checks import audit_wines
+    from wine_data.pair import publish_pair
+    from wine_data.sources import WineData
+    from wine_data.twin import sample_twin
+
     _, validation = publish_pair(sample_twin(5320, seed=1), seed=1)
     data = WineData(sample_twin(rows, seed=2), validation, "twin", "none")
     start = time.perf_counter()

@@ -18,23 +18,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-from pyarrow import csv, parquet
+from typing import TYPE_CHECKING, Any
 
 from commands import DONE, run_command
 from settings import ROOT, load_settings
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import MEASUREMENTS, TYPE, feature_frame
 from wine_data.sources import load_wines
-from wine_data.split import split_wines
-from wine_data.twin import sample_twin
 from wine_quality_training.bundle import NOT_COMPILED, pickle_model, select_bundle, write_bundle
 from wine_quality_training.evaluate import evaluate_leak_free
-from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import make_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PIECE = 500_000  # wines that are made at once, and asked of the bare model at once
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -42,6 +38,9 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 def make_models(folder: Path) -> Any:
     """Fit the forest on the twin's training side, write its bundle, and return it."""
+    from wine_data.split import split_wines
+    from wine_quality_training.model_facts import describe_model
+
     data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
     sides = split_wines(data.train, data.validation, folds=5, seed=42)
     evaluation = evaluate_leak_free("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), sides)
@@ -50,8 +49,11 @@ def make_models(folder: Path) -> Any:
     return evaluation.pipeline
 
 
-def write_wines(path: Path, wines: pd.DataFrame, millions: int) -> None:
+def write_wines(path: Path, wines: "pd.DataFrame", millions: int) -> None:
     """Write so many million wines as CSV or Parquet, in row groups of 250,000."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
     table = pa.Table.from_pandas(wines[[TYPE, *MEASUREMENTS]], preserve_index=False)
     is_csv = path.suffix == ".csv"
     with csv.CSVWriter(path, table.schema) if is_csv else parquet.ParquetWriter(path, table.schema) as writer:
@@ -59,7 +61,7 @@ def write_wines(path: Path, wines: pd.DataFrame, millions: int) -> None:
             writer.write_table(table, *(() if is_csv else (250_000,)))
 
 
-def time_bare(pipeline: Any, wines: pd.DataFrame, millions: int, cores: int) -> float:
+def time_bare(pipeline: Any, wines: "pd.DataFrame", millions: int, cores: int) -> float:
     """Seconds that the bare model takes for so many million wines in memory."""
     pipeline[-1].n_jobs = cores
     features = feature_frame(wines)
@@ -109,6 +111,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Time batch scoring beside the bare model.")
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 10], help="wines of a file, in millions")
     sizes, cores = parser.parse_args().millions, load_settings().batch_cores
+
+    from wine_data.twin import sample_twin
+
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -11,9 +11,6 @@ from typing import Any
 
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
-from wine_data.audit import LEAK, audit_wines
-from wine_data.pair import publish_pair
-from wine_data.sameness import drop_repeats
 from wine_data.sources import WineData, fingerprint_wines, load_wines, read_folder, read_originals
 
 SEED = 42
@@ -21,6 +18,9 @@ SEED = 42
 
 def describe_source(name: str, data: WineData) -> dict[str, Any]:
     """Count what the sources differ in, as a row of the table."""
+    from wine_data.checks import LEAK, audit_wines
+    from wine_data.sameness import drop_repeats
+
     complete, incomplete = (finding for finding in audit_wines(data).findings if finding.check.startswith(LEAK))
     return {
         "source": name,
@@ -37,6 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Print the figures that belong to each source of wines.")
     parser.add_argument("folder", type=Path, help="folder with the published pair and the UCI originals")
     folder = parser.parse_args().folder
+
+    from wine_data.pair import publish_pair
+
     published = read_folder(folder, SEED)
     remade = publish_pair(read_originals(folder), SEED)
     rows = [

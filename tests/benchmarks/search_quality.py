@@ -11,23 +11,22 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from sklearn.base import clone
 
 from commands import DONE, run_command
-from experiment_tracking.finalists import BLENDS, DEFAULTS, Finalist, compare_finalists, make_finalists
-from experiment_tracking.search import TRIALS, Plan, run_trials
-from experiment_tracking.search_loop import Trial
-from experiment_tracking.search_runs import open_ledger
+from experiment_tracking.search_plan import TRIALS, Plan
 from experiment_tracking.search_space import CLASSIFIER, REGRESSOR
-from experiment_tracking.store import open_store
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import WineData, read_folder
-from wine_data.split import Sides, split_wines
 from wine_quality_training.evaluate import evaluate_leak_free, measure_guesses
+
+if TYPE_CHECKING:
+    from experiment_tracking.finalists import Finalist
+    from experiment_tracking.search_loop import Trial
+    from wine_data.split import Sides
 
 SEED, REPEATS, FOLDS = 42, 3, 5
 MEASURES = {REGRESSOR: "rmse", CLASSIFIER: "accuracy"}
@@ -35,8 +34,14 @@ ANCHORS = {REGRESSOR: "0.989 (RMSE 0.667)", CLASSIFIER: "1.048 (accuracy 0.593)"
 GOALS = {REGRESSOR: "<= 0.99", CLASSIFIER: ">= 1.02"}
 
 
-def run_default_search(data: WineData, sides: Sides, trials: int) -> list[Trial]:
+def run_default_search(data: WineData, sides: "Sides", trials: int) -> "list[Trial]":
     """The trials of a search with the default knobs, in a store of its own."""
+    from rich.console import Console
+
+    from experiment_tracking.search_runs import open_ledger
+    from experiment_tracking.search_steps import run_trials
+    from experiment_tracking.store import open_store
+
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
@@ -56,8 +61,12 @@ def bound_ratio(grades: np.ndarray, ours: np.ndarray, default: np.ndarray, measu
     return float(low), float(high)
 
 
-def score_task(task: str, trials: list[Trial], sides: Sides) -> list[dict[str, str]]:
+def score_task(task: str, trials: "list[Trial]", sides: "Sides") -> list[dict[str, str]]:
     """The rows of one task: cross-validation, time of a fit, then the holdout."""
+    from sklearn.base import clone
+
+    from experiment_tracking.finalists import BLENDS, DEFAULTS, compare_finalists, make_finalists
+
     models = make_finalists(task, trials, SEED)
     pair = {name: models[name] for name in (DEFAULTS[task], BLENDS[task])}
     default, blend = compare_finalists(task, pair, sides, SEED, repeats=REPEATS, parts=FOLDS)
@@ -68,7 +77,7 @@ def score_task(task: str, trials: list[Trial], sides: Sides) -> list[dict[str, s
     return [*_list_cv(task, default, blend, seconds), _score_holdout(task, default, blend, sides)]
 
 
-def _list_cv(task: str, default: Finalist, blend: Finalist, seconds: float) -> list[dict[str, str]]:
+def _list_cv(task: str, default: "Finalist", blend: "Finalist", seconds: float) -> list[dict[str, str]]:
     measure = MEASURES[task]
     ours, theirs = blend.metrics, default.metrics
     rows = [
@@ -85,7 +94,7 @@ def _list_cv(task: str, default: Finalist, blend: Finalist, seconds: float) -> l
     return rows
 
 
-def _score_holdout(task: str, default: Finalist, blend: Finalist, sides: Sides) -> dict[str, str]:
+def _score_holdout(task: str, default: "Finalist", blend: "Finalist", sides: "Sides") -> dict[str, str]:
     measure = MEASURES[task]
     tables = [evaluate_leak_free(one.name, one.pipeline, sides).guesses["holdout"] for one in (blend, default)]
     grades = tables[0][TARGET].to_numpy()
@@ -106,6 +115,9 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder with the published pair")
     parser.add_argument("--trials", type=int, default=TRIALS, help="trials of the search")
     arguments = parser.parse_args()
+
+    from wine_data.split import split_wines
+
     data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
     sides = split_wines(data.train, data.validation, FOLDS, SEED)
     trials = run_default_search(data, sides, arguments.trials)

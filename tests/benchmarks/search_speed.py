@@ -12,27 +12,27 @@ import os
 import tempfile
 import time
 from pathlib import Path
-
-import numpy as np
-import xgboost as xgb
-from hyperopt import STATUS_OK, Trials, fmin, tpe
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from commands import DONE, run_command
-from experiment_tracking.search import Plan, run_trials
-from experiment_tracking.search_runs import open_ledger
-from experiment_tracking.search_space import PUBLISHED_PATIENCE, PUBLISHED_ROUNDS, describe_published_space
-from experiment_tracking.store import open_store
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources import WineData, read_folder
-from wine_data.split import Sides, split_wines
+
+if TYPE_CHECKING:
+    from wine_data.split import Sides
 
 SEED = 42
 
 
 def time_published(data: WineData, trials: int) -> float:
     """Seconds of the published loop."""
+    import numpy as np
+    import xgboost as xgb
+    from hyperopt import STATUS_OK, Trials, fmin, tpe
+
+    from experiment_tracking.search_space import PUBLISHED_PATIENCE, PUBLISHED_ROUNDS, describe_published_space
+
     train, validation = (xgb.DMatrix(feature_frame(t), label=t[TARGET]) for t in (data.train, data.validation))
 
     def objective(values: dict[str, object]) -> dict[str, object]:
@@ -50,8 +50,15 @@ def time_published(data: WineData, trials: int) -> float:
     return time.perf_counter() - start
 
 
-def time_ours(data: WineData, sides: Sides, trials: int) -> float:
+def time_ours(data: WineData, sides: "Sides", trials: int) -> float:
     """Seconds of the same number of leak-free trials of a regressor, tracked in a store of their own."""
+    from rich.console import Console
+
+    from experiment_tracking.search_plan import Plan
+    from experiment_tracking.search_runs import open_ledger
+    from experiment_tracking.search_steps import run_trials
+    from experiment_tracking.store import open_store
+
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
@@ -67,6 +74,9 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder with the published pair")
     parser.add_argument("--trials", type=int, default=10, help="trials of each")
     arguments = parser.parse_args()
+
+    from wine_data.split import split_wines
+
     data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
     sides = split_wines(data.train, data.validation, 5, SEED)
     ours = time_ours(data, sides, arguments.trials)

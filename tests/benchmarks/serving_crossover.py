@@ -10,25 +10,25 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commands import DONE, run_command
-from deployment.engine import CROSSOVER, PickledModel
 from settings import load_settings
 from tests.benchmarks.results import render_result, write_result
-from tests.benchmarks.serving_speed import SEED, export_model, fit_as_published
 from wine_data.schema import feature_frame
 from wine_data.sources import load_wines
-from wine_data.twin import sample_twin
-from wine_quality_training.bundle import load_bundle
-from wine_quality_training.compiled import CompiledModel
+
+if TYPE_CHECKING:
+    from deployment.engine import PickledModel
+    from wine_quality_training.compiled import CompiledModel
 
 SIZES = (1, 10, 100, 250, 500, 1_000, 2_000, 10_000)
 ROUNDS = 7
 
 
-def measure_both(compiled: CompiledModel, pickled: PickledModel, wines: np.ndarray) -> tuple[float, float]:
+def measure_both(compiled: "CompiledModel", pickled: "PickledModel", wines: np.ndarray) -> tuple[float, float]:
     """Median milliseconds of both forms for the same wines, asked in turn."""
     times = []
     for _ in range(max(ROUNDS, 1_000 // len(wines))):
@@ -45,8 +45,15 @@ def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Compiled form against pickle, by the number of wines at once.")
     parser.add_argument("source", nargs="?", help="a folder with the two files, or another word of WINE_DATA")
-    settings = load_settings()
-    data = load_wines(parser.parse_args().source or settings.data, SEED, settings.downloads, settings.uci_url)
+    source, settings = parser.parse_args().source, load_settings()
+
+    from deployment.engine import CROSSOVER, PickledModel
+    from tests.benchmarks.serving_rounds import SEED, export_model, fit_as_published
+    from wine_data.twin import sample_twin
+    from wine_quality_training.bundle import load_bundle
+    from wine_quality_training.compiled import CompiledModel
+
+    data = load_wines(source or settings.data, SEED, settings.downloads, settings.uci_url)
     with tempfile.TemporaryDirectory() as folder:
         bundle = load_bundle(export_model(Path(folder), data, fit_as_published(data)))
     assert bundle.compiled is not None

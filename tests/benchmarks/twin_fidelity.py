@@ -8,27 +8,31 @@ FOLDER holds the real files. Prints the figures and writes them to results/twin_
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy.stats import ks_2samp
-from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.metrics import r2_score
 
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, feature_frame
 from wine_data.sources import read_folder
-from wine_data.split import Sides, split_wines
-from wine_data.twin import sample_twin
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from wine_data.split import Sides
 
 SEEDS = (1, 2, 3)
 ROWS = 20_000  # enough that the draw adds little to the distance
 
 
-def measure_fidelity(sides: Sides) -> dict[str, float]:
+def measure_fidelity(sides: "Sides") -> dict[str, float]:
     """Take the worst of three seeds for each figure, the mean for the model's R2."""
+    import pandas as pd
+    from scipy.stats import ks_2samp
+
+    from wine_data.twin import sample_twin
+
     real = pd.concat([sides.training, sides.holdout], ignore_index=True)
     twins = [sample_twin(ROWS, seed) for seed in SEEDS]
     columns = [*FEATURES, TARGET]
@@ -46,12 +50,17 @@ def measure_fidelity(sides: Sides) -> dict[str, float]:
     }
 
 
-def _score_holdout(wines: pd.DataFrame, holdout: pd.DataFrame) -> float:
+def _score_holdout(wines: "pd.DataFrame", holdout: "pd.DataFrame") -> float:
+    from sklearn.ensemble import ExtraTreesRegressor
+    from sklearn.metrics import r2_score
+
     model = ExtraTreesRegressor(300, random_state=0, n_jobs=-1).fit(feature_frame(wines), wines[TARGET])
     return float(r2_score(holdout[TARGET], model.predict(feature_frame(holdout))))
 
 
 def _time_million() -> float:
+    from wine_data.twin import sample_twin
+
     start = time.perf_counter()
     sample_twin(1_000_000, seed=1)
     return time.perf_counter() - start
@@ -76,7 +85,11 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description="Measure how like the real wines the synthetic twin is.")
     parser.add_argument("folder", type=Path, help="folder with the real files")
-    sides = split_wines(*read_folder(parser.parse_args().folder, seed=42), folds=5, seed=42)
+    folder = parser.parse_args().folder
+
+    from wine_data.split import split_wines
+
+    sides = split_wines(*read_folder(folder, seed=42), folds=5, seed=42)
     path = write_result(
         "twin_fidelity", "python -m tests.benchmarks.twin_fidelity FOLDER", list_rows(measure_fidelity(sides))
     )

@@ -1,0 +1,39 @@
+"""The drifts that traffic can be simulated with.
+
+Grades follow stated rules, so that what retraining gains can be measured:
+
+    none     wines and grades as the twin draws them
+    shift    one measurement is `size` standard deviations higher (or lower); a wine that it takes beyond the
+             most extreme fiftieth of the undrifted wines is graded two lower
+    colour   a share of `size` is red; grades as the twin draws them
+    unit     one measurement comes in mg where g are meant: a thousand times too high; the grade is the wine's
+    grades   the wines are as ever, and tasters give each `size` grades less
+
+No grade goes under 3 or over 9.
+"""
+
+from dataclasses import dataclass
+
+from commands import BadInputError
+from wine_data.schema import MEASUREMENTS
+
+DRIFTING = MEASUREMENTS[-1]  # where nobody names another
+DRIFTS = ("none", "shift", "colour", "unit", "grades")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What happens to the wines; `size` in the drift's own measure, `feature` where it is of one."""
+
+    kind: str = "none"
+    feature: str = DRIFTING
+    size: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no drift."""
+        if self.kind not in DRIFTS:
+            raise BadInputError(f"{self.kind} is no drift; there are {', '.join(DRIFTS)}")
+        if self.feature not in MEASUREMENTS:
+            raise BadInputError(f"{self.feature} is no measurement; there are {', '.join(MEASUREMENTS)}")
+        if self.kind == "colour" and not 0 <= self.size <= 1:
+            raise BadInputError(f"a colour mix is a share of red wines, 0 to 1, and not {self.size:g}")

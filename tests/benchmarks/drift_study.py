@@ -1,0 +1,327 @@
+"""Drifts that begin in simulated windows, and how soon the alarm comes: drift_alarm.py says what is simulated."""
+
+import math
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from deployment.log_reader import REFUSAL_COLUMNS
+from monitoring.alarm import OF, Alarm, raise_alarm
+from monitoring.drift import Check, check_window
+from monitoring.drifts import Drift
+from monitoring.traffic import draw_wines
+from monitoring.windows import REFUSED, Span, Window
+from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TARGET, feature_frame
+from wine_data.sources import WineData, load_wines
+from wine_data.split import split_wines
+from wine_quality_training.bundle import Facts
+from wine_quality_training.evaluate import evaluate_leak_free
+from wine_quality_training.model_facts import describe_model
+from wine_quality_training.models import make_model
+
+MODEL, VERSION, FOLDS, MODEL_SEED = "ExtraTreesClassifier", "1", 5, 42
+SIZES = (200, 1_000, 5_000)
+LEAD, MOST = 3, 10  # undrifted windows before a drift, and drifted ones until an alarm is given up
+SOONEST = 2  # drifted windows are drawn so many at once
+LABELS = 0.25
+GOAL = 5  # false alarms at 1,000 looks
+LOW, HIGH = np.array([BOUNDS[name] for name in FEATURES]).T
+
+Checked = tuple[Span, tuple[Check, ...]]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What comes to the API: a drift, the share of wines that it concerns, and the share of answers graded."""
+
+    name: str
+    drift: Drift
+    concerned: float = 1.0
+    labels: float = 0.0
+
+
+UNDRIFTED = Traffic("no drift", Drift(), labels=LABELS)
+DRIFTED = (
+    *(Traffic(f"one measurement higher by {size:g} sd", Drift("shift", size=size)) for size in (0.25, 0.5, 1)),
+    Traffic("60 % red instead of 25 %", Drift("colour", size=0.6)),
+    Traffic("chlorides in mg from half of the clients", Drift("unit", "chlorides"), concerned=0.5),
+    Traffic("grades alone 1 lower, a quarter known", Drift("grades", size=1), labels=LABELS),
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A fitted model, its facts, and the wines that it learned from."""
+
+    pipeline: Pipeline
+    facts: Facts
+    wines: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A drift that began: the windows since, the wines of the first, and the alarm, which may not have come."""
+
+    windows: tuple[Checked, ...]
+    first: pd.DataFrame
+    alarm: Alarm
+
+    @property
+    def delay(self) -> float:
+        """Which of the windows brought the alarm, from 1; infinite where none did."""
+        return len(self.windows) if self.alarm.raised else math.inf
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is simulated for each size of windows, over all references."""
+
+    seed: int
+    references: int
+    windows: int
+    repetitions: int
+    reports: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was found for one traffic and one size of windows; counts and lists that can be joined.
+
+    Attributes:
+        windows: how many were checked.
+        alarms: for each look without a drift, whether there was one.
+        delays: of each repetition, in windows.
+        drifted: for each undrifted window, or the first window of each drift, whether a check said so.
+        reports: Evidently's verdicts: whether any column drifted, and whether the table did.
+    """
+
+    windows: int = 0
+    alarms: tuple[bool, ...] = ()
+    delays: tuple[float, ...] = ()
+    drifted: tuple[bool, ...] = ()
+    reports: tuple[tuple[bool, bool], ...] = ()
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+
+Tallies = dict[tuple[str, int], Tally]
+
+
+def make_reference(data: WineData) -> Reference:
+    """Fit the model that the pipeline would release, and describe it as its bundle does."""
+    sides = split_wines(data.train, data.validation, FOLDS, MODEL_SEED)
+    evaluation = evaluate_leak_free(MODEL, make_model(MODEL, MODEL_SEED), sides)
+    facts = describe_model(evaluation, data, sides.training, version=VERSION)
+    # the pickle and one thread: for a window at once it takes a third of the time of the compiled form
+    return Reference(evaluation.pipeline.set_params(model__n_jobs=1), facts, sides.training)
+
+
+def draw_windows(traffic: Traffic, size: int, count: int, seed: int) -> Iterator[pd.DataFrame]:
+    """Draw the wines that are asked for in so many windows."""
+    wines = draw_wines(traffic.drift, size * count, seed)
+    if traffic.concerned < 1:
+        concerned = np.random.default_rng((seed, 1)).random(len(wines)) < traffic.concerned
+        wines = pd.concat([wines[concerned], draw_wines(Drift(), len(wines), seed)[~concerned]]).sort_index()
+    for start in range(0, len(wines), size):
+        yield wines.iloc[start : start + size].reset_index(drop=True)
+
+
+def answer_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> Window:
+    """Make the window that the log would hold: wines out of bounds are refused, the others answered, some graded."""
+    table, wrong = feature_frame(wines), find_wrong(wines)
+    refused = wrong.any(axis=1)
+    answered, grades = table[~refused].reset_index(drop=True), wines[TARGET].to_numpy("float64")[~refused]
+    classes = reference.pipeline.classes_
+    probabilities = reference.pipeline.predict_proba(answered) if len(answered) else np.empty((0, len(classes)))
+    graded = np.random.default_rng((seed, 2)).random(len(answered)) < labels
+    answers = answered.assign(
+        prediction=classes[probabilities.argmax(axis=1)], confidence=probabilities.max(axis=1), version=VERSION,
+        quality=np.where(graded, grades, np.nan),
+    )  # fmt: skip
+    return Window(Span(0, 1), answers, _list_refusals(wrong))
+
+
+def find_wrong(wines: pd.DataFrame) -> np.ndarray:
+    """Say which fields the API would refuse: shape (wines, features)."""
+    table = feature_frame(wines).to_numpy()
+    wrong: np.ndarray = (table < LOW) | (table > HIGH)
+    return wrong
+
+
+def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
+    """Answer the wines of a window and check it."""
+    return check_window(answer_wines(reference, wines, labels, seed), reference.facts.profiles[0], reference.facts)
+
+
+def watch_undrifted(reference: Reference, size: int, count: int, seed: int) -> list[Checked]:
+    """Check undrifted windows, one after the other."""
+    windows = draw_windows(UNDRIFTED, size, count, seed)
+    return [
+        (Span(number, number + 1), check_wines(reference, wines, UNDRIFTED.labels, seed + number))
+        for number, wines in enumerate(windows)
+    ]
+
+
+def look_back(windows: Sequence[Checked]) -> list[Alarm]:
+    """Ask at each window that has enough before it whether there is an alarm."""
+    return [raise_alarm(windows[:end]) for end in range(OF, len(windows) + 1)]
+
+
+def await_alarm(reference: Reference, traffic: Traffic, size: int, lead: Sequence[Checked], seed: int) -> Detection:
+    """Let a drift begin after some undrifted windows, and go on until there is an alarm."""
+    windows = list(lead)
+    drawn = chain.from_iterable(draw_windows(traffic, size, SOONEST, seed + turn) for turn in range(MOST // SOONEST))
+    first = next(drawn)
+    for number, wines in enumerate(chain([first], drawn)):
+        moment = windows[-1][0].until
+        windows.append((Span(moment, moment + 1), check_wines(reference, wines, traffic.labels, seed + number)))
+        alarm = raise_alarm(windows)
+        if alarm.raised:
+            break
+    return Detection(tuple(windows[len(lead) :]), first, alarm)
+
+
+def choose_feature(traffic: Traffic, number: int) -> Traffic:
+    """The same traffic; a shift is of another measurement each time."""
+    if traffic.drift.kind != "shift":
+        return traffic
+    return replace(traffic, drift=replace(traffic.drift, feature=MEASUREMENTS[number % len(MEASUREMENTS)]))
+
+
+def ask_evidently(reference: Reference, wines: pd.DataFrame) -> tuple[bool, bool]:
+    """Say whether by Evidently's defaults any column of the answered wines has drifted, and whether the table has."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    with warnings.catch_warnings(action="ignore"):  # of what its own imports will lose some day
+        from evidently import Report  # takes seconds, and the tests do without
+        from evidently.presets import DataDriftPreset
+
+    answered = feature_frame(wines)[~find_wrong(wines).any(axis=1)]
+    report = Report([DataDriftPreset()], include_tests=True).run(answered, feature_frame(reference.wines))
+    failed = [(test["id"] == "drift", test["status"] == "FAIL") for test in report.dict()["tests"]]
+    return any(fail for of_column, fail in failed if of_column), any(
+        fail for of_column, fail in failed if not of_column
+    )
+
+
+def study_reference(number: int, plan: Plan) -> Tallies:
+    """Do one reference's part of the plan."""
+    reference = make_reference(load_wines("twin", make_seed(plan.seed, number), Path(), ""))
+    repetitions, reports = range(number, plan.repetitions, plan.references), math.ceil(plan.reports / 4)
+    tallies: Tallies = {}
+    for size in SIZES:
+        seed = make_seed(plan.seed, number, size)
+        undrifted = watch_undrifted(reference, size, math.ceil(plan.windows / plan.references) + OF - 1, seed)
+        tallies[UNDRIFTED.name, size] = _tally_undrifted(reference, size, undrifted, plan, seed)
+        for place, traffic in enumerate(DRIFTED):
+            found = [
+                await_alarm(
+                    reference, choose_feature(traffic, repetition), size, _choose_lead(undrifted, turn),
+                    make_seed(seed, place, repetition),
+                )
+                for turn, repetition in enumerate(repetitions)
+            ]  # fmt: skip
+            reported = [each.first for each, repetition in zip(found, repetitions, strict=True) if repetition < reports]
+            tallies[traffic.name, size] = _tally_drift(reference, found, reported)
+    return tallies
+
+
+def make_seed(*numbers: int) -> int:
+    """Make a seed of several numbers; those of other numbers have nothing to do with it."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def run_plan(plan: Plan, processes: int) -> Tallies:
+    """Do the plan on several cores, and say how far it is."""
+    joined: Tallies = {}
+    start = time.monotonic()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        running = [pool.submit(study_reference, number, plan) for number in range(plan.references)]
+        for done, future in enumerate(as_completed(running), 1):
+            for key, tally in future.result().items():
+                joined[key] = joined.get(key, Tally()) + tally
+            alarms = ", ".join(f"{sum(joined[UNDRIFTED.name, size].alarms)} at {size:,}" for size in SIZES)
+            seconds = time.monotonic() - start
+            print(f"  {done} of {plan.references} references, {seconds:.0f} s; false alarms: {alarms}", flush=True)
+    return joined
+
+
+def list_rows(tallies: Tallies) -> list[dict[str, str]]:
+    """The figures as rows of one table."""
+    return [
+        {
+            "traffic": traffic.name,
+            "wines a window": f"{size:,}",
+            "windows": f"{tallies[traffic.name, size].windows:,}",
+            "alarm": _tell_alarm(tallies[traffic.name, size]),
+            "one window by itself": f"{100 * np.mean(tallies[traffic.name, size].drifted):.1f} %",
+            "Evidently: a column": _tell_reports(tallies[traffic.name, size], 0),
+            "Evidently: the table": _tell_reports(tallies[traffic.name, size], 1),
+        }
+        for traffic in (UNDRIFTED, *DRIFTED)
+        for size in SIZES
+    ]
+
+
+def _tally_undrifted(reference: Reference, size: int, windows: Sequence[Checked], plan: Plan, seed: int) -> Tally:
+    wines = islice(draw_windows(UNDRIFTED, size, len(windows), seed), math.ceil(plan.reports / plan.references))
+    return Tally(
+        windows=len(windows),
+        alarms=tuple(alarm.raised for alarm in look_back(windows)),
+        drifted=tuple(map(_has_drifted, windows)),
+        reports=tuple(ask_evidently(reference, each) for each in wines),
+    )
+
+
+def _tally_drift(reference: Reference, found: Sequence[Detection], reported: Sequence[pd.DataFrame]) -> Tally:
+    return Tally(
+        windows=sum(LEAD + len(each.windows) for each in found),
+        delays=tuple(each.delay for each in found),
+        drifted=tuple(_has_drifted(each.windows[0]) for each in found),
+        reports=tuple(ask_evidently(reference, wines) for wines in reported),
+    )
+
+
+def _choose_lead(undrifted: Sequence[Checked], turn: int) -> Sequence[Checked]:
+    start = turn * LEAD % (len(undrifted) - LEAD + 1)
+    return undrifted[start : start + LEAD]
+
+
+def _has_drifted(window: Checked) -> bool:
+    return any(check.drifted for check in window[1])
+
+
+def _list_refusals(wrong: np.ndarray) -> pd.DataFrame:
+    row, column = np.nonzero(wrong)
+    return pd.DataFrame(
+        {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
+         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
+        columns=list(REFUSAL_COLUMNS),
+    )  # fmt: skip
+
+
+def _tell_alarm(tally: Tally) -> str:
+    """Say how often an alarm was false, or which window of the drift brought it."""
+    if tally.alarms:
+        return f"false {1000 * np.mean(tally.alarms):.1f} times in 1,000 (goal <= {GOAL})"
+    half, most = (_tell_delay(sorted(tally.delays)[math.ceil(share * len(tally.delays)) - 1]) for share in (0.5, 0.9))
+    missed = 100 * float(np.mean(np.isinf(tally.delays)))
+    return f"window {half}, 90 % by {most}" + (f", {missed:.0f} % not by {MOST}" if missed else "")
+
+
+def _tell_delay(delay: float) -> str:
+    return f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}"
+
+
+def _tell_reports(tally: Tally, which: int) -> str:
+    return f"{sum(report[which] for report in tally.reports)} of {len(tally.reports)}"
