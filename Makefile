@@ -94,11 +94,11 @@ notebooks: .venv/installed ## run every notebook again and keep its outputs (WIN
 images: .venv/installed ## photograph the running system anew: images/*.png (WINE_DATA: your real files)
 	@$(VENV) -m images.capture
 
-test: check ## the checks, and tests of everything that the project can do, in ten minutes
+test: check ## the checks, and tests of everything that the project can do
 	@$(PYTEST) -m "not full and not clone and not alone"
 	@echo "Next: make test-all runs the long tests too, as GitHub does on main"
 
-test-all: check ## every check and test, in about half an hour
+test-all: check ## every check and test
 	@$(PYTEST) -m "not alone"
 	@$(VENV) -m pytest -m alone
 

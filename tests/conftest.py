@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
@@ -46,6 +46,8 @@ CHROMIUM = find_chromium()
 hypothesis.settings.register_profile("ours", deadline=None)  # other tests run beside
 hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
+# What a Prefect server does every few seconds for schedules and automations, which no test asks of the shared one.
+IDLE = ("CANCELLATION_CLEANUP", "FOREMAN", "LATE_RUNS", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "SCHEDULER", "TRIGGERS")
 FEW = "few wines"
 FULL_SIZE = [
     pytest.param("twin", marks=pytest.mark.full),
@@ -198,7 +200,11 @@ class PipelineRun:
 @pytest.fixture(scope="session")
 def prefect() -> Iterator[str]:
     """A Prefect server for the flows of this process; the address of its API, for those of other processes."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:  # for this server, and none that a test starts
+            for service in IDLE:
+                patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
+            running.enter_context(prefect_test_harness(server_startup_timeout=120))
         yield str(PREFECT_API_URL.value())
 
 
@@ -208,6 +214,7 @@ def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp(f"pipeline on {request.param}")
     environment = isolated_environment(folder) | {"WINE_DATA": request.param}
     if request.param == FEW:
+        seed_store(folder, request.getfixturevalue("new_database"))
         environment |= {"WINE_DATA": str(write_few_wines(folder / "wines")), "WINE_FOLDS": "2"}
     if request.param == "uci":
         (folder / "downloads").mkdir()
@@ -314,11 +321,16 @@ def run_here(module: str, environment: Mapping[str, str], *arguments: str) -> "s
     )
 
 
-def make_store(folder: Path, new_database: Path) -> Store:
-    """Copy an empty store into a folder and open it."""
+def seed_store(folder: Path, new_database: Path) -> None:
+    """Put an empty store into a folder, for a command that would take seconds to make one."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(new_database, folder / "mlflow.db")
     (folder / "mlartifacts").mkdir()
+
+
+def make_store(folder: Path, new_database: Path) -> Store:
+    """Put an empty store into a folder and open it."""
+    seed_store(folder, new_database)
     return Store(folder, open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts"))
 
 

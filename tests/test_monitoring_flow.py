@@ -20,7 +20,7 @@ from monitoring.watch import watch_log
 from orchestration.flows import compare_flow, learn_flow, main_flow
 from orchestration.monitoring import TRAINING, monitoring_flow
 from settings import ROOT, load_settings
-from tests.conftest import Receiver, isolated_environment
+from tests.conftest import Receiver, isolated_environment, seed_store
 from tests.test_monitoring import log_refusals, log_wines
 from tests.told import list_untold
 from wine_data.schema import TARGET
@@ -32,9 +32,10 @@ MORNING = 1_700_000_000.0
 
 
 @pytest.fixture(scope="module")
-def trained(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001  (needed, not used)
+def trained(prefect: str, new_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
     """A folder with a champion of the twin, in the stores of a project."""
     folder = tmp_path_factory.mktemp("trained")
+    seed_store(folder, new_database)
     with pytest.MonkeyPatch.context() as patch:
         move_stores(patch, folder)
         main_flow("", FOLDS, 42, TREES)

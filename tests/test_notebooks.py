@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from settings import ROOT
-from tests.conftest import isolated_environment, write_few_wines
+from tests.conftest import isolated_environment, seed_store, write_few_wines
 
 NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("*/*.ipynb"))
 A_PATH_OF_SOMEBODY = re.compile(r"(/home/|/root/|/Users/|/tmp/|/work/|site-packages)")
@@ -50,7 +50,10 @@ def test_a_notebook_is_small_and_has_one_cell_of_knobs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)  # a group of its own each, as name_group has it
-def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_runs_from_top_to_bottom(
+    notebook: Path, new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_store(tmp_path, new_database)
     wines = write_few_wines(tmp_path / "wines")
     for name, value in (isolated_environment(tmp_path) | {"WINE_DATA": str(wines), "WINE_FOLDS": "2"}).items():
         monkeypatch.setenv(name, value)

@@ -21,7 +21,7 @@ from experiment_tracking.store import EXPERIMENT
 from experiment_tracking.versions import CHAMPION, MODEL
 from orchestration.flows import shorten_source, wire
 from settings import ROOT
-from tests.conftest import PipelineRun, full_size, isolated_environment
+from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
 from tests.told import assert_told_in_one_line, find_lines
 from wine_data.reader import COLUMNS
 from wine_data.schema import FEATURES
@@ -132,24 +132,18 @@ def test_ctrl_c_ends_it_within_seconds_and_leaves_no_run_open(tmp_path: Path) ->
     pipeline.stderr.close()
 
 
-def run_pipeline(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.flows"],
-        cwd=ROOT, env=isolated_environment(folder) | {"WINE_DATA": source}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
-    done = run_pipeline("nonsense", tmp_path)
+    done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": "nonsense"})
     assert_told_in_one_line(done, 2, "WINE_DATA=nonsense", "auto", "uci", "kaggle", "twin")
-    assert [path.name for path in tmp_path.iterdir()] in ([], [".prefect"])  # importing Prefect makes its own
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_few_wines_are_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
     wines = sample_twin(50, seed=1)[[*COLUMNS]]
     for name in (TRAIN_FILE, VALIDATION_FILE):
         wines.to_csv(tmp_path / name, index=False)
-    assert_told_in_one_line(run_pipeline(str(tmp_path), tmp_path), 2, "50", "200")
+    done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": str(tmp_path)})
+    assert_told_in_one_line(done, 2, "50", "200")
     assert not (tmp_path / "mlflow.db").exists()
 
 

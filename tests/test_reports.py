@@ -24,7 +24,7 @@ from monitoring.report_files import draw_reference, name_folder, report_batch, w
 from monitoring.reports import main
 from monitoring.windows import Span, Window
 from settings import ROOT
-from tests.conftest import Served, needs_browser
+from tests.conftest import Served, needs_browser, run_here
 from tests.told import list_untold, naming
 from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, feature_frame
 from wine_data.twin import sample_twin
@@ -190,6 +190,7 @@ def test_a_write_that_fails_leaves_the_report_that_was_there(
     assert (tmp_path / "inputs.html").read_text() == "the report that was there"
 
 
+@pytest.mark.full
 def test_evidently_tells_its_makers_nothing() -> None:
     """In a process whose environment does not ask for it."""
     script = (
@@ -291,17 +292,10 @@ def fill_log(environment: dict[str, str], count: int) -> float:
     return last
 
 
-def run_reports(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "monitoring.reports", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
 def test_the_command_reports_the_newest_window_of_the_log(served: Served, tmp_path: Path) -> None:
     environment = served.environment | {"WINE_WINDOW_ROWS": "200"}
     last = fill_log(environment, 250)
-    done = run_reports(environment)
+    done = run_here("monitoring.reports", environment)
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "reports" / f"{datetime.fromtimestamp(last, UTC):%Y-%m-%dT%H-%M-%S}"
     page = folder / "inputs.html"

@@ -48,7 +48,7 @@ from experiment_tracking.trial import (
     run_trial,
 )
 from settings import ROOT
-from tests.conftest import isolated_environment
+from tests.conftest import isolated_environment, run_here
 from tests.told import assert_told, find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
@@ -257,7 +257,7 @@ def result(sides: Sides, data: WineData, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("store")
     before = mlflow.get_tracking_uri()
     experiment = open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
-    yield search_models(Plan(trials=12, workers=2), data, sides, experiment, QUIET)
+    yield search_models(Plan(trials=16, workers=2), data, sides, experiment, QUIET)
     mlflow.set_tracking_uri(before)
 
 
@@ -268,7 +268,7 @@ def test_trials_and_winners_are_nested_in_one_parent(result: SearchResult) -> No
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == result.run_id]
     assert len(runs) == len(children) + 1
     names = sorted(run.info.run_name for run in children if run.data.tags.get("search.kind") == "trial")
-    assert names == sorted(f"{STUDIES[number % 4].name} {number}" for number in range(12))
+    assert names == sorted(f"{STUDIES[number % 4].name} {number}" for number in range(16))
     assert {model.run_id for model in result.tracked} <= {run.info.run_id for run in children}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
@@ -416,9 +416,8 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
 
 
 def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
-    process = run_command_line(folder, tmp_path, "--resume")
-    output, errors = process.communicate(timeout=300)
-    assert_told(subprocess.CompletedProcess(process.args, process.returncode, output, errors), 2, "--resume")
+    environment = isolated_environment(tmp_path) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"}
+    assert_told(run_here("experiment_tracking.search", environment, "--resume"), 2, "--resume")
 
 
 @pytest.mark.parametrize(
