@@ -360,7 +360,7 @@ def run_at_once(
 
 
 def write_few_wines(folder: Path, wines: int = 1_500) -> Path:
-    """Write a pair like the published one, of so many distinct wines: all of them, in draws, are in the train file."""
+    """Write a pair of so many distinct wines: all to validate on, and twice as many draws of them to train on."""
     originals = sample_twin(wines, seed=1)[list(COLUMNS)]
     validation = originals.assign(pH=originals["pH"].where(originals.index >= 10))
     folder.mkdir(parents=True, exist_ok=True)

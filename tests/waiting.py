@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
+from deployment.server_process import find_free_ports
 from tests.web import WEB
 
 T = TypeVar("T")
@@ -55,6 +56,4 @@ def wait_for_port(port: int, seconds: float = 30) -> None:
 
 def free_port() -> int:
     """A port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return find_free_ports(1)[0]
