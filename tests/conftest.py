@@ -9,22 +9,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
+import mlflow
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from sklearn.ensemble import RandomForestClassifier
 
 from commands import run_command
+from experiment_tracking.locks import hold_lock
 from experiment_tracking.store import open_store
 from images.browser import QUIET, find_chromium
 from settings import ROOT
@@ -46,8 +48,6 @@ CHROMIUM = find_chromium()
 hypothesis.settings.register_profile("ours", deadline=None)  # other tests run beside
 hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
-# What a Prefect server does every few seconds for schedules and automations, which no test asks of the shared one.
-IDLE = ("CANCELLATION_CLEANUP", "FOREMAN", "LATE_RUNS", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "SCHEDULER", "TRIGGERS")
 FEW = "few wines"
 FULL_SIZE = [
     pytest.param("twin", marks=pytest.mark.full),
@@ -158,17 +158,43 @@ def real_data(real_folder: Path) -> WineData:
 
 
 @pytest.fixture(scope="session")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database as open_store leaves it; making one takes 4 s, a copy none."""
-    folder = tmp_path_factory.mktemp("store")
-    open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
-    return folder / "mlflow.db"
+def small(tmp_path_factory: pytest.TempPathFactory) -> WineData:
+    """Few wines, for what does not depend on how many there are."""
+    return load_as_default(str(write_few_wines(tmp_path_factory.mktemp("small"))))
+
+
+@pytest.fixture(scope="session")
+def small_sides(small: WineData) -> Sides:
+    return split_wines(small.train, small.validation, folds=2, seed=42)
+
+
+@pytest.fixture(scope="session")
+def empty_stores(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Databases of MLflow and Prefect without a run. Making them takes 4 s and 12 s, a copy none."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "empty stores"  # one for all processes
+    with hold_lock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            home = folder / ".prefect"
+            home.mkdir(parents=True)
+            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            subprocess.run(upgrade, env=os.environ | {"PREFECT_HOME": str(home)}, capture_output=True, check=True)
+            open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
+    return folder
 
 
 @pytest.fixture
-def store(new_database: Path, tmp_path: Path) -> Store:
+def store(empty_stores: Path, tmp_path: Path) -> Store:
     """An empty store of the test's own, opened."""
-    return make_store(tmp_path, new_database)
+    return make_store(tmp_path, empty_stores)
+
+
+@pytest.fixture(autouse=True)
+def tracking_uri() -> Iterator[None]:
+    """Have MLflow, which has one store a process, return to the store that a module's tests share."""
+    uri = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(uri)
 
 
 @pytest.fixture
@@ -198,14 +224,24 @@ class PipelineRun:
 
 
 @pytest.fixture(scope="session")
-def prefect() -> Iterator[str]:
-    """A Prefect server for the flows of this process; the address of its API, for those of other processes."""
-    with ExitStack() as running:
-        with pytest.MonkeyPatch.context() as patch:  # for this server, and none that a test starts
-            for service in IDLE:
-                patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
-            running.enter_context(prefect_test_harness(server_startup_timeout=120))
-        yield str(PREFECT_API_URL.value())
+def prefect(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server for the flows of this process; the address of its API, for those of other processes.
+
+    It does nothing for schedules and automations: no test asks that of it.
+    """
+    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    seed_store(folder, empty_stores)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--port", str(port)],
+        env=isolated_environment(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api/health", server, seconds=120)
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+            yield f"http://127.0.0.1:{port}/api"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
 
 
 @pytest.fixture(scope="session", params=[FEW, *FULL_SIZE])
@@ -214,7 +250,7 @@ def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp(f"pipeline on {request.param}")
     environment = isolated_environment(folder) | {"WINE_DATA": request.param}
     if request.param == FEW:
-        seed_store(folder, request.getfixturevalue("new_database"))
+        seed_store(folder, request.getfixturevalue("empty_stores"))
         environment |= {"WINE_DATA": str(write_few_wines(folder / "wines")), "WINE_FOLDS": "2"}
     if request.param == "uci":
         (folder / "downloads").mkdir()
@@ -315,22 +351,27 @@ def run_here(module: str, environment: Mapping[str, str], *arguments: str) -> "s
             patch.setenv(name, value)
         patch.setattr(sys, "argv", [module, *arguments])
         with pytest.raises(SystemExit) as ended:
-            run_command(import_module(module).main)
+            run_command(find_command(module).main)
     return subprocess.CompletedProcess(
         [module, *arguments], int(ended.value.code or 0), output.getvalue(), errors.getvalue()
     )
 
 
-def seed_store(folder: Path, new_database: Path) -> None:
-    """Put an empty store into a folder, for a command that would take seconds to make one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(new_database, folder / "mlflow.db")
-    (folder / "mlartifacts").mkdir()
+def find_command(name: str) -> ModuleType:
+    """The module that `python -m name` runs."""
+    module = import_module(name)
+    return import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
 
 
-def make_store(folder: Path, new_database: Path) -> Store:
-    """Put an empty store into a folder and open it."""
-    seed_store(folder, new_database)
+def seed_store(folder: Path, empty_stores: Path) -> None:
+    """Put empty stores into a folder, for a command that would take seconds to make them."""
+    shutil.copytree(empty_stores, folder, dirs_exist_ok=True)
+    (folder / "mlartifacts").mkdir(exist_ok=True)
+
+
+def make_store(folder: Path, empty_stores: Path) -> Store:
+    """Put empty stores into a folder and open MLflow's."""
+    seed_store(folder, empty_stores)
     return Store(folder, open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts"))
 
 

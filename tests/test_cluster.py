@@ -91,6 +91,7 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
     assert list_results(there) == list_results(here)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
     cluster: LocalCluster, bundles: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from tests.conftest import Store, isolated_environment
 
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
 COMMANDS = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
     for path in FILES
     if path.read_text().endswith("\n    run_command(main)\n")
 )

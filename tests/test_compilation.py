@@ -48,6 +48,7 @@ def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineDat
     np.testing.assert_allclose(one, found[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.full
 @pytest.mark.real_data
 def test_the_published_forest_compiled_gives_every_published_wine_its_grade(real_data: WineData) -> None:
     pipeline = make_model("RandomForestClassifier", 42).fit(feature_frame(real_data.train), real_data.train[TARGET])

@@ -32,10 +32,10 @@ MORNING = 1_700_000_000.0
 
 
 @pytest.fixture(scope="module")
-def trained(prefect: str, new_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+def trained(prefect: str, empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
     """A folder with a champion of the twin, in the stores of a project."""
     folder = tmp_path_factory.mktemp("trained")
-    seed_store(folder, new_database)
+    seed_store(folder, empty_stores)
     with pytest.MonkeyPatch.context() as patch:
         move_stores(patch, folder)
         main_flow("", FOLDS, 42, TREES)
@@ -149,6 +149,7 @@ def test_a_reason_without_labelled_answers_trains_nothing(started: Path) -> None
         main_flow("", FOLDS, 42, TREES, reason="a test")
 
 
+@pytest.mark.full
 def test_what_a_champion_learned_from_labelled_answers_the_next_scheduled_run_learns_too(started: Path) -> None:
     log(started, Drift("none"), 2, start=0)
     log(started, VINTAGE, 2, start=5_000, labels=0.8)

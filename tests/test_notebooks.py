@@ -49,11 +49,17 @@ def test_a_notebook_is_small_and_has_one_cell_of_knobs(path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)  # a group of its own each, as name_group has it
+SECOND = {"wine_model_registry"}  # of a stage that has another: make test runs one notebook a stage
+
+
+@pytest.mark.parametrize(  # a group of its own each, as name_group has it
+    "notebook",
+    [pytest.param(path, id=str(path), marks=pytest.mark.full if path.stem in SECOND else ()) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs_from_top_to_bottom(
-    notebook: Path, new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    notebook: Path, empty_stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seed_store(tmp_path, new_database)
+    seed_store(tmp_path, empty_stores)
     wines = write_few_wines(tmp_path / "wines")
     for name, value in (isolated_environment(tmp_path) | {"WINE_DATA": str(wines), "WINE_FOLDS": "2"}).items():
         monkeypatch.setenv(name, value)

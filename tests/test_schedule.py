@@ -24,7 +24,7 @@ from prefect.utilities.importtools import import_object
 from experiment_tracking.promotion import PROMOTED, list_records
 from orchestration.services import POOL, Service
 from settings import ROOT
-from tests.conftest import isolated_environment, write_few_wines
+from tests.conftest import isolated_environment, seed_store, write_few_wines
 from tests.told import assert_told_in_one_line, find_lines, list_untold
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
@@ -72,8 +72,9 @@ def forget_dates(told: Any) -> Any:
 
 
 @contextmanager
-def run_services(folder: Path) -> Iterator[Services]:
+def run_services(folder: Path, empty_stores: Path) -> Iterator[Services]:
     """A project in a folder, with few wines, and a server that runs; all is ended after the block."""
+    seed_store(folder, empty_stores)
     environment = isolated_environment(folder) | {
         "WINE_DATA": str(write_few_wines(folder / "wines")),
         "WINE_PREFECT_PORT": str(free_port()),
@@ -90,9 +91,9 @@ def run_services(folder: Path) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def deployed(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """A server that runs, with the deployments made."""
-    with run_services(tmp_path_factory.mktemp("deployed")) as services:
+    with run_services(tmp_path_factory.mktemp("deployed"), empty_stores) as services:
         services.do("deploy")
         yield services
 
@@ -161,8 +162,8 @@ def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -
     assert list_untold(nobody.do("stop"), "no worker", "no server") == []
 
 
-def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(tmp_path: Path) -> None:
-    with run_services(tmp_path) as services:
+def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stores: Path, tmp_path: Path) -> None:
+    with run_services(tmp_path, empty_stores) as services:
         assert "Next: make worker" in services.do("deploy")
         assert "A worker runs what is due" in services.do("worker")
         run = wait_for_end(services, schedule_soon(services))

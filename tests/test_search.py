@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from rich.console import Console
 
 from commands import BadInputError
 from executors import open_executor
+from experiment_tracking.finalists import DEFAULTS
 from experiment_tracking.optimiser import Optimiser, TreeParzenOptimiser
 from experiment_tracking.search_loop import RunTrial, Trial, run_search
 from experiment_tracking.search_plan import BATCH, Plan
 from experiment_tracking.search_runs import NUMBER, Ledger, Record, open_ledger, reopen_ledger
 from experiment_tracking.search_space import (
+    CLASSIFIER,
     FAMILIES,
     FOREST,
     REGRESSOR,
@@ -48,7 +50,7 @@ from experiment_tracking.trial import (
     run_trial,
 )
 from settings import ROOT
-from tests.conftest import isolated_environment, run_here
+from tests.conftest import Store, isolated_environment, make_store, run_here
 from tests.told import assert_told, find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
@@ -78,15 +80,8 @@ def sides(data: WineData) -> Sides:
 
 
 @pytest.fixture
-def experiment_id(tmp_path: Path) -> Iterator[str]:
-    before = mlflow.get_tracking_uri()
-    yield open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "mlartifacts")
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
-def ledger(experiment_id: str, data: WineData) -> Ledger:
-    return open_ledger(experiment_id, data, {"seed": 1}, {})
+def ledger(store: Store, data: WineData) -> Ledger:
+    return open_ledger(store.experiment_id, data, {"seed": 1}, {})
 
 
 class RandomOptimiser:
@@ -201,15 +196,13 @@ def search_here(
 
 
 @pytest.mark.full
-def test_the_seed_alone_decides_whatever_the_number_of_workers(
-    sides: Sides, data: WineData, experiment_id: str
-) -> None:
+def test_the_seed_alone_decides_whatever_the_number_of_workers(sides: Sides, data: WineData, store: Store) -> None:
     found = []
     for workers in (1, 2):
-        ledger = open_ledger(experiment_id, data, {"workers": workers}, {})
+        ledger = open_ledger(store.experiment_id, data, {"workers": workers}, {})
         found.append(list_losses(run_trials(Plan(trials=14, workers=workers), sides, ledger, {}, QUIET)))
     assert found[0] == found[1]
-    ledger = open_ledger(experiment_id, data, {"seed": 7}, {})
+    ledger = open_ledger(store.experiment_id, data, {"seed": 7}, {})
     assert list_losses(run_trials(Plan(trials=8, seed=7), sides, ledger, {}, QUIET)) != found[0][:8]
 
 
@@ -252,51 +245,55 @@ def test_no_batch_starts_after_the_minutes(sides: Sides, ledger: Ledger) -> None
     assert len(trials) == 4
 
 
+@pytest.fixture(scope="module", params=[CLASSIFIER, pytest.param(REGRESSOR, marks=pytest.mark.full)])
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def result(sides: Sides, data: WineData, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchResult]:
-    folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    experiment = open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
-    yield search_models(Plan(trials=16, workers=2), data, sides, experiment, QUIET)
-    mlflow.set_tracking_uri(before)
+def result(
+    task: str, sides: Sides, data: WineData, empty_stores: Path, tmp_path_factory: pytest.TempPathFactory
+) -> SearchResult:
+    store = make_store(tmp_path_factory.mktemp("store"), empty_stores)
+    return search_models(Plan(task=task, trials=8, workers=2), data, sides, store.experiment_id, QUIET)
 
 
-def test_trials_and_winners_are_nested_in_one_parent(result: SearchResult) -> None:
+def test_trials_and_winners_are_nested_in_one_parent(task: str, result: SearchResult) -> None:
     client = mlflow.MlflowClient()
     parent = client.get_run(result.run_id)
     runs = find_runs(parent.info.experiment_id)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == result.run_id]
     assert len(runs) == len(children) + 1
     names = sorted(run.info.run_name for run in children if run.data.tags.get("search.kind") == "trial")
-    assert names == sorted(f"{STUDIES[number % 4].name} {number}" for number in range(16))
+    assert names == sorted(f"{task} {FAMILIES[number % 2]} {number}" for number in range(8))
     assert {model.run_id for model in result.tracked} <= {run.info.run_id for run in children}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_the_parent_holds_figures_best_values_and_rounds(result: SearchResult) -> None:
+def test_the_parent_holds_figures_best_values_and_rounds(task: str, result: SearchResult) -> None:
     client = mlflow.MlflowClient()
     figures = {Path(file.path).stem for file in client.list_artifacts(result.run_id, "figures")}
     kinds = ("history", "parallel", "parameters", "importance")
-    assert figures == {f"{task}_{family}_{kind}" for task in TASKS for family in FAMILIES for kind in kinds}
+    assert figures == {f"{task}_{family}_{kind}" for family in FAMILIES for kind in kinds}
     parent = client.get_run(result.run_id)
-    assert 4 <= int(parent.data.params["best.regressor.xgboost.max_depth"]) <= 12
-    rounds = client.get_metric_history(result.run_id, "best.regressor.xgboost.final_fit.rmse")
+    assert 4 <= int(parent.data.params[f"best.{task}.xgboost.max_depth"]) <= 12
+    rounds = client.get_metric_history(result.run_id, f"best.{task}.xgboost.final_fit.rmse")
     assert len(rounds) > 5
     assert rounds[-1].value < rounds[0].value
-    assert "repeated-cv.RandomForestRegressor.rmse" in parent.data.metrics
+    assert f"repeated-cv.{DEFAULTS[task]}.rmse" in parent.data.metrics
 
 
 def test_a_winner_is_a_model_with_a_signature_and_leak_free_scores(result: SearchResult) -> None:
-    assert len(result.tracked) == 2
+    assert len(result.tracked) == 1
     for model, evaluation in zip(result.tracked, result.evaluations, strict=True):
         assert mlflow.models.get_model_info(model.model_uri).signature is not None
         logged = mlflow.MlflowClient().get_run(model.run_id).data.metrics
         assert logged["leak-free.holdout.kappa"] == evaluation.score_on("holdout").metrics["kappa"]
 
 
-def test_the_published_search_tunes_to_memory(sides: Sides, data: WineData, experiment_id: str) -> None:
+def test_the_published_search_tunes_to_memory(sides: Sides, data: WineData, store: Store) -> None:
     plan = Plan("as-published", trials=2, workers=2)
-    result = search_models(plan, data, sides, experiment_id, QUIET)
+    result = search_models(plan, data, sides, store.experiment_id, QUIET)
     published, leak_free = result.evaluations
     assert result.trials[0].study == Study(REGRESSOR, XGBOOST)
     assert published.score_on("validation").metrics["rmse"] < leak_free.score_on("holdout").metrics["rmse"]
@@ -425,11 +422,11 @@ def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     [Plan(trials=0), Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")],
 )
 def test_a_plan_without_sense_is_refused_before_a_run_starts(
-    plan: Plan, sides: Sides, data: WineData, experiment_id: str
+    plan: Plan, sides: Sides, data: WineData, store: Store
 ) -> None:
     with pytest.raises(BadInputError):
-        search_models(plan, data, sides, experiment_id, QUIET)
-    assert find_runs(experiment_id) == []
+        search_models(plan, data, sides, store.experiment_id, QUIET)
+    assert find_runs(store.experiment_id) == []
 
 
 def test_a_resumed_search_refuses_trials_of_another_space(sides: Sides, ledger: Ledger) -> None:

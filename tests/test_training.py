@@ -218,6 +218,7 @@ PUBLISHED = {  # RMSE on train and validation, R2 on both, as the models' publis
 }
 
 
+@pytest.mark.full
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_figures_are_reproduced(name: str, real_data: WineData) -> None:
@@ -227,6 +228,7 @@ def test_the_published_figures_are_reproduced(name: str, real_data: WineData) ->
     assert tuple(round(value, 4) for value in found) == PUBLISHED[name]
 
 
+@pytest.mark.full
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "low", "high"),
@@ -244,6 +246,7 @@ def test_classifiers_remember_every_wine_of_the_train_file(
     assert low <= evaluation.score_on("validation").metrics["rmse"] <= high
 
 
+@pytest.mark.full
 @pytest.mark.real_data
 def test_on_unseen_real_wines_a_forest_does_what_was_measured(real_data: WineData) -> None:
     sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)

@@ -33,6 +33,7 @@ def test_no_twin_wine_equals_a_real_one(real_data: WineData) -> None:
     assert not [wine for wine in twin[list(FEATURES)].itertuples(index=False, name=None) if wine in real]
 
 
+@pytest.mark.full
 @pytest.mark.real_data
 def test_the_twin_is_as_like_real_wines_as_the_goals_ask(real_data: WineData) -> None:
     sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
@@ -43,6 +44,7 @@ def test_the_twin_is_as_like_real_wines_as_the_goals_ask(real_data: WineData) ->
     assert figures["r2_twin"] >= 0.8 * figures["r2_real"]
 
 
+@pytest.mark.full
 @pytest.mark.real_data
 def test_fitting_again_gives_the_committed_parameters(real_data: WineData) -> None:
     wines = distinct_wines(real_data.train, real_data.validation)

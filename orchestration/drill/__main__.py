@@ -1,4 +1,4 @@
-"""The whole loop once, from normal traffic to a rollback, with real servers and the commands that users run.
+"""The whole loop once, from normal traffic to a rollback, with real servers.
 
     python -m orchestration.drill     (make drill)
 
@@ -8,6 +8,7 @@ grades off a wine that has more of it than nearly all had before (monitoring/dri
 """
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError, run_command
+from orchestration.drill.surroundings import StepFailedError, make_environment, run_services
 from settings import load_settings
 
 
@@ -35,14 +37,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers end with it
     if arguments.keep and arguments.keep.exists():
         raise NotThereError(f"{arguments.keep} is there already; name a folder that is not")
-
-    from orchestration.drill_steps import Drill, StepFailedError, draw, run_drill
-
     with tempfile.TemporaryDirectory(prefix="wine-drill-") as name:
-        drill = Drill(Path(name), console)
+        folder = Path(name)
+        environment = make_environment(folder)
+        # This process works in the drill's stores too. It must know them before it imports Prefect.
+        os.environ.update(environment | {"PREFECT_LOGGING_LEVEL": "CRITICAL"})
         try:
-            run_drill(drill)
-            draw(drill, picture)
+            with run_services(environment, folder / "drill.log") as services:
+                from orchestration.drill.steps import Drill, draw, run_drill
+
+                drill = Drill(folder, console, environment)
+                run_drill(drill, services)
+                draw(drill, picture)
         except StepFailedError as error:
             raise NotThereError(str(error)) from error
         finally:

@@ -1,0 +1,192 @@
+"""The steps of a drill: each asks a server or a flow of the project for something, and looks at what comes."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Pending
+from rich.console import Console
+
+from deployment.log_reader import count_answers, read_answers
+from deployment.server_process import run_server, wait_until
+from experiment_tracking.promotion import list_records, roll_back
+from monitoring.drifts import Drift
+from monitoring.quality import Quality, measure_quality
+from monitoring.traffic import draw_wines, send_wines
+from monitoring.watch import report_window
+from monitoring.windows import find_windows, read_window
+from orchestration.drill.figure import Moment, draw_story
+from orchestration.drill.surroundings import FOLDS, WINDOW, Services
+from orchestration.flows import main_flow
+from orchestration.monitoring import monitoring_flow
+from settings import load_settings
+from wine_data.schema import EXAMPLE
+from wine_quality_training.bundle import FACTS_FILE, read_facts
+
+WINDOWS, SEED = 3, 42
+NORMAL, VINTAGE = Drift("none"), Drift("shift", size=2.0)
+LABELS = 0.8  # the share of wines that tasters grade
+MODELS = ("ExtraTreesClassifier",)  # a small budget: one fit of a second where five are compared by default
+RETRAINING_SECONDS = 300
+DRIFT, ROLLBACK = "the drift begins", "rollback"  # moments that others ask for
+
+
+@dataclass
+class Drill:
+    """A drill under way: where everything lies, its environment, and what has happened so far."""
+
+    folder: Path
+    console: Console
+    environment: Mapping[str, str]
+    start: float = field(default_factory=time.monotonic)
+    moments: list[Moment] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+
+    @property
+    def api(self) -> str:
+        """The address of the API."""
+        return f"http://127.0.0.1:{self.environment['WINE_PORT']}"
+
+    @property
+    def log_url(self) -> str:
+        """The database of the prediction log."""
+        return self.environment["WINE_LOG_URL"]
+
+    def tell(self, what: str, label: str = "") -> None:
+        """Say that a step is done; one with a label is a moment of the picture."""
+        self.console.print(f"{time.monotonic() - self.start:5.0f} s  {what}")
+        if label:
+            self.moments.append(Moment(time.time(), label))
+
+    def require(self, fine: bool, problem: str) -> None:
+        """Remember what did not come out as it should; the drill goes on, and ends with 1."""
+        if not fine:
+            self.missed.append(problem)
+            self.console.print(f"         missed: {problem}")
+
+
+def run_drill(drill: Drill, services: Services) -> None:
+    """Go through the loop, step by step."""
+    with ExitStack() as running:
+        services.await_server()
+        drill.tell("a Prefect server is up")
+        main_flow("", FOLDS, SEED, MODELS)
+        drill.tell("version 1 is trained on the twin, through the gate, and the champion")
+        running.enter_context(
+            run_server("deployment.serve", f"{drill.api}/ready", drill.environment, drill.folder / "api.log")
+        )
+        http = running.enter_context(httpx.Client(base_url=drill.api, timeout=30))
+        drill.tell(f"the API serves it on {drill.api}", "version 1 serves")
+        send_traffic(drill, NORMAL, seed=1)
+        look(drill, alarm=False)
+        send_traffic(drill, VINTAGE, seed=2, label=DRIFT)
+        services.await_worker()
+        drill.tell("a worker is up")
+        await_retraining(drill, look(drill, alarm=True))
+        await_version(drill, http, "2")
+        drill.tell("the API answers with version 2")
+        send_traffic(drill, VINTAGE, seed=3, label="version 2 serves")
+        compare_quality(drill)
+        look(drill, alarm=False)
+        drill.moments.append(Moment(time.time(), ROLLBACK))
+        roll_back(load_settings().serving_models, "the drill's last step")
+        await_version(drill, http, "1")
+        drill.tell("rolled back: the API answers with version 1 again")
+
+
+def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None:
+    """Ask the API for three windows of wines, and wait until its log has them."""
+    wines = draw_wines(drift, WINDOW * WINDOWS, seed)
+    before = count_answers(drill.log_url) if label else 0
+    if label:
+        drill.moments.append(Moment(time.time(), label))
+    sent = send_wines(drill.api, wines, LABELS, delay=WINDOW // 2, seed=seed)
+    wait_until(lambda: count_answers(drill.log_url) >= before + sent.answered, "the log to have every answer")
+    kind = "normal" if drift == NORMAL else f"{drift.feature} {drift.size:+g} standard deviations"
+    drill.tell(f"{sent.answered:,} wines answered, {sent.graded:,} graded by tasters; {kind}")
+
+
+def look(drill: Drill, alarm: bool) -> str:
+    """Let monitoring look at the log; return what it did about an alarm."""
+    seen = monitoring_flow(True, MODELS, FOLDS)
+    told = f"Alarm: {seen.alarm}. {seen.action}" if seen.alarm else "No alarm"
+    drill.tell(f"monitoring: {seen.windows} windows. {told}", "alarm" if seen.alarm else "")
+    drill.require(bool(seen.alarm) == alarm, "there should be an alarm" if alarm else "there should be no alarm")
+    return seen.action
+
+
+def await_retraining(drill: Drill, action: str) -> None:
+    """Wait until the retraining that an alarm started has ended, and say what the gate made of it."""
+    run_id = action.rpartition(" ")[2]
+    with get_client(sync_client=True) as prefect:
+        wait_until(
+            lambda: find_state(prefect, run_id).is_final(), "the retraining to end", RETRAINING_SECONDS, every=0.5
+        )
+        state = find_state(prefect, run_id)
+    drill.tell(f"the retraining has ended: {state.type.value.lower()}")
+    drill.require(state.is_completed(), "the retraining should complete")
+    record = list_records()[-1]
+    for sentence in record.verdict.split("; "):
+        drill.console.print(f"         {sentence}")
+    drill.tell(f"the champion alias: {record.event} of version {record.version}", "promotion")
+    drill.require(record.version == "2" and record.event == "promotion", "version 2 should be promoted")
+
+
+def find_state(prefect: SyncPrefectClient, run_id: str) -> State:
+    """The state of a flow run."""
+    return prefect.read_flow_run(UUID(run_id)).state or Pending()
+
+
+def await_version(drill: Drill, http: httpx.Client, version: str) -> None:
+    """Ask the API until it answers with a version."""
+
+    def answers_with_it() -> bool:
+        answer = http.post("/predict", json=EXAMPLE).raise_for_status().json()
+        return bool(answer["model"]["version"] == version)
+
+    wait_until(answers_with_it, f"{drill.api} to answer with version {version}")
+
+
+def compare_quality(drill: Drill) -> None:
+    """Say how good version 1 and version 2 were on wines of the drifted vintage, by the tasters."""
+    begin = next(moment.time for moment in drill.moments if moment.label == DRIFT)
+    answers = read_answers(drill.log_url, since=begin)
+    before, after = (measure_quality(answers[answers["version"] == version]) for version in ("1", "2"))
+    for version, quality in (("1", before), ("2", after)):
+        drill.console.print(f"         version {version} on the drifted wines: {describe(quality)}")
+    drill.tell("the quality on drifted wines is compared")
+    better = bool(before and after and after.intervals["kappa"][0] > before.intervals["kappa"][1])
+    drill.require(better, "version 2 should be better on the drifted wines")
+
+
+def describe(quality: Quality | None) -> str:
+    """A measured quality in a line."""
+    if quality is None:
+        return "too few grades"
+    kappa, (low, high) = quality.metrics["kappa"], quality.intervals["kappa"]
+    return (
+        f"kappa {kappa:.2f} ({low:.2f} to {high:.2f}), accuracy {quality.metrics['accuracy']:.2f}, "
+        f"{quality.graded:,} graded wines"
+    )
+
+
+def draw(drill: Drill, target: Path) -> None:
+    """Draw the story as it went, with the drift against version 1's reference throughout."""
+    facts = read_facts(drill.folder / "models" / "1" / FACTS_FILE)
+    end = next(moment.time for moment in drill.moments if moment.label == ROLLBACK)
+    spans = find_windows(drill.log_url, WINDOW, 0, end, most=20)
+    windows = [read_window(drill.log_url, span) for span in spans]
+    figure = draw_story(
+        [report_window(window, facts) for window in windows],
+        [measure_quality(window.answers) for window in windows],
+        drill.moments,
+        VINTAGE.feature,
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, metadata={"Software": None})
