@@ -34,9 +34,13 @@ COPY --from=serving-packages --chown=10001:10001 /app/data data
 COPY --from=serving-packages --chown=10001:10001 /app/models models
 COPY commands.py settings.py ./
 COPY wine_data/__init__.py wine_data/schema.py wine_data/
-COPY wine_quality_training/__init__.py wine_quality_training/bundle.py wine_quality_training/compiled.py \
-    wine_quality_training/profile.py wine_quality_training/
-COPY deployment/*.py deployment/page.html deployment/
+COPY wine_quality_training/__init__.py wine_quality_training/
+COPY wine_quality_training/bundle/__init__.py wine_quality_training/bundle/files.py \
+    wine_quality_training/bundle/metadata.py wine_quality_training/bundle/profile.py \
+    wine_quality_training/bundle/compiled.py wine_quality_training/bundle/
+COPY deployment/*.py deployment/
+COPY deployment/api deployment/api
+COPY deployment/prediction_log deployment/prediction_log
 # A number and no name: nothing has to be written to /etc/passwd, and Kubernetes can see that it is not root.
 USER 10001:10001
 ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LOCAL = "local"
 CONNECT_SECONDS = 20
 
-Spread = Callable[..., Iterable[Any]]  # a function, and its arguments as lists -> the results in that order: map is one
+MapFunction = Callable[
+    ..., Iterable[Any]
+]  # a function, and its arguments as lists -> the results in that order: map is one
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def is_local(executor: Executor) -> bool:
     return isinstance(executor, ThreadPoolExecutor)
 
 
-def spread_over(executor: Executor) -> Spread:
+def make_map(executor: Executor) -> MapFunction:
     """How to run pieces that use every core by themselves: one after the other here, all at once on a cluster."""
     return map if is_local(executor) else executor.map
 

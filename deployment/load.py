@@ -26,7 +26,7 @@ from typing import Any
 from commands import BAD_INPUT, DONE, FINDING, NotThereError, RefusedError, require_free_port, run_command
 from settings import ROOT, Settings, load_settings
 
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+LOCUSTFILE = Path(__file__).parent / "load_test" / "locustfile.py"
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what listens there answers here
 UI_HOST, UI_PORT = "127.0.0.1", 8089
 PATIENCE = 10  # seconds that answers may still take when the time is over

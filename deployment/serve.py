@@ -19,7 +19,7 @@ from settings import Settings, load_settings
 if TYPE_CHECKING:  # a port that is taken and a model that is not there are told before a server is loaded
     from starlette.types import ASGIApp
 
-    from deployment.predict import Service
+    from deployment.api.predict import Service
 
 LOG_OFF = "off"
 KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
@@ -33,9 +33,9 @@ def create_worker() -> "ASGIApp":
 
 def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     """The API around a loaded model, ready to be served."""
-    from deployment.app import create_app
+    from deployment.api.app import create_app
 
-    spare_answers()
+    reduce_latency_spikes()
     return create_app(
         service,
         settings.in_flight,
@@ -44,7 +44,7 @@ def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     )
 
 
-def spare_answers() -> None:
+def reduce_latency_spikes() -> None:
     """Keep two things of Python's from making a few answers late.
 
     What is in memory now stays there, so it need not be looked through for garbage; and the log's writer hands
@@ -57,10 +57,10 @@ def spare_answers() -> None:
 
 def make_service(settings: Settings) -> "Service":
     """Load the model and open the log. Raises BadInputError and NotThereError as these do."""
-    from deployment.live_model import LiveModel
-    from deployment.metrics import Metrics
-    from deployment.predict import Service
-    from deployment.prediction_log import PredictionLog
+    from deployment.api.live_model import LiveModel
+    from deployment.api.metrics import Metrics
+    from deployment.api.predict import Service
+    from deployment.prediction_log.log import PredictionLog
 
     metrics = Metrics()
     live = LiveModel(settings.serving_models, metrics.count_load)
@@ -76,7 +76,7 @@ def serve(settings: Settings, service: "Service") -> None:
     """Serve until stopped: in this process, or in several that each load the model and open the log themselves."""
     import uvicorn
 
-    from deployment.metrics import FOLDER
+    from deployment.api.metrics import FOLDER
 
     knobs: dict[str, Any] = {
         "host": settings.host,
@@ -105,9 +105,9 @@ def main() -> int:
     settings = load_settings()
     require_free_port(settings.host, settings.port, "set WINE_PORT to another")
     service = make_service(settings)
-    facts = service.live.answerer.engine.facts
+    metadata = service.live.writer.predictor.metadata
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(f"{facts.name} version {facts.version} on http://{host}:{settings.port}")
+    print(f"{metadata.name} version {metadata.version} on http://{host}:{settings.port}")
     print(f"Next: open http://{host}:{settings.port}, or /docs there; stop with ctrl-c", flush=True)
     serve(settings, service)
     return DONE

@@ -34,9 +34,9 @@ def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
     if not places[DATABASE].is_file():
         raise NotThereError(f"there is no {places[DATABASE]}: run make pipeline")
 
-    from experiment_tracking.promotion import list_champions
-    from experiment_tracking.store import open_store
-    from experiment_tracking.versions import CHALLENGER, list_versions
+    from experiment_tracking.registry.promotion import list_champions
+    from experiment_tracking.registry.versions import CHALLENGER, list_versions
+    from experiment_tracking.runs.store import open_store
 
     open_store(f"sqlite:///{places[DATABASE]}", places[ARTIFACTS])
     champions = list_champions()
@@ -94,7 +94,7 @@ def _find_folder(number: str) -> str:
     """The name of the folder of a version's pickle among PICKLES."""
     from mlflow import MlflowClient
 
-    from experiment_tracking.versions import MODEL
+    from experiment_tracking.registry.versions import MODEL
 
     return Path(MlflowClient().get_model_version_download_uri(MODEL, number)).parent.name
 

@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 
 def list_pages(address: str, experiment_id: str) -> str:
     """The addresses of the two pages to look at; the server's own first page is for other things."""
-    from experiment_tracking.versions import MODEL
+    from experiment_tracking.registry.versions import MODEL
 
     return f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
 
@@ -46,7 +46,7 @@ def main() -> int:
     if address != uri.rstrip("/"):
         require_free_port(HOST, settings.mlflow_port, "set WINE_MLFLOW_PORT to another")
 
-    from experiment_tracking.store import open_store
+    from experiment_tracking.runs.store import open_store
 
     pages = list_pages(address, open_store(uri, settings.mlflow_artifacts))
     if address == uri.rstrip("/"):

@@ -7,7 +7,7 @@ import argparse
 
 from commands import DONE, run_command
 from settings import load_settings
-from wine_data.sources import load_wines
+from wine_data.sources.load import load_wines
 
 ROUNDS = 100  # a picture wants no more
 
@@ -17,14 +17,14 @@ def main() -> int:
     argparse.ArgumentParser(description="Log the same XGBoost run by hand and with autolog, and compare.").parse_args()
     settings = load_settings()
 
-    from experiment_tracking.autolog import compare_logging
-    from experiment_tracking.store import open_store
+    from experiment_tracking.runs.autolog import compare_logging
+    from experiment_tracking.runs.store import open_store
     from wine_data.split import split_wines
 
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
-    sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
+    split = split_wines(data.train, data.validation, settings.folds, settings.seed)
     experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)
-    print(compare_logging(experiment_id, data, sides, settings.seed, ROUNDS))
+    print(compare_logging(experiment_id, data, split, settings.seed, ROUNDS))
     print("Next: make mlflow, and compare the two runs there")
     return DONE
 

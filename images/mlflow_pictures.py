@@ -54,7 +54,7 @@ def take_comparison(stage: "Stage", browser: "Browser") -> bytes:
 
 def take_autolog(stage: "Stage", browser: "Browser") -> bytes:
     """One run logged twice: by hand and with autolog."""
-    from experiment_tracking.autolog import AUTOLOG, BY_HAND
+    from experiment_tracking.runs.autolog import AUTOLOG, BY_HAND
 
     with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), 1_430) as page:
         page.get_by_text("best_iteration").first.wait_for()

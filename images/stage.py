@@ -20,12 +20,12 @@ from prefect.states import Pending
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError
-from deployment.log_reader import count_answers
-from deployment.server_process import find_free_ports, run_server, wait_until
-from experiment_tracking.store import EXPERIMENT, find_experiment, open_store
+from deployment.api.server_process import find_free_ports, run_server, wait_until
+from deployment.prediction_log.reader import count_answers
+from experiment_tracking.runs.store import EXPERIMENT, find_experiment, open_store
 from images.files import WIDTH
-from monitoring.drifts import Drift
-from monitoring.traffic import draw_wines, send_wines
+from monitoring.simulate.drifts import Drift
+from monitoring.simulate.traffic import sample_drifted, send_wines
 from settings import ROOT, Settings
 from wine_data.schema import FEATURES
 
@@ -106,7 +106,7 @@ class Stage:
     def traffic(self) -> int:
         """Windows of wines asked of that API, normal ones and then a hot vintage; how many wines."""
         for seed, (drift, windows) in enumerate(TRAFFIC, start=1):
-            wines = draw_wines(drift, windows * WINDOW, seed)
+            wines = sample_drifted(drift, windows * WINDOW, seed)
             with self.console.status(f"Asking for {len(wines):,} wines, drift: {drift.kind}"):
                 send_wines(self.api, wines, labels=0.5, delay=WINDOW // 2, rate=RATE, seed=seed)
         count = sum(windows for _, windows in TRAFFIC) * WINDOW
@@ -119,7 +119,7 @@ class Stage:
         assert self.traffic
         to_score = self.folder / "to_score"
         to_score.mkdir()
-        draw_wines(NORMAL, 2_000, seed=9)[list(FEATURES)].to_csv(to_score / "wines.csv", index=False)
+        sample_drifted(NORMAL, 2_000, seed=9)[list(FEATURES)].to_csv(to_score / "wines.csv", index=False)
         self._run_deployment("wine-quality-batch/score", {})
         self._run_deployment("wine-quality-monitoring/monitor", {"retrain": False})
         self.run("monitoring.page")

@@ -8,8 +8,8 @@ but not of longer ago than RECENT windows, or an alarm would last for ever once 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deployment.prediction_log.windows import Span
 from monitoring.drift import Check
-from monitoring.windows import Span
 
 DRIFTED, OF = 2, 3  # K and N
 RECENT = 12  # windows that labels may be late

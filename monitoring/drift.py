@@ -23,10 +23,10 @@ import pandas as pd
 from scipy.special import kolmogorov
 from scipy.stats import binom, chi2, norm
 
-from monitoring.windows import Window
+from deployment.prediction_log.windows import Window
 from wine_data.schema import FEATURES, MEASUREMENTS
-from wine_quality_training.bundle import Facts
-from wine_quality_training.profile import Guesses, Marginal, Profile
+from wine_quality_training.bundle.metadata import ModelMetadata
+from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile
 
 ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
 FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
@@ -69,16 +69,19 @@ class Check:
         return f"{self.name}: {figures} ({'p < 0.001' if self.p < 0.001 else f'p = {self.p:.3f}'})"
 
 
-def check_window(window: Window, part: Profile, facts: Facts) -> tuple[Check, ...]:
+def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tuple[Check, ...]:
     """Compare a window with a part of what a model learned from.
 
     Inputs and refusals are those of all answers; predictions and quality only those of the version whose facts
     these are.
     """
-    checks = [*_check_inputs(window, part, facts), *_check_refusals(window)]
-    if part.guesses:
-        ours = replace(window, answers=window.answers[window.answers["version"] == facts.version])
-        checks += [*_check_predictions(ours, part.guesses, part.wines), *_check_quality(ours, part, part.guesses)]
+    checks = [*_check_inputs(window, part, metadata), *_check_refusals(window)]
+    if part.predictions:
+        ours = replace(window, answers=window.answers[window.answers["version"] == metadata.version])
+        checks += [
+            *_check_predictions(ours, part.predictions, part.wines),
+            *_check_quality(ours, part, part.predictions),
+        ]
     return tuple(decide(checks))
 
 
@@ -100,8 +103,8 @@ def count_refusals(window: Window) -> dict[str, int]:
     return {str(name): int(count) for name, count in requests.items()}
 
 
-def tell_reasons(window: Window) -> dict[str, str]:
-    """Why the requests of each field were refused, the commonest reasons first, with their number."""
+def describe_reasons(window: Window) -> dict[str, str]:
+    """Why the requests of each field were refused, the most frequent reasons first, with their number."""
     counts = _name_fields(window).groupby(["field", "reason"])["request_id"].nunique().sort_values(ascending=False)
     told: dict[str, list[str]] = {}
     for field, reason, count in zip(*(counts.index.get_level_values(level) for level in (0, 1)), counts, strict=True):
@@ -135,14 +138,14 @@ def decide(checks: Sequence[Check]) -> Iterator[Check]:
         yield replace(check, p=p, drifted=p < ALPHA and check.strength >= 1)
 
 
-def _check_inputs(window: Window, part: Profile, facts: Facts) -> Iterator[Check]:
+def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Iterator[Check]:
     answers = window.answers
     if len(answers) < FEWEST:
         return
     for name in FEATURES:
         yield _check_distribution(INPUTS, name, part.features[name], part.wines, answers[name].to_numpy())
     for name in MEASUREMENTS:
-        low, high = facts.ranges[name]
+        low, high = metadata.ranges[name]
         outside = int(((answers[name] < low) | (answers[name] > high)).sum())
         yield _check_share(INPUTS, f"{name} outside", outside, len(answers), OUTSIDE_SHARE)
 
@@ -162,25 +165,25 @@ def _name_fields(window: Window) -> pd.DataFrame:
     return window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
 
 
-def _check_predictions(window: Window, guesses: Guesses, size: int) -> Iterator[Check]:
+def _check_predictions(window: Window, predictions: PredictionProfile, size: int) -> Iterator[Check]:
     if len(window.answers) < FEWEST:
         return
     grades, confidence = (window.answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
-    yield _check_distribution(PREDICTIONS, "predicted grades", guesses.predictions, size, grades)
-    yield _check_distribution(PREDICTIONS, "confidence", guesses.confidence, size, confidence)
+    yield _check_distribution(PREDICTIONS, "predicted grades", predictions.predictions, size, grades)
+    yield _check_distribution(PREDICTIONS, "confidence", predictions.confidence, size, confidence)
 
 
-def _check_quality(window: Window, part: Profile, guesses: Guesses) -> Iterator[Check]:
+def _check_quality(window: Window, part: Profile, predictions: PredictionProfile) -> Iterator[Check]:
     labelled = window.labelled
     if len(labelled) < FEWEST_LABELS:
         return
     grades = labelled["quality"].to_numpy("float64")
     errors = grades - labelled["prediction"].to_numpy("float64")
     yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
-    by, p = _compare_means(errors, guesses.bias, part.wines)
+    by, p = _compare_means(errors, predictions.bias, part.wines)
     yield _measure(QUALITY, "bias", {"grades": (by, p, BIAS_FLOOR)})
-    by, p = _compare_means(errors**2, guesses.squared_error, part.wines)
-    worse = {"squared error on top": (by / guesses.squared_error[0], p / 2 if by > 0 else 1.0, ERROR_FLOOR)}
+    by, p = _compare_means(errors**2, predictions.squared_error, part.wines)
+    worse = {"squared error on top": (by / predictions.squared_error[0], p / 2 if by > 0 else 1.0, ERROR_FLOOR)}
     yield _measure(QUALITY, "error", worse, signed=True)
 
 
@@ -207,9 +210,9 @@ def _measure(kind: str, name: str, found: dict[str, tuple[float, float, float]],
 def _compare_means(values: np.ndarray, reference: tuple[float, float], size: int) -> tuple[float, float]:
     """The difference of a mean to the reference's, and its two-sided p-value (Welch, normal)."""
     mean, deviation = reference
-    spread = math.sqrt(values.var() / len(values) + deviation**2 / size)
+    error = math.sqrt(values.var() / len(values) + deviation**2 / size)
     difference = float(values.mean()) - mean
-    return difference, float(2 * norm.sf(abs(difference) / spread)) if spread else float(difference == 0)
+    return difference, float(2 * norm.sf(abs(difference) / error)) if error else float(difference == 0)
 
 
 def _choose_edges(shares: np.ndarray) -> list[int]:

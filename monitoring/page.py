@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def _watch(settings: Settings, console: Console, now: float) -> "Watch":
     """Look at the newest windows, with a bar. Raises NotThereError where there is none yet."""
+    from deployment.prediction_log.windows import require_window
     from monitoring.watch import MOST_WINDOWS, watch_log
-    from monitoring.windows import require_window
 
     with Progress(console=console) as progress:
         bar = progress.add_task("Looking at the windows", total=None)
@@ -43,22 +43,22 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     watch = _watch(settings, console, now)
     with console.status("Drawing the reports of the latest window"):
-        from monitoring.report_files import write_window_reports
-        from monitoring.windows import read_window
+        from deployment.prediction_log.windows import read_window
+        from monitoring.report.files import write_window_reports
 
         write_window_reports(
-            read_window(settings.log_url, watch.windows[-1].span), watch.facts, settings.monitoring_reports
+            read_window(settings.log_url, watch.windows[-1].span), watch.metadata, settings.monitoring_reports
         )
 
-    from experiment_tracking.promotion import list_records
-    from experiment_tracking.store import open_store
-    from monitoring.page_layout import tell_count, write_page
-    from monitoring.record import list_looks
+    from experiment_tracking.registry.promotion import list_records
+    from experiment_tracking.runs.store import open_store
+    from monitoring.report.page_layout import tell_count, write_page
+    from monitoring.report.record import list_monitoring_runs
 
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
-    page = write_page(watch, list_looks(), list_records(), settings.monitoring_reports, now)
+    page = write_page(watch, list_monitoring_runs(), list_records(), settings.monitoring_reports, now)
     verdict = f"alarm: {watch.alarm.reason()}" if watch.alarm.raised else "no alarm"
-    console.print(f"{tell_count(len(watch.windows), 'window')} of version {watch.facts.version}, {verdict}: {page}")
+    console.print(f"{tell_count(len(watch.windows), 'window')} of version {watch.metadata.version}, {verdict}: {page}")
     console.print(f"Next: open {page} in a browser")
     return DONE
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from monitoring.windows import Window
-from wine_quality_training.evaluate import bootstrap_intervals, measure_guesses
-from wine_quality_training.profile import Guesses
+from deployment.prediction_log.windows import Window
+from wine_quality_training.bundle.profile import PredictionProfile
+from wine_quality_training.evaluate import bootstrap_intervals, measure_predictions
 
 FEWEST_GRADED = 30  # of fewer an interval says nothing
 MEASURES = ("accuracy", "within_one", "kappa", "mae")
@@ -46,28 +46,30 @@ def measure_quality(answers: pd.DataFrame) -> Quality | None:
     labelled = answers[answers["quality"].notna()]
     if len(labelled) < FEWEST_GRADED:
         return None
-    grades, guesses = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
-    metrics, intervals = measure_guesses(grades, guesses), bootstrap_intervals(grades, guesses)
+    grades, predictions = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    metrics, intervals = measure_predictions(grades, predictions), bootstrap_intervals(grades, predictions)
     return Quality(
         len(labelled), {name: metrics[name] for name in MEASURES}, {name: intervals[name] for name in MEASURES}
     )
 
 
-def estimate_accuracy(answers: pd.DataFrame, guesses: Guesses) -> float | None:
+def estimate_accuracy(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:
     """The accuracy that the confidence of a window's answers lets expect; None for no answers."""
     if answers.empty:
         return None
-    sure, right = np.array(guesses.calibration).T
+    sure, right = np.array(predictions.calibration).T
     return float(np.interp(answers["confidence"].to_numpy("float64"), sure, np.maximum.accumulate(right)).mean())
 
 
-def count_low_confidence(answers: pd.DataFrame, guesses: Guesses) -> float | None:
+def count_low_confidence(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:
     """The share of answers less sure than nine tenths of the reference; None for no answers."""
     if answers.empty:
         return None
-    shares: Sequence[float] = guesses.confidence.shares
+    shares: Sequence[float] = predictions.confidence.shares
     low = next(
-        point for point, share in zip(guesses.confidence.points, shares, strict=True) if share >= LOW_CONFIDENCE_SHARE
+        point
+        for point, share in zip(predictions.confidence.points, shares, strict=True)
+        if share >= LOW_CONFIDENCE_SHARE
     )
     return float((answers["confidence"] < low).mean())
 

@@ -25,18 +25,20 @@ def main() -> int:
 
     import pandas as pd
 
+    from deployment.prediction_log.windows import Span, Window
     from monitoring.drift import find_nearest
-    from monitoring.report_files import read_file, read_newest_window, report_batch, write_window_reports
+    from monitoring.report.files import read_file, read_newest_window, report_batch, write_window_reports
     from monitoring.watch import read_reference
-    from monitoring.windows import Span, Window
 
-    facts = read_reference(settings.serving_models)
+    metadata = read_reference(settings.serving_models)
     if file:
         whole_rows = Window(Span(0, 0), read_file(file).dropna(), pd.DataFrame())
-        written = report_batch(file, find_nearest(whole_rows, facts.profiles), settings.monitoring_reports / file.stem)
+        written = report_batch(
+            file, find_nearest(whole_rows, metadata.profiles), settings.monitoring_reports / file.stem
+        )
     else:
         window = read_newest_window(settings, time.time())
-        written = write_window_reports(window, facts, settings.monitoring_reports)
+        written = write_window_reports(window, metadata, settings.monitoring_reports)
         if not written:
             raise NotThereError(f"all {window.asked:,} wines of the newest window were refused: nothing to draw")
     print("\n".join(map(str, written)))

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from commands import BadInputError
+from deployment.prediction_log.windows import Span, Window, find_windows, read_window
 from monitoring.alarm import RECENT, Alarm, raise_alarm
-from monitoring.drift import Check, check_window, count_refusals, find_nearest, tell_reasons
+from monitoring.drift import Check, check_window, count_refusals, describe_reasons, find_nearest
 from monitoring.quality import (
     Health,
     Quality,
@@ -23,10 +24,10 @@ from monitoring.quality import (
     measure_health,
     measure_quality,
 )
-from monitoring.windows import Span, Window, find_windows, read_window
 from settings import Settings
 from wine_data.schema import RED
-from wine_quality_training.bundle import FACTS_FILE, Facts, find_current, read_facts
+from wine_quality_training.bundle.files import METADATA_FILE, find_current
+from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
 MOST_WINDOWS = 60  # that people are shown
 
@@ -78,7 +79,7 @@ class WindowReport:
 class Watch:
     """One look at the log: the champion's facts, its windows, oldest first, and whether there is an alarm."""
 
-    facts: Facts
+    metadata: ModelMetadata
     windows: tuple[WindowReport, ...]
     alarm: Alarm
 
@@ -97,34 +98,34 @@ def watch_log(
         NotThereError: there is no model, or no log yet.
         BadInputError: the model has no profile, or the log is of another version.
     """
-    facts = read_reference(settings.serving_models)
+    metadata = read_reference(settings.serving_models)
     now = time.time() if now is None else now
     spans = find_windows(settings.log_url, settings.window_rows, settings.window_hours, now, most)
     windows = []
     for number, span in enumerate(spans, 1):
-        windows.append(report_window(read_window(settings.log_url, span), facts))
+        windows.append(report_window(read_window(settings.log_url, span), metadata))
         on_window(number, len(spans))
-    return Watch(facts, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
+    return Watch(metadata, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
 
 
-def read_reference(models: Path) -> Facts:
+def read_reference(models: Path) -> ModelMetadata:
     """The facts of the bundle that serves, with the profiles that live traffic is compared with."""
     folder = find_current(models)
-    facts = read_facts(folder / FACTS_FILE)
-    if not facts.profiles:
+    metadata = read_metadata(folder / METADATA_FILE)
+    if not metadata.profiles:
         raise BadInputError(
             f"{folder} was written before bundles had a profile to compare with: run make pipeline, or promote "
             "a version of today"
         )
-    return facts
+    return metadata
 
 
-def report_window(window: Window, facts: Facts) -> WindowReport:
+def report_window(window: Window, metadata: ModelMetadata) -> WindowReport:
     """Check and measure one window."""
-    part = find_nearest(window, facts.profiles)
-    checks = check_window(window, part, facts)
+    part = find_nearest(window, metadata.profiles)
+    checks = check_window(window, part, metadata)
     answers = window.answers
-    ours = answers[answers["version"] == facts.version]
+    ours = answers[answers["version"] == metadata.version]
     return WindowReport(
         span=window.span,
         asked=window.asked,
@@ -135,12 +136,12 @@ def report_window(window: Window, facts: Facts) -> WindowReport:
         grades=_count(answers["prediction"]),
         red=float(answers[RED].mean()),
         refusals=count_refusals(window),
-        reasons=tell_reasons(window),
+        reasons=describe_reasons(window),
         part=part.part,
         checks=checks,
         quality=measure_quality(ours),
-        estimate=estimate_accuracy(ours, part.guesses) if part.guesses else None,
-        low_confidence=count_low_confidence(ours, part.guesses) if part.guesses else None,
+        estimate=estimate_accuracy(ours, part.predictions) if part.predictions else None,
+        low_confidence=count_low_confidence(ours, part.predictions) if part.predictions else None,
         health=measure_health(window),
     )
 

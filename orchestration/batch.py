@@ -6,18 +6,18 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
-from deployment.batch_file import ScoredFile, list_files, score_file
-from deployment.places import Place, find_name
+from deployment.batch.file import ScoredFile, list_files, score_file
+from deployment.batch.storage import Location, find_name
 from executors import open_executor
 from orchestration.flows import wire
-from orchestration.notification import tell_webhook
+from orchestration.tasks.notification import notify_webhook
 from settings import load_settings
 
 score_task = wire(score_file, "score file", retries=1, run_name="score {wines}")
 
 
-@flow(name="wine-quality-batch", on_failure=[tell_webhook], on_crashed=[tell_webhook])
-def batch_flow(wines: Place | None = None, answers: Place | None = None) -> list[ScoredFile]:
+@flow(name="wine-quality-batch", on_failure=[notify_webhook], on_crashed=[notify_webhook])
+def batch_flow(wines: Location | None = None, answers: Location | None = None) -> list[ScoredFile]:
     """Score a file of wines, or every file of a folder, with the model that serves.
 
     Args:
@@ -28,10 +28,10 @@ def batch_flow(wines: Place | None = None, answers: Place | None = None) -> list
         BadInputError: a file could not be scored. The others were.
     """
     settings, logger = load_settings(), get_run_logger()
-    place, answers = wines or settings.batch_wines, answers or settings.batch_answers
-    files = list_files(place)
+    location, answers = wines or settings.batch_wines, answers or settings.batch_answers
+    files = list_files(location)
     if not files:
-        logger.info("nothing to score: %s holds no CSV or Parquet file", place)
+        logger.info("nothing to score: %s holds no CSV or Parquet file", location)
         return []
     with open_executor(settings.batch_cores, settings.dask) as executor:
         states = [score_task(file, settings.serving_models, answers, executor, return_state=True) for file in files]

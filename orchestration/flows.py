@@ -35,17 +35,17 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from commands import DONE, BadInputError, NotThereError, run_command
-from experiment_tracking.gate import Verdict
 from experiment_tracking.pages import find_address
-from experiment_tracking.promotion import promote, record_refusal, settle_moves
-from experiment_tracking.store import open_store
-from experiment_tracking.tracking import TrackedModel, end_run, finish_parent, start_parent
-from experiment_tracking.versions import MODEL, Version, export_version, find_champion, register_model
-from orchestration.artifacts import create_picture_artifact, start_progress
-from orchestration.notification import tell_webhook
-from orchestration.probe import ask_api
+from experiment_tracking.registry.gate import Verdict
+from experiment_tracking.registry.promotion import promote, record_refusal, settle_moves
+from experiment_tracking.registry.versions import MODEL, Version, export_version, find_champion, register_model
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, start_parent
 from orchestration.s3 import load_source
-from orchestration.steps import (
+from orchestration.tasks.artifacts import create_picture_artifact, start_progress
+from orchestration.tasks.notification import notify_webhook
+from orchestration.tasks.probe import ask_api
+from orchestration.tasks.steps import (
     add_labelled,
     audit_snapshot,
     fetch_wines,
@@ -59,10 +59,10 @@ from orchestration.steps import (
     train_and_track,
 )
 from settings import load_settings
-from wine_data.snapshot import read_snapshot
+from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import Score, choose_classifier
-from wine_quality_training.figures import draw_protocols
+from wine_quality_training.figures import plot_protocols
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
 
 P = ParamSpec("P")
@@ -262,13 +262,13 @@ def compare_flow(
         raise
     move_progress(1.0)
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
-    create_picture_artifact(draw_protocols(scores), key="protocols", description="As published, and leak-free")
+    create_picture_artifact(plot_protocols(scores), key="protocols", description="As published, and leak-free")
     return tracked
 
 
 def _train_on_cluster(dask: str, models: Sequence[str], same: dict[str, Any]) -> Iterator[TrackedModel]:
     """Train all models at once, each a task on a worker; in the order of `models`."""
-    from orchestration.cluster import log_step, open_task_runner
+    from orchestration.tasks.cluster import log_step, open_task_runner
 
     with open_task_runner(dask) as runner:
         futures = [runner.submit(train_task, {"name": name, **same, "on_step": log_step}) for name in models]
@@ -312,7 +312,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-@flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[tell_webhook], on_crashed=[tell_webhook])
+@flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def main_flow(
     source: Source = "",
     folds: Folds = 5,

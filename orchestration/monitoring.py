@@ -24,17 +24,17 @@ from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 
 from commands import DONE, FINDING, BadInputError, run_command
-from experiment_tracking.promotion import list_records
-from monitoring.figures import draw_drift
-from monitoring.page_layout import write_page
-from monitoring.record import RETRAINING, find_last_retraining, keep_reports, list_looks, record_watch
-from monitoring.report_files import write_window_reports
+from deployment.prediction_log.windows import read_window
+from experiment_tracking.registry.promotion import list_records
+from monitoring.report.figures import plot_drift
+from monitoring.report.files import write_window_reports
+from monitoring.report.page_layout import write_page
+from monitoring.report.record import RETRAINING, find_last_retraining, keep_reports, list_monitoring_runs, record_watch
 from monitoring.watch import MOST_WINDOWS, Watch, watch_log
-from monitoring.windows import read_window
-from orchestration.artifacts import create_picture_artifact
 from orchestration.flows import Folds, Models, open_task, prefect_server, wire
-from orchestration.notification import post_webhook, tell_webhook
-from orchestration.steps import gather_labelled
+from orchestration.tasks.artifacts import create_picture_artifact
+from orchestration.tasks.notification import notify_webhook, post_webhook
+from orchestration.tasks.steps import gather_labelled
 from settings import Settings, load_settings
 
 TRAINING = "wine-quality-pipeline/train"
@@ -55,7 +55,7 @@ record_task = wire(record_watch, "record the look")
 keep_task = wire(keep_reports, "keep the reports")
 
 
-@flow(name="wine-quality-monitoring", on_failure=[tell_webhook], on_crashed=[tell_webhook])
+@flow(name="wine-quality-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = 5) -> Outcome:
     """Look at the newest windows, report them, and start a retraining if there is an alarm.
 
@@ -70,7 +70,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     if not history.windows:
         logger.info("No window yet: %d wines have to be asked for first", settings.window_rows)
         return Outcome(0, "", "")
-    looks = list_looks()
+    looks = list_monitoring_runs()
     if looks and looks[-1].saw(history):
         logger.info("Nothing has come since the last look")
         return Outcome(len(history.windows), looks[-1].reason, looks[-1].action)
@@ -80,12 +80,12 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
             logger.warning(finding.sentence())
         action = start_retraining(history, settings, models, folds) if retrain else "told only"
         logger.warning("Alarm: %s; %s", history.alarm.reason(), action)
-        tell_alarm(history, action)
+        notify_alarm(history, action)
     else:
         logger.info("No alarm")
     page = publish(history, action, settings)
     create_markdown_artifact(render_checks(history), key="monitoring", description="The latest window, check by check")
-    create_picture_artifact(draw_drift(history.windows), key="drift", description="Drift, window by window")
+    create_picture_artifact(plot_drift(history.windows), key="drift", description="Drift, window by window")
     return Outcome(len(history.windows), history.alarm.reason() if history.alarm.raised else "", action, page)
 
 
@@ -106,10 +106,10 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: in
     return f"{RETRAINING}: flow run {run.id}"
 
 
-def tell_alarm(watch: Watch, action: str) -> None:
+def notify_alarm(watch: Watch, action: str) -> None:
     """Tell the webhook of an alarm."""
     findings = [finding.sentence() for finding in watch.alarm.findings]
-    text = f"wine-quality version {watch.facts.version}: {watch.alarm.reason()}. {action}"
+    text = f"wine-quality version {watch.metadata.version}: {watch.alarm.reason()}. {action}"
     post_webhook({"text": text, "alarm": watch.alarm.reason(), "findings": findings, "action": action})
 
 
@@ -121,10 +121,10 @@ def publish(watch: Watch, action: str, settings: Settings) -> str:
     """
     run_id = record_task(watch, action)
     latest = read_window(settings.log_url, watch.windows[-1].span)
-    written = write_window_reports(latest, watch.facts, settings.monitoring_reports)
+    written = write_window_reports(latest, watch.metadata, settings.monitoring_reports)
     if written:  # all may have been refused
         keep_task(run_id, written[0].parent)
-    return str(write_page(watch, list_looks(), list_records(), settings.monitoring_reports, time.time()))
+    return str(write_page(watch, list_monitoring_runs(), list_records(), settings.monitoring_reports, time.time()))
 
 
 def render_checks(watch: Watch) -> str:

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import load_settings
-from wine_data.sources import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines, read_folder
+from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines, read_folder
 
 SCHEME, ETAGS = "s3://", ".etags.json"
 PAIR = (TRAIN_FILE, VALIDATION_FILE)
@@ -36,7 +36,7 @@ REFUSED_KEYS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A folder in a bucket; its prefix has no slash at its ends and may be empty."""
 
     bucket: str
@@ -60,22 +60,22 @@ def load_source(source: str, seed: int, downloads: Path, uci_url: str, block: st
     """
     if not source.startswith(SCHEME):
         return load_wines(source, seed, downloads, uci_url)
-    place = parse_place(source)
+    place = parse_location(source)
     folder = fetch_folder(place, downloads, block)
     return replace(load_wines(str(folder), seed, downloads, uci_url), source=str(place))
 
 
-def parse_place(address: str) -> Place:
+def parse_location(address: str) -> Location:
     """Read s3://bucket/prefix. The error leaves out what was given, for somebody may have put keys into it."""
     found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([^@:?]*))?", address)
     if not found:
         raise BadInputError(
             "an address in a bucket is s3://bucket/prefix; keys go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    return Place(found[1], (found[2] or "").strip("/"))
+    return Location(found[1], (found[2] or "").strip("/"))
 
 
-def fetch_folder(place: Place, downloads: Path, block: str = "") -> Path:
+def fetch_folder(place: Location, downloads: Path, block: str = "") -> Path:
     """Fetch the data set of a place into a folder of its own under `downloads`, and return that folder.
 
     A file that is there, whole and of the same ETag is kept: where nothing changed, only the list of
@@ -100,7 +100,7 @@ def fetch_folder(place: Place, downloads: Path, block: str = "") -> Path:
     return folder
 
 
-def upload_folder(folder: Path, place: Place, block: str = "") -> list[str]:
+def upload_folder(folder: Path, place: Location, block: str = "") -> list[str]:
     """Upload the data set of a folder, once it has been read as the pipeline would; return the names.
 
     Files over 8 MB go in parts. An interrupted upload leaves the object that was there before.
@@ -116,7 +116,7 @@ def upload_folder(folder: Path, place: Place, block: str = "") -> list[str]:
     return list(names)
 
 
-def open_bucket(place: Place, block: str = "") -> Any:
+def open_bucket(place: Location, block: str = "") -> Any:
     """The S3Bucket block of a place, with the keys of a saved block or else of the environment.
 
     Its methods take _sync=True: where an event loop runs, as in a notebook, they would return a coroutine.
@@ -160,7 +160,7 @@ def _keep_secret(value: str | None) -> SecretStr | None:
 
 
 @contextmanager
-def _told(place: Place) -> Iterator[None]:
+def _told(place: Location) -> Iterator[None]:
     """Turn what boto3 raises into what a user can do about it. Its own words may hold keys, so they are not shown."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
@@ -173,7 +173,7 @@ def _told(place: Place) -> Iterator[None]:
         raise _explain(error, place) from error
 
 
-def _explain(error: Exception, place: Place) -> Exception:
+def _explain(error: Exception, place: Location) -> Exception:
     """The error of this project for one of boto3's, which an upload wraps in another."""
     from boto3.exceptions import S3UploadFailedError
 
@@ -200,7 +200,7 @@ def _choose_data_set(names: set[str], where: str) -> tuple[str, ...]:
     raise BadInputError(f"{where} holds neither {' and '.join(DATA_SETS[0])} nor {' and '.join(DATA_SETS[1])}")
 
 
-def _fetch_file(bucket: Any, place: Place, name: str, size: int, folder: Path) -> None:
+def _fetch_file(bucket: Any, place: Location, name: str, size: int, folder: Path) -> None:
     partial = folder / f".{name}.partial-{os.getpid()}"
     try:
         with _told(place):
@@ -257,7 +257,7 @@ def main() -> int:
     for order in (upload, download):
         order.add_argument("address", metavar="s3://bucket/prefix")
     given, settings = parser.parse_args(), load_settings()
-    place = parse_place(given.address)
+    place = parse_location(given.address)
     logging.getLogger("prefect.S3Bucket").setLevel(logging.WARNING)  # what it did is told below
     if given.order == "upload":
         names = upload_folder(given.folder, place, settings.s3_block)

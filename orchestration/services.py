@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from commands import DONE, BadInputError, NotThereError, run_command
-from deployment.server_process import answers
+from deployment.api.server_process import answers
 from settings import ROOT, load_settings
 
 POOL, HOST = "wine-pool", "127.0.0.1"

@@ -26,20 +26,20 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from sklearn.ensemble import RandomForestClassifier
 
 from commands import run_command
-from experiment_tracking.locks import hold_lock
-from experiment_tracking.store import open_store
+from experiment_tracking.runs.locks import hold_lock
+from experiment_tracking.runs.store import open_store
 from images.browser import QUIET, find_chromium
 from settings import ROOT
 from tests.waiting import free_port, wait_for
 from wine_data.reader import COLUMNS
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
-from wine_data.split import Sides, split_wines
-from wine_data.twin import sample_twin
-from wine_quality_training.bundle import NOT_COMPILED, pickle_model, select_bundle, write_bundle
-from wine_quality_training.compilation import compile_model
+from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.split import Split, split_wines
+from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.compilation import compile_model
+from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.files import NOT_COMPILED, pickle_model, select_bundle, write_bundle
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import impute_before
 
 REAL_DATA = os.environ.get("WINE_REAL_DATA", "")
@@ -148,7 +148,7 @@ def twin() -> WineData:
 
 
 @pytest.fixture(scope="session")
-def twin_sides(twin: WineData) -> Sides:
+def twin_split(twin: WineData) -> Split:
     return split_wines(twin.train, twin.validation, folds=5, seed=42)
 
 
@@ -164,7 +164,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> WineData:
 
 
 @pytest.fixture(scope="session")
-def small_sides(small: WineData) -> Sides:
+def small_split(small: WineData) -> Split:
     return split_wines(small.train, small.validation, folds=2, seed=42)
 
 
@@ -272,10 +272,10 @@ def api(pipeline_run: PipelineRun) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory, twin: WineData, twin_sides: Sides) -> Path:
+def bundles(tmp_path_factory: pytest.TempPathFactory, twin: WineData, twin_split: Split) -> Path:
     """A folder with three bundles: 1 and 2 are small forests, 3 has no compiled form; 1 serves."""
     models = tmp_path_factory.mktemp("bundles") / "models"
-    wines = twin_sides.training
+    wines = twin_split.train
     for number, trees, compiles in (("1", 20, True), ("2", 10, True), ("3", 5, False)):
         forest = RandomForestClassifier(trees, random_state=1, n_jobs=1)
         pipeline = impute_before(forest).fit(feature_frame(wines), wines[TARGET])
@@ -322,9 +322,9 @@ def make_bundle(
 ) -> Path:
     """Write the serving bundle of a model that was fitted on these wines."""
     named = {"name": "wine-quality", "version": version, "run_id": f"run{version}"}
-    facts = describe_model(evaluation, data, wines, **named)
-    compiled = compile_model(evaluation.pipeline, facts) if compiles else NOT_COMPILED
-    return write_bundle(models, pickle_model(evaluation.pipeline), facts, compiled)
+    metadata = describe_model(evaluation, data, wines, **named)
+    compiled = compile_model(evaluation.pipeline, metadata) if compiles else NOT_COMPILED
+    return write_bundle(models, pickle_model(evaluation.pipeline), metadata, compiled)
 
 
 @contextmanager

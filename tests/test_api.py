@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from deployment.answers import Prediction
+from deployment.api.schemas import Prediction
 from settings import ROOT
 from tests.conftest import PipelineRun, isolated_environment, needs_browser
 from tests.test_schema import WINE
 from tests.told import assert_told, list_untold
 from tests.waiting import free_port
 from tests.web import WEB
-from wine_quality_training.bundle import load_current
+from wine_quality_training.bundle.files import load_current
 
 
 def test_root_says_hello_and_where_to_go(api: str) -> None:
@@ -29,12 +29,12 @@ def test_root_says_hello_and_where_to_go(api: str) -> None:
 
 def test_an_answer_has_every_part(api: str, pipeline_run: PipelineRun) -> None:
     answer = WEB.post(f"{api}/predict", json=WINE).raise_for_status().json()
-    facts = load_current(pipeline_run.serving_models).facts
+    metadata = load_current(pipeline_run.serving_models).metadata
     assert set(answer) == {"request_id", "prediction", "probabilities", "expected_quality", "model", "warnings"}
     assert Prediction.model_validate(answer).model_dump() == answer
     assert str(answer["prediction"]) == max(answer["probabilities"], key=answer["probabilities"].get)
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
-    assert answer["model"] == {"name": "wine-quality", "version": "1", "run_id": facts.run_id}
+    assert answer["model"] == {"name": "wine-quality", "version": "1", "run_id": metadata.run_id}
     assert answer["warnings"] == []
 
 
@@ -44,7 +44,7 @@ def test_no_two_answers_share_a_request_id(api: str) -> None:
 
 
 def test_known_wines_get_their_known_answers(api: str, pipeline_run: PipelineRun) -> None:
-    for known in load_current(pipeline_run.serving_models).facts.answers:
+    for known in load_current(pipeline_run.serving_models).metadata.answers:
         assert WEB.post(f"{api}/predict", json=known.wine).json()["prediction"] == known.prediction
 
 
@@ -117,9 +117,9 @@ def test_what_is_not_there_is_told_in_the_same_shape(api: str, method: str, path
 
 
 def test_the_model_that_serves_is_described(api: str, pipeline_run: PipelineRun) -> None:
-    facts = load_current(pipeline_run.serving_models).facts
+    metadata = load_current(pipeline_run.serving_models).metadata
     card = WEB.get(f"{api}/model").raise_for_status().json()
-    assert (card["version"], card["model"], card["metrics"]) == (facts.version, facts.model, facts.metrics)
+    assert (card["version"], card["model"], card["metrics"]) == (metadata.version, metadata.model, metadata.metrics)
     assert card["compiled"].startswith("compiled: ")
     assert list_untold(card["compiled"], "106,505 rows") == []
     assert WEB.get(f"{api}/health").json() == {"status": "alive"}

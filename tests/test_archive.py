@@ -8,17 +8,24 @@ from mlflow.exceptions import MlflowException
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.archive import ARTIFACTS, BUNDLES, DATABASE, find_places, pack_registry, unpack_registry
-from experiment_tracking.promotion import list_champions, promote, record_refusal
-from experiment_tracking.store import open_store
-from experiment_tracking.tracking import track_model
-from experiment_tracking.versions import CHAMPION, Version, find_version, judge_version, load_version, register_model
+from experiment_tracking.registry.promotion import list_champions, promote, record_refusal
+from experiment_tracking.registry.versions import (
+    CHAMPION,
+    Version,
+    find_version,
+    judge_version,
+    load_version,
+    register_model,
+)
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.runs.tracking import track_model
 from settings import Settings
 from tests.conftest import Store
 from tests.told import naming
 from wine_data.schema import feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import load_current
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.files import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 
@@ -29,29 +36,29 @@ def name_places(folder: Path) -> dict[str, Path]:
     }  # fmt: skip
 
 
-def register(store: Store, data: WineData, sides: Sides, seed: int) -> Version:
-    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed), sides)
-    return register_model(track_model(store.experiment_id, None, data, sides, [evaluation]).run_id)
+def register(store: Store, data: WineData, split: Split, seed: int) -> Version:
+    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed), split)
+    return register_model(track_model(store.experiment_id, None, data, split, [evaluation]).run_id)
 
 
 @pytest.fixture
-def archive(store: Store, twin: WineData, twin_sides: Sides) -> Path:
+def archive(store: Store, twin: WineData, twin_split: Split) -> Path:
     """A registry of a champion, a refused version, a newer refused version that is the challenger, packed."""
-    first = register(store, twin, twin_sides, seed=1)
-    promote(first, judge_version(first, twin_sides.holdout), store.models)
+    first = register(store, twin, twin_split, seed=1)
+    promote(first, judge_version(first, twin_split.holdout), store.models)
     for seed in (2, 3):
-        version = register(store, twin, twin_sides, seed)
-        record_refusal(version, judge_version(version, twin_sides.holdout))
+        version = register(store, twin, twin_split, seed)
+        record_refusal(version, judge_version(version, twin_split.holdout))
     file = store.folder / "registry.tar.gz"
     assert pack_registry(file, name_places(store.folder)) == ["3", "1"]
     return file
 
 
-def test_an_unpacked_registry_has_champion_bundle_and_history(archive: Path, tmp_path: Path, twin_sides: Sides) -> None:
+def test_an_unpacked_registry_has_champion_bundle_and_history(archive: Path, tmp_path: Path, twin_split: Split) -> None:
     places = name_places(tmp_path / "another machine")
     unpack_registry(archive, places)
     open_store(f"sqlite:///{places[DATABASE]}", places[ARTIFACTS])
-    wines = feature_frame(twin_sides.holdout.head())
+    wines = feature_frame(twin_split.holdout.head())
     champion = load_version(find_version(CHAMPION)).pipeline.predict(wines)
     assert list(champion) == list(load_current(places[BUNDLES]).pipeline.predict(wines))
     assert list_champions() == ["1"]

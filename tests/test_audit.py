@@ -7,10 +7,10 @@ import pytest
 
 from tests.conftest import isolated_environment, run_here
 from tests.told import find_lines, list_untold
-from wine_data.audit_figure import draw_audit
-from wine_data.checks import LEAK, Finding, audit_wines
-from wine_data.sources import WineData
-from wine_data.twin import sample_twin
+from wine_data.audit.checks import LEAK, Finding, audit_wines
+from wine_data.audit.figure import plot_audit
+from wine_data.sources.load import WineData
+from wine_data.twin.sample import sample_twin
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_two_columns_under_each_others_names_are_found(clean: WineData) -> None:
 
 
 def test_the_picture_shows_both_files(twin: WineData) -> None:
-    axes = draw_audit(twin.train, twin.validation).axes[0]
+    axes = plot_audit(twin.train, twin.validation).axes[0]
     train, validation = (text.get_text() for text in axes.texts)
     assert list_untold(train, "5,290", "32,485") == []
     assert list_untold(validation, "30", "6,497") == []

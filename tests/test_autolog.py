@@ -5,10 +5,10 @@ import mlflow
 import pytest
 import xgboost as xgb
 
-from experiment_tracking.autolog import AUTOLOG, BY_HAND, compare_logging
-from experiment_tracking.store import open_store
-from wine_data.sources import WineData
-from wine_data.split import Sides
+from experiment_tracking.runs.autolog import AUTOLOG, BY_HAND, compare_logging
+from experiment_tracking.runs.store import open_store
+from wine_data.sources.load import WineData
+from wine_data.split import Split
 
 
 @pytest.fixture
@@ -18,8 +18,9 @@ def experiment_id(tmp_path: Path) -> Iterator[str]:
     mlflow.set_tracking_uri(before)
 
 
-def test_the_same_run_by_hand_and_by_autolog(experiment_id: str, twin: WineData, twin_sides: Sides) -> None:
-    table = compare_logging(experiment_id, twin, twin_sides, seed=42, rounds=12)
+@pytest.mark.full
+def test_the_same_run_by_hand_and_by_autolog(experiment_id: str, twin: WineData, twin_split: Split) -> None:
+    table = compare_logging(experiment_id, twin, twin_split, seed=42, rounds=12)
     assert table.columns.tolist() == [BY_HAND, AUTOLOG]
     assert table.index.tolist() == ["parameters", "metrics", "series points", "artifacts", "signature", "seconds"]
     counts = table.to_dict("index")

@@ -9,14 +9,14 @@ import pytest
 from prefect import flow
 
 from commands import BadInputError, NotThereError
-from deployment.batch_file import ScoredFile, score_file
+from deployment.batch.file import ScoredFile, score_file
 from orchestration.batch import batch_flow
-from orchestration.notification import tell_webhook
+from orchestration.tasks.notification import notify_webhook
 from settings import ROOT
 from tests.conftest import NOWHERE, PipelineRun, Receiver
 from tests.told import list_untold, naming
 from wine_data.schema import FEATURES
-from wine_quality_training.bundle import load_current
+from wine_quality_training.bundle.files import load_current
 
 GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
 HEADER = ",".join(("type", *FEATURES[:-1]))
@@ -39,12 +39,12 @@ def test_wines_are_scored_and_other_rows_refused_with_reasons(
     scored = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
     assert (scored.scored, scored.refusals, scored.new) == (3, 3, True)
     answers = pd.read_parquet(scored.answers)
-    facts = load_current(pipeline_run.serving_models).facts
+    metadata = load_current(pipeline_run.serving_models).metadata
     assert answers["row"].tolist() == [2, 3, 5]
     assert answers["prediction"].between(3, 9).all()
     assert answers.filter(like="probability_").sum(axis="columns").to_numpy() == pytest.approx([1, 1, 1])
-    assert set(answers["version"].astype(str)) == {facts.version}
-    assert set(answers["run_id"]) == {facts.run_id}
+    assert set(answers["version"].astype(str)) == {metadata.version}
+    assert set(answers["run_id"]) == {metadata.run_id}
     assert answers["request_id"].str.fullmatch("[0-9a-f]{12}-[235]").all()
     assert answers["request_id"].is_unique
     refused = read_refused(scored)
@@ -163,7 +163,7 @@ def test_a_flow_that_fails_tells_the_webhook(
 
 @pytest.mark.usefixtures("prefect")
 def test_a_flow_that_crashes_tells_the_webhook(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    @flow(on_crashed=[tell_webhook])
+    @flow(on_crashed=[notify_webhook])
     def crash() -> None:
         raise KeyboardInterrupt
 

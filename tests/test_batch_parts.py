@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from commands import BadInputError, NotThereError
-from deployment import batch, batch_parts
-from deployment.batch_file import ScoredFile, score_file
-from deployment.batch_parts import Part, divide_file, read_part
-from deployment.batch_rows import CheckedRows, check_rows
+from deployment.batch import __main__ as batch
+from deployment.batch import chunks
+from deployment.batch.chunks import Chunk, divide_file, read_chunk
+from deployment.batch.file import ScoredFile, score_file
+from deployment.batch.rows import CheckedRows, check_rows
 from executors import open_executor
 from settings import ROOT
 from tests.conftest import isolated_environment
@@ -30,7 +31,7 @@ from tests.told import find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.reader import read_header
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TYPE, WineQuality, feature_values
-from wine_data.twin import sample_twin
+from wine_data.twin.sample import sample_twin
 
 HEADER = ",".join((TYPE, *MEASUREMENTS))
 GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
@@ -39,13 +40,13 @@ GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of about five rows, read in pieces of one or two."""
-    monkeypatch.setattr(batch_parts, "PART_BYTES", 300)
-    monkeypatch.setattr(batch_parts, "READ_BYTES", 100)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(chunks, "READ_BYTES", 100)
 
 
 def read_all(path: Path) -> list[CheckedRows]:
     _, parts = divide_file(path)
-    return [check_rows(cells) for part in parts for cells in read_part(path, part)]
+    return [check_rows(cells) for part in parts for cells in read_chunk(path, part)]
 
 
 def write_rows(path: Path, rows: list[str], header: str = HEADER, end: str = "\n") -> Path:
@@ -73,9 +74,9 @@ def test_rows_keep_their_numbers_whatever_part_they_come_to_lie_in(tmp_path: Pat
     assert len(parts) > 4
     assert np.concatenate([part.rows for part in parts]).tolist() == [2, 3, 4, 5, 9, *range(11, 31)]
     told = {row: reason for part in parts for row, reason in part.refusals.items()}
-    facts = {6: ("12", "13"), 7: ("red_wine", "rose"), 8: ("15", "13"), 10: ("pH",)}
-    assert told.keys() == facts.keys()
-    assert [reason for row, reason in told.items() if list_untold(reason, *facts[row])] == []
+    metadata = {6: ("12", "13"), 7: ("red_wine", "rose"), 8: ("15", "13"), 10: ("pH",)}
+    assert told.keys() == metadata.keys()
+    assert [reason for row, reason in told.items() if list_untold(reason, *metadata[row])] == []
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -149,7 +150,7 @@ def test_a_row_is_a_wine_here_where_it_is_one_for_the_schema(changes: list[tuple
     wine = dict(zip(MEASUREMENTS, GOOD.split(","), strict=True)) | {"red_wine": "1"}
     rows = [wine, *(wine | {name: cell} for name, cell in changes)]
     table = pa.table({name: pa.array([row[name] or None for row in rows], pa.string()) for name in FEATURES})
-    checked = check_rows(batch_parts.Cells(table, np.arange(len(rows)), {}))
+    checked = check_rows(chunks.RawRows(table, np.arange(len(rows)), {}))
     expected = {}
     for row, cells in enumerate(rows):
         try:
@@ -165,7 +166,7 @@ def test_numbers_of_a_csv_file_are_read_to_the_last_bit(data: st.DataObject) -> 
     values = {name: repr(data.draw(st.floats(*BOUNDS[name]), name)) for name in MEASUREMENTS}
     text = f"{','.join(FEATURES)}\n{','.join(values.values())},1\n".encode()
     header = read_header(text, "wines")
-    cells = batch_parts._parse(text[header.length :], header, Part(0, 0, 0, 2, 1), "wines")
+    cells = chunks._parse(text[header.length :], header, Chunk(0, 0, 0, 2, 1), "wines")
     assert check_rows(cells).wines.tolist() == [[*map(float, values.values()), 1.0]]
 
 
@@ -173,8 +174,8 @@ def test_numbers_of_a_csv_file_are_read_to_the_last_bit(data: st.DataObject) -> 
 def test_parts_on_two_cores_answer_as_one_process_does(
     bundles: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_parts, "PART_BYTES", 1_000_000)
-    monkeypatch.setattr(batch_parts, "READ_BYTES", 500_000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(chunks, "READ_BYTES", 500_000)
     wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
     seen: list[tuple[int, int]] = []
     with open_executor(2) as executor:
@@ -196,7 +197,7 @@ def test_csv_and_parquet_of_the_same_wines_get_the_same_answers(bundles: Path, t
 
 def score_in_process(wines: Path, models: Path, answers: Path) -> "subprocess.Popen[str]":
     """The command on two cores, in small parts."""
-    small = "import deployment.batch_parts as p; p.PART_BYTES = 400_000; p.READ_BYTES = 100_000"
+    small = "import deployment.batch.chunks as p; p.CHUNK_BYTES = 400_000; p.READ_BYTES = 100_000"
     command = "from commands import run_command; from deployment.batch import main; run_command(main)"
     places = {"WINE_SERVING_MODELS": str(models), "WINE_BATCH_ANSWERS": str(answers), "WINE_BATCH_CORES": "2"}
     return subprocess.Popen(

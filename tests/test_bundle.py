@@ -15,12 +15,12 @@ from commands import BadInputError, NotThereError
 from settings import ROOT
 from tests.told import naming
 from wine_data.schema import feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import (
-    FACTS_FILE,
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.files import (
+    METADATA_FILE,
     MODEL_FILE,
-    Facts,
     load_bundle,
     load_candidate,
     load_current,
@@ -29,39 +29,39 @@ from wine_quality_training.bundle import (
     write_bundle,
     write_candidate,
 )
+from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import make_model
 
 
 @pytest.fixture(scope="module")
-def evaluation(twin_sides: Sides) -> Evaluation:
-    wines = twin_sides.training.head(300)
+def evaluation(twin_split: Split) -> Evaluation:
+    wines = twin_split.train.head(300)
     pipeline = make_model("DecisionTreeClassifier", seed=1).fit(feature_frame(wines), wines["quality"])
     return Evaluation("DecisionTreeClassifier", LEAK_FREE, pipeline, (), {})
 
 
 @pytest.fixture(scope="module")
-def facts(evaluation: Evaluation, twin: WineData, twin_sides: Sides) -> Facts:
-    return describe_model(evaluation, twin, twin_sides.training, name="wine-quality", version="1", run_id="run")
+def metadata(evaluation: Evaluation, twin: WineData, twin_split: Split) -> ModelMetadata:
+    return describe_model(evaluation, twin, twin_split.train, name="wine-quality", version="1", run_id="run")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, evaluation: Evaluation, facts: Facts) -> Path:
-    return write_bundle(tmp_path, pickle_model(evaluation.pipeline), facts)
+def folder(tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata) -> Path:
+    return write_bundle(tmp_path, pickle_model(evaluation.pipeline), metadata)
 
 
-def edit_facts(path: Path, **changes: object) -> None:
+def edit_metadata(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_bundle_comes_back_as_it_went(folder: Path, evaluation: Evaluation, twin_sides: Sides) -> None:
+def test_a_bundle_comes_back_as_it_went(folder: Path, evaluation: Evaluation, twin_split: Split) -> None:
     bundle = load_bundle(folder)
-    X = feature_frame(twin_sides.holdout)
+    X = feature_frame(twin_split.holdout)
     np.testing.assert_array_equal(bundle.pipeline.predict_proba(X), evaluation.pipeline.predict_proba(X))
     assert folder.name == "1"
-    assert (bundle.facts.run_id, bundle.facts.protocol) == ("run", LEAK_FREE)
-    assert len(bundle.facts.answers) == 8
+    assert (bundle.metadata.run_id, bundle.metadata.protocol) == ("run", LEAK_FREE)
+    assert len(bundle.metadata.answers) == 8
 
 
 class Bomb:
@@ -93,23 +93,23 @@ def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_pa
     ],
 )
 def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], told: tuple[str, ...]) -> None:
-    edit_facts(folder / FACTS_FILE, **changes)
+    edit_metadata(folder / METADATA_FILE, **changes)
     with pytest.raises(BadInputError, match=naming(*told)):
         load_bundle(folder)
 
 
 @pytest.mark.parametrize(("library", "other"), [("scikit-learn", "1.9.0"), ("python", "3.9.1"), ("numpy", "1.26.4")])
 def test_a_bundle_of_another_version_is_refused_by_its_name(folder: Path, library: str, other: str) -> None:
-    versions = json.loads((folder / FACTS_FILE).read_text())["versions"]
-    edit_facts(folder / FACTS_FILE, versions=versions | {library: other})
+    versions = json.loads((folder / METADATA_FILE).read_text())["versions"]
+    edit_metadata(folder / METADATA_FILE, versions=versions | {library: other})
     with pytest.raises(BadInputError, match=naming(f"{library} {other}", "make pipeline")):
         load_bundle(folder)
 
 
 def test_another_patch_of_python_and_numpy_is_fine(folder: Path) -> None:
-    versions = json.loads((folder / FACTS_FILE).read_text())["versions"]
+    versions = json.loads((folder / METADATA_FILE).read_text())["versions"]
     patched = {library: ".".join(versions[library].split(".")[:2]) + ".99" for library in ("python", "numpy")}
-    edit_facts(folder / FACTS_FILE, versions=versions | patched)
+    edit_metadata(folder / METADATA_FILE, versions=versions | patched)
     load_bundle(folder)
 
 
@@ -132,23 +132,23 @@ def test_without_a_model_one_is_told_to_run_the_pipeline(tmp_path: Path) -> None
 
 def test_current_names_the_bundle_that_loads(folder: Path) -> None:
     select_bundle(folder)
-    assert load_current(folder.parent).facts.version == "1"
+    assert load_current(folder.parent).metadata.version == "1"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["1", "current"]
 
 
 def test_a_version_written_again_leaves_the_first_where_it_is(
-    folder: Path, evaluation: Evaluation, facts: Facts
+    folder: Path, evaluation: Evaluation, metadata: ModelMetadata
 ) -> None:
-    again = write_bundle(folder.parent, pickle_model(evaluation.pipeline), replace(facts, run_id="another"))
+    again = write_bundle(folder.parent, pickle_model(evaluation.pipeline), replace(metadata, run_id="another"))
     assert again.name == "1-2"
-    assert load_bundle(folder).facts.run_id == "run"
-    assert load_bundle(again).facts.run_id == "another"
+    assert load_bundle(folder).metadata.run_id == "run"
+    assert load_bundle(again).metadata.run_id == "another"
 
 
 FULL_DISK = """
 import pickle, resource, signal, sys
 from pathlib import Path
-from wine_quality_training.bundle import load_bundle, pickle_model, write_bundle
+from wine_quality_training.bundle.files import load_bundle, pickle_model, write_bundle
 folder = Path(sys.argv[1])
 bundle = load_bundle(folder)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -175,7 +175,7 @@ WRITE_FOR_EVER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from wine_quality_training.bundle import load_bundle, pickle_model, select_bundle, write_bundle
+from wine_quality_training.bundle.files import load_bundle, pickle_model, select_bundle, write_bundle
 folder = Path(sys.argv[1])
 bundle = load_bundle(folder)
 print("ready", flush=True)
@@ -206,16 +206,16 @@ def test_killed_at_any_moment_the_current_bundle_loads(folder: Path) -> None:
     assert (folder.parent / "current").read_text() != "1\n"
 
 
-def test_a_candidate_comes_back_with_its_facts(tmp_path: Path, evaluation: Evaluation, facts: Facts) -> None:
-    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, facts)
+def test_a_candidate_comes_back_with_its_facts(tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata) -> None:
+    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["dtc.json", "dtc.pkl"]
-    assert load_candidate(path).facts.model == "DecisionTreeClassifier"
+    assert load_candidate(path).metadata.model == "DecisionTreeClassifier"
 
 
 def test_a_candidate_beside_the_facts_of_another_is_refused(
-    tmp_path: Path, evaluation: Evaluation, facts: Facts
+    tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata
 ) -> None:
-    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, facts)
+    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
     path.write_bytes(pickle.dumps(make_model("DecisionTreeClassifier", seed=2)))
     with pytest.raises(BadInputError, match=naming("dtc.pkl", "SHA-256")):
         load_candidate(path)

@@ -17,29 +17,29 @@ from rich.console import Console
 from sklearn.base import clone
 
 from commands import BadInputError, NotThereError
-from deployment import batch_parts
-from deployment.batch_file import score_file
-from executors import LOCAL, open_cluster, open_executor, spread_over
-from experiment_tracking import search_steps
-from experiment_tracking.boosting import NAME, evaluate_partitions, fit_partitions
-from experiment_tracking.finalists import compare_finalists
-from experiment_tracking.search_loop import Trial
-from experiment_tracking.search_plan import Plan
-from experiment_tracking.search_runs import open_ledger
-from experiment_tracking.search_steps import run_trials
+from deployment.batch import chunks
+from deployment.batch.file import score_file
+from executors import LOCAL, make_map, open_cluster, open_executor
+from experiment_tracking.partitioned.boosting import NAME, evaluate_partitions, fit_partitions
+from experiment_tracking.search import steps
+from experiment_tracking.search.finalists import compare_finalists
+from experiment_tracking.search.ledger import open_ledger
+from experiment_tracking.search.loop import Trial
+from experiment_tracking.search.space import Plan
+from experiment_tracking.search.steps import run_trials
 from orchestration.flows import compare_flow, prepare_flow
 from settings import ROOT
 from tests.conftest import Store, isolated_environment
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
 from tests.told import find_lines, list_untold, naming
-from wine_data.partitions import look_at_partitions
 from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides, draw_lots, is_holdout, split_wines
-from wine_data.twin import sample_twin
-from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, measure_guesses, train_model
+from wine_data.sources.load import WineData
+from wine_data.sources.partitions import read_partitions
+from wine_data.split import Split, hash_to_unit, is_holdout, split_wines
+from wine_data.twin.sample import sample_twin
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, measure_predictions, train_model
 from wine_quality_training.models import make_model
 
 QUIET = Console(quiet=True)
@@ -53,9 +53,9 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
-def run_plan(plan: Plan, store: Store, data: WineData, sides: Sides) -> list[Trial]:
+def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[Trial]:
     ledger = open_ledger(store.experiment_id, data, {"dask": plan.dask}, {})
-    return run_trials(plan, sides, ledger, {}, QUIET)
+    return run_trials(plan, split, ledger, {}, QUIET)
 
 
 def list_results(trials: list[Trial]) -> list[tuple[str, float | None, tuple[float, ...], tuple[int, ...]]]:
@@ -70,9 +70,9 @@ def plan() -> Plan:
 
 @pytest.mark.full
 def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_killed(
-    cluster: LocalCluster, plan: Plan, store: Store, twin: WineData, twin_sides: Sides, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, plan: Plan, store: Store, twin: WineData, twin_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = run_plan(plan, store, twin, twin_sides)
+    here = run_plan(plan, store, twin, twin_split)
     killed: list[int] = []
 
     def kill_one(over: list[Trial]) -> str:
@@ -85,8 +85,8 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
             os.kill(killed[0], signal.SIGKILL)
         return ""
 
-    monkeypatch.setattr(search_steps, "_describe_best", kill_one)
-    there = run_plan(replace(plan, dask=cluster.scheduler_address), store, twin, twin_sides)
+    monkeypatch.setattr(steps, "_describe_best", kill_one)
+    there = run_plan(replace(plan, dask=cluster.scheduler_address), store, twin, twin_split)
     assert len(killed) == 1
     assert list_results(there) == list_results(here)
 
@@ -96,8 +96,8 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
 def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
     cluster: LocalCluster, bundles: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_parts, "PART_BYTES", 1_000_000)
-    monkeypatch.setattr(batch_parts, "READ_BYTES", 500_000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(chunks, "READ_BYTES", 500_000)
     wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
     here = score_file(wines, bundles, tmp_path / "here")
     with open_executor(1, cluster.scheduler_address) as executor:
@@ -110,29 +110,29 @@ def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
 
 @pytest.mark.full
 def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
-    cluster: LocalCluster, twin: WineData, twin_sides: Sides
+    cluster: LocalCluster, twin: WineData, twin_split: Split
 ) -> None:
     name, steps = "ExtraTreesClassifier", list[str]()
-    here = train_model(name, twin, twin_sides, 42)
+    here = train_model(name, twin, twin_split, 42)
     with open_executor(1, cluster.scheduler_address) as executor:
-        there = train_model(name, twin, twin_sides, 42, on_step=steps.append, spread=spread_over(executor))
-    facts = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
-    assert [list_untold(step, name, *told) for step, told in zip(steps, facts, strict=True)] == [[]] * 6
+        there = train_model(name, twin, twin_split, 42, on_step=steps.append, map_fn=make_map(executor))
+    metadata = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
+    assert [list_untold(step, name, *told) for step, told in zip(steps, metadata, strict=True)] == [[]] * 6
     for ours, theirs in zip(here, there, strict=True):
         assert [score.metrics for score in theirs.scores] == [score.metrics for score in ours.scores]
-        assert theirs.guesses.keys() == ours.guesses.keys()
-        for scored_on, table in ours.guesses.items():
-            pd.testing.assert_frame_equal(theirs.guesses[scored_on], table)  # confidence up to rounding
+        assert theirs.predictions.keys() == ours.predictions.keys()
+        for scored_on, table in ours.predictions.items():
+            pd.testing.assert_frame_equal(theirs.predictions[scored_on], table)  # confidence up to rounding
 
 
 @pytest.mark.full
 def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
-    cluster: LocalCluster, twin_sides: Sides
+    cluster: LocalCluster, twin_split: Split
 ) -> None:
     models = {name: make_model(name, 42) for name in ("DecisionTreeClassifier", "ExtraTreesClassifier")}
-    here = compare_finalists("classifier", models, twin_sides, 42)
+    here = compare_finalists("classifier", models, twin_split, 42)
     with open_executor(1, cluster.scheduler_address) as executor:
-        there = compare_finalists("classifier", models, twin_sides, 42, spread_over(executor))
+        there = compare_finalists("classifier", models, twin_split, 42, make_map(executor))
     assert [(one.name, one.metrics, one.loss) for one in there] == [(one.name, one.metrics, one.loss) for one in here]
 
 
@@ -146,9 +146,9 @@ def test_a_flow_trains_its_models_on_the_cluster(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WINE_DASK", cluster.scheduler_address)
     tracked = compare_flow(prepare_flow("twin"), 2, 42, models)
-    sides = split_wines(twin.train, twin.validation, folds=2, seed=42)
+    split = split_wines(twin.train, twin.validation, folds=2, seed=42)
     for name, model in zip(models, tracked, strict=True):
-        here = [score for one in train_model(name, twin, sides, 42) for score in one.scores]
+        here = [score for one in train_model(name, twin, split, 42) for score in one.scores]
         assert [score.name_metrics() for score in model.scores] == [score.name_metrics() for score in here]
         run = mlflow.get_run(model.run_id)
         assert run.info.status == "FINISHED"
@@ -174,7 +174,7 @@ def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_
     cluster: LocalCluster, folder: Path
 ) -> None:
     with open_cluster(cluster.scheduler_address) as client:
-        partitions = look_at_partitions(folder, client.get_executor(pure=False).map)
+        partitions = read_partitions(folder, client.get_executor(pure=False).map)
         assert partitions.rows == {"rows": 12_000}
         pipeline, scored = fit_partitions(partitions, client, seed=42, rounds=100)
         again, _ = fit_partitions(partitions, client, seed=42, rounds=100)
@@ -184,12 +184,12 @@ def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_
     wines = pd.concat([read_wines(file) for file in partitions.files])
     fitted_on = wines[~is_holdout(wines)]
     assert len(fitted_on) + len(scored) == len(wines)
-    assert scored["lot"].isin(draw_lots(wines)).all()
-    assert not scored["lot"].isin(draw_lots(fitted_on)).any()
+    assert scored["lot"].isin(hash_to_unit(wines)).all()
+    assert not scored["lot"].isin(hash_to_unit(fitted_on)).any()
     model = clone(pipeline["model"].regressor_).set_params(n_jobs=1)
-    guesses = model.fit(feature_frame(fitted_on), fitted_on[TARGET]).predict(table)
-    here = measure_guesses(scored[TARGET].to_numpy(), guesses)
-    there = measure_guesses(scored[TARGET].to_numpy(), pipeline["model"].regressor_.predict(table))
+    predictions = model.fit(feature_frame(fitted_on), fitted_on[TARGET]).predict(table)
+    here = measure_predictions(scored[TARGET].to_numpy(), predictions)
+    there = measure_predictions(scored[TARGET].to_numpy(), pipeline["model"].regressor_.predict(table))
     assert there["rmse"] == pytest.approx(here["rmse"], rel=0.03)
     assert there["kappa"] == pytest.approx(here["kappa"], abs=0.04)
     assert evaluate_partitions(pipeline, scored).score_on("holdout").metrics["accuracy"] > 0.45
@@ -221,9 +221,9 @@ def test_a_partition_that_is_no_table_of_wines_is_told_with_file_column_and_row(
         open_executor(1, cluster.scheduler_address) as executor,
         pytest.raises(BadInputError, match=naming("a.parquet", "pH", "row 9", "sour")),
     ):
-        look_at_partitions(tmp_path, spread_over(executor))
+        read_partitions(tmp_path, make_map(executor))
     with pytest.raises(NotThereError, match=naming("nowhere", ".csv", ".parquet")):
-        look_at_partitions(tmp_path / "nowhere")
+        read_partitions(tmp_path / "nowhere")
 
 
 @pytest.mark.full

@@ -11,14 +11,14 @@ from xgboost import XGBRegressor
 from commands import BadInputError
 from tests.told import list_untold
 from wine_data.schema import FEATURES, TARGET, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import Facts
-from wine_quality_training.compilation import compile_model, convert_pipeline, draw_rows, prove_equal
-from wine_quality_training.compiled import CompiledModel
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.compilation import compile_model, convert_pipeline, prove_equal, sample_rows
+from wine_quality_training.bundle.compiled import CompiledModel
+from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_classifiers
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import impute_before, make_model
 
 FORESTS = [RandomForestClassifier(20, random_state=1), ExtraTreesClassifier(20, random_state=1)]
@@ -29,18 +29,18 @@ def fit(estimator: object, wines: pd.DataFrame) -> Pipeline:
     return impute_before(estimator).fit(feature_frame(wines), wines[TARGET])
 
 
-def describe(pipeline: Pipeline, data: WineData, wines: pd.DataFrame) -> Facts:
+def describe(pipeline: Pipeline, data: WineData, wines: pd.DataFrame) -> ModelMetadata:
     return describe_model(Evaluation("a model", LEAK_FREE, pipeline, (), {}), data, wines)
 
 
 @pytest.mark.parametrize("estimator", TREES, ids=lambda estimator: f"{type(estimator).__name__}")
-def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineData, twin_sides: Sides) -> None:
-    pipeline = fit(estimator, twin_sides.training)
-    compiled = compile_model(pipeline, describe(pipeline, twin, twin_sides.training))
+def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineData, twin_split: Split) -> None:
+    pipeline = fit(estimator, twin_split.train)
+    compiled = compile_model(pipeline, describe(pipeline, twin, twin_split.train))
     assert compiled.content is not None, compiled.proof
     assert compiled.proof.startswith("compiled: ")
     assert list_untold(compiled.proof, "106,505 rows") == []
-    wines = feature_frame(twin_sides.holdout.dropna())
+    wines = feature_frame(twin_split.holdout.dropna())
     found = CompiledModel(compiled.content).predict_probabilities(wines.to_numpy())
     np.testing.assert_allclose(found, pipeline.predict_proba(wines), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found.argmax(axis=1), pipeline.predict_proba(wines).argmax(axis=1))
@@ -56,24 +56,24 @@ def test_the_published_forest_compiled_gives_every_published_wine_its_grade(real
     assert prove_equal(pipeline, CompiledModel(convert_pipeline(pipeline)), every).startswith("compiled: ")
 
 
-def test_rows_with_tied_votes_are_among_those_of_a_proof(twin: WineData, twin_sides: Sides) -> None:
-    pipeline = fit(FORESTS[0], twin_sides.training)
-    rows = draw_rows(describe(pipeline, twin, twin_sides.training))
+def test_rows_with_tied_votes_are_among_those_of_a_proof(twin: WineData, twin_split: Split) -> None:
+    pipeline = fit(FORESTS[0], twin_split.train)
+    rows = sample_rows(describe(pipeline, twin, twin_split.train))
     ranked = np.sort(pipeline.predict_proba(pd.DataFrame(rows, columns=list(FEATURES))), axis=1)
     assert (ranked[:, -1] == ranked[:, -2]).sum() > 1000
 
 
-def test_a_model_that_answers_otherwise_is_found_out(twin_sides: Sides) -> None:
-    wines = twin_sides.training
+def test_a_model_that_answers_otherwise_is_found_out(twin_split: Split) -> None:
+    wines = twin_split.train
     one, other = (fit(RandomForestClassifier(20, random_state=seed), wines) for seed in (1, 2))
     proof = prove_equal(one, CompiledModel(convert_pipeline(other)), feature_frame(wines).to_numpy()[:500])
     assert proof.startswith("not compiled: ")
     assert list_untold(proof, "500 rows") == []
 
 
-def test_one_wrong_probability_is_enough(twin_sides: Sides) -> None:
-    pipeline = fit(FORESTS[0], twin_sides.training)
-    wines = feature_frame(twin_sides.holdout.dropna()).to_numpy()[:50]
+def test_one_wrong_probability_is_enough(twin_split: Split) -> None:
+    pipeline = fit(FORESTS[0], twin_split.train)
+    wines = feature_frame(twin_split.holdout.dropna()).to_numpy()[:50]
 
     class OffByLittle(CompiledModel):
         def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
@@ -91,9 +91,9 @@ BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, 
 
 @pytest.mark.parametrize("estimator", [GradesFromNumbers(KernelRegressor()), BLEND], ids=["by itself", "in a blend"])
 def test_what_has_no_converter_has_no_compiled_form_and_says_why(
-    estimator: object, twin: WineData, twin_sides: Sides
+    estimator: object, twin: WineData, twin_split: Split
 ) -> None:
-    wines = twin_sides.training.head(200)
+    wines = twin_split.train.head(200)
     pipeline = fit(estimator, wines)
     compiled = compile_model(pipeline, describe(pipeline, twin, wines))
     assert compiled.content is None
@@ -101,8 +101,8 @@ def test_what_has_no_converter_has_no_compiled_form_and_says_why(
     assert "GradesFromNumbers" in compiled.proof
 
 
-def test_compiling_twice_gives_the_same_bytes(twin_sides: Sides) -> None:
-    pipeline = fit(FORESTS[0], twin_sides.training)
+def test_compiling_twice_gives_the_same_bytes(twin_split: Split) -> None:
+    pipeline = fit(FORESTS[0], twin_split.train)
     assert convert_pipeline(pipeline) == convert_pipeline(pipeline)
 
 

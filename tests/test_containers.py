@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import yaml
 
-from deployment.log_tables import make_engine, prepare_tables
+from deployment.prediction_log.tables import make_engine, prepare_tables
 from settings import ROOT, Settings
 from tests.dockerfile import Built, build, list_sent, read_dockerfile
 from tests.lint_workflows import list_linters, run_linter

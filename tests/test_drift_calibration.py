@@ -3,7 +3,7 @@
 import pytest
 
 from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
-from monitoring.drifts import Drift
+from monitoring.simulate.drifts import Drift
 from tests.benchmarks.drift_study import (
     LABELS,
     LEAD,
@@ -15,7 +15,7 @@ from tests.benchmarks.drift_study import (
     make_reference,
     watch_undrifted,
 )
-from wine_data.sources import WineData
+from wine_data.sources.load import WineData
 
 SIZE, SEED = 1_000, 1
 

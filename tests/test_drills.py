@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from commands import BadInputError
-from experiment_tracking.promotion import list_champions
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import CHAMPION, export_version, find_version, register_model
-from orchestration import steps
+from experiment_tracking.registry.promotion import list_champions
+from experiment_tracking.registry.versions import CHAMPION, export_version, find_version, register_model
+from experiment_tracking.runs.store import open_store
 from orchestration.flows import compare_flow, prepare_flow, release_flow, search_flow
+from orchestration.tasks import steps
 from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.told import naming
 from wine_data.reader import COLUMNS
-from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData
-from wine_quality_training.bundle import load_current
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
+from wine_quality_training.bundle.files import load_current
 
 FAST = ("DecisionTreeClassifier",)
 RUN = [sys.executable, "-m", "orchestration.flows", "--models", *FAST]
@@ -52,8 +52,8 @@ run_command(main)
     ("module", "function"),
     [
         pytest.param("wine_quality_training.evaluate", "evaluate_leak_free", id="training"),
-        pytest.param("experiment_tracking.versions", "_create_version", id="registration"),
-        pytest.param("wine_quality_training.bundle", "_move_to_free_name", id="export"),
+        pytest.param("experiment_tracking.registry.versions", "_create_version", id="registration"),
+        pytest.param("wine_quality_training.bundle.files", "_move_to_free_name", id="export"),
     ],
 )
 def test_after_a_kill_the_next_run_finishes_and_nothing_half_written_serves(
@@ -74,7 +74,7 @@ def test_after_a_kill_the_next_run_finishes_and_nothing_half_written_serves(
     done = subprocess.run(RUN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     open_store(environment["MLFLOW_TRACKING_URI"], tmp_path / "mlartifacts")
-    assert load_current(models).facts.version == find_version(CHAMPION).number
+    assert load_current(models).metadata.version == find_version(CHAMPION).number
     assert list_champions() == [find_version(CHAMPION).number]
 
 
@@ -166,6 +166,7 @@ def test_a_search_finds_a_classifier_once(twin: WineData) -> None:
     assert again.run_id == winner.run_id
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect")
 def test_a_champion_is_not_judged_against_itself(twin: WineData, compared: str) -> None:
     first = release_flow(compared, twin.fingerprint)
@@ -200,4 +201,4 @@ def test_a_full_disk_at_the_export_is_told_and_the_old_bundle_serves_on(
         export_version(register_model(tree.run_id), small_disk)
     assert sorted(path.name for path in small_disk.iterdir() if path.is_dir()) == ["1"]
     assert (small_disk / "1" / "model.pkl").read_bytes() == before
-    assert load_current(small_disk).facts.version == find_version(CHAMPION).number == "1"
+    assert load_current(small_disk).metadata.version == find_version(CHAMPION).number == "1"

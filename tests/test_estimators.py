@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from xgboost import XGBRegressor
 
 from wine_data.schema import TARGET, feature_frame
-from wine_data.split import Sides
+from wine_data.split import Split
 from wine_quality_training.estimators import (
     GradesFromNumbers,
     KernelRegressor,
@@ -34,8 +34,8 @@ def test_the_kernel_is_an_estimator_as_scikit_learn_wants_it() -> None:
     check_estimator(KernelRegressor())
 
 
-def test_the_kernel_predicts_what_a_gaussian_process_does(twin_sides: Sides) -> None:
-    X, y = feature_frame(twin_sides.training).to_numpy()[:600], twin_sides.training[TARGET].to_numpy()[:600]
+def test_the_kernel_predicts_what_a_gaussian_process_does(twin_split: Split) -> None:
+    X, y = feature_frame(twin_split.train).to_numpy()[:600], twin_split.train[TARGET].to_numpy()[:600]
     ours = KernelRegressor(length=3, ridge=0.4).fit(X[:500], y[:500])
     scale = (X - X[:500].mean(axis=0)) / X[:500].std(axis=0)
     process = GaussianProcessRegressor(Matern(3, nu=0.5), alpha=0.4, optimizer=None)
@@ -55,8 +55,8 @@ def test_grades_from_numbers_are_the_nearest_ones() -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", BLENDS)
-def test_a_blend_takes_tables_and_arrays_without_a_warning(kind: str, twin_sides: Sides) -> None:
-    X, y = feature_frame(twin_sides.training)[:300], twin_sides.training[TARGET][:300]
+def test_a_blend_takes_tables_and_arrays_without_a_warning(kind: str, twin_split: Split) -> None:
+    X, y = feature_frame(twin_split.train)[:300], twin_split.train[TARGET][:300]
     for wines in (X, X.to_numpy()):
         model = impute_before(clone(BLENDS[kind])).fit(wines, y)
         assert model.predict(wines).shape == (300,)
@@ -64,16 +64,16 @@ def test_a_blend_takes_tables_and_arrays_without_a_warning(kind: str, twin_sides
 
 
 @pytest.mark.parametrize("kind", BLENDS)
-def test_a_blend_answers_the_same_from_its_pickle_and_from_a_clone(kind: str, twin_sides: Sides) -> None:
-    X, y = feature_frame(twin_sides.training)[:300], twin_sides.training[TARGET][:300]
+def test_a_blend_answers_the_same_from_its_pickle_and_from_a_clone(kind: str, twin_split: Split) -> None:
+    X, y = feature_frame(twin_split.train)[:300], twin_split.train[TARGET][:300]
     model = impute_before(BLENDS[kind]).fit(X, y)
     again = [pickle.loads(pickle.dumps(model)), clone(model).fit(X, y)]
     for other in again:
         np.testing.assert_array_equal(other.predict(X), model.predict(X))
 
 
-def test_a_blend_of_classifiers_gives_probabilities_of_the_grades_it_saw(twin_sides: Sides) -> None:
-    wines = twin_sides.training[:300]
+def test_a_blend_of_classifiers_gives_probabilities_of_the_grades_it_saw(twin_split: Split) -> None:
+    wines = twin_split.train[:300]
     model = impute_before(BLENDS["classifiers"]).fit(feature_frame(wines), wines[TARGET])
     assert model.classes_.tolist() == sorted(wines[TARGET].unique())
     np.testing.assert_allclose(model.predict_proba(feature_frame(wines)).sum(axis=1), 1)

@@ -2,27 +2,27 @@ import pytest
 from matplotlib.figure import Figure
 
 from wine_data.schema import MEASUREMENTS
-from wine_data.sources import WineData
-from wine_data.split import Sides
+from wine_data.sources.load import WineData
+from wine_data.split import Split
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.figures import draw_comparison, draw_protocols
+from wine_quality_training.figures import plot_comparison, plot_protocols
 from wine_quality_training.report import list_scores
 
 
 @pytest.fixture(scope="module")
-def evaluations(small: WineData, small_sides: Sides) -> list[Evaluation]:
+def evaluations(small: WineData, small_split: Split) -> list[Evaluation]:
     names = ("DecisionTreeClassifier", "KNeighborsRegressor")
-    return [evaluation for name in names for evaluation in train_model(name, small, small_sides, seed=42)]
+    return [evaluation for name in names for evaluation in train_model(name, small, small_split, seed=42)]
 
 
 @pytest.fixture(scope="module")
-def figures(evaluations: list[Evaluation], small_sides: Sides) -> dict[str, Figure]:
-    return draw_comparison(evaluations, small_sides)
+def figures(evaluations: list[Evaluation], small_split: Split) -> dict[str, Figure]:
+    return plot_comparison(evaluations, small_split)
 
 
 def test_every_figure_of_the_stage_is_drawn(figures: dict[str, Figure]) -> None:
     assert set(figures) == {
-        "boxes", "correlations", "grades", "grades_by_type", "guesses", "protocols", "confusion", "importance",
+        "boxes", "correlations", "grades", "grades_by_type", "predictions", "protocols", "confusion", "importance",
         "dependence",
     }  # fmt: skip
 
@@ -32,16 +32,16 @@ def test_there_is_a_box_for_every_column(figures: dict[str, Figure]) -> None:
 
 
 def test_the_story_shows_each_model_under_both_protocols(evaluations: list[Evaluation]) -> None:
-    axis = draw_protocols(list_scores(evaluations)).axes[0]
+    axis = plot_protocols(list_scores(evaluations)).axes[0]
     shown = [patch.get_width() for patch in axis.patches]  # type: ignore[attr-defined]
     published = [e.score_on("validation").metrics["r2"] for e in evaluations if e.protocol == "as-published"]
     leak_free = [e.score_on("holdout").metrics["r2"] for e in evaluations if e.protocol == "leak-free"]
     assert shown == pytest.approx(published + leak_free)
 
 
-def test_a_confusion_matrix_counts_every_holdout_wine(figures: dict[str, Figure], small_sides: Sides) -> None:
+def test_a_confusion_matrix_counts_every_holdout_wine(figures: dict[str, Figure], small_split: Split) -> None:
     counts = [int(text.get_text()) for text in figures["confusion"].axes[0].texts]
-    assert sum(counts) == len(small_sides.holdout)
+    assert sum(counts) == len(small_split.holdout)
 
 
 def test_partial_dependence_is_drawn_for_three_features(figures: dict[str, Figure]) -> None:

@@ -119,6 +119,7 @@ def test_a_name_that_is_no_picture_is_told_with_those_that_are() -> None:
     assert len(choose_pictures([])) == len(PICTURES)
 
 
+@pytest.mark.full
 @needs_browser
 def test_the_page_of_an_api_is_photographed_light_and_the_same_twice(
     browser: Browser, small_api: str, tmp_path: Path

@@ -20,7 +20,7 @@ from tests.test_schema import WINE
 from tests.told import list_untold
 from tests.waiting import wait_until
 from tests.web import WEB
-from wine_quality_training.bundle import COMPILED_FILE, FACTS_FILE, select_bundle
+from wine_quality_training.bundle.files import COMPILED_FILE, METADATA_FILE, select_bundle
 
 
 def ask_version(address: str) -> str:
@@ -33,7 +33,7 @@ def is_served_by_all(address: str, version: str) -> bool:
     return {ask_version(address) for _ in range(20)} == {version}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_under_load_no_request_fails_while_the_champion_changes(served: Served, workers: int) -> None:
     with run_api(served.environment, workers=workers) as (address, _):
         stopped = threading.Event()
@@ -59,6 +59,7 @@ def test_under_load_no_request_fails_while_the_champion_changes(served: Served, 
     assert set(answers) == {"1", "2"}
 
 
+@pytest.mark.full
 def test_a_champion_without_compiled_form_takes_over_once_scikit_learn_is_imported(served: Served) -> None:
     with run_api(served.environment) as (address, _):
         select_bundle(served.models / "3")
@@ -70,31 +71,31 @@ def damage_compiled(bundle: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def forget_facts(bundle: Path) -> None:
-    (bundle / FACTS_FILE).unlink()
+def remove_metadata(bundle: Path) -> None:
+    (bundle / METADATA_FILE).unlink()
 
 
 def answer_otherwise(bundle: Path) -> None:
     """Give the bundle the compiled form of another model, with its right digest: only its answers tell."""
-    facts = (bundle / FACTS_FILE).read_text()
+    metadata = (bundle / METADATA_FILE).read_text()
     other = bundle.with_name("1")
-    for one, two in zip(_digests(facts), _digests((other / FACTS_FILE).read_text()), strict=True):
-        facts = facts.replace(one, two)
-    (bundle / FACTS_FILE).write_text(facts)
+    for one, two in zip(_digests(metadata), _digests((other / METADATA_FILE).read_text()), strict=True):
+        metadata = metadata.replace(one, two)
+    (bundle / METADATA_FILE).write_text(metadata)
     for path in other.iterdir():
-        if path.name != FACTS_FILE:
+        if path.name != METADATA_FILE:
             shutil.copy(path, bundle)
 
 
-def _digests(facts: str) -> list[str]:
-    return list(json.loads(facts)["files"].values())
+def _digests(metadata: str) -> list[str]:
+    return list(json.loads(metadata)["files"].values())
 
 
 @pytest.mark.parametrize(
     ("damage", "facts"),
     [
         (damage_compiled, ("model.onnx", "SHA-256")),
-        (forget_facts, ("facts.json",)),
+        (remove_metadata, ("facts.json",)),
         (answer_otherwise, ("version 2", "make pipeline")),
     ],
 )
@@ -121,6 +122,7 @@ def list_workers(server: int) -> list[int]:
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+@pytest.mark.full
 def test_a_process_that_was_killed_is_replaced_and_knows_the_champion(served: Served) -> None:
     with run_api(served.environment, workers=2) as (address, server):
         select_bundle(served.models / "2")

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser
 from pydantic import ValidationError
 
 from deployment.load import find_address, find_percentile, make_folder
-from deployment.questions import SPOILERS, Question, ask_for_refusal, ask_for_wine, find_fault, read_rows
+from deployment.load_test.questions import SPOILERS, Question, ask_for_refusal, ask_for_wine, find_fault, read_rows
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment, needs_browser
 from tests.test_schema import WINE
@@ -140,8 +140,8 @@ def test_a_server_that_answers_wrongly_is_a_finding_with_examples(wrong_server: 
         tmp_path, wrong_server.address, "--seconds", "4", "--users", "4", WINE_LOAD_P95="60000", WINE_API_KEY="a-key"
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    for facts in ((" /: ", "predict"), ("/predict, a wine", "3", "9"), ("/predict, NaN", "200", "422")):
-        assert find_lines(done.stdout, *facts), facts
+    for metadata in ((" /: ", "predict"), ("/predict, a wine", "3", "9"), ("/predict, NaN", "200", "422")):
+        assert find_lines(done.stdout, *metadata), metadata
     assert '{"fixed_acidity": ' in done.stdout  # what was asked
     assert "{}" in done.stdout  # what was answered
     assert "WINE_LOAD_P95" not in done.stdout

@@ -16,28 +16,29 @@ from scipy.stats import ks_2samp
 from sklearn.ensemble import RandomForestClassifier
 
 from commands import BadInputError, NotThereError
-from deployment.log_tables import FEEDBACK, PREDICTIONS, REFUSALS, insert_rows, make_engine, prepare_tables
-from experiment_tracking.promotion import list_records
+from deployment.prediction_log.tables import FEEDBACK, PREDICTIONS, REFUSALS, insert_rows, make_engine, prepare_tables
+from deployment.prediction_log.windows import Span, cut_by_count, cut_by_time, find_windows, read_window
+from experiment_tracking.registry.promotion import list_records
 from monitoring.alarm import RECENT, raise_alarm
 from monitoring.drift import INPUTS, QUALITY, Check, compare, decide
 from monitoring.drift import REFUSALS as REFUSED
-from monitoring.drifts import Drift
-from monitoring.record import list_looks, record_watch
-from monitoring.traffic import draw_wines
+from monitoring.report.record import list_monitoring_runs, record_watch
+from monitoring.simulate.drifts import Drift
+from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import Watch, read_reference, watch_log
-from monitoring.windows import Span, cut_by_count, cut_by_time, find_windows, read_window
 from settings import Settings
 from tests.conftest import make_bundle
 from tests.told import list_untold, naming
-from wine_data.labelled import divide_labelled, join_labelled
 from wine_data.schema import ANSWERED, FEATURES, TARGET, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides, is_holdout, split_wines
-from wine_data.twin import sample_twin
-from wine_quality_training.bundle import FACTS_FILE, Facts, find_current, load_bundle, print_facts, select_bundle
+from wine_data.snapshots.labelled import divide_labelled, join_labelled
+from wine_data.sources.load import WineData
+from wine_data.split import Split, is_holdout, split_wines
+from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.files import METADATA_FILE, find_current, load_bundle, select_bundle
+from wine_quality_training.bundle.metadata import ModelMetadata, dump_metadata
+from wine_quality_training.bundle.profile import LABELLED, describe_column, profile_wines
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import impute_before
-from wine_quality_training.profile import LABELLED, describe_column, profile_wines
 
 pytestmark = pytest.mark.fast
 
@@ -46,12 +47,12 @@ ROWS = 500  # wines in a window here
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, twin: WineData, twin_sides: Sides) -> Path:
-    """A folder of bundles with one champion, a small forest whose guesses in cross-validation are known."""
+def models(tmp_path_factory: pytest.TempPathFactory, twin: WineData, twin_split: Split) -> Path:
+    """A folder of bundles with one champion, a small forest whose predictions in cross-validation are known."""
     folder = tmp_path_factory.mktemp("champion") / "models"
     forest = impute_before(RandomForestClassifier(30, random_state=1, n_jobs=1))
-    evaluation = evaluate_leak_free("RandomForestClassifier", forest, twin_sides)
-    select_bundle(make_bundle(folder, evaluation, twin, twin_sides.training, compiles=False))
+    evaluation = evaluate_leak_free("RandomForestClassifier", forest, twin_split)
+    select_bundle(make_bundle(folder, evaluation, twin, twin_split.train, compiles=False))
     return folder
 
 
@@ -179,8 +180,8 @@ def test_a_log_that_is_not_there_or_of_another_version_is_told(settings: Setting
 def test_a_bundle_of_before_there_were_profiles_is_told(models: Path, tmp_path: Path) -> None:
     old = tmp_path / "models"
     shutil.copytree(models, old)
-    path = find_current(old) / FACTS_FILE
-    path.write_text(print_facts(replace(load_bundle(path.parent).facts, profiles=())))
+    path = find_current(old) / METADATA_FILE
+    path.write_text(dump_metadata(replace(load_bundle(path.parent).metadata, profiles=())))
     with pytest.raises(BadInputError, match="make pipeline"):
         read_reference(old)
 
@@ -237,7 +238,7 @@ def test_normal_traffic_raises_no_alarm_and_a_shift_one_of_its_feature(settings:
     watch = look(settings)
     assert len(watch.windows) == 3
     assert not watch.alarm.raised
-    log_wines(settings.log_url, models, draw_wines(Drift("shift", "pH", 1), 2 * ROWS, 6), NOON + 5000)
+    log_wines(settings.log_url, models, sample_drifted(Drift("shift", "pH", 1), 2 * ROWS, 6), NOON + 5000)
     assert (INPUTS, "pH") in name_findings(look(settings))
     assert not (name_findings(look(settings)) - {(INPUTS, "pH"), (INPUTS, "pH outside")})
 
@@ -261,7 +262,7 @@ def test_a_unit_mistake_that_the_api_refuses_raises_an_alarm_until_it_is_mended(
 
 def test_tasters_who_judge_otherwise_are_seen_once_their_late_grades_come(settings: Settings, models: Path) -> None:
     log_wines(settings.log_url, models, sample_twin(ROWS, 7), NOON, labels=0.5)
-    harsh = draw_wines(Drift("grades", size=1), 2 * ROWS, 8)
+    harsh = sample_drifted(Drift("grades", size=1), 2 * ROWS, 8)
     ids = log_wines(settings.log_url, models, harsh, NOON + 5000)
     before = look(settings)
     assert not before.alarm.raised
@@ -310,16 +311,16 @@ def test_a_long_log_takes_no_more_memory_than_a_short_one(settings: Settings, mo
 
 
 def test_labelled_answers_are_divided_by_content_and_join_the_training_side_only(twin: WineData) -> None:
-    answers = draw_wines(Drift("shift", "alcohol", 1.5), 600, 3)
+    answers = sample_drifted(Drift("shift", "alcohol", 1.5), 600, 3)
     labelled = divide_labelled(answers.assign(quality=answers[TARGET].where(answers.index % 2 == 0)))
     assert len(labelled.train) + len(labelled.validation) == 300
     assert is_holdout(labelled.validation).all()
     assert not is_holdout(labelled.train).any()
     known = split_wines(twin.train, twin.validation, 2, 0)
     joined = join_labelled(twin, labelled)
-    sides = split_wines(joined.train, joined.validation, 2, 0)
-    pd.testing.assert_frame_equal(sides.holdout[list(FEATURES)], known.holdout[list(FEATURES)])
-    assert int(sides.training[ANSWERED].eq(True).sum()) == len(labelled.train)
+    split = split_wines(joined.train, joined.validation, 2, 0)
+    pd.testing.assert_frame_equal(split.holdout[list(FEATURES)], known.holdout[list(FEATURES)])
+    assert int(split.train[ANSWERED].eq(True).sum()) == len(labelled.train)
     assert joined.labelled == labelled.fingerprint
     assert joined.fingerprint != twin.fingerprint
 
@@ -333,36 +334,36 @@ def test_a_model_that_learned_from_labelled_answers_knows_both_kinds_of_traffic(
     settings: Settings, models: Path, twin: WineData, tmp_path: Path
 ) -> None:
     vintage = Drift("shift", "alcohol", 1.5)
-    joined = join_labelled(twin, divide_labelled(draw_wines(vintage, 1000, 3)))
-    sides = split_wines(joined.train, joined.validation, 2, 42)
+    joined = join_labelled(twin, divide_labelled(sample_drifted(vintage, 1000, 3)))
+    split = split_wines(joined.train, joined.validation, 2, 42)
     forest = impute_before(RandomForestClassifier(30, random_state=1, n_jobs=1))
-    evaluation = evaluate_leak_free("RandomForestClassifier", forest, sides)
+    evaluation = evaluate_leak_free("RandomForestClassifier", forest, split)
     retrained = tmp_path / "models"
-    select_bundle(make_bundle(retrained, evaluation, joined, sides.training, compiles=False))
-    facts: Facts = read_reference(retrained)
-    assert [part.part for part in facts.profiles][1] == LABELLED
-    log_wines(settings.log_url, models, draw_wines(vintage, 3 * ROWS, 9), NOON)
+    select_bundle(make_bundle(retrained, evaluation, joined, split.train, compiles=False))
+    metadata: ModelMetadata = read_reference(retrained)
+    assert [part.part for part in metadata.profiles][1] == LABELLED
+    log_wines(settings.log_url, models, sample_drifted(vintage, 3 * ROWS, 9), NOON)
     assert look(settings).alarm.raised
     knowing = settings.model_copy(update={"serving_models": retrained})
     assert not [f for f in look(knowing).alarm.findings if f.check.kind == INPUTS]
     assert {window.part for window in look(knowing).windows} == {LABELLED}
 
 
-def test_a_profile_is_of_guesses_that_cross_validation_made(models: Path) -> None:
+def test_a_profile_is_of_predictions_that_cross_validation_made(models: Path) -> None:
     (part,) = read_reference(models).profiles
-    assert part.guesses is not None
-    assert part.guesses.squared_error[0] > 0.4  # on wines that it was fitted on, a forest misses nothing
-    sure, right = zip(*part.guesses.calibration, strict=True)
+    assert part.predictions is not None
+    assert part.predictions.squared_error[0] > 0.4  # on wines that it was fitted on, a forest misses nothing
+    sure, right = zip(*part.predictions.calibration, strict=True)
     assert list(sure) == sorted(sure)
     assert 0.3 < min(right) < max(right) < 0.9
 
 
-def test_a_profile_leaves_holes_out(twin_sides: Sides) -> None:
-    wines = twin_sides.training.copy()
+def test_a_profile_leaves_holes_out(twin_split: Split) -> None:
+    wines = twin_split.train.copy()
     wines.loc[wines.index % 3 == 0, "pH"] = np.nan
     (part,) = profile_wines(wines, None)
     assert part.features["pH"].shares[-1] == 1.0
-    assert part.guesses is None
+    assert part.predictions is None
 
 
 # What was seen is recorded
@@ -370,10 +371,10 @@ def test_a_profile_leaves_holes_out(twin_sides: Sides) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_look_is_recorded_with_its_figures_and_seen_again(settings: Settings, models: Path) -> None:
-    log_wines(settings.log_url, models, draw_wines(Drift("shift", "pH", 1), 3 * ROWS, 6), NOON, labels=0.3)
+    log_wines(settings.log_url, models, sample_drifted(Drift("shift", "pH", 1), 3 * ROWS, 6), NOON, labels=0.3)
     watch = look(settings)
     record_watch(watch, "told only")
-    (seen,) = list_looks()
+    (seen,) = list_monitoring_runs()
     assert list_untold(seen.reason, "pH") == []
     assert (seen.action, seen.version, seen.until) == ("told only", "1", watch.windows[-1].span.until)
     assert seen.saw(look(settings))

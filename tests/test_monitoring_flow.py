@@ -10,32 +10,33 @@ import pytest
 
 import orchestration.monitoring
 from commands import BadInputError
-from experiment_tracking.promotion import PROMOTED, REFUSED, list_records
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import find_champion
-from monitoring.drifts import Drift
-from monitoring.record import RETRAINING, list_looks, record_watch
-from monitoring.traffic import draw_wines
+from experiment_tracking.registry.promotion import PROMOTED, REFUSED, list_records
+from experiment_tracking.registry.versions import find_champion
+from experiment_tracking.runs.store import open_store
+from monitoring.report.record import RETRAINING, list_monitoring_runs, record_watch
+from monitoring.simulate.drifts import Drift
+from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import watch_log
 from orchestration.flows import compare_flow, learn_flow, main_flow
 from orchestration.monitoring import TRAINING, monitoring_flow
 from settings import ROOT, load_settings
-from tests.conftest import Receiver, isolated_environment, seed_store
+from tests.conftest import Receiver, isolated_environment, seed_store, write_few_wines
 from tests.test_monitoring import log_refusals, log_wines
 from tests.told import list_untold
 from wine_data.schema import TARGET
-from wine_data.twin import sample_twin
+from wine_data.twin.sample import sample_twin
 
-TREES, FOLDS, ROWS = ("ExtraTreesClassifier",), 2, 400
+TREES, FOLDS, ROWS, FEW = ("ExtraTreesClassifier",), 2, 400, 2_000
 VINTAGE = Drift("shift", "alcohol", 1.5)
 MORNING = 1_700_000_000.0
 
 
 @pytest.fixture(scope="module")
 def trained(prefect: str, empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
-    """A folder with a champion of the twin, in the stores of a project."""
+    """A folder with a champion of few wines of the twin, in the stores of a project."""
     folder = tmp_path_factory.mktemp("trained")
     seed_store(folder, empty_stores)
+    write_few_wines(folder / "wines", FEW)
     with pytest.MonkeyPatch.context() as patch:
         move_stores(patch, folder)
         main_flow("", FOLDS, 42, TREES)
@@ -54,7 +55,7 @@ def started(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def move_stores(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let this process keep everything in a folder, but for Prefect, whose server has a home of its own."""
-    moved = isolated_environment(folder) | {"WINE_WINDOW_ROWS": str(ROWS), "WINE_DATA": "twin"}
+    moved = isolated_environment(folder) | {"WINE_WINDOW_ROWS": str(ROWS), "WINE_DATA": str(folder / "wines")}
     for name, value in moved.items():
         if name != "PREFECT_HOME":
             patch.setenv(name, value)
@@ -62,7 +63,7 @@ def move_stores(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def log(folder: Path, drift: Drift, windows: int, start: float, labels: float = 0.0) -> None:
     settings = load_settings()
-    wines = draw_wines(drift, windows * ROWS, seed=int(start) % 1000)
+    wines = sample_drifted(drift, windows * ROWS, seed=int(start) % 1000)
     log_wines(settings.log_url, folder / "deployment" / "models", wines, MORNING + start, labels)
 
 
@@ -76,10 +77,10 @@ def test_the_loop_step_by_step(started: Path, receiver: Receiver, monkeypatch: p
     quiet = monitoring_flow(True, TREES, FOLDS)
     assert (quiet.windows, quiet.alarm, quiet.action) == (3, "", "")
     assert Path(quiet.page).is_file()
-    (look,) = list_looks()
+    (look,) = list_monitoring_runs()
     # nothing has come since
     assert monitoring_flow(True, TREES, FOLDS) == type(quiet)(3, "", "")
-    assert list_looks() == [look]
+    assert list_monitoring_runs() == [look]
     # drift, and nobody has graded anything
     log(started, VINTAGE, 2, start=5_000)
     alarmed = monitoring_flow(True, TREES, FOLDS)
@@ -122,7 +123,7 @@ def test_reports_that_cannot_be_drawn_leave_the_alarm_and_what_was_done_on_recor
     monkeypatch.setattr(orchestration.monitoring, "write_window_reports", fail)
     with pytest.raises(ImportError):
         monitoring_flow(False, TREES, FOLDS)
-    look = list_looks()[-1]
+    look = list_monitoring_runs()[-1]
     assert list_untold(look.reason, "alcohol") == []
     assert look.action
     assert not look.action.startswith(RETRAINING)
@@ -130,7 +131,7 @@ def test_reports_that_cannot_be_drawn_leave_the_alarm_and_what_was_done_on_recor
 
 @pytest.mark.full
 def test_a_retraining_that_is_no_better_is_refused_and_the_champion_stays(started: Path) -> None:
-    wines = draw_wines(Drift("none"), 800, seed=4)
+    wines = sample_drifted(Drift("none"), 800, seed=4)
     random = np.random.default_rng(0)
     shuffled = wines.assign(**{TARGET: random.permutation(wines[TARGET].to_numpy())})  # tasters who throw dice
     log_wines(load_settings().log_url, started / "deployment" / "models", shuffled, MORNING, labels=1.0)
@@ -143,6 +144,7 @@ def test_a_retraining_that_is_no_better_is_refused_and_the_champion_stays(starte
     assert list_records()[-1].event == REFUSED
 
 
+@pytest.mark.full
 def test_a_reason_without_labelled_answers_trains_nothing(started: Path) -> None:
     log_wines(load_settings().log_url, started / "deployment" / "models", sample_twin(20, 1), MORNING)
     with pytest.raises(BadInputError, match="POST /feedback"):

@@ -17,27 +17,28 @@ from playwright.sync_api import Browser, Page
 from sklearn.ensemble import RandomForestClassifier
 
 from commands import DONE, NotThereError
-from deployment.log_reader import REFUSAL_COLUMNS
-from deployment.log_tables import PREDICTIONS, make_engine, prepare_tables
-from experiment_tracking.promotion import PROMOTED, REFUSED, ROLLED_BACK, Record
+from deployment.prediction_log.reader import REFUSAL_COLUMNS
+from deployment.prediction_log.tables import PREDICTIONS, make_engine, prepare_tables
+from deployment.prediction_log.windows import Span, Window
+from experiment_tracking.registry.promotion import PROMOTED, REFUSED, ROLLED_BACK, Record
 from monitoring.alarm import raise_alarm
 from monitoring.drift import FEWEST, QUALITY, Check
-from monitoring.figures import ALARM, PROMOTION, ROWS, Mark, draw_drift, draw_quality, tabulate_drift
 from monitoring.page import main
-from monitoring.page_layout import PAGE, list_reports, make_marks, render_page, write_page
-from monitoring.record import RETRAINING, Look
+from monitoring.report.figures import ALARM, PROMOTION, ROWS, Mark, plot_drift, plot_quality, tabulate_drift
+from monitoring.report.page_layout import PAGE, list_reports, make_marks, render_page, write_page
+from monitoring.report.record import RETRAINING, MonitoringRun
 from monitoring.watch import Watch, WindowReport, report_window
-from monitoring.windows import Span, Window
 from settings import Settings, load_settings
 from tests.conftest import Store, needs_browser
 from tests.told import find_lines, naming
 from wine_data.schema import FEATURES, TARGET, feature_frame
-from wine_data.sources import WineData
+from wine_data.sources.load import WineData
 from wine_data.split import split_wines
-from wine_data.twin import sample_twin
-from wine_quality_training.bundle import Facts, pickle_model, select_bundle, write_bundle
+from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.files import pickle_model, select_bundle, write_bundle
+from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.evaluate import Evaluation, evaluate_leak_free
-from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import impute_before
 
 START = datetime(2026, 6, 1, 21, tzinfo=UTC).timestamp()
@@ -52,16 +53,16 @@ class Model:
     """A small forest and what it learned from."""
 
     evaluation: Evaluation
-    facts: Facts
+    metadata: ModelMetadata
 
 
 @pytest.fixture(scope="module")
 def model(twin: WineData) -> Model:
-    sides = split_wines(twin.train, twin.validation, folds=2, seed=42)
+    split = split_wines(twin.train, twin.validation, folds=2, seed=42)
     forest = impute_before(RandomForestClassifier(20, random_state=1, n_jobs=1))
-    evaluation = evaluate_leak_free("RandomForestClassifier", forest, sides)
-    facts = describe_model(evaluation, twin, sides.training, name="wine-quality", version="3", run_id="run3")
-    return Model(evaluation, facts)
+    evaluation = evaluate_leak_free("RandomForestClassifier", forest, split)
+    metadata = describe_model(evaluation, twin, split.train, name="wine-quality", version="3", run_id="run3")
+    return Model(evaluation, metadata)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +83,10 @@ def watch(model: Model, history: Sequence[WindowReport]) -> Watch:
 
 
 @pytest.fixture(scope="module")
-def looks(history: Sequence[WindowReport]) -> list[Look]:
+def looks(history: Sequence[WindowReport]) -> list[MonitoringRun]:
     alarmed = (14, 15, 16, 19)
     return [
-        Look(
+        MonitoringRun(
             moment(window.span.until + 5), f"run{number}", "3" if number > 6 else "2", window.span.since,
             window.span.until, "drift of alcohol" if number in alarmed else "",
             {14: f"{RETRAINING}: wine-retraining/brave-otter", 15: "cooling down"}.get(number, ""), 0,
@@ -107,7 +108,7 @@ def records() -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def text(watch: Watch, looks: Sequence[Look], records: Sequence[Record]) -> str:
+def text(watch: Watch, looks: Sequence[MonitoringRun], records: Sequence[Record]) -> str:
     """The whole page."""
     return render_page(watch, looks, records, [], NOW)
 
@@ -123,7 +124,7 @@ def make_report(
         [(span.since, f"no{number}", "/predict", 422, field, "is too high") for number in range(refused)],
         columns=list(REFUSAL_COLUMNS),
     )
-    return report_window(Window(span, answers, refusals), model.facts)
+    return report_window(Window(span, answers, refusals), model.metadata)
 
 
 def answer_wines(model: Model, wines: pd.DataFrame, span: Span, alcohol: float, graded: float) -> pd.DataFrame:
@@ -138,14 +139,14 @@ def answer_wines(model: Model, wines: pd.DataFrame, span: Span, alcohol: float, 
         latency_ms=random.gamma(4, 1.5, len(table)) + 2,
         time=np.linspace(span.since, span.until - 1, len(table)),
         request_id=[f"request{number}" for number in range(len(table))],
-        version=model.facts.version,
+        version=model.metadata.version,
         quality=wines[TARGET].where(random.random(len(table)) < graded).astype("float64"),
         confidence=rows.max(axis=1, initial=0),
     )
 
 
 def watch_windows(model: Model, windows: Sequence[WindowReport]) -> Watch:
-    return Watch(model.facts, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
+    return Watch(model.metadata, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
 
 
 def moment(seconds: float) -> datetime:
@@ -163,7 +164,7 @@ def read_pictures(page: str) -> dict[str, str]:
 
 
 def test_the_cell_of_a_drifted_feature_is_marked(history: Sequence[WindowReport]) -> None:
-    dots = list_dots(draw_drift(history))
+    dots = list_dots(plot_drift(history))
     alcohol = list(ROWS).index("alcohol")
     assert {column for column, row in dots if row == alcohol} >= set(range(14, 20))
     assert not [column for column, _ in dots if column < 12]
@@ -193,7 +194,7 @@ def test_refusals_of_all_fields_are_added_up(history: Sequence[WindowReport]) ->
 
 
 def test_an_estimate_is_dashed_and_says_what_it_is(history: Sequence[WindowReport]) -> None:
-    lines = draw_quality(history, promised=0.5).axes[0].lines
+    lines = plot_quality(history, promised=0.5).axes[0].lines
     (estimate,) = [line for line in lines if find_lines(str(line.get_label()), "estimate")]
     assert estimate.get_linestyle() == "--"
 
@@ -209,12 +210,12 @@ def test_alarms_promotions_and_rollbacks_are_marked(text: str) -> None:
 
 def test_the_alarm_of_a_window_that_was_looked_at_twice_is_one_mark(history: Sequence[WindowReport]) -> None:
     twice = [Mark(history[5].span.until, "alarm", ALARM)] * 2
-    texts = [text.get_text() for text in draw_drift(history, twice).axes[0].texts]
+    texts = [text.get_text() for text in plot_drift(history, twice).axes[0].texts]
     assert texts == ["alarm"]
 
 
 def test_a_move_after_the_last_window_stands_at_its_end(history: Sequence[WindowReport]) -> None:
-    axis = draw_drift(history, [Mark(NOW + 9 * HOUR, "version 9", PROMOTION)]).axes[0]
+    axis = plot_drift(history, [Mark(NOW + 9 * HOUR, "version 9", PROMOTION)]).axes[0]
     ends = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]  # type: ignore[index]
     assert ends == [len(history) - 0.5]
 
@@ -249,7 +250,7 @@ def test_what_comes_from_the_log_is_escaped(model: Model) -> None:
     )  # fmt: skip
     page = render_page(
         watch_windows(model, [window, window]),
-        [Look(moment(NOW), HOSTILE, HOSTILE, START, START + HOUR, HOSTILE, HOSTILE, 0)],
+        [MonitoringRun(moment(NOW), HOSTILE, HOSTILE, START, START + HOUR, HOSTILE, HOSTILE, 0)],
         [Record(PROMOTED, moment(START + 9), HOSTILE, HOSTILE, "$x^2$ \x00\x1b<b>", HOSTILE, HOSTILE)],
         [Path(HOSTILE.replace("/", "")) / f"{HOSTILE.replace('/', '')}.html"],
         NOW,
@@ -275,7 +276,7 @@ def test_a_window_of_which_little_is_known_is_no_trouble(model: Model) -> None:
 
 
 def test_the_same_data_give_the_same_page_but_for_the_time_it_was_made(
-    watch: Watch, looks: Sequence[Look], records: Sequence[Record], text: str, tmp_path: Path
+    watch: Watch, looks: Sequence[MonitoringRun], records: Sequence[Record], text: str, tmp_path: Path
 ) -> None:
     later = write_page(watch, looks, records, tmp_path, NOW + 99).read_text()
     first, second = ([line for line in page.splitlines() if not line.startswith("<p>Made ")] for page in (text, later))
@@ -294,7 +295,7 @@ def test_text_in_pictures_is_text_and_has_no_style_of_its_own(text: str) -> None
 def test_a_page_that_cannot_be_written_leaves_the_old_one(
     watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitoring.page_layout.render_page", lambda *given: "a new page")
+    monkeypatch.setattr("monitoring.report.page_layout.render_page", lambda *given: "a new page")
     (tmp_path / PAGE).mkdir()
     with pytest.raises(NotThereError, match="WINE_MONITORING_REPORTS"):
         write_page(watch, [], [], tmp_path, NOW)
@@ -316,14 +317,14 @@ def test_reports_are_listed_the_newest_first(tmp_path: Path) -> None:
 
 
 def test_an_alarm_is_marked_at_the_end_of_its_window() -> None:
-    marks = make_marks([Look(moment(NOW), "run", "3", START, START + HOUR, "drift of alcohol", "", 0)], [])
+    marks = make_marks([MonitoringRun(moment(NOW), "run", "3", START, START + HOUR, "drift of alcohol", "", 0)], [])
     assert marks == [Mark(START + HOUR, "alarm", ALARM)]
 
 
 @pytest.fixture
 def settings(model: Model, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a project whose model serves and has a log with 30 wines in it, in the environment too."""
-    select_bundle(write_bundle(store.models, pickle_model(model.evaluation.pipeline), model.facts))
+    select_bundle(write_bundle(store.models, pickle_model(model.evaluation.pipeline), model.metadata))
     given = {
         "serving_models": store.models,
         "log_url": f"sqlite:///{tmp_path / 'predictions.db'}",
@@ -393,7 +394,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def folder(
-    watch: Watch, looks: Sequence[Look], records: Sequence[Record], tmp_path_factory: pytest.TempPathFactory
+    watch: Watch, looks: Sequence[MonitoringRun], records: Sequence[Record], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The page, with reports beside it."""
     folder = tmp_path_factory.mktemp("monitoring reports")

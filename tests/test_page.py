@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from deployment.page import find_policy, render_page
+from deployment.api.page import find_policy, render_page
 from tests.conftest import isolated_environment, needs_browser, run_api
 from tests.test_schema import WINE
 from tests.web import WEB
@@ -38,8 +38,8 @@ class Visit:
     def submit(self) -> None:
         self.page.get_by_role("button", name="Predict the grade").click()
 
-    def expect_status(self, *facts: str) -> None:
-        for fact in facts:
+    def expect_status(self, *metadata: str) -> None:
+        for fact in metadata:
             expect(self.page.get_by_role("status")).to_contain_text(fact, ignore_case=True)
 
     def expect_answer(self) -> None:

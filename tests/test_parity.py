@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline
 
-from deployment.batch_file import score_file
-from experiment_tracking.versions import CHAMPION, find_version, load_version
+from deployment.batch.file import score_file
+from experiment_tracking.registry.versions import CHAMPION, find_version, load_version
 from tests.conftest import PipelineRun
 from tests.web import WEB
 from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
-from wine_data.split import Sides, split_wines
-from wine_quality_training.bundle import load_current
+from wine_data.split import Split, split_wines
+from wine_quality_training.bundle.files import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 
@@ -22,23 +22,23 @@ ROWS = 60
 
 
 @pytest.fixture(scope="module")
-def sides(pipeline_run: PipelineRun) -> Sides:
+def split(pipeline_run: PipelineRun) -> Split:
     data = pipeline_run.load_data()
     return split_wines(data.train, data.validation, folds=5, seed=42)
 
 
 @pytest.fixture(scope="module")
-def wines(sides: Sides) -> pd.DataFrame:
+def wines(split: Split) -> pd.DataFrame:
     """Complete wines, from both sides, some of them with tied votes."""
-    both = pd.concat([sides.training, sides.holdout]).dropna()
+    both = pd.concat([split.train, split.holdout]).dropna()
     return feature_frame(both.sample(ROWS, random_state=7))
 
 
 @pytest.fixture(scope="module")
-def by_function(pipeline_run: PipelineRun, sides: Sides) -> Pipeline:
+def by_function(pipeline_run: PipelineRun, split: Split) -> Pipeline:
     """The model as the plain function fits it, with no flow around it."""
-    champion = load_current(pipeline_run.serving_models).facts.model
-    return evaluate_leak_free(champion, make_model(champion, seed=42), sides).pipeline
+    champion = load_current(pipeline_run.serving_models).metadata.model
+    return evaluate_leak_free(champion, make_model(champion, seed=42), split).pipeline
 
 
 def test_registry_answers_as_the_function(

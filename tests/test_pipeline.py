@@ -17,17 +17,17 @@ from mlflow.entities import Run
 from prefect import flow
 
 from commands import BadInputError
-from experiment_tracking.store import EXPERIMENT
-from experiment_tracking.versions import CHAMPION, MODEL
+from experiment_tracking.registry.versions import CHAMPION, MODEL
+from experiment_tracking.runs.store import EXPERIMENT
 from orchestration.flows import shorten_source, wire
 from settings import ROOT
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
 from tests.told import assert_told_in_one_line, find_lines
 from wine_data.reader import COLUMNS
 from wine_data.schema import FEATURES
-from wine_data.sources import TRAIN_FILE, VALIDATION_FILE
-from wine_data.twin import sample_twin
-from wine_quality_training.bundle import load_current
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
+from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.files import load_current
 from wine_quality_training.models import MODELS
 
 
@@ -54,7 +54,7 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
     for line in (
         r"^as-published: the same wines on both sides",
         r"^Champion    wine-quality version 1, \w+Classifier",
-        r"^Gate        version 1 is better than the commonest grade",
+        r"^Gate        version 1 is better than the majority-class baseline",
         r"^Prediction  grade [3-9] through the API, for a holdout wine graded [3-9]",
         r"^leak-free, 95 % intervals",
         r"^  make serve ",
@@ -93,21 +93,21 @@ def test_the_champion_is_registered_with_a_signature_over_the_features(
     assert version.run_id in {run.info.run_id for run in runs}
     signature = mlflow.models.get_model_info(f"models:/{MODEL}@{CHAMPION}").signature
     assert tuple(signature.inputs.input_names()) == FEATURES
-    facts = load_current(pipeline_run.serving_models).facts
-    assert (facts.run_id, facts.version) == (version.run_id, str(version.version))
-    assert facts.data_fingerprint == version.tags["data.fingerprint"]
+    metadata = load_current(pipeline_run.serving_models).metadata
+    assert (metadata.run_id, metadata.version) == (version.run_id, str(version.version))
+    assert metadata.data_fingerprint == version.tags["data.fingerprint"]
 
 
 def test_the_bundle_says_how_its_scores_were_got(pipeline_run: PipelineRun) -> None:
-    facts = load_current(pipeline_run.serving_models).facts
-    assert facts.metrics["leak-free.holdout.accuracy"] < 0.65
-    assert not [name for name in facts.metrics if not name.startswith("leak-free.")]
+    metadata = load_current(pipeline_run.serving_models).metadata
+    assert metadata.metrics["leak-free.holdout.accuracy"] < 0.65
+    assert not [name for name in metadata.metrics if not name.startswith("leak-free.")]
 
 
 def test_facts_are_plain_json_with_eight_known_answers(pipeline_run: PipelineRun) -> None:
-    facts = json.loads((pipeline_run.serving_models / "1" / "facts.json").read_text())
-    assert len(facts["answers"]) == 8
-    assert tuple(facts["answers"][0]["wine"]) == FEATURES
+    metadata = json.loads((pipeline_run.serving_models / "1" / "facts.json").read_text())
+    assert len(metadata["answers"]) == 8
+    assert tuple(metadata["answers"][0]["wine"]) == FEATURES
 
 
 @pytest.mark.alone

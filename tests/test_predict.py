@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from deployment.answers import BatchPrediction
-from deployment.log_reader import read_answers
+from deployment.api.schemas import BatchPrediction
+from deployment.prediction_log.reader import read_answers
 from settings import ROOT
 from tests.conftest import Served, run_api
 from tests.test_schema import WINE
@@ -20,7 +20,7 @@ from tests.told import assert_told
 from tests.waiting import wait_until
 from tests.web import WEB
 from wine_data.schema import FEATURES
-from wine_quality_training.bundle import NOT_COMPILED
+from wine_quality_training.bundle.files import NOT_COMPILED
 
 CSV = {"Content-Type": "text/csv"}
 
@@ -171,7 +171,7 @@ def test_other_web_pages_may_call_only_where_a_setting_says_so(small_api: str, s
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_a_server_that_is_stopped_has_logged_every_answer(served: Served, workers: int) -> None:
     with run_api(served.environment, workers=workers) as (address, _):
         ids = {WEB.post(f"{address}/predict", json=WINE).json()["request_id"] for _ in range(30)}
@@ -206,7 +206,7 @@ def read_metric(address: str, start: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(start))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_metrics_count_every_answer_of_every_process(served: Served, workers: int) -> None:
     with run_api(served.environment, workers=workers) as (address, _):
         with ThreadPoolExecutor(8) as pool:  # a connection a request: both processes get some

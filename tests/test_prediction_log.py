@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy.dialects.postgresql import psycopg
 
 from commands import BadInputError, NotThereError
-from deployment.log_reader import count_answers, iterate_answers, read_answers, read_refusals
-from deployment.log_tables import PREDICTIONS, write_insert
-from deployment.prediction_log import (
+from deployment.prediction_log.log import (
     LoggedAnswer,
     LoggedRefusal,
     PredictionLog,
     RepeatedFeedbackError,
     UnknownRequestError,
 )
+from deployment.prediction_log.reader import count_answers, iterate_answers, read_answers, read_refusals
+from deployment.prediction_log.tables import PREDICTIONS, write_insert
 from settings import ROOT
 from tests.told import list_untold, naming
 from tests.waiting import wait_until
@@ -34,7 +34,7 @@ WINE = (7.0, 0.27, 0.36, 20.7, 0.045, 45.0, 170.0, 1.001, 3.0, 0.45, 8.8, 1.0)
 DAY = 86_400.0
 CHILD = """
 import itertools, os, sys, time
-from deployment.prediction_log import LoggedAnswer, PredictionLog
+from deployment.prediction_log.log import LoggedAnswer, PredictionLog
 def make_answer(request_id):
     return LoggedAnswer(time.time(), request_id, "3", "run", (1.0,) * 12, 6, "{}", 5.75, 1.5)
 log = PredictionLog(sys.argv[1], days=90, rows=10_000)

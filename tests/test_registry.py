@@ -16,16 +16,15 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from commands import BadInputError, NotThereError, RefusedError
-from experiment_tracking.gate import judge_challenger
-from experiment_tracking.promotion import (
+from experiment_tracking.registry.gate import judge_challenger
+from experiment_tracking.registry.promotion import (
     list_champions,
     list_records,
     promote,
     roll_back,
     settle_moves,
 )
-from experiment_tracking.tracking import CARD, FACTS, track_model
-from experiment_tracking.versions import (
+from experiment_tracking.registry.versions import (
     CHALLENGER,
     CHAMPION,
     MODEL,
@@ -38,14 +37,15 @@ from experiment_tracking.versions import (
     load_version,
     register_model,
 )
+from experiment_tracking.runs.tracking import CARD, METADATA, track_model
 from settings import ROOT
 from tests.conftest import Store, isolated_environment, run_api, run_at_once, run_here
 from tests.told import assert_told, assert_told_in_one_line, list_untold, naming
 from tests.waiting import free_port, wait_for
 from wine_data.schema import FEATURES, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import load_current
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.files import load_current
 from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, evaluate_leak_free
 from wine_quality_training.models import impute_before, make_model
 
@@ -53,26 +53,26 @@ POOR, GOOD = "DecisionTreeClassifier", "ExtraTreesClassifier"
 
 
 @pytest.fixture(scope="module")
-def fitted(twin_sides: Sides) -> dict[str, Evaluation]:
+def fitted(twin_split: Split) -> dict[str, Evaluation]:
     """A poor, a good and a hopeless classifier, and a regressor, all leak-free."""
     unfitted = {name: make_model(name, seed=42) for name in (POOR, GOOD, "KNeighborsRegressor")}
     unfitted[GOOD].set_params(model__n_estimators=20)  # a fifth, which is compiled in a fifth of the time
     unfitted["Dummy"] = impute_before(DummyClassifier(strategy="most_frequent"))
-    return {name: evaluate_leak_free(name, pipeline, twin_sides) for name, pipeline in unfitted.items()}
+    return {name: evaluate_leak_free(name, pipeline, twin_split) for name, pipeline in unfitted.items()}
 
 
 class Registry:
     """A store, and what tests do to it in a line each."""
 
-    def __init__(self, store: Store, data: WineData, sides: Sides, fitted: dict[str, Evaluation]) -> None:
-        self.store, self.data, self.sides, self.fitted = store, data, sides, fitted
+    def __init__(self, store: Store, data: WineData, split: Split, fitted: dict[str, Evaluation]) -> None:
+        self.store, self.data, self.split, self.fitted = store, data, split, fitted
 
     def register(self, name: str) -> Version:
-        tracked = track_model(self.store.experiment_id, None, self.data, self.sides, [self.fitted[name]])
+        tracked = track_model(self.store.experiment_id, None, self.data, self.split, [self.fitted[name]])
         return register_model(tracked.run_id)
 
     def promote(self, version: Version, reason: str = "") -> Path:
-        return promote(version, judge_version(version, self.sides.holdout), self.store.models, reason)
+        return promote(version, judge_version(version, self.split.holdout), self.store.models, reason)
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         environment = isolated_environment(self.store.folder) | {"WINE_DATA": "twin"}
@@ -80,8 +80,8 @@ class Registry:
 
 
 @pytest.fixture
-def registry(store: Store, twin: WineData, twin_sides: Sides, fitted: dict[str, Evaluation]) -> Registry:
-    return Registry(store, twin, twin_sides, fitted)
+def registry(store: Store, twin: WineData, twin_split: Split, fitted: dict[str, Evaluation]) -> Registry:
+    return Registry(store, twin, twin_split, fitted)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def test_a_model_without_a_signature_is_not_registered(registry: Registry) -> No
         mlflow.sklearn.log_model(
             registry.fitted[POOR].pipeline, name="model", serialization_format="pickle", pip_requirements=["pandas"]
         )
-        for name in (FACTS, CARD):
+        for name in (METADATA, CARD):
             mlflow.log_text(mlflow.artifacts.load_text(f"runs:/{tracked.run_id}/{name}"), name)
     with pytest.raises(BadInputError, match=naming(run.info.run_id, "signature")):
         register_model(run.info.run_id)
@@ -131,7 +131,7 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(registry: Regis
         find_version("7")
 
 
-def test_the_first_champion_must_beat_the_commonest_grade(registry: Registry) -> None:
+def test_the_first_champion_must_beat_the_majority_class_baseline(registry: Registry) -> None:
     hopeless = registry.register("Dummy")
     with pytest.raises(RefusedError, match=naming("version 1", "holdout", "kappa")):
         registry.promote(hopeless)
@@ -151,12 +151,13 @@ def test_only_a_better_version_gets_in(registry: Registry) -> None:
     with pytest.raises(RefusedError, match=naming("version 3", "version 2", "holdout", "+0.000")):
         registry.promote(same_again)
     worse = registry.register(POOR)
-    verdict = judge_version(worse, registry.sides.holdout)
+    verdict = judge_version(worse, registry.split.holdout)
     assert not verdict.admitted
     assert verdict.comparisons[0].difference < -0.03
     assert find_version(CHAMPION).number == "2"
 
 
+@pytest.mark.full
 def test_a_person_with_a_reason_overrules_the_gate(registry: Registry) -> None:
     registry.promote(registry.register(GOOD))
     registry.promote(registry.register(POOR), reason="the new one is easier to explain")
@@ -166,6 +167,7 @@ def test_a_person_with_a_reason_overrules_the_gate(registry: Registry) -> None:
     assert list_untold(record.verdict, "version 2", "version 1", "holdout", "-0.") == []
 
 
+@pytest.mark.full
 def test_the_champion_is_not_promoted_again(registry: Registry) -> None:
     version = registry.register(GOOD)
     registry.promote(version)
@@ -176,51 +178,53 @@ def test_the_champion_is_not_promoted_again(registry: Registry) -> None:
 def test_the_gate_refuses_a_regressor_and_a_model_that_saw_the_holdout(registry: Registry) -> None:
     regressor = registry.register("KNeighborsRegressor")
     with pytest.raises(BadInputError, match=naming("version 1", "regressor")):
-        judge_version(regressor, registry.sides.holdout)
+        judge_version(regressor, registry.split.holdout)
     bundle = load_version(registry.register(GOOD))
-    published = replace(bundle, facts=replace(bundle.facts, protocol=AS_PUBLISHED))
+    published = replace(bundle, metadata=replace(bundle.metadata, protocol=AS_PUBLISHED))
     with pytest.raises(BadInputError, match=naming(AS_PUBLISHED, "holdout")):
-        judge_challenger(published, None, registry.sides.holdout)
+        judge_challenger(published, None, registry.split.holdout)
 
 
 @pytest.fixture(scope="module")
-def drifted(twin_sides: Sides) -> pd.DataFrame:
+def drifted(twin_split: Split) -> pd.DataFrame:
     """Wines after a change of taste: those rich in alcohol are graded two lower."""
-    wines = pd.concat([twin_sides.training, twin_sides.holdout], ignore_index=True)
+    wines = pd.concat([twin_split.train, twin_split.holdout], ignore_index=True)
     return wines.assign(quality=wines["quality"] - 2 * (wines["alcohol"] > wines["alcohol"].median()))
 
 
+@pytest.mark.full
 def test_after_drift_the_gate_lets_in_what_is_better_on_recent_wines_and_not_much_worse_on_old_ones(
     registry: Registry, drifted: pd.DataFrame
 ) -> None:
     registry.promote(registry.register(GOOD))
     champion = load_version(find_version(CHAMPION))
     half = drifted.iloc[::2]
-    both = pd.concat([registry.sides.training, half[~half.index.isin(registry.sides.holdout.index)]])
+    both = pd.concat([registry.split.train, half[~half.index.isin(registry.split.holdout.index)]])
     retrained = make_model(GOOD, seed=1).fit(feature_frame(both), both["quality"])
-    challenger = replace(champion, pipeline=retrained, facts=replace(champion.facts, version="2"))
-    verdict = judge_challenger(challenger, champion, registry.sides.holdout, drifted, margin=0.9)
+    challenger = replace(champion, pipeline=retrained, metadata=replace(champion.metadata, version="2"))
+    verdict = judge_challenger(challenger, champion, registry.split.holdout, drifted, margin=0.9)
     recent, holdout = verdict.comparisons
     assert verdict.admitted
     assert recent.lower > 0
     assert recent.wines < len(drifted) / 3  # the holdout side only
     assert holdout.difference < 0
-    assert not judge_challenger(challenger, champion, registry.sides.holdout, drifted, margin=0.0).admitted
-    assert not judge_challenger(challenger, champion, registry.sides.holdout).admitted
+    assert not judge_challenger(challenger, champion, registry.split.holdout, drifted, margin=0.0).admitted
+    assert not judge_challenger(challenger, champion, registry.split.holdout).admitted
 
 
 def test_too_few_recent_wines_are_refused(registry: Registry, drifted: pd.DataFrame) -> None:
     bundle = load_version(registry.register(GOOD))
     with pytest.raises(BadInputError, match=naming("40", "50", "holdout")):
-        judge_challenger(bundle, None, registry.sides.holdout, drifted.head(40))
+        judge_challenger(bundle, None, registry.split.holdout, drifted.head(40))
 
 
+@pytest.mark.full
 def test_promotion_exports_the_bundle_that_serves(registry: Registry) -> None:
     version = registry.register(GOOD)
     folder = registry.promote(version)
     bundle = load_current(registry.store.models)
-    assert (folder.name, bundle.facts.version, bundle.facts.run_id) == ("1", "1", version.run_id)
-    wines = feature_frame(registry.sides.holdout)
+    assert (folder.name, bundle.metadata.version, bundle.metadata.run_id) == ("1", "1", version.run_id)
+    wines = feature_frame(registry.split.holdout)
     np.testing.assert_array_equal(
         bundle.pipeline.predict_proba(wines), registry.fitted[GOOD].pipeline.predict_proba(wines)
     )
@@ -256,7 +260,7 @@ def test_rollback_brings_back_the_former_champion_bit_for_bit(registry: Registry
     version, folder = roll_back(registry.store.models, "it was slower")
     assert (version.number, find_version(CHAMPION).number) == ("1", "1")
     assert read_files(folder) == before
-    assert load_current(registry.store.models).facts.version == "1"
+    assert load_current(registry.store.models).metadata.version == "1"
     assert list_champions() == ["1"]
     with pytest.raises(RefusedError, match="champion"):
         roll_back(registry.store.models)
@@ -270,7 +274,7 @@ def test_rollback_writes_a_lost_or_damaged_bundle_again_bit_for_bit(registry: Re
     (first / "model.pkl").write_bytes(b"damaged")
     _, folder = roll_back(registry.store.models)
     assert read_files(folder) == before
-    assert load_current(registry.store.models).facts.version == "1"
+    assert load_current(registry.store.models).metadata.version == "1"
 
 
 @pytest.mark.full
@@ -299,19 +303,19 @@ def test_a_changed_pickle_is_not_read(registry: Registry) -> None:
 
 def test_a_version_of_another_schema_is_not_judged(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     version = registry.register(GOOD)
-    monkeypatch.setattr("experiment_tracking.versions.FEATURES", (*FEATURES, "glycerol"))
+    monkeypatch.setattr("experiment_tracking.registry.versions.FEATURES", (*FEATURES, "glycerol"))
     with pytest.raises(BadInputError, match=naming("version 1", "glycerol", "docs/your_own.md")):
-        judge_version(version, registry.sides.holdout)
+        judge_version(version, registry.split.holdout)
 
 
 PROMOTE = """
 import sys
 from pathlib import Path
 from commands import run_command
-from experiment_tracking.gate import Comparison, Verdict
-from experiment_tracking.promotion import promote
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import find_version
+from experiment_tracking.registry.gate import Comparison, Verdict
+from experiment_tracking.registry.promotion import promote
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.registry.versions import find_version
 from settings import load_settings
 
 settings, number = load_settings(), sys.argv[1]
@@ -334,7 +338,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry: Regi
     assert sorted(codes.values()) == [0, 1], done
     (winner,) = [number for number, code in codes.items() if code == 0]
     (loser,) = [number for number, code in codes.items() if code == 1]
-    assert find_version(CHAMPION).number == load_current(registry.store.models).facts.version == winner
+    assert find_version(CHAMPION).number == load_current(registry.store.models).metadata.version == winner
     assert_told(done[loser], 1, f"version {winner}", f"version {loser}", "version 1")
     assert list_champions() == ["1", winner]
 
@@ -342,7 +346,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry: Regi
 # Stops itself at one step of a promotion, so that the test can kill it there.
 STOP_AT = """
 import os, signal
-from experiment_tracking import promotion
+from experiment_tracking.registry import promotion
 
 def stop(*arguments):
     print("stopped", flush=True)
@@ -353,7 +357,7 @@ setattr(promotion, {step!r}, stop)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("step", "champion"), [("name_version", "1"), ("select_bundle", "2")])
+@pytest.mark.parametrize(("step", "champion"), [("set_alias", "1"), ("select_bundle", "2")])
 def test_a_promotion_that_was_killed_on_the_way_is_settled_by_the_next(
     registry: Registry, step: str, champion: str
 ) -> None:
@@ -372,15 +376,15 @@ def test_a_promotion_that_was_killed_on_the_way_is_settled_by_the_next(
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "stopped\n"]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert load_current(registry.store.models).facts.version == "1"  # what serves is whole all the time
+    assert load_current(registry.store.models).metadata.version == "1"  # what serves is whole all the time
     settle_moves(registry.store.models)
-    assert find_version(CHAMPION).number == load_current(registry.store.models).facts.version == champion
+    assert find_version(CHAMPION).number == load_current(registry.store.models).metadata.version == champion
     assert list_champions() == ["1", "2"][: int(champion)]
 
 
 def test_the_command_registers_promotes_refuses_rolls_back_and_tells(registry: Registry) -> None:
     run_id = track_model(
-        registry.store.experiment_id, None, registry.data, registry.sides, [registry.fitted[POOR]]
+        registry.store.experiment_id, None, registry.data, registry.split, [registry.fitted[POOR]]
     ).run_id  # fmt: skip
     registered = registry.run("register", run_id)
     assert registered.returncode == 0, registered.stderr
@@ -417,7 +421,7 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_tells(registry: R
 @pytest.mark.full
 def test_mlflows_own_commands_understand_the_champion(registry: Registry, tmp_path: Path) -> None:
     registry.promote(registry.register(POOR))
-    wines = feature_frame(registry.sides.holdout).dropna().head(5)
+    wines = feature_frame(registry.split.holdout).dropna().head(5)
     (tmp_path / "wines.json").write_text(json.dumps({"dataframe_split": wines.to_dict("split")}))
     environment = isolated_environment(registry.store.folder)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # MLflow calls uvicorn

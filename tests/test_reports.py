@@ -18,17 +18,17 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from commands import BadInputError, NotThereError
-from deployment.prediction_log import LoggedAnswer, PredictionLog
+from deployment.prediction_log.log import LoggedAnswer, PredictionLog
+from deployment.prediction_log.windows import Span, Window
 from monitoring.drift import compare
-from monitoring.report_files import draw_reference, name_folder, report_batch, write_reports
+from monitoring.report.files import name_folder, report_batch, sample_reference, write_reports
 from monitoring.reports import main
-from monitoring.windows import Span, Window
 from settings import ROOT
 from tests.conftest import Served, needs_browser, run_here
 from tests.told import list_untold, naming
 from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, feature_frame
-from wine_data.twin import sample_twin
-from wine_quality_training.profile import Profile, profile_wines
+from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.profile import Profile, profile_wines
 
 SPAN = Span(1_790_000_000.0, 1_790_003_600.0)
 ROWS = 400
@@ -36,10 +36,10 @@ ROWS = 400
 
 @pytest.fixture(scope="module")
 def part() -> Profile:
-    """What a model expects that guesses every wine 5, 6 or 7 and is about as sure of one as of another."""
+    """What a model expects that predicts 5, 6 or 7 for every wine and is about as sure of one as of another."""
     wines = sample_twin(2_000, seed=1)
     confidence = np.random.default_rng(0).uniform(0.4, 0.9, len(wines))
-    [part] = profile_wines(wines, pd.DataFrame({"guess": wines["quality"].clip(5, 7), "confidence": confidence}))
+    [part] = profile_wines(wines, pd.DataFrame({"prediction": wines["quality"].clip(5, 7), "confidence": confidence}))
     return part
 
 
@@ -95,7 +95,7 @@ def written(part: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_reference_has_the_distributions_of_the_profile_and_no_wines(part: Profile) -> None:
-    reference = draw_reference(part)
+    reference = sample_reference(part)
     assert list(reference) == [*FEATURES, "prediction", "confidence"]
     assert len(reference) == 1_000
     for name in FEATURES:
@@ -104,8 +104,8 @@ def test_the_reference_has_the_distributions_of_the_profile_and_no_wines(part: P
     assert set(reference["prediction"]) == {5, 6, 7}
     assert reference["alcohol"].nunique() > 900
     assert abs(reference["alcohol"].corr(reference["density"])) < 0.1  # -0.7 in wines
-    pd.testing.assert_frame_equal(reference, draw_reference(part))
-    assert len(draw_reference(part, rows=50)) == 50
+    pd.testing.assert_frame_equal(reference, sample_reference(part))
+    assert len(sample_reference(part, rows=50)) == 50
 
 
 def test_shifted_columns_are_shown_as_drifted_and_others_are_not(written: Path) -> None:
@@ -124,10 +124,11 @@ def test_the_figures_are_those_that_the_alarm_goes_by(part: Profile, written: Pa
 def test_five_thousand_wines_that_have_not_drifted_are_not_said_to(part: Profile, tmp_path: Path) -> None:
     """Evidently's own test takes six columns for drifted: the rows of the reference are not rounded as wines are."""
     answers = feature_frame(sample_twin(5_000, seed=7)).assign(quality=np.nan)
-    write_reports(Window(SPAN, answers, pd.DataFrame()), replace(part, guesses=None), tmp_path)
+    write_reports(Window(SPAN, answers, pd.DataFrame()), replace(part, predictions=None), tmp_path)
     assert find_drifted(tmp_path / "inputs.json") == []
 
 
+@pytest.mark.full
 def test_late_labels_make_the_quality_report_appear(part: Profile, written: Path, tmp_path: Path) -> None:
     assert list_names(write_reports(make_window(graded=29), part, tmp_path)) == ["inputs", "predictions"]
     assert list_names(write_reports(make_window(graded=30), part, tmp_path)) == ["inputs", "predictions", "quality"]
@@ -137,6 +138,7 @@ def test_late_labels_make_the_quality_report_appear(part: Profile, written: Path
     assert list_untold(read_figures(written / "quality.json")["title"], "60") == []
 
 
+@pytest.mark.full
 def test_grades_of_two_kinds_alone_and_columns_of_one_value_make_reports_too(part: Profile, tmp_path: Path) -> None:
     quality = np.where(np.arange(ROWS) < 200, 5.0, 6.0)
     window = make_window(quality=quality, prediction=6, alcohol=10.0, red_wine=0.0, confidence=0.5)
@@ -194,7 +196,7 @@ def test_a_write_that_fails_leaves_the_report_that_was_there(
 def test_evidently_tells_its_makers_nothing() -> None:
     """In a process whose environment does not ask for it."""
     script = (
-        "import monitoring.report_files; monitoring.report_files._import_evidently()\n"
+        "import monitoring.report.files; monitoring.report.files._import_evidently()\n"
         "from evidently.telemetry import event_logger; print(event_logger.is_enabled())"
     )
     asked = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}

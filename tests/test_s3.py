@@ -19,10 +19,10 @@ from prefect_aws.client_parameters import AwsClientParameters
 from prefect_aws.s3 import S3Bucket
 
 from commands import BadInputError, NotThereError
-from experiment_tracking.store import open_store
-from experiment_tracking.tracking import start_parent, track_model
-from experiment_tracking.versions import load_version, register_model
-from orchestration.s3 import Place, fetch_folder, load_source, parse_place, upload_folder
+from experiment_tracking.registry.versions import load_version, register_model
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.runs.tracking import start_parent, track_model
+from orchestration.s3 import Location, fetch_folder, load_source, parse_location, upload_folder
 from settings import load_settings
 from tests.conftest import NOWHERE, isolated_environment, run_here
 from tests.test_sources import write_pair
@@ -30,13 +30,13 @@ from tests.told import assert_told, naming
 from tests.waiting import free_port, wait_for_port
 from wine_data.reader import COLUMNS
 from wine_data.schema import feature_frame
-from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData
-from wine_data.split import Sides
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
+from wine_data.split import Split
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 
 KEY, SECRET = "a-key-for-tests", "a-secret-for-tests"
-PLACE = Place("wines", "published/2026")
+PLACE = Location("wines", "published/2026")
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,10 @@ def test_an_uploaded_data_set_is_loaded_as_the_folder_is(pair: Path, tmp_path: P
     assert (data.fingerprint, data.source) == (twin.fingerprint, "s3://wines/published/2026")
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("store")
 def test_a_bucket_without_a_prefix_will_do(pair: Path, tmp_path: Path, twin: WineData) -> None:
-    upload_folder(pair, Place("wines", ""))
+    upload_folder(pair, Location("wines", ""))
     assert load_source("s3://wines", 42, tmp_path, NOWHERE).fingerprint == twin.fingerprint
 
 
@@ -183,6 +184,7 @@ def test_a_file_that_changed_in_the_bucket_is_fetched_again_and_the_other_is_kep
     assert proxy.came_back < (pair / TRAIN_FILE).stat().st_size
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("store")
 def test_a_kept_file_that_was_changed_is_fetched_again(pair: Path, tmp_path: Path, twin: WineData) -> None:
     upload_folder(pair, PLACE)
@@ -286,7 +288,7 @@ def test_a_broken_data_set_is_not_uploaded(store: Store, pair: Path) -> None:
 @pytest.mark.parametrize("address", ["s3://", "s3:///prefix", "s3://A/b", "s3://key:hush@wines/published"])
 def test_an_address_that_is_none_is_refused_and_not_repeated(address: str) -> None:
     with pytest.raises(BadInputError, match=naming("s3://bucket/prefix", "AWS_ACCESS_KEY_ID")) as refused:
-        parse_place(address)
+        parse_location(address)
     assert "hush" not in str(refused.value)
 
 
@@ -295,6 +297,7 @@ def test_a_command_that_reads_folders_says_how_to_get_one(tmp_path: Path) -> Non
     assert_told(done, 2, "python -m orchestration.s3 download")
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect")
 def test_keys_from_a_saved_block_open_the_bucket_too(
     store: Store, pair: Path, tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
@@ -310,18 +313,19 @@ def test_keys_from_a_saved_block_open_the_bucket_too(
         load_place(tmp_path, block="lost-keys")
 
 
+@pytest.mark.full
 def test_mlflow_keeps_a_model_in_the_bucket_and_gives_it_back(
-    store: Store, tmp_path: Path, twin: WineData, twin_sides: Sides, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, twin: WineData, twin_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", store.address)
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("WINE_MLFLOW_ARTIFACTS", "s3://wines/mlflow")
     experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", load_settings().mlflow_artifacts)
-    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_sides)
+    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_split)
     parent_id = start_parent(experiment_id, twin, {})
-    tracked = track_model(experiment_id, parent_id, twin, twin_sides, [evaluation])
+    tracked = track_model(experiment_id, parent_id, twin, twin_split, [evaluation])
     model = load_version(register_model(tracked.run_id)).pipeline
-    wines = feature_frame(twin_sides.holdout)
+    wines = feature_frame(twin_split.holdout)
     assert (model.predict(wines) == evaluation.pipeline.predict(wines)).all()
     assert mlflow.get_run(tracked.run_id).info.artifact_uri.startswith("s3://wines/mlflow/")
     assert list((store.folder / "wines" / "mlflow").rglob("model.pkl"))

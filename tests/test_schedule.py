@@ -21,14 +21,14 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.flows import Flow
 from prefect.utilities.importtools import import_object
 
-from experiment_tracking.promotion import PROMOTED, list_records
+from experiment_tracking.registry.promotion import PROMOTED, list_records
 from orchestration.services import POOL, Service
 from settings import ROOT
 from tests.conftest import isolated_environment, seed_store, write_few_wines
 from tests.told import assert_told_in_one_line, find_lines, list_untold
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
-from wine_quality_training.bundle import load_current
+from wine_quality_training.bundle.files import load_current
 
 PLAN = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 
@@ -176,7 +176,7 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
         (record,) = list_records()
         assert (record.event, record.version) == (PROMOTED, "1")
         assert record.verdict
-        assert load_current(Path(services.environment["WINE_SERVING_MODELS"])).facts.version == "1"
+        assert load_current(Path(services.environment["WINE_SERVING_MODELS"])).metadata.version == "1"
         pids = [int(services.find(name).pid_file.read_text()) for name in ("worker", "server")]
         assert services.do("stop").startswith("The worker has ended\nThe server has ended\n")
     for name in ("worker", "server"):

@@ -14,7 +14,7 @@ from wine_data.schema import (
     feature_array,
     feature_frame,
 )
-from wine_data.sources import WineData
+from wine_data.sources.load import WineData
 
 pytestmark = pytest.mark.fast
 

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from commands import BadInputError
 from executors import open_executor
-from experiment_tracking.finalists import DEFAULTS
-from experiment_tracking.optimiser import Optimiser, TreeParzenOptimiser
-from experiment_tracking.search_loop import RunTrial, Trial, run_search
-from experiment_tracking.search_plan import BATCH, Plan
-from experiment_tracking.search_runs import NUMBER, Ledger, Record, open_ledger, reopen_ledger
-from experiment_tracking.search_space import (
+from experiment_tracking.runs.store import EXPERIMENT, open_store
+from experiment_tracking.search.finalists import DEFAULTS
+from experiment_tracking.search.ledger import NUMBER, Ledger, Record, open_ledger, reopen_ledger
+from experiment_tracking.search.loop import RunTrial, Trial, run_search
+from experiment_tracking.search.optimiser import Optimiser, TreeParzenOptimiser
+from experiment_tracking.search.space import (
+    BATCH,
     CLASSIFIER,
     FAMILIES,
     FOREST,
@@ -31,30 +32,30 @@ from experiment_tracking.search_space import (
     START,
     TASKS,
     XGBOOST,
+    Plan,
     Study,
     Values,
     describe_published_space,
     describe_space,
 )
-from experiment_tracking.search_steps import SearchResult, run_trials, search_models
-from experiment_tracking.store import EXPERIMENT, open_store
-from experiment_tracking.trial import (
+from experiment_tracking.search.steps import SearchResult, run_trials, search_models
+from experiment_tracking.search.trial import (
     FAILED,
-    HOPELESS,
+    PRUNED,
     SCORED,
     StoppedError,
     TrialResult,
-    is_hopeless,
-    lay_folds,
     measure_loss,
+    prepare_folds,
     run_trial,
+    should_prune,
 )
 from settings import ROOT
 from tests.conftest import Store, isolated_environment, make_store, run_here
 from tests.told import assert_told, find_lines, list_untold, naming
 from tests.waiting import wait_until
-from wine_data.sources import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
-from wine_data.split import Sides, group_wines, split_wines
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.split import Split, group_wines, split_wines
 
 STUDIES = [Study(task, family) for task in TASKS for family in FAMILIES]
 QUIET = Console(quiet=True)
@@ -75,7 +76,7 @@ def data(folder: Path) -> WineData:
 
 
 @pytest.fixture(scope="module")
-def sides(data: WineData) -> Sides:
+def split(data: WineData) -> Split:
     return split_wines(data.train, data.validation, folds=3, seed=42)
 
 
@@ -107,12 +108,12 @@ def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_space_gives_values_that_fit(study: Study, sides: Sides) -> None:
+def test_the_space_gives_values_that_fit(study: Study, split: Split) -> None:
     optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
-    grounds = lay_folds(sides, seed=1)[:1]
+    folds = prepare_folds(split, seed=1)[:1]
     for values in optimiser.suggest(6):
         assert all(type(value) in (int, float, str) for value in values.values())
-        result = run_trial(grounds, 1, study, values, [])
+        result = run_trial(folds, 1, study, values, [])
         assert result.outcome == SCORED
         assert 0 < result.metrics["accuracy"] < 1
 
@@ -150,14 +151,14 @@ def ask_for_subsample(sign: float) -> list[float]:
     return distances
 
 
-def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(sides: Sides) -> None:
-    for (fit_on, score_on), ground in zip(sides.folds, lay_folds(sides, seed=1), strict=True):
-        sizes = [len(part[1]) for part in (ground.fit, ground.stop, ground.score)]
-        assert sum(sizes) == len(sides.training)
+def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
+    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1), strict=True):
+        sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
+        assert sum(sizes) == len(split.train)
         assert sizes[2] == len(score_on)
-        groups = group_wines(sides.training)
+        groups = group_wines(split.train)
         assert not set(groups.iloc[fit_on]) & set(groups.iloc[score_on])
-        rows = [set(map(tuple, part[0].round(9))) for part in (ground.fit, ground.stop, ground.score)]
+        rows = [set(map(tuple, part[0].round(9))) for part in (fold.fit, fold.stop, fold.score)]
         assert not rows[0] & rows[1]
         assert not rows[1] & rows[2]
 
@@ -169,16 +170,16 @@ def test_a_classifiers_loss_falls_with_accuracy_and_with_kappa() -> None:
     assert measure_loss("classifier", grades, near) < measure_loss("classifier", grades, far) < 1
 
 
-def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(sides: Sides) -> None:
+def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(split: Split) -> None:
     good = [TrialResult(SCORED, loss, (loss, loss, loss)) for loss in (0.1, 0.2, 0.3)]
-    assert not is_hopeless([0.9], good)
-    assert is_hopeless([0.2, 0.3], good)
-    assert not is_hopeless([0.2, 0.2], good)
-    assert not is_hopeless([0.9, 0.9], good[:2])
+    assert not should_prune([0.9], good)
+    assert should_prune([0.2, 0.3], good)
+    assert not should_prune([0.2, 0.2], good)
+    assert not should_prune([0.9, 0.9], good[:2])
     study = Study(REGRESSOR, FOREST)
     values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
-    result = run_trial(lay_folds(sides, seed=1), 1, study, values, good)
-    assert (result.outcome, len(result.fold_losses)) == (HOPELESS, 2)
+    result = run_trial(prepare_folds(split, seed=1), 1, study, values, good)
+    assert (result.outcome, len(result.fold_losses)) == (PRUNED, 2)
     assert result.loss is not None
     assert result.loss > 0.2  # never better than the median
 
@@ -196,23 +197,23 @@ def search_here(
 
 
 @pytest.mark.full
-def test_the_seed_alone_decides_whatever_the_number_of_workers(sides: Sides, data: WineData, store: Store) -> None:
+def test_the_seed_alone_decides_whatever_the_number_of_workers(split: Split, data: WineData, store: Store) -> None:
     found = []
     for workers in (1, 2):
         ledger = open_ledger(store.experiment_id, data, {"workers": workers}, {})
-        found.append(list_losses(run_trials(Plan(trials=14, workers=workers), sides, ledger, {}, QUIET)))
+        found.append(list_losses(run_trials(Plan(trials=14, workers=workers), split, ledger, {}, QUIET)))
     assert found[0] == found[1]
     ledger = open_ledger(store.experiment_id, data, {"seed": 7}, {})
-    assert list_losses(run_trials(Plan(trials=8, seed=7), sides, ledger, {}, QUIET)) != found[0][:8]
+    assert list_losses(run_trials(Plan(trials=8, seed=7), split, ledger, {}, QUIET)) != found[0][:8]
 
 
-def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(ledger: Ledger, sides: Sides) -> None:
-    study, grounds = Study(REGRESSOR, FOREST), lay_folds(sides, seed=1)
+def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(ledger: Ledger, split: Split) -> None:
+    study, folds = Study(REGRESSOR, FOREST), prepare_folds(split, seed=1)
     optimiser, numbers = RandomOptimiser(study), iter(range(100))
 
     def fail_once(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
         broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
-        return run_trial(grounds, 1, study, broken, earlier)
+        return run_trial(folds, 1, study, broken, earlier)
 
     trials = search_here({study: optimiser}, 6, fail_once, ledger, {})
     assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
@@ -235,13 +236,13 @@ def test_a_search_goes_on_when_every_trial_fails(ledger: Ledger) -> None:
     assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
 
 
-def test_a_stopped_trial_ends_between_folds(sides: Sides) -> None:
+def test_a_stopped_trial_ends_between_folds(split: Split) -> None:
     with pytest.raises(StoppedError):
-        run_trial(lay_folds(sides, seed=1), 1, Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
+        run_trial(prepare_folds(split, seed=1), 1, Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
 
 
-def test_no_batch_starts_after_the_minutes(sides: Sides, ledger: Ledger) -> None:
-    trials = run_trials(Plan(task=REGRESSOR, trials=400, minutes=1e-6), sides, ledger, {}, QUIET)
+def test_no_batch_starts_after_the_minutes(split: Split, ledger: Ledger) -> None:
+    trials = run_trials(Plan(task=REGRESSOR, trials=400, minutes=1e-6), split, ledger, {}, QUIET)
     assert len(trials) == 4
 
 
@@ -252,10 +253,10 @@ def task(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def result(
-    task: str, sides: Sides, data: WineData, empty_stores: Path, tmp_path_factory: pytest.TempPathFactory
+    task: str, split: Split, data: WineData, empty_stores: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> SearchResult:
     store = make_store(tmp_path_factory.mktemp("store"), empty_stores)
-    return search_models(Plan(task=task, trials=8, workers=2), data, sides, store.experiment_id, QUIET)
+    return search_models(Plan(task=task, trials=8, workers=2), data, split, store.experiment_id, QUIET)
 
 
 def test_trials_and_winners_are_nested_in_one_parent(task: str, result: SearchResult) -> None:
@@ -291,9 +292,9 @@ def test_a_winner_is_a_model_with_a_signature_and_leak_free_scores(result: Searc
         assert logged["leak-free.holdout.kappa"] == evaluation.score_on("holdout").metrics["kappa"]
 
 
-def test_the_published_search_tunes_to_memory(sides: Sides, data: WineData, store: Store) -> None:
+def test_the_published_search_tunes_to_memory(split: Split, data: WineData, store: Store) -> None:
     plan = Plan("as-published", trials=2, workers=2)
-    result = search_models(plan, data, sides, store.experiment_id, QUIET)
+    result = search_models(plan, data, split, store.experiment_id, QUIET)
     published, leak_free = result.evaluations
     assert result.trials[0].study == Study(REGRESSOR, XGBOOST)
     assert published.score_on("validation").metrics["rmse"] < leak_free.score_on("holdout").metrics["rmse"]
@@ -345,7 +346,7 @@ COMMAND = ("--task", "regressor", "--trials", str(TRIALS), "--workers", "2")
 
 @pytest.mark.full
 def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
-    folder: Path, tmp_path: Path, data: WineData, sides: Sides
+    folder: Path, tmp_path: Path, data: WineData, split: Split
 ) -> None:
     killed = tmp_path / "killed"
     killed.mkdir()
@@ -368,7 +369,7 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
     assert find_lines(output, "make mlflow", "BlendRegressor")  # which cannot be served, so it is not to be registered
     (winner,) = find_winners(killed)
     whole = open_store(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path / "whole")
-    result = search_models(Plan(task=REGRESSOR, trials=TRIALS), data, sides, whole, QUIET)
+    result = search_models(Plan(task=REGRESSOR, trials=TRIALS), data, split, whole, QUIET)
     assert read_results(after) == read_results(list_tracked_trials(tmp_path / "whole.db"))
     # A forest adds its trees up in the order in which its threads end: the last bit differs from run to run.
     expected = mlflow.MlflowClient().get_run(result.tracked[0].run_id).data.metrics
@@ -395,7 +396,7 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
 
 
 def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
-    ledger: Ledger, sides: Sides, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = iter(range(100))
 
@@ -403,9 +404,9 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
         if next(started) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiment_tracking.tracking._log_dataset", interrupt_the_third)
+    monkeypatch.setattr("experiment_tracking.runs.tracking._log_dataset", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run_trials(Plan(task=REGRESSOR, trials=4), sides, ledger, {}, QUIET)
+        run_trials(Plan(task=REGRESSOR, trials=4), split, ledger, {}, QUIET)
     trials = [run for run in find_runs(ledger.experiment_id) if run.info.run_id != ledger.parent_id]
     assert len(trials) == 3
     assert {run.info.status for run in trials} == {"KILLED"}
@@ -422,17 +423,17 @@ def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     [Plan(trials=0), Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")],
 )
 def test_a_plan_without_sense_is_refused_before_a_run_starts(
-    plan: Plan, sides: Sides, data: WineData, store: Store
+    plan: Plan, split: Split, data: WineData, store: Store
 ) -> None:
     with pytest.raises(BadInputError):
-        search_models(plan, data, sides, store.experiment_id, QUIET)
+        search_models(plan, data, split, store.experiment_id, QUIET)
     assert find_runs(store.experiment_id) == []
 
 
-def test_a_resumed_search_refuses_trials_of_another_space(sides: Sides, ledger: Ledger) -> None:
+def test_a_resumed_search_refuses_trials_of_another_space(split: Split, ledger: Ledger) -> None:
     study = Study(REGRESSOR, FOREST)
     plan = Plan(task=REGRESSOR, trials=4)
-    run_trials(plan, sides, ledger, {}, QUIET)
+    run_trials(plan, split, ledger, {}, QUIET)
     _, records = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
     with pytest.raises(BadInputError, match=naming("trial 0", "--resume")):
         search_here({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), ledger, records)

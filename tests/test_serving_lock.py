@@ -13,9 +13,9 @@ from tests.conftest import Served, isolated_environment, make_bundle, run_api
 from tests.test_schema import WINE
 from tests.told import assert_told
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import COMPILED_FILE, select_bundle
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.files import COMPILED_FILE, select_bundle
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import make_model
 
@@ -23,7 +23,7 @@ HEAVY = ("sklearn", "mlflow", "prefect", "pandas", "scipy", "xgboost")
 FIRST_ANSWER = """
 import asyncio, json, sys, time
 import deployment.serve
-from deployment.predict import Predict
+from deployment.api.predict import Predict
 from settings import load_settings
 
 start = time.perf_counter()
@@ -69,9 +69,9 @@ def test_the_first_answer_comes_within_two_seconds_of_the_imports_and_without_sc
 
 
 @pytest.fixture
-def champion(tmp_path: Path, twin: WineData, twin_sides: Sides) -> Served:
+def champion(tmp_path: Path, twin: WineData, twin_split: Split) -> Served:
     """The bundle of a champion as the pipeline makes it: 100 trees, 20 MB compiled."""
-    wines = twin_sides.training
+    wines = twin_split.train
     pipeline = make_model("ExtraTreesClassifier", seed=42).fit(feature_frame(wines), wines[TARGET])
     evaluation = Evaluation("ExtraTreesClassifier", LEAK_FREE, pipeline, (), {})
     models = tmp_path / "deployment" / "models"

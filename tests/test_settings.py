@@ -8,7 +8,7 @@ import pytest
 from commands import BadInputError
 from settings import ROOT, Settings, list_values, load_settings, render_settings
 from tests.told import assert_told_in_one_line, naming
-from wine_data.sources import TRAIN_FILE, VALIDATION_FILE
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 
 def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

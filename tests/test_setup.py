@@ -43,8 +43,8 @@ def test_a_second_setup_installs_nothing(clone: Path) -> None:
 
 
 LOAD_CHAMPION = """
-from experiment_tracking.store import open_store
-from experiment_tracking.versions import find_version, load_version
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.registry.versions import find_version, load_version
 from settings import ROOT, load_settings
 
 settings = load_settings()

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from commands import BadInputError, NotThereError
-from monitoring.drifts import Drift
-from monitoring.traffic import draw_wines, send_wines
+from monitoring.simulate.drifts import Drift
+from monitoring.simulate.traffic import sample_drifted, send_wines
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment
 from tests.told import assert_told_in_one_line
@@ -16,21 +16,21 @@ from wine_data.schema import BOUNDS, FEATURES, GRADES, RED, TARGET
 
 pytestmark = pytest.mark.fast
 
-SAME = draw_wines(Drift("none"), 2000, seed=3)
+SAME = sample_drifted(Drift("none"), 2000, seed=3)
 
 
 @pytest.mark.parametrize(
     "drift", [Drift(), Drift("shift", "pH", 1), Drift("colour", size=0.6), Drift("grades")], ids=str
 )
 def test_a_drift_draws_the_same_wines_for_the_same_seed(drift: Drift) -> None:
-    wines = draw_wines(drift, 100, seed=5)
-    pd.testing.assert_frame_equal(wines, draw_wines(drift, 100, seed=5))
+    wines = sample_drifted(drift, 100, seed=5)
+    pd.testing.assert_frame_equal(wines, sample_drifted(drift, 100, seed=5))
     assert len(wines) == 100
     assert wines[TARGET].isin(GRADES).all()
 
 
 def test_a_shift_moves_one_measurement_and_the_grades_of_extreme_wines() -> None:
-    shifted = draw_wines(Drift("shift", "alcohol", 1), 2000, seed=3)
+    shifted = sample_drifted(Drift("shift", "alcohol", 1), 2000, seed=3)
     others = [name for name in FEATURES if name != "alcohol"]
     pd.testing.assert_frame_equal(shifted[others], SAME[others])
     assert (shifted["alcohol"] - SAME["alcohol"]).mean() == pytest.approx(SAME["alcohol"].std(), rel=0.1)
@@ -40,16 +40,18 @@ def test_a_shift_moves_one_measurement_and_the_grades_of_extreme_wines() -> None
 
 
 def test_no_shift_leaves_what_a_measurement_can_be() -> None:
-    assert draw_wines(Drift("shift", "citric_acid", -9), 100, seed=3)["citric_acid"].min() == BOUNDS["citric_acid"][0]
+    assert (
+        sample_drifted(Drift("shift", "citric_acid", -9), 100, seed=3)["citric_acid"].min() == BOUNDS["citric_acid"][0]
+    )
 
 
 def test_a_colour_mix_has_the_share_of_red_that_was_asked_for() -> None:
-    assert draw_wines(Drift("colour", size=0.6), 2000, seed=3)[RED].mean() == pytest.approx(0.6, abs=0.04)
-    assert draw_wines(Drift("colour", size=1), 50, seed=3)[RED].mean() == 1
+    assert sample_drifted(Drift("colour", size=0.6), 2000, seed=3)[RED].mean() == pytest.approx(0.6, abs=0.04)
+    assert sample_drifted(Drift("colour", size=1), 50, seed=3)[RED].mean() == 1
 
 
 def test_grades_alone_leaves_the_wines_as_they_are() -> None:
-    harsh = draw_wines(Drift("grades", size=1), 2000, seed=3)
+    harsh = sample_drifted(Drift("grades", size=1), 2000, seed=3)
     pd.testing.assert_frame_equal(harsh[list(FEATURES)], SAME[list(FEATURES)])
     assert (SAME[TARGET] - harsh[TARGET]).where(SAME[TARGET] > 3, 1).eq(1).all()
 
@@ -66,7 +68,7 @@ def test_an_api_answers_refuses_and_is_told_grades(small_api: str) -> None:
     sent = send_wines(small_api, SAME.head(60), labels=0.5, delay=10)
     assert (sent.answered, sent.refused) == (60, 0)
     assert 15 < sent.graded < 45
-    milligrams = draw_wines(Drift("unit", "chlorides"), 20, seed=1)
+    milligrams = sample_drifted(Drift("unit", "chlorides"), 20, seed=1)
     assert send_wines(small_api, milligrams, labels=1) == type(sent)(0, 20, 0)
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from commands import BadInputError, NotThereError
 from tests.told import naming
-from wine_data.snapshot import keep_snapshot, read_snapshot
-from wine_data.sources import WineData
+from wine_data.snapshots.snapshot import keep_snapshot, read_snapshot
+from wine_data.sources.load import WineData
 
 pytestmark = pytest.mark.fast
 

@@ -11,13 +11,13 @@ import pytest
 from commands import BadInputError, NotThereError
 from tests.conftest import NOWHERE, isolated_environment, load_as_default, run_here
 from tests.told import assert_told, list_untold, naming
-from wine_data import sources
-from wine_data.download import download_uci
-from wine_data.pair import BLANKS
 from wine_data.reader import COLUMNS
-from wine_data.sameness import drop_repeats
 from wine_data.schema import MEASUREMENTS
-from wine_data.sources import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.sources import load
+from wine_data.sources.download import download_uci
+from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.sources.pair import BLANKS
+from wine_data.split import drop_duplicates
 
 pytestmark = pytest.mark.fast
 
@@ -57,7 +57,7 @@ def test_a_folder_gives_back_what_was_written_to_it(tmp_path: Path, twin: WineDa
 
 def test_the_fingerprint_changes_with_one_digit_and_with_the_order(twin: WineData) -> None:
     changed = twin.train.assign(density=twin.train["density"].where(twin.train.index != 7, 0.99999))
-    prints = {sources.fingerprint_wines(table) for table in (twin.train, changed, twin.train.iloc[::-1])}
+    prints = {load.fingerprint_wines(table) for table in (twin.train, changed, twin.train.iloc[::-1])}
     assert len(prints) == 3
 
 
@@ -97,14 +97,14 @@ def test_auto_takes_the_files_that_were_dropped_in(
     tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pair(tmp_path, twin)
-    monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
+    monkeypatch.setattr(load, "DROP_FOLDER", tmp_path)
     assert load_as_default("auto").source == f"folder {tmp_path.name}"
 
 
 def test_auto_tells_a_mistake_in_the_files_that_were_dropped_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
+    monkeypatch.setattr(load, "DROP_FOLDER", tmp_path)
     (tmp_path / TRAIN_FILE).write_text("a,b\n1,2\n")
     with pytest.raises(NotThereError, match=naming(str(tmp_path), VALIDATION_FILE)):
         load_as_default("auto")
@@ -114,7 +114,7 @@ def test_auto_tells_a_mistake_in_the_files_that_were_dropped_in(
 
 
 def test_auto_falls_back_to_the_twin_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "DROP_FOLDER", tmp_path)
+    monkeypatch.setattr(load, "DROP_FOLDER", tmp_path)
     data = load_as_default("auto")
     assert data.source.startswith("twin")
     assert list_untold(data.note, tmp_path.name, NOWHERE, "synthetic") == []
@@ -134,8 +134,8 @@ def test_the_two_originals_make_a_pair_of_the_published_shape(real_folder: Path,
     data = load_as_default(str(tmp_path))
     assert (len(data.train), len(data.validation)) == SHAPES
     assert count_blanks(data.validation) == BLANKS
-    assert len(drop_repeats(data.validation)) == 5320
-    assert len(drop_repeats(data.train)) == pytest.approx(5288, abs=15)
+    assert len(drop_duplicates(data.validation)) == 5320
+    assert len(drop_duplicates(data.train)) == pytest.approx(5288, abs=15)
 
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]

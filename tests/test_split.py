@@ -4,8 +4,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS
-from wine_data.sources import WineData
-from wine_data.split import Sides, distinct_wines, group_wines, is_holdout, split_wines
+from wine_data.sources.load import WineData
+from wine_data.split import Split, distinct_wines, group_wines, is_holdout, split_wines
 
 pytestmark = pytest.mark.fast
 
@@ -46,34 +46,34 @@ def test_distinct_wines_do_not_depend_on_the_order_of_the_rows(twin: WineData) -
     pd.testing.assert_frame_equal(distinct_wines(shuffled), distinct_wines(twin.train))
 
 
-def test_no_group_stands_on_both_sides_nor_in_two_folds(twin_sides: Sides) -> None:
-    training, holdout = set(group_wines(twin_sides.training)), set(group_wines(twin_sides.holdout))
+def test_no_group_stands_on_both_sides_nor_in_two_folds(twin_split: Split) -> None:
+    training, holdout = set(group_wines(twin_split.train)), set(group_wines(twin_split.holdout))
     assert not training & holdout
-    groups = group_wines(twin_sides.training).to_numpy()
-    for fit_on, score_on in twin_sides.folds:
+    groups = group_wines(twin_split.train).to_numpy()
+    for fit_on, score_on in twin_split.folds:
         assert not set(groups[fit_on]) & set(groups[score_on])
-    scored = np.concatenate([score_on for _, score_on in twin_sides.folds])
+    scored = np.concatenate([score_on for _, score_on in twin_split.folds])
     assert sorted(scored) == list(range(len(groups)))
 
 
-def test_folds_are_even_in_size_and_grades(twin_sides: Sides) -> None:
-    grades = twin_sides.training["quality"]
-    for _, score_on in twin_sides.folds:
+def test_folds_are_even_in_size_and_grades(twin_split: Split) -> None:
+    grades = twin_split.train["quality"]
+    for _, score_on in twin_split.folds:
         assert len(score_on) == pytest.approx(len(grades) / 5, rel=0.03)
         assert (grades.iloc[score_on] == 6).mean() == pytest.approx((grades == 6).mean(), abs=0.01)
 
 
-def test_the_holdout_is_about_a_fifth(twin_sides: Sides) -> None:
-    share = len(twin_sides.holdout) / (len(twin_sides.holdout) + len(twin_sides.training))
+def test_the_holdout_is_about_a_fifth(twin_split: Split) -> None:
+    share = len(twin_split.holdout) / (len(twin_split.holdout) + len(twin_split.train))
     assert share == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.real_data
 def test_the_real_wines_divide_as_documented(real_data: WineData) -> None:
-    sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
-    assert len(sides.training) + len(sides.holdout) == 5320
-    assert (len(sides.training), len(sides.holdout)) == (4241, 1079)
-    assert group_wines(pd.concat([sides.training, sides.holdout])).nunique() == 5286
+    split = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
+    assert len(split.train) + len(split.holdout) == 5320
+    assert (len(split.train), len(split.holdout)) == (4241, 1079)
+    assert group_wines(pd.concat([split.train, split.holdout])).nunique() == 5286
 
 
 @pytest.mark.real_data

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.conftest import PipelineRun, isolated_environment, run_here
 from tests.told import assert_told
-from wine_data.checks import audit_wines
+from wine_data.audit.checks import audit_wines
 
 
 def test_a_summary_labels_both_protocols_and_tells_wines_gate_and_audit(

@@ -16,12 +16,12 @@ import pytest
 import requests
 
 from commands import BadInputError, NotThereError
-from deployment.log_reader import count_answers, read_answers
-from deployment.prediction_log import PredictionLog, RepeatedFeedbackError
-from experiment_tracking.promotion import list_champions, promote
-from experiment_tracking.store import open_store
-from experiment_tracking.tracking import track_model
-from experiment_tracking.versions import CHAMPION, find_version, judge_version, list_versions, register_model
+from deployment.prediction_log.log import PredictionLog, RepeatedFeedbackError
+from deployment.prediction_log.reader import count_answers, read_answers
+from experiment_tracking.registry.promotion import list_champions, promote
+from experiment_tracking.registry.versions import CHAMPION, find_version, judge_version, list_versions, register_model
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.runs.tracking import track_model
 from settings import ROOT
 from tests.conftest import isolated_environment, run_at_once
 from tests.postgres import Postgres, needs_postgres, run_postgres
@@ -31,9 +31,9 @@ from tests.test_tracking import LOG_RUNS, find_logged_runs
 from tests.told import assert_told, find_lines, naming
 from tests.waiting import free_port, wait_for, wait_until
 from wine_data.schema import feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import load_current
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.files import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 
@@ -169,14 +169,14 @@ def test_eight_processes_log_at_once_and_lose_nothing(
 
 
 @pytest.fixture(scope="module")
-def versions(served_mlflow: str, member: dict[str, str], twin: WineData, twin_sides: Sides) -> list[str]:
+def versions(served_mlflow: str, member: dict[str, str], twin: WineData, twin_split: Split) -> list[str]:
     """Three versions that the administrator registered; the first is champion."""
     experiment_id = open_store(served_mlflow, "unused")
     for name in ("DecisionTreeClassifier", "ExtraTreesClassifier", "ExtraTreesClassifier"):
-        evaluation = evaluate_leak_free(name, make_model(name, seed=42), twin_sides)
-        register_model(track_model(experiment_id, None, twin, twin_sides, [evaluation]).run_id)
+        evaluation = evaluate_leak_free(name, make_model(name, seed=42), twin_split)
+        register_model(track_model(experiment_id, None, twin, twin_split, [evaluation]).run_id)
     first = find_version("1")
-    promote(first, judge_version(first, twin_sides.holdout), Path(member["WINE_SERVING_MODELS"]))
+    promote(first, judge_version(first, twin_split.holdout), Path(member["WINE_SERVING_MODELS"]))
     requests.post(
         f"{served_mlflow}/api/2.0/mlflow/users/create", json=COLLEAGUE, timeout=30,
         auth=(member["MLFLOW_TRACKING_USERNAME"], member["MLFLOW_TRACKING_PASSWORD"]),
@@ -193,10 +193,11 @@ def test_of_two_promotions_by_a_colleague_at_once_one_wins(
     done = dict(zip("23", run_at_once(PROMOTE, "23", member | colleague), strict=True))
     assert sorted(process.returncode for process in done.values()) == [0, 1], done
     (winner,) = [number for number, process in done.items() if process.returncode == 0]
-    assert find_version(CHAMPION).number == load_current(team.models).facts.version == winner
+    assert find_version(CHAMPION).number == load_current(team.models).metadata.version == winner
     assert list_champions() == ["1", winner]
 
 
+@pytest.mark.full
 def test_eight_processes_open_a_new_log_at_once_and_every_answer_is_there(team: Team) -> None:
     url = team.postgres.make_database("new_log")
     done = subprocess.run(
@@ -277,7 +278,7 @@ def order(word: str, environment: dict[str, str]) -> subprocess.CompletedProcess
 
 @pytest.mark.full
 def test_all_that_is_lost_comes_back_from_a_backup_the_same_champion_too(
-    team: Team, served_mlflow: str, versions: list[str], member: dict[str, str], log: PredictionLog, twin_sides: Sides
+    team: Team, served_mlflow: str, versions: list[str], member: dict[str, str], log: PredictionLog, twin_split: Split
 ) -> None:
     assert versions
     log.add_answer(make_answer("kept"))
@@ -292,8 +293,8 @@ def test_all_that_is_lost_comes_back_from_a_backup_the_same_champion_too(
     exported = team.run(export_tracking(member) + COMMANDS["serve again"])
     assert find_lines(exported, "champion", f"version {champions[-1]}", str(team.models))
     after = load_current(team.models)
-    wines = feature_frame(twin_sides.holdout)
-    assert after.facts == before.facts
+    wines = feature_frame(twin_split.holdout)
+    assert after.metadata == before.metadata
     assert (after.pipeline.predict_proba(wines) == before.pipeline.predict_proba(wines)).all()
     assert list_champions() == champions
     assert read_answers(team.log).equals(answers)

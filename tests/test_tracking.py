@@ -12,21 +12,21 @@ import pytest
 from mlflow.entities import Run
 
 from commands import BadInputError
-from experiment_tracking import tracking
-from experiment_tracking.store import EXPERIMENT, open_store
-from experiment_tracking.tracking import end_run, log_values, start_run, track_model
+from experiment_tracking.runs import tracking
+from experiment_tracking.runs.store import EXPERIMENT, open_store
+from experiment_tracking.runs.tracking import end_run, log_values, start_run, track_model
 from settings import ROOT
 from tests.conftest import Store, run_at_once
 from wine_data.schema import FEATURES, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides
+from wine_data.sources.load import WineData
+from wine_data.split import Split
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.figures import draw_confusion
+from wine_quality_training.figures import plot_confusion
 
 
 @pytest.fixture(scope="module")
-def evaluations(twin: WineData, twin_sides: Sides) -> list[Evaluation]:
-    return train_model("DecisionTreeClassifier", twin, twin_sides, seed=42)
+def evaluations(twin: WineData, twin_split: Split) -> list[Evaluation]:
+    return train_model("DecisionTreeClassifier", twin, twin_split, seed=42)
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def list_artifacts(run_id: str, folder: str | None = None) -> set[str]:
 
 
 def test_a_models_run_carries_all_that_is_needed_to_trace_a_number(
-    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation]
+    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation]
 ) -> None:
     parent = start_run(store.experiment_id, "parent", twin)
-    tracked = track_model(store.experiment_id, parent, twin, twin_sides, evaluations)
+    tracked = track_model(store.experiment_id, parent, twin, twin_split, evaluations)
     run = read_run(tracked.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == parent
@@ -105,12 +105,12 @@ def test_a_run_that_failed_says_why(store: Store, twin: WineData) -> None:
 
 
 def test_a_model_that_cannot_be_written_leaves_a_failed_run_with_the_reason(
-    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation]
+    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation]
 ) -> None:
     (store.folder / "mlartifacts").rmdir()
     (store.folder / "mlartifacts").write_text("a file where a folder should be")
     with pytest.raises(OSError, match="mlartifacts"):
-        track_model(store.experiment_id, None, twin, twin_sides, evaluations)
+        track_model(store.experiment_id, None, twin, twin_split, evaluations)
     (run,) = mlflow.MlflowClient().search_runs([store.experiment_id])
     assert run.info.status == "FAILED"
     assert "mlartifacts" in run.data.tags["problem"]
@@ -127,13 +127,13 @@ def time_fastest(action: Callable[[], object], times: int = 5) -> float:
 
 @pytest.mark.alone
 def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
-    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation], tmp_path: Path
+    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
     leak_free = evaluations[-1]
-    wines = feature_frame(twin_sides.training).head(5)
+    wines = feature_frame(twin_split.train).head(5)
 
-    def draw_and_write() -> None:
-        draw_confusion(leak_free).savefig(tmp_path / "confusion.png")
+    def plot_and_write() -> None:
+        plot_confusion(leak_free).savefig(tmp_path / "confusion.png")
         with mlflow.start_run(experiment_id=store.experiment_id):
             mlflow.sklearn.log_model(
                 leak_free.pipeline, name="model", serialization_format="pickle", input_example=wines,
@@ -141,17 +141,17 @@ def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
                 pip_requirements=["scikit-learn"],
             )  # fmt: skip
 
-    total = time_fastest(lambda: track_model(store.experiment_id, None, twin, twin_sides, evaluations))
-    assert total - time_fastest(draw_and_write) < 0.3
+    total = time_fastest(lambda: track_model(store.experiment_id, None, twin, twin_split, evaluations))
+    assert total - time_fastest(plot_and_write) < 0.3
 
 
 LOG_RUNS = """
 import os
 import sys
 from pathlib import Path
-from experiment_tracking.store import open_store
-from experiment_tracking.tracking import end_run, log_values, start_run
-from wine_data.sources import load_wines
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.runs.tracking import end_run, log_values, start_run
+from wine_data.sources.load import load_wines
 
 folder = Path(os.environ["STORE"])
 data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
@@ -186,18 +186,18 @@ def test_eight_processes_log_to_a_fresh_store_at_once_and_lose_nothing(tmp_path:
 
 
 def test_a_store_that_was_moved_with_its_artifacts_finds_them(
-    store: Store, twin: WineData, twin_sides: Sides, evaluations: list[Evaluation], tmp_path: Path
+    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
-    tracked = track_model(store.experiment_id, None, twin, twin_sides, evaluations)
+    tracked = track_model(store.experiment_id, None, twin, twin_split, evaluations)
     new = tmp_path / "new place, with 100 % odd name"
     new.mkdir()
     for name in ("mlflow.db", "mlartifacts"):
         (store.folder / name).rename(new / name)
     experiment_id = open_store(f"sqlite:///{new / 'mlflow.db'}", new / "mlartifacts")
     loaded = mlflow.sklearn.load_model(tracked.model_uri)
-    wines = feature_frame(twin_sides.holdout)
+    wines = feature_frame(twin_split.holdout)
     assert (loaded.predict(wines) == evaluations[1].pipeline.predict(wines)).all()
-    track_model(experiment_id, None, twin, twin_sides, evaluations)
+    track_model(experiment_id, None, twin, twin_split, evaluations)
     assert not (store.folder / "mlartifacts").exists()
 
 

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from tests.benchmarks.twin_fidelity import measure_fidelity
-from wine_data.fit_twin import fit_twin
 from wine_data.schema import FEATURES, WineQuality, feature_frame
-from wine_data.sources import WineData
+from wine_data.sources.load import WineData
 from wine_data.split import distinct_wines, is_holdout, split_wines
-from wine_data.twin import PARAMETERS, sample_twin
+from wine_data.twin.fit import fit_twin
+from wine_data.twin.sample import PARAMETERS, sample_twin
 
 
 def test_twin_wines_are_wines() -> None:
@@ -36,8 +36,8 @@ def test_no_twin_wine_equals_a_real_one(real_data: WineData) -> None:
 @pytest.mark.full
 @pytest.mark.real_data
 def test_the_twin_is_as_like_real_wines_as_the_goals_ask(real_data: WineData) -> None:
-    sides = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
-    figures = measure_fidelity(sides)
+    split = split_wines(real_data.train, real_data.validation, folds=5, seed=42)
+    figures = measure_fidelity(split)
     assert figures["distance"] <= 0.03
     assert figures["correlation"] <= 0.07
     assert figures["share"] <= 0.01

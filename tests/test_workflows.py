@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from experiment_tracking.promotion import Record
-from orchestration.outcome import NO_REGISTRY, SYNTHETIC, Outcome, render_summary
+from experiment_tracking.registry.promotion import Record
+from orchestration.summary.outcome import NO_REGISTRY, SYNTHETIC, Outcome, render_summary
 from settings import ROOT
 from tests.fresh_copy import clone_project, stranger
 from tests.lint_workflows import list_linters, run_linter
 from tests.told import find_lines, list_untold
 from tests.workflow_steps import WORKFLOWS, Done, list_steps, read_workflow, run_steps
-from wine_data.checks import audit_wines
-from wine_data.sources import WineData
+from wine_data.audit.checks import audit_wines
+from wine_data.sources.load import WineData
 
 NAMES = sorted(path.name for path in WORKFLOWS.glob("*.yml"))
 JOBS = [(name, job) for name in NAMES for job in read_workflow(name)["jobs"]]

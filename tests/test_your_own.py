@@ -24,14 +24,14 @@ COMMANDS = {name: dedent(commands) for name, commands in re.findall(r"```sh\n *#
 ROOMS = ("wine_data", "wine_quality_training", "experiment_tracking", "deployment", "monitoring", "orchestration")
 EXCEPTIONS = {
     "wine_data/schema.py": "names the features",
-    "wine_data/pair.py": "which cells of the published files are blank: a fact about those files, not about wines",
+    "wine_data/sources/pair.py": "which cells of the published files are blank: a fact about those files",
 }
 NAMES = re.compile(rf"\b({'|'.join(FEATURES)})\b")
 COLOUR = FEATURES[-1]
 GONE = "citric_acid"  # the page's example
 
 
-@pytest.mark.parametrize("file", [file for room in ROOMS for file in sorted((ROOT / room).glob("*.py"))], ids=str)
+@pytest.mark.parametrize("file", [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))], ids=str)
 def test_code_names_features_in_the_schema_alone(file: Path) -> None:
     name = str(file.relative_to(ROOT))
     found = find_names(ast.parse(file.read_text()))
@@ -100,12 +100,12 @@ from starlette.testclient import TestClient
 from deployment.serve import create_worker
 from settings import ROOT, load_settings
 from wine_data.schema import EXAMPLE, FEATURES
-from wine_data.sources import load_wines
+from wine_data.sources.load import load_wines
 from wine_data.split import split_wines
-from wine_quality_training.bundle import pickle_model, select_bundle, write_bundle
-from wine_quality_training.compilation import compile_model
+from wine_quality_training.bundle.files import pickle_model, select_bundle, write_bundle
+from wine_quality_training.bundle.compilation import compile_model
 from wine_quality_training.evaluate import evaluate_leak_free
-from wine_quality_training.model_facts import describe_model
+from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.models import make_model
 
 data = load_wines("twin", 42, Path("nowhere"), "http://127.0.0.1:1/")
@@ -147,9 +147,9 @@ def test_a_feature_is_removed_as_the_page_says_and_the_rest_follows(folder: Path
 ASK_FOR_TWIN = """
 import json
 from commands import BadInputError
-from deployment.log_tables import make_engine, prepare_tables
-from wine_data.sources import load_wines
-from wine_data.twin import sample_twin
+from deployment.prediction_log.tables import make_engine, prepare_tables
+from wine_data.sources.load import load_wines
+from wine_data.twin.sample import sample_twin
 from settings import load_settings
 said = []
 for attempt in (lambda: sample_twin(10, 0), lambda: prepare_tables(make_engine(load_settings().log_url))):
@@ -162,7 +162,7 @@ data = load_wines("wines", 42, load_settings().downloads, "")
 print(json.dumps({"said": said, "glycerol": float(data.train["glycerol"].max())}))
 """
 OPEN_LOG = (
-    "from deployment.log_tables import make_engine, prepare_tables\nfrom settings import load_settings\n"
+    "from deployment.prediction_log.tables import make_engine, prepare_tables\nfrom settings import load_settings\n"
     'prepare_tables(make_engine(load_settings().log_url))\nprint("{}")\n'
 )
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
-from deployment.server_process import find_free_ports
+from deployment.api.server_process import find_free_ports
 from tests.web import WEB
 
 T = TypeVar("T")

@@ -19,27 +19,26 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from commands import BadInputError
-from wine_data.sameness import drop_repeats
-from wine_data.schema import FEATURES, IDENTITY, TARGET, TYPE
+from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, TARGET, TYPE
 
 HOLDOUT_SHARE = 0.2
 FEWEST_WINES = 200  # leaves about 40 in the holdout; a score of fewer says nothing
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The distinct wines, divided: no wine of one side stands on the other, nor a wine of one fold in another.
+class Split:
+    """The distinct wines, divided: no wine is in both parts, and no wine in two folds.
 
-    `folds` holds pairs of positions in `training`: those to fit on, those to score.
+    `folds` holds pairs of positions in `train`: those to fit on, those to score.
     """
 
-    training: pd.DataFrame
+    train: pd.DataFrame
     holdout: pd.DataFrame
     folds: list[tuple[np.ndarray, np.ndarray]]
 
 
-def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed: int) -> Sides:
-    """Take the distinct wines of both files, put each on its side, and cut the training side into folds.
+def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed: int) -> Split:
+    """Take the distinct wines of both files, put each into train or holdout, and cut train into folds.
 
     Raises:
         BadInputError: there are too few wines to divide.
@@ -50,8 +49,8 @@ def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed:
             f"the files hold {len(wines)} distinct wines; at least {FEWEST_WINES} are needed to train and to score"
         )
     holdout = is_holdout(wines)
-    training = wines[~holdout].reset_index(drop=True)
-    return Sides(training, wines[holdout].reset_index(drop=True), fold_wines(training, folds, seed))
+    learn_from = wines[~holdout].reset_index(drop=True)
+    return Split(learn_from, wines[holdout].reset_index(drop=True), fold_wines(learn_from, folds, seed))
 
 
 def group_wines(wines: pd.DataFrame) -> pd.Series:
@@ -66,10 +65,10 @@ def group_wines(wines: pd.DataFrame) -> pd.Series:
 def is_holdout(wines: pd.DataFrame) -> pd.Series:
     """Say which wines stand on the holdout side, about a fifth; one with a hole in IDENTITY never does."""
     known = wines[list(IDENTITY)].notna().all(axis="columns")
-    return ((draw_lots(wines) < HOLDOUT_SHARE) & known).rename("holdout")
+    return ((hash_to_unit(wines) < HOLDOUT_SHARE) & known).rename("holdout")
 
 
-def draw_lots(wines: pd.DataFrame) -> pd.Series:
+def hash_to_unit(wines: pd.DataFrame) -> pd.Series:
     """Give each wine a number from 0 to 1, as good as random, that its group alone decides; same index as `wines`."""
     return (group_wines(wines) / np.float64(2**64)).rename("lot")
 
@@ -81,7 +80,7 @@ def distinct_wines(*tables: pd.DataFrame) -> pd.DataFrame:
     other stays. The result is sorted by content, so it does not depend on the order of the rows.
     """
     wines = pd.concat(tables, ignore_index=True).sort_values([*FEATURES, TARGET])
-    return drop_repeats(wines).reset_index(drop=True)
+    return drop_duplicates(wines).reset_index(drop=True)
 
 
 def fold_wines(wines: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -97,3 +96,34 @@ def fold_wines(wines: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndar
     dealer = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     scored = [groups.isin(firsts["group"].iloc[chosen]).to_numpy() for _, chosen in dealer.split(firsts, grades)]
     return [(np.flatnonzero(~fold), np.flatnonzero(fold)) for fold in scored]
+
+
+WINE = [TYPE, *MEASUREMENTS]
+
+
+def is_in(rows: pd.DataFrame, wines: pd.DataFrame) -> pd.Series:
+    """Say of each row whether its wine stands in `wines`: boolean, same index as `rows`.
+
+    Rows with the same cells blank are looked up together, so the cost grows with the number of
+    such patterns (eleven in the published files), not with the number of rows times wines.
+    """
+    found = np.zeros(len(rows), dtype=bool)
+    blanks = rows[WINE].isna()
+    for pattern in blanks.drop_duplicates().to_numpy():
+        filled = [name for name, blank in zip(WINE, pattern, strict=True) if not blank]
+        members = (blanks.to_numpy() == pattern).all(axis=1)
+        found[members] = _hash_rows(rows.loc[members, filled]).isin(_hash_rows(wines[filled]))
+    return pd.Series(found, index=rows.index, name="stands_in")
+
+
+def drop_duplicates(wines: pd.DataFrame) -> pd.DataFrame:
+    """Keep each wine once: its first complete row, or its first row if none is complete."""
+    once = wines.loc[~_hash_rows(wines[WINE]).duplicated()]
+    holed = once[WINE].isna().any(axis="columns")
+    again = is_in(once[holed], once[~holed])
+    return once.drop(index=again.index[again])
+
+
+def _hash_rows(rows: pd.DataFrame) -> pd.Series:
+    """64 bits a row: two different rows of a million agree on them once in 40 million such files."""
+    return pd.util.hash_pandas_object(rows, index=False)

@@ -10,7 +10,7 @@ RMSE and MAE are in grades, the lower the better. R2 is the share of the grades'
 model explains; it is not an accuracy. Accuracy is the share of wines with the right grade, within-one
 the share at most one grade off. Kappa is quadratic weighted kappa: agreement beyond chance, with a
 miss by two grades four times as bad as by one. It decides between classifiers, because always
-answering the commonest grade gets an accuracy of 0.44 and a kappa of 0. Numbers from a regressor are
+the majority-class baseline gets an accuracy of 0.44 and a kappa of 0. Numbers from a regressor are
 rounded for the last three.
 """
 
@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from commands import BadInputError
-from executors import Spread
+from executors import MapFunction
 from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
-from wine_data.sources import WineData
+from wine_data.sources.load import WineData
 from wine_quality_training.models import make_model, predicts_grades
 
 if TYPE_CHECKING:  # measures and the words for scores are wanted by many that fit nothing
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-    from wine_data.split import Sides
+    from wine_data.split import Split
 
 AS_PUBLISHED, LEAK_FREE = "as-published", "leak-free"
 PROTOCOLS = (AS_PUBLISHED, LEAK_FREE)
@@ -75,10 +75,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A fitted model with the scores that one protocol gives it, and what it guessed.
+    """A fitted model with the scores that one protocol gives it, and what it predicted.
 
-    `guesses` has, for each of SCORED_ON that the protocol knows, a table of the scored wines' `type`
-    and `quality` with the model's `guess`: a grade, or a regressor's number; for "cv" also a classifier's
+    `predictions` has, for each of SCORED_ON that the protocol knows, a table of the scored wines' `type`
+    and `quality` with the model's `prediction`: a grade, or a regressor's number; for "cv" also a classifier's
     `confidence`, the highest of its probabilities.
     """
 
@@ -86,7 +86,7 @@ class Evaluation:
     protocol: str
     pipeline: "Pipeline"
     scores: tuple[Score, ...]
-    guesses: "dict[str, pd.DataFrame]"
+    predictions: "dict[str, pd.DataFrame]"
 
     def score_on(self, scored_on: str) -> Score:
         """The score on "train", "validation", "cv" or "holdout"."""
@@ -116,11 +116,11 @@ ScoredT = TypeVar("ScoredT", bound=Scored)
 def train_model(
     name: str,
     data: WineData,
-    sides: "Sides",
+    split: "Split",
     seed: int,
     protocols: Sequence[str] = PROTOCOLS,
     on_step: Callable[[str], None] = lambda step: None,
-    spread: Spread = map,
+    map_fn: MapFunction = map,
 ) -> list[Evaluation]:
     """Fit and score one model under each protocol asked for; `on_step` is told of every fit that is done.
 
@@ -128,70 +128,72 @@ def train_model(
     """
     evaluations = []
     if AS_PUBLISHED in protocols:
-        evaluations.append(evaluate_as_published(name, make_model(name, seed), data, spread))
+        evaluations.append(evaluate_as_published(name, make_model(name, seed), data, map_fn))
         on_step(f"{name}: {AS_PUBLISHED}")
     if LEAK_FREE in protocols:
-        folds = len(sides.folds)
+        folds = len(split.folds)
         evaluations.append(
             evaluate_leak_free(
                 name,
                 make_model(name, seed),
-                sides,
+                split,
                 on_fold=lambda fold: on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}"),
-                spread=spread,
+                map_fn=map_fn,
             )
         )
     return evaluations
 
 
-def evaluate_as_published(name: str, unfitted: "Pipeline", data: WineData, spread: Spread = map) -> Evaluation:
+def evaluate_as_published(name: str, unfitted: "Pipeline", data: WineData, map_fn: MapFunction = map) -> Evaluation:
     """Fit a clone on the train file, score on the train file and on the validation file.
 
     `spread` runs the fit, here or elsewhere.
     """
     X, y = feature_frame(data.train), data.train[TARGET]
-    (fit,) = spread(_fit, [unfitted], [X], [y], [[X, feature_frame(data.validation)]], [True])
-    guesses = {
-        scored_on: _lay_out(wines, guess)
-        for scored_on, wines, (guess, _) in zip(
-            ("train", "validation"), (data.train, data.validation), fit.guesses, strict=True
+    (fit,) = map_fn(_fit, [unfitted], [X], [y], [[X, feature_frame(data.validation)]], [True])
+    predictions = {
+        scored_on: _lay_out(wines, prediction)
+        for scored_on, wines, (prediction, _) in zip(
+            ("train", "validation"), (data.train, data.validation), fit.predictions, strict=True
         )
     }
-    return evaluate_guesses(name, AS_PUBLISHED, fit.pipeline, guesses)
+    return evaluate_predictions(name, AS_PUBLISHED, fit.pipeline, predictions)
 
 
 def evaluate_leak_free(
     name: str,
     unfitted: "Pipeline",
-    sides: "Sides",
+    split: "Split",
     on_fold: Callable[[int], None] = lambda fold: None,
-    spread: Spread = map,
+    map_fn: MapFunction = map,
 ) -> Evaluation:
     """Cross-validate on the training side, then fit on all of it and score the holdout.
 
     Each fit is of a clone of `unfitted`. `on_fold` is called with the number of each fold that is done, from 1;
     `spread` runs the fits, here or elsewhere.
     """
-    X, y = feature_frame(sides.training), sides.training[TARGET]
+    X, y = feature_frame(split.train), split.train[TARGET]
     in_folds, confidence = np.empty(len(y)), np.full(len(y), np.nan)
-    pieces = [(X.iloc[fit_on], y.iloc[fit_on], [X.iloc[score_on]], False) for fit_on, score_on in sides.folds]
-    pieces.append((X, y, [feature_frame(sides.holdout)], True))
-    fits = iter(spread(partial(_fit, unfitted), *zip(*pieces, strict=True)))
-    for fold, (_, score_on) in enumerate(sides.folds, start=1):
-        (in_folds[score_on], confidence[score_on]) = next(fits).guesses[0]
+    pieces = [(X.iloc[fit_on], y.iloc[fit_on], [X.iloc[score_on]], False) for fit_on, score_on in split.folds]
+    pieces.append((X, y, [feature_frame(split.holdout)], True))
+    fits = iter(map_fn(partial(_fit, unfitted), *zip(*pieces, strict=True)))
+    for fold, (_, score_on) in enumerate(split.folds, start=1):
+        (in_folds[score_on], confidence[score_on]) = next(fits).predictions[0]
         on_fold(fold)
     last = next(fits)
-    guesses = {
-        "cv": _lay_out(sides.training, in_folds, confidence if predicts_grades(unfitted) else None),
-        "holdout": _lay_out(sides.holdout, last.guesses[0][0]),
+    predictions = {
+        "cv": _lay_out(split.train, in_folds, confidence if predicts_grades(unfitted) else None),
+        "holdout": _lay_out(split.holdout, last.predictions[0][0]),
     }
-    return evaluate_guesses(name, LEAK_FREE, last.pipeline, guesses)
+    return evaluate_predictions(name, LEAK_FREE, last.pipeline, predictions)
 
 
-def evaluate_guesses(name: str, protocol: str, pipeline: "Pipeline", guesses: "dict[str, pd.DataFrame]") -> Evaluation:
-    """Score what a fitted model has guessed; `guesses` is laid out as in an Evaluation."""
-    scores = tuple(_score(name, protocol, scored_on, table) for scored_on, table in guesses.items())
-    return Evaluation(name, protocol, pipeline, scores, guesses)
+def evaluate_predictions(
+    name: str, protocol: str, pipeline: "Pipeline", predictions: "dict[str, pd.DataFrame]"
+) -> Evaluation:
+    """Score what a fitted model has predicted; `predictions` has the form it has in an Evaluation."""
+    scores = tuple(_score(name, protocol, scored_on, table) for scored_on, table in predictions.items())
+    return Evaluation(name, protocol, pipeline, scores, predictions)
 
 
 def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
@@ -212,21 +214,21 @@ def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
     return candidates[best]
 
 
-def measure_guesses(grades: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
-    """The six MEASURES of guesses (grades, or numbers from a regressor) against the true grades."""
-    return _measure(_tabulate_terms(grades, guesses).mean(axis=0, keepdims=True))[0]
+def measure_predictions(grades: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """The six MEASURES of predictions (grades, or numbers from a regressor) against the true grades."""
+    return _measure(_tabulate_terms(grades, predictions).mean(axis=0, keepdims=True))[0]
 
 
-def bootstrap_intervals(grades: np.ndarray, guesses: np.ndarray) -> dict[str, tuple[float, float]]:
+def bootstrap_intervals(grades: np.ndarray, predictions: np.ndarray) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the six MEASURES over resamples of the wines; the same each time."""
-    resampled = _measure(_draw_weights(len(grades)) @ _tabulate_terms(grades, guesses))
+    resampled = _measure(_sample_weights(len(grades)) @ _tabulate_terms(grades, predictions))
     values = np.array([list(metrics.values()) for metrics in resampled])
     low, high = np.percentile(values, [2.5, 97.5], axis=0)
     return dict(zip(MEASURES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
-def bootstrap_difference(grades: np.ndarray, guesses: np.ndarray, rival: np.ndarray) -> tuple[float, float]:
-    """How much kappa the guesses have over a rival's on the same wines, and the least it is with 95 % confidence.
+def bootstrap_difference(grades: np.ndarray, predictions: np.ndarray, rival: np.ndarray) -> tuple[float, float]:
+    """How much kappa the predictions have over a rival's on the same wines, and the least it is with 95 % confidence.
 
     Paired: every resample scores both on the same wines, so what makes a wine hard for both cancels out.
     The bound is the 5th percentile of the resampled differences.
@@ -234,23 +236,23 @@ def bootstrap_difference(grades: np.ndarray, guesses: np.ndarray, rival: np.ndar
     differences = [
         ours["kappa"] - theirs["kappa"]
         for ours, theirs in zip(
-            *(_measure(_draw_weights(len(grades)) @ _tabulate_terms(grades, each)) for each in (guesses, rival)),
+            *(_measure(_sample_weights(len(grades)) @ _tabulate_terms(grades, each)) for each in (predictions, rival)),
             strict=True,
         )
     ]
-    difference = measure_guesses(grades, guesses)["kappa"] - measure_guesses(grades, rival)["kappa"]
+    difference = measure_predictions(grades, predictions)["kappa"] - measure_predictions(grades, rival)["kappa"]
     return difference, float(np.percentile(differences, 5))
 
 
-def round_guesses(guesses: np.ndarray) -> np.ndarray:
+def round_predictions(predictions: np.ndarray) -> np.ndarray:
     """Take numbers to the nearest grade, those beyond the scale to its ends."""
-    rounded: np.ndarray = np.clip(np.rint(guesses), *SCALE)
+    rounded: np.ndarray = np.clip(np.rint(predictions), *SCALE)
     return rounded.astype("int64")
 
 
-def slice_guesses(evaluation: Evaluation, scored_on: str) -> list[Slice]:
+def slice_predictions(evaluation: Evaluation, scored_on: str) -> list[Slice]:
     """Score the wines of each colour and of each grade by themselves."""
-    table = evaluation.guesses[scored_on]
+    table = evaluation.predictions[scored_on]
     slices = [(wine_type, table[table[TYPE] == wine_type]) for wine_type in TYPES]
     slices += [(f"grade {grade}", table[table[TARGET] == grade]) for grade in GRADES]
     return [
@@ -260,47 +262,51 @@ def slice_guesses(evaluation: Evaluation, scored_on: str) -> list[Slice]:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What came of one fit: for each table to be scored the guesses and the confidence; the model, if it was wanted."""
+    """What came of one fit: for each table to be scored the predictions and the confidence; the model, if asked for."""
 
-    guesses: list[tuple[np.ndarray, np.ndarray | float]]
+    predictions: list[tuple[np.ndarray, np.ndarray | float]]
     pipeline: "Pipeline | None"
 
 
 def _fit(unfitted: "Pipeline", X: "pd.DataFrame", y: "pd.Series", tables: "Sequence[pd.DataFrame]", keep: bool) -> _Fit:
-    """Fit a clone, and let it guess. Confidence is of classifiers, and asked for where the model is not kept."""
+    """Fit a clone and predict. Confidence is computed for classifiers whose model is not kept."""
     from sklearn.base import clone
 
     model = clone(unfitted).fit(X, y)
     is_sure = predicts_grades(model) and not keep
-    guesses = [
+    predictions = [
         (model.predict(table), model.predict_proba(table).max(axis=1) if is_sure else np.nan) for table in tables
     ]
-    return _Fit(guesses, model if keep else None)
+    return _Fit(predictions, model if keep else None)
 
 
-def _lay_out(wines: "pd.DataFrame", guesses: np.ndarray, confidence: np.ndarray | None = None) -> "pd.DataFrame":
-    table = wines[[TYPE, TARGET]].assign(guess=guesses)
+def _lay_out(wines: "pd.DataFrame", predictions: np.ndarray, confidence: np.ndarray | None = None) -> "pd.DataFrame":
+    table = wines[[TYPE, TARGET]].assign(prediction=predictions)
     return table if confidence is None else table.assign(confidence=confidence)
 
 
 def _score(name: str, protocol: str, scored_on: str, table: "pd.DataFrame") -> Score:
-    grades, guesses = table[TARGET].to_numpy(), table["guess"].to_numpy()
-    intervals = bootstrap_intervals(grades, guesses) if protocol == LEAK_FREE else {}
-    return Score(name, protocol, scored_on, len(table), measure_guesses(grades, guesses), intervals)
+    grades, predictions = table[TARGET].to_numpy(), table["prediction"].to_numpy()
+    intervals = bootstrap_intervals(grades, predictions) if protocol == LEAK_FREE else {}
+    return Score(name, protocol, scored_on, len(table), measure_predictions(grades, predictions), intervals)
 
 
 def _score_slice(name: str, scored_on: str, slice_name: str, members: "pd.DataFrame") -> Slice:
-    grades, guesses = members[TARGET].to_numpy(), members["guess"].to_numpy()
-    off = np.abs(round_guesses(guesses) - grades)
-    mae = float(np.abs(guesses - grades).mean())
+    grades, predictions = members[TARGET].to_numpy(), members["prediction"].to_numpy()
+    off = np.abs(round_predictions(predictions) - grades)
+    mae = float(np.abs(predictions - grades).mean())
     return Slice(name, scored_on, slice_name, len(members), mae, float((off == 0).mean()), float((off <= 1).mean()))
 
 
-def _tabulate_terms(grades: np.ndarray, guesses: np.ndarray) -> np.ndarray:
+def _tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """All that the measures need, as columns whose means suffice, so that a resample is one product."""
-    y, guess, rounded = grades.astype(float), guesses.astype(float), round_guesses(guesses).astype(float)
+    y, prediction, rounded = (
+        grades.astype(float),
+        predictions.astype(float),
+        round_predictions(predictions).astype(float),
+    )
     miss = np.abs(rounded - y)
-    error = guess - y
+    error = prediction - y
     columns = [error**2, np.abs(error), miss == 0, miss <= 1, miss**2, y, y**2, rounded, rounded**2]
     return np.column_stack(columns).astype(float)
 
@@ -309,7 +315,7 @@ def _measure(means: np.ndarray) -> list[dict[str, float]]:
     """The measures from the means of _tabulate_terms, one row a resample.
 
     Quadratic weighted kappa is 1 - observed / expected, where expected is the mean squared miss of
-    grades and guesses drawn independently: E[y^2] + E[g^2] - 2 E[y] E[g].
+    grades and predictions drawn independently: E[y^2] + E[g^2] - 2 E[y] E[g].
     """
     square, absolute, hit, near, missed, y, y2, g, g2 = means.T
     measures = (np.sqrt(square), absolute, 1 - square / (y2 - y**2), hit, near, 1 - missed / (y2 + g2 - 2 * y * g))
@@ -317,7 +323,7 @@ def _measure(means: np.ndarray) -> list[dict[str, float]]:
 
 
 @lru_cache(maxsize=4)
-def _draw_weights(count: int) -> np.ndarray:
+def _sample_weights(count: int) -> np.ndarray:
     """How often each wine stands in each resample, as a share: shape (RESAMPLES, count)."""
     random = np.random.default_rng(0)
     draws = random.integers(count, size=(RESAMPLES, count))

@@ -15,14 +15,14 @@ from sklearn.metrics import ConfusionMatrixDisplay, make_scorer
 from sklearn.pipeline import Pipeline
 
 from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, feature_frame
-from wine_data.split import Sides
+from wine_data.split import Split
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
     Evaluation,
     Score,
-    measure_guesses,
-    round_guesses,
+    measure_predictions,
+    round_predictions,
 )
 from wine_quality_training.models import predicts_grades
 
@@ -32,7 +32,7 @@ DPI = 110
 SHUFFLES, POINTS = 10, 100  # of a feature, to see what a model makes of it
 
 
-def draw_boxes(wines: pd.DataFrame) -> Figure:
+def plot_boxes(wines: pd.DataFrame) -> Figure:
     """Draw a box plot of every measurement and the grade, by colour."""
     figure, axes = _grid(3, 4, height=2.5)
     for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
@@ -42,7 +42,7 @@ def draw_boxes(wines: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_correlations(wines: pd.DataFrame) -> Figure:
+def plot_correlations(wines: pd.DataFrame) -> Figure:
     """Draw a heatmap of the correlations between features and grade."""
     figure, (axis,) = _grid(1, 1, height=7.5, width=8.5)
     correlations = wines[[*FEATURES, TARGET]].corr()
@@ -52,7 +52,7 @@ def draw_correlations(wines: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_grades(wines: pd.DataFrame) -> Figure:
+def plot_grades(wines: pd.DataFrame) -> Figure:
     """Draw how many wines have each grade."""
     figure, (axis,) = _grid(1, 1, height=3.5, width=7)
     counts = wines[TARGET].value_counts().reindex(GRADES, fill_value=0)
@@ -62,7 +62,7 @@ def draw_grades(wines: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_grades_by_type(wines: pd.DataFrame) -> Figure:
+def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
     """Draw the share of each grade among the red and among the white wines."""
     figure, (axis,) = _grid(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
@@ -71,7 +71,7 @@ def draw_grades_by_type(wines: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_protocols(scores: Sequence[Score]) -> Figure:
+def plot_protocols(scores: Sequence[Score]) -> Figure:
     """Draw the one that tells the story: each model as published and leak-free, by R2 and by accuracy."""
     figure, axes = _grid(1, 2, height=3.6, width=10)
     names = list(dict.fromkeys(score.model for score in scores))
@@ -96,46 +96,46 @@ def draw_protocols(scores: Sequence[Score]) -> Figure:
     return figure
 
 
-def draw_guesses(evaluations: Sequence[Evaluation]) -> Figure:
-    """Draw what each model guessed for the holdout wines of each grade."""
+def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
+    """Plot what each model predicted for the holdout wines of each grade."""
     chosen = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
     across = min(3, len(chosen))
     figure, axes = _grid(-(-len(chosen) // across), across, height=3.2, width=3 * across)
     for axis in axes[len(chosen) :]:
         axis.remove()
     for axis, evaluation in zip(axes, chosen, strict=False):
-        table = evaluation.guesses["holdout"]
+        table = evaluation.predictions["holdout"]
         scatter = np.random.default_rng(0).uniform(-0.25, 0.25, size=(2, len(table)))
         axis.plot(GRADES, GRADES, color="black", linewidth=0.8)
-        axis.scatter(table[TARGET] + scatter[0], table["guess"] + scatter[1], s=3, alpha=0.35, color=RED)
+        axis.scatter(table[TARGET] + scatter[0], table["prediction"] + scatter[1], s=3, alpha=0.35, color=RED)
         axis.set(title=evaluation.name, xlim=(2.5, 9.5), ylim=(2.5, 9.5), xticks=GRADES, yticks=GRADES)
         axis.title.set_fontsize(9)
     figure.supxlabel("true grade", fontsize=10)
-    figure.supylabel("guess on the holdout, leak-free", fontsize=10)
+    figure.supylabel("prediction on the holdout, leak-free", fontsize=10)
     figure.suptitle("Each dot is a wine, scattered by up to a quarter of a grade to be seen")
     return figure
 
 
-def draw_confusion(evaluation: Evaluation) -> Figure:
+def plot_confusion(evaluation: Evaluation) -> Figure:
     """Draw which grades a model takes for which, on the holdout."""
     figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
-    table = evaluation.guesses["holdout"]
+    table = evaluation.predictions["holdout"]
     ConfusionMatrixDisplay.from_predictions(
         table[TARGET],
-        round_guesses(table["guess"].to_numpy()),
+        round_predictions(table["prediction"].to_numpy()),
         labels=list(GRADES),
         cmap="Reds",
         ax=axis,
         colorbar=False,
     )
-    axis.set(title=f"{evaluation.name}, leak-free, holdout", xlabel="guess", ylabel="true grade")
+    axis.set(title=f"{evaluation.name}, leak-free, holdout", xlabel="prediction", ylabel="true grade")
     return figure
 
 
-def draw_importance(evaluation: Evaluation, sides: Sides, seed: int = 0, shuffles: int = SHUFFLES) -> Figure:
+def plot_importance(evaluation: Evaluation, split: Split, seed: int = 0, shuffles: int = SHUFFLES) -> Figure:
     """Draw how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
     figure, (axis,) = _grid(1, 1, height=4, width=7)
-    drops = _permute_features(evaluation.pipeline, sides.holdout, seed, shuffles)
+    drops = _permute_features(evaluation.pipeline, split.holdout, seed, shuffles)
     order = drops.mean(axis=1).sort_values().index
     axis.boxplot(drops.loc[order].to_numpy().T, orientation="horizontal", tick_labels=list(order), widths=0.6)
     axis.axvline(0, color="black", linewidth=0.6)
@@ -143,15 +143,15 @@ def draw_importance(evaluation: Evaluation, sides: Sides, seed: int = 0, shuffle
     return figure
 
 
-def draw_dependence(
-    evaluation: Evaluation, sides: Sides, seed: int = 0, shuffles: int = SHUFFLES, points: int = POINTS
+def plot_dependence(
+    evaluation: Evaluation, split: Split, seed: int = 0, shuffles: int = SHUFFLES, points: int = POINTS
 ) -> Figure:
     """Draw how the expected grade moves with each of the three features that matter most, at so many points."""
-    top = _permute_features(evaluation.pipeline, sides.holdout, seed, shuffles).mean(axis=1).nlargest(3).index
+    top = _permute_features(evaluation.pipeline, split.holdout, seed, shuffles).mean(axis=1).nlargest(3).index
     figure, axes = _grid(1, 3, height=3.2, width=10)
     PartialDependenceDisplay.from_estimator(
         evaluation.pipeline,
-        feature_frame(sides.holdout),
+        feature_frame(split.holdout),
         list(top),
         ax=list(axes),
         kind="average",
@@ -164,34 +164,34 @@ def draw_dependence(
     return figure
 
 
-def draw_comparison(evaluations: Sequence[Evaluation], sides: Sides) -> dict[str, Figure]:
+def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str, Figure]:
     """Draw all that the evaluations at hand allow, by file name."""
-    wines = pd.concat([sides.training, sides.holdout], ignore_index=True)
+    wines = pd.concat([split.train, split.holdout], ignore_index=True)
     figures = {
-        "boxes": draw_boxes(wines),
-        "correlations": draw_correlations(wines),
-        "grades": draw_grades(wines),
-        "grades_by_type": draw_grades_by_type(wines),
+        "boxes": plot_boxes(wines),
+        "correlations": plot_correlations(wines),
+        "grades": plot_grades(wines),
+        "grades_by_type": plot_grades_by_type(wines),
     }
     leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
     regressors = [evaluation for evaluation in leak_free if not predicts_grades(evaluation.pipeline)]
     classifiers = [evaluation for evaluation in leak_free if predicts_grades(evaluation.pipeline)]
     if leak_free:
-        figures["guesses"] = draw_guesses(leak_free)
+        figures["predictions"] = plot_predictions(leak_free)
     if leak_free and len(evaluations) > len(leak_free):
-        figures["protocols"] = draw_protocols([score for each in evaluations for score in each.scores])
+        figures["protocols"] = plot_protocols([score for each in evaluations for score in each.scores])
     if classifiers:
-        figures["confusion"] = draw_confusion(max(classifiers, key=lambda e: e.score_on("cv").metrics["kappa"]))
+        figures["confusion"] = plot_confusion(max(classifiers, key=lambda e: e.score_on("cv").metrics["kappa"]))
     if regressors:
         best = min(regressors, key=lambda e: e.score_on("cv").metrics["rmse"])
-        figures["importance"] = draw_importance(best, sides)
-        figures["dependence"] = draw_dependence(best, sides)
+        figures["importance"] = plot_importance(best, split)
+        figures["dependence"] = plot_dependence(best, split)
     return figures
 
 
 def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, seed: int, shuffles: int) -> pd.DataFrame:
     """The loss of R2 for each shuffle: features as rows, shuffles as columns."""
-    scorer = make_scorer(lambda grades, guesses: measure_guesses(np.asarray(grades), guesses)["r2"])
+    scorer = make_scorer(lambda grades, predictions: measure_predictions(np.asarray(grades), predictions)["r2"])
     result = permutation_importance(
         pipeline, feature_frame(wines), wines[TARGET], scoring=scorer, n_repeats=shuffles, random_state=seed
     )

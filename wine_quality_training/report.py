@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from wine_data.sources import WineData
+from wine_data.sources.load import WineData
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
@@ -18,7 +18,7 @@ from wine_quality_training.evaluate import (
     Score,
     Scored,
     Slice,
-    slice_guesses,
+    slice_predictions,
 )
 
 HEADINGS = {
@@ -90,7 +90,7 @@ def list_slices(evaluations: Sequence[Evaluation]) -> list[Slice]:
     return [
         part
         for evaluation in leak_free
-        for part in slice_guesses(evaluation, "cv" if "cv" in evaluation.guesses else "holdout")
+        for part in slice_predictions(evaluation, "cv" if "cv" in evaluation.predictions else "holdout")
     ]
 
 

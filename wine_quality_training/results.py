@@ -3,28 +3,28 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wine_data.sources import WineData
-from wine_data.split import Sides
-from wine_quality_training.bundle import write_candidate
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.files import write_candidate
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.figures import draw_comparison
-from wine_quality_training.model_facts import describe_model
+from wine_quality_training.figures import plot_comparison
 from wine_quality_training.models import shorten_name
 from wine_quality_training.report import dump_report, render_report
 
 
-def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, sides: Sides) -> list[Path]:
+def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
     """Write one pickle a model with its facts: the leak-free fit, or the published one where there is no other."""
     chosen = {evaluation.name: evaluation for evaluation in evaluations}  # the leak-free one comes last
     paths = []
     for name, evaluation in chosen.items():
-        fitted_on = sides.training if evaluation.protocol == LEAK_FREE else data.train
-        facts = describe_model(evaluation, data, fitted_on)
-        paths.append(write_candidate(folder, shorten_name(name), evaluation.pipeline, facts))
+        fitted_on = split.train if evaluation.protocol == LEAK_FREE else data.train
+        metadata = describe_model(evaluation, data, fitted_on)
+        paths.append(write_candidate(folder, shorten_name(name), evaluation.pipeline, metadata))
     return paths
 
 
-def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData, sides: Sides) -> list[Path]:
+def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
     """Write scores.md, scores.json and the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures").mkdir(exist_ok=True)
@@ -33,6 +33,6 @@ def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData
         partial = folder / f".{name}.partial"
         partial.write_text(text)
         partial.replace(folder / name)
-    for name, figure in draw_comparison(evaluations, sides).items():
+    for name, figure in plot_comparison(evaluations, split).items():
         figure.savefig(folder / "figures" / f"{name}.png")
     return [folder / name for name in texts] + [folder / "figures"]

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from commands import DONE, run_command
-from executors import is_local, open_executor, spread_over
+from executors import is_local, make_map, open_executor
 from settings import Settings, load_settings
-from wine_data.sources import WineData, load_wines
+from wine_data.sources.load import WineData, load_wines
 from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, PROTOCOLS, Evaluation, train_model
 from wine_quality_training.models import MODELS
 from wine_quality_training.report import list_scores, tabulate_scores
 
 if TYPE_CHECKING:
-    from wine_data.split import Sides
+    from wine_data.split import Split
 
 
 def main() -> int:
@@ -40,15 +40,15 @@ def main() -> int:
     protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
     console = Console(highlight=False, soft_wrap=True)
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
-    sides = split_wines(data.train, data.validation, settings.folds, settings.seed)
+    split = split_wines(data.train, data.validation, settings.folds, settings.seed)
     console.print(data.introduce())
-    evaluations = _train_all(names, data, sides, settings, protocols, console)
+    evaluations = _train_all(names, data, split, settings, protocols, console)
     console.print(*tabulate_scores(list_scores(evaluations)), sep="\n")
     with console.status("Drawing the figures"):
         from wine_quality_training.results import write_candidates, write_report
 
-        written = write_report(settings.training_models, evaluations, data, sides)
-    written = write_candidates(settings.training_models, evaluations, data, sides) + written
+        written = write_report(settings.training_models, evaluations, data, split)
+    written = write_candidates(settings.training_models, evaluations, data, split) + written
     console.print(f"\nWritten to {settings.training_models}: {', '.join(path.name for path in written)}")
     console.print("Next: make pipeline tracks, registers and bundles the best of them")
     return DONE
@@ -57,7 +57,7 @@ def main() -> int:
 def _train_all(
     names: Sequence[str],
     data: WineData,
-    sides: "Sides",
+    split: "Split",
     settings: Settings,
     protocols: Sequence[str],
     console: Console,
@@ -72,9 +72,9 @@ def _train_all(
 
         def train(name: str) -> list[Evaluation]:
             return train_model(
-                name, data, sides, settings.seed, protocols,
+                name, data, split, settings.seed, protocols,
                 on_step=lambda step: progress.update(bar, advance=1, description=step),
-                spread=spread_over(executor),
+                map_fn=make_map(executor),
             )  # fmt: skip
 
         trained = map(train, names) if is_local(executor) else waiting.map(train, names)

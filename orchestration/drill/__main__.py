@@ -4,7 +4,7 @@
 
 It has a tracking store, Prefect server, worker, API and prediction log of its own in a temporary folder, and
 touches nothing of yours. The wines are the twin's; the drift is a hot vintage: alcohol rises, and tasters take two
-grades off a wine that has more of it than nearly all had before (monitoring/drifts.py).
+grades off a wine that has more of it than nearly all had before (monitoring/simulate/drifts.py).
 """
 
 import argparse
@@ -44,11 +44,11 @@ def main() -> int:
         os.environ.update(environment | {"PREFECT_LOGGING_LEVEL": "CRITICAL"})
         try:
             with run_services(environment, folder / "drill.log") as services:
-                from orchestration.drill.steps import Drill, draw, run_drill
+                from orchestration.drill.steps import Drill, plot_drill, run_drill
 
                 drill = Drill(folder, console, environment)
                 run_drill(drill, services)
-                draw(drill, picture)
+                plot_drill(drill, picture)
         except StepFailedError as error:
             raise NotThereError(str(error)) from error
         finally:

@@ -24,7 +24,7 @@ class Moment:
     label: str
 
 
-def draw_story(
+def plot_story(
     windows: Sequence[WindowReport], qualities: Sequence[Quality | None], moments: Sequence[Moment], feature: str
 ) -> Figure:
     """Draw drift of a feature above measured quality, by window, with the moments between windows as lines.
@@ -40,8 +40,8 @@ def draw_story(
     positions = np.arange(len(windows))
     versions = [max(window.versions, key=lambda name: window.versions[name]) for window in windows]
     colours = [VERSION_COLOURS[(int(version) - 1) % len(VERSION_COLOURS)] for version in versions]
-    _draw_drift(above, positions, windows, feature, colours)
-    _draw_quality(below, positions, qualities, colours)
+    _plot_drift(above, positions, windows, feature, colours)
+    _plot_quality(below, positions, qualities, colours)
     below.set_xticks(
         positions, [f"{_clock(window.span.until)}\nversion {v}" for window, v in zip(windows, versions, strict=True)]
     )
@@ -51,7 +51,7 @@ def draw_story(
     return figure
 
 
-def _draw_drift(
+def _plot_drift(
     axis: Axes, positions: np.ndarray, windows: Sequence[WindowReport], feature: str, colours: Sequence[str]
 ) -> None:
     checks = [next((c for c in window.checks if (c.kind, c.name) == ("inputs", feature)), None) for window in windows]
@@ -61,7 +61,7 @@ def _draw_drift(
     axis.set(ylabel=f"KS of {feature}\nagainst version 1's reference", ylim=(0, 1))
 
 
-def _draw_quality(
+def _plot_quality(
     axis: Axes, positions: np.ndarray, qualities: Sequence[Quality | None], colours: Sequence[str]
 ) -> None:
     for position, quality, colour in zip(positions, qualities, colours, strict=True):

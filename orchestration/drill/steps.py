@@ -13,21 +13,22 @@ from prefect.client.schemas.objects import State
 from prefect.states import Pending
 from rich.console import Console
 
-from deployment.log_reader import count_answers, read_answers
-from deployment.server_process import run_server, wait_until
-from experiment_tracking.promotion import list_records, roll_back
-from monitoring.drifts import Drift
+from deployment.api.server_process import run_server, wait_until
+from deployment.prediction_log.reader import count_answers, read_answers
+from deployment.prediction_log.windows import find_windows, read_window
+from experiment_tracking.registry.promotion import list_records, roll_back
 from monitoring.quality import Quality, measure_quality
-from monitoring.traffic import draw_wines, send_wines
+from monitoring.simulate.drifts import Drift
+from monitoring.simulate.traffic import sample_drifted, send_wines
 from monitoring.watch import report_window
-from monitoring.windows import find_windows, read_window
-from orchestration.drill.figure import Moment, draw_story
+from orchestration.drill.figure import Moment, plot_story
 from orchestration.drill.surroundings import FOLDS, WINDOW, Services
 from orchestration.flows import main_flow
 from orchestration.monitoring import monitoring_flow
 from settings import load_settings
 from wine_data.schema import EXAMPLE
-from wine_quality_training.bundle import FACTS_FILE, read_facts
+from wine_quality_training.bundle.files import METADATA_FILE
+from wine_quality_training.bundle.metadata import read_metadata
 
 WINDOWS, SEED = 3, 42
 NORMAL, VINTAGE = Drift("none"), Drift("shift", size=2.0)
@@ -84,16 +85,16 @@ def run_drill(drill: Drill, services: Services) -> None:
         http = running.enter_context(httpx.Client(base_url=drill.api, timeout=30))
         drill.tell(f"the API serves it on {drill.api}", "version 1 serves")
         send_traffic(drill, NORMAL, seed=1)
-        look(drill, alarm=False)
+        monitor(drill, alarm=False)
         send_traffic(drill, VINTAGE, seed=2, label=DRIFT)
         services.await_worker()
         drill.tell("a worker is up")
-        await_retraining(drill, look(drill, alarm=True))
+        await_retraining(drill, monitor(drill, alarm=True))
         await_version(drill, http, "2")
         drill.tell("the API answers with version 2")
         send_traffic(drill, VINTAGE, seed=3, label="version 2 serves")
         compare_quality(drill)
-        look(drill, alarm=False)
+        monitor(drill, alarm=False)
         drill.moments.append(Moment(time.time(), ROLLBACK))
         roll_back(load_settings().serving_models, "the drill's last step")
         await_version(drill, http, "1")
@@ -102,7 +103,7 @@ def run_drill(drill: Drill, services: Services) -> None:
 
 def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None:
     """Ask the API for three windows of wines, and wait until its log has them."""
-    wines = draw_wines(drift, WINDOW * WINDOWS, seed)
+    wines = sample_drifted(drift, WINDOW * WINDOWS, seed)
     before = count_answers(drill.log_url) if label else 0
     if label:
         drill.moments.append(Moment(time.time(), label))
@@ -112,7 +113,7 @@ def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None
     drill.tell(f"{sent.answered:,} wines answered, {sent.graded:,} graded by tasters; {kind}")
 
 
-def look(drill: Drill, alarm: bool) -> str:
+def monitor(drill: Drill, alarm: bool) -> str:
     """Let monitoring look at the log; return what it did about an alarm."""
     seen = monitoring_flow(True, MODELS, FOLDS)
     told = f"Alarm: {seen.alarm}. {seen.action}" if seen.alarm else "No alarm"
@@ -176,14 +177,14 @@ def describe(quality: Quality | None) -> str:
     )
 
 
-def draw(drill: Drill, target: Path) -> None:
+def plot_drill(drill: Drill, target: Path) -> None:
     """Draw the story as it went, with the drift against version 1's reference throughout."""
-    facts = read_facts(drill.folder / "models" / "1" / FACTS_FILE)
+    metadata = read_metadata(drill.folder / "models" / "1" / METADATA_FILE)
     end = next(moment.time for moment in drill.moments if moment.label == ROLLBACK)
     spans = find_windows(drill.log_url, WINDOW, 0, end, most=20)
     windows = [read_window(drill.log_url, span) for span in spans]
-    figure = draw_story(
-        [report_window(window, facts) for window in windows],
+    figure = plot_story(
+        [report_window(window, metadata) for window in windows],
         [measure_quality(window.answers) for window in windows],
         drill.moments,
         VINTAGE.feature,

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployment.server_process import find_free_ports
+from deployment.api.server_process import find_free_ports
 from settings import ROOT
 
 WINDOW, FOLDS = 400, 2

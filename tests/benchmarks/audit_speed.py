@@ -20,10 +20,10 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the train file")
     rows = parser.parse_args().rows
 
-    from wine_data.checks import audit_wines
-    from wine_data.pair import publish_pair
-    from wine_data.sources import WineData
-    from wine_data.twin import sample_twin
+    from wine_data.audit.checks import audit_wines
+    from wine_data.sources.load import WineData
+    from wine_data.sources.pair import publish_pair
+    from wine_data.twin.sample import sample_twin
 
     _, validation = publish_pair(sample_twin(5320, seed=1), seed=1)
     data = WineData(sample_twin(rows, seed=2), validation, "twin", "none")

@@ -24,8 +24,8 @@ from commands import DONE, run_command
 from settings import ROOT, load_settings
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import MEASUREMENTS, TYPE, feature_frame
-from wine_data.sources import load_wines
-from wine_quality_training.bundle import NOT_COMPILED, pickle_model, select_bundle, write_bundle
+from wine_data.sources.load import load_wines
+from wine_quality_training.bundle.files import NOT_COMPILED, pickle_model, select_bundle, write_bundle
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 
@@ -39,13 +39,13 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 def make_models(folder: Path) -> Any:
     """Fit the forest on the twin's training side, write its bundle, and return it."""
     from wine_data.split import split_wines
-    from wine_quality_training.model_facts import describe_model
+    from wine_quality_training.bundle.description import describe_model
 
     data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
-    sides = split_wines(data.train, data.validation, folds=5, seed=42)
-    evaluation = evaluate_leak_free("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), sides)
-    facts = describe_model(evaluation, data, sides.training, name="wine-quality", version="1", run_id="benchmark")
-    select_bundle(write_bundle(folder / "models", pickle_model(evaluation.pipeline), facts, NOT_COMPILED))
+    split = split_wines(data.train, data.validation, folds=5, seed=42)
+    evaluation = evaluate_leak_free("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), split)
+    metadata = describe_model(evaluation, data, split.train, name="wine-quality", version="1", run_id="benchmark")
+    select_bundle(write_bundle(folder / "models", pickle_model(evaluation.pipeline), metadata, NOT_COMPILED))
     return evaluation.pipeline
 
 
@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 10], help="wines of a file, in millions")
     sizes, cores = parser.parse_args().millions, load_settings().batch_cores
 
-    from wine_data.twin import sample_twin
+    from wine_data.twin.sample import sample_twin
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:

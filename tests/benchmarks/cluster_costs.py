@@ -12,17 +12,17 @@ from rich.console import Console
 from sklearn.base import clone
 
 from executors import LOCAL, open_cluster, open_executor
-from experiment_tracking.boosting import fit_partitions
-from experiment_tracking.search_plan import Plan
-from experiment_tracking.search_runs import open_ledger
-from experiment_tracking.search_steps import run_trials_on
-from experiment_tracking.store import open_store
-from wine_data.partitions import look_at_partitions
+from experiment_tracking.partitioned.boosting import fit_partitions
+from experiment_tracking.runs.store import open_store
+from experiment_tracking.search.ledger import open_ledger
+from experiment_tracking.search.space import Plan
+from experiment_tracking.search.steps import run_trials_on
 from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import WineData, fingerprint_wines
-from wine_data.split import Sides, is_holdout, split_wines
-from wine_data.twin import sample_twin
+from wine_data.sources.load import WineData, fingerprint_wines
+from wine_data.sources.partitions import read_partitions
+from wine_data.split import Split, is_holdout, split_wines
+from wine_data.twin.sample import sample_twin
 
 SEED, TRIALS, FILES, BOOSTS = 42, 8, 8, 50
 ROUNDS = 2  # each side in turn, and the better time counts: others use this machine too
@@ -30,21 +30,21 @@ CORES = os.cpu_count() or 1
 MACHINES = (2, 8)
 
 
-def make_wines(count: int) -> tuple[WineData, Sides]:
+def make_wines(count: int) -> tuple[WineData, Split]:
     """Twin wines, and their sides."""
     wines = sample_twin(count, SEED)
     data = WineData(wines, wines.head(0), f"twin of {count:,}", fingerprint_wines(wines))
     return data, split_wines(data.train, data.validation, folds=5, seed=SEED)
 
 
-def time_trials(executor: Executor, data: WineData, sides: Sides) -> float:
+def time_trials(executor: Executor, data: WineData, split: Split) -> float:
     """Seconds of eight trials, tracked in a store of their own."""
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         plan = Plan(task="regressor", trials=TRIALS, seed=SEED, workers=CORES)
         ledger = open_ledger(experiment_id, data, {"trials": TRIALS}, {})
         start = time.perf_counter()
-        run_trials_on(executor, plan, sides, ledger, {}, Console(quiet=True))
+        run_trials_on(executor, plan, split, ledger, {}, Console(quiet=True))
         return time.perf_counter() - start
 
 
@@ -58,16 +58,16 @@ def compare_search(wines: list[int]) -> list[dict[str, str]]:
     """A row for each number of wines."""
     rows = []
     for count in wines:
-        data, sides = make_wines(count)
+        data, split = make_wines(count)
         start = time.perf_counter()
         with open_executor(CORES, LOCAL) as cluster, open_executor(CORES) as threads:
             while len({future.result() for future in [cluster.submit(warm_up, 0.1) for _ in range(CORES)]}) < CORES:
                 pass
             started = time.perf_counter() - start
-            times = [[time_trials(executor, data, sides) for executor in (cluster, threads)] for _ in range(ROUNDS)]
+            times = [[time_trials(executor, data, split) for executor in (cluster, threads)] for _ in range(ROUNDS)]
             there, here = (min(column) for column in zip(*times, strict=True))
         row = {
-            "wines": f"{len(sides.training) + len(sides.holdout):,}",
+            "wines": f"{len(split.train) + len(split.holdout):,}",
             "a trial on threads": f"{here / TRIALS:.2f} s",
             "on the cluster": f"{there / TRIALS:.2f} s",
             "ratio": f"{there / here:.2f}",
@@ -94,7 +94,7 @@ def compare_partitions(rows: list[int]) -> list[dict[str, str]]:
             with tempfile.TemporaryDirectory() as name:
                 write_files(Path(name), count)
                 start = time.perf_counter()
-                partitions = look_at_partitions(Path(name), client.get_executor(pure=False).map)
+                partitions = read_partitions(Path(name), client.get_executor(pure=False).map)
                 pipeline, _ = fit_partitions(partitions, client, SEED, BOOSTS)
                 there = time.perf_counter() - start
                 start = time.perf_counter()

@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from deployment.log_reader import REFUSAL_COLUMNS
+from deployment.prediction_log.reader import REFUSAL_COLUMNS
+from deployment.prediction_log.windows import REFUSED, Span, Window
 from monitoring.alarm import OF, Alarm, raise_alarm
 from monitoring.drift import Check, check_window
-from monitoring.drifts import Drift
-from monitoring.traffic import draw_wines
-from monitoring.windows import REFUSED, Span, Window
+from monitoring.simulate.drifts import Drift
+from monitoring.simulate.traffic import sample_drifted
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TARGET, feature_frame
-from wine_data.sources import WineData, load_wines
+from wine_data.sources.load import WineData, load_wines
 from wine_data.split import split_wines
-from wine_quality_training.bundle import Facts
+from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.evaluate import evaluate_leak_free
-from wine_quality_training.model_facts import describe_model
 from wine_quality_training.models import make_model
 
 MODEL, VERSION, FOLDS, MODEL_SEED = "ExtraTreesClassifier", "1", 5, 42
@@ -64,7 +64,7 @@ class Reference:
     """A fitted model, its facts, and the wines that it learned from."""
 
     pipeline: Pipeline
-    facts: Facts
+    metadata: ModelMetadata
     wines: pd.DataFrame
 
 
@@ -120,19 +120,19 @@ Tallies = dict[tuple[str, int], Tally]
 
 def make_reference(data: WineData) -> Reference:
     """Fit the model that the pipeline would release, and describe it as its bundle does."""
-    sides = split_wines(data.train, data.validation, FOLDS, MODEL_SEED)
-    evaluation = evaluate_leak_free(MODEL, make_model(MODEL, MODEL_SEED), sides)
-    facts = describe_model(evaluation, data, sides.training, version=VERSION)
+    split = split_wines(data.train, data.validation, FOLDS, MODEL_SEED)
+    evaluation = evaluate_leak_free(MODEL, make_model(MODEL, MODEL_SEED), split)
+    metadata = describe_model(evaluation, data, split.train, version=VERSION)
     # the pickle and one thread: for a window at once it takes a third of the time of the compiled form
-    return Reference(evaluation.pipeline.set_params(model__n_jobs=1), facts, sides.training)
+    return Reference(evaluation.pipeline.set_params(model__n_jobs=1), metadata, split.train)
 
 
-def draw_windows(traffic: Traffic, size: int, count: int, seed: int) -> Iterator[pd.DataFrame]:
+def sample_windows(traffic: Traffic, size: int, count: int, seed: int) -> Iterator[pd.DataFrame]:
     """Draw the wines that are asked for in so many windows."""
-    wines = draw_wines(traffic.drift, size * count, seed)
+    wines = sample_drifted(traffic.drift, size * count, seed)
     if traffic.concerned < 1:
         concerned = np.random.default_rng((seed, 1)).random(len(wines)) < traffic.concerned
-        wines = pd.concat([wines[concerned], draw_wines(Drift(), len(wines), seed)[~concerned]]).sort_index()
+        wines = pd.concat([wines[concerned], sample_drifted(Drift(), len(wines), seed)[~concerned]]).sort_index()
     for start in range(0, len(wines), size):
         yield wines.iloc[start : start + size].reset_index(drop=True)
 
@@ -161,12 +161,14 @@ def find_wrong(wines: pd.DataFrame) -> np.ndarray:
 
 def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
     """Answer the wines of a window and check it."""
-    return check_window(answer_wines(reference, wines, labels, seed), reference.facts.profiles[0], reference.facts)
+    return check_window(
+        answer_wines(reference, wines, labels, seed), reference.metadata.profiles[0], reference.metadata
+    )
 
 
 def watch_undrifted(reference: Reference, size: int, count: int, seed: int) -> list[Checked]:
     """Check undrifted windows, one after the other."""
-    windows = draw_windows(UNDRIFTED, size, count, seed)
+    windows = sample_windows(UNDRIFTED, size, count, seed)
     return [
         (Span(number, number + 1), check_wines(reference, wines, UNDRIFTED.labels, seed + number))
         for number, wines in enumerate(windows)
@@ -181,7 +183,7 @@ def look_back(windows: Sequence[Checked]) -> list[Alarm]:
 def await_alarm(reference: Reference, traffic: Traffic, size: int, lead: Sequence[Checked], seed: int) -> Detection:
     """Let a drift begin after some undrifted windows, and go on until there is an alarm."""
     windows = list(lead)
-    drawn = chain.from_iterable(draw_windows(traffic, size, SOONEST, seed + turn) for turn in range(MOST // SOONEST))
+    drawn = chain.from_iterable(sample_windows(traffic, size, SOONEST, seed + turn) for turn in range(MOST // SOONEST))
     first = next(drawn)
     for number, wines in enumerate(chain([first], drawn)):
         moment = windows[-1][0].until
@@ -274,7 +276,7 @@ def list_rows(tallies: Tallies) -> list[dict[str, str]]:
 
 
 def _tally_undrifted(reference: Reference, size: int, windows: Sequence[Checked], plan: Plan, seed: int) -> Tally:
-    wines = islice(draw_windows(UNDRIFTED, size, len(windows), seed), math.ceil(plan.reports / plan.references))
+    wines = islice(sample_windows(UNDRIFTED, size, len(windows), seed), math.ceil(plan.reports / plan.references))
     return Tally(
         windows=len(windows),
         alarms=tuple(alarm.raised for alarm in look_back(windows)),

@@ -11,22 +11,22 @@ from typing import Any
 
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
-from wine_data.sources import WineData, fingerprint_wines, load_wines, read_folder, read_originals
+from wine_data.sources.load import WineData, fingerprint_wines, load_wines, read_folder, read_originals
 
 SEED = 42
 
 
 def describe_source(name: str, data: WineData) -> dict[str, Any]:
     """Count what the sources differ in, as a row of the table."""
-    from wine_data.checks import LEAK, audit_wines
-    from wine_data.sameness import drop_repeats
+    from wine_data.audit.checks import LEAK, audit_wines
+    from wine_data.split import drop_duplicates
 
     complete, incomplete = (finding for finding in audit_wines(data).findings if finding.check.startswith(LEAK))
     return {
         "source": name,
         "fingerprint": data.fingerprint[:12],
-        "distinct in train": f"{len(drop_repeats(data.train)):,}",
-        "distinct in validation": f"{len(drop_repeats(data.validation)):,}",
+        "distinct in train": f"{len(drop_duplicates(data.train)):,}",
+        "distinct in validation": f"{len(drop_duplicates(data.validation)):,}",
         "complete rows on both sides": f"{complete.count:,} of {complete.total:,}",
         "incomplete rows on both sides": f"{incomplete.count:,} of {incomplete.total:,}",
     }
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder with the published pair and the UCI originals")
     folder = parser.parse_args().folder
 
-    from wine_data.pair import publish_pair
+    from wine_data.sources.pair import publish_pair
 
     published = read_folder(folder, SEED)
     remade = publish_pair(read_originals(folder), SEED)

@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands import DONE, run_command
-from experiment_tracking.search_plan import TRIALS, Plan
-from experiment_tracking.search_space import CLASSIFIER, REGRESSOR
+from experiment_tracking.search.space import CLASSIFIER, REGRESSOR, TRIALS, Plan
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import WineData, read_folder
-from wine_quality_training.evaluate import evaluate_leak_free, measure_guesses
+from wine_data.sources.load import WineData, read_folder
+from wine_quality_training.evaluate import evaluate_leak_free, measure_predictions
 
 if TYPE_CHECKING:
-    from experiment_tracking.finalists import Finalist
-    from experiment_tracking.search_loop import Trial
-    from wine_data.split import Sides
+    from experiment_tracking.search.finalists import Finalist
+    from experiment_tracking.search.loop import Trial
+    from wine_data.split import Split
 
 SEED, REPEATS, FOLDS = 42, 3, 5
 MEASURES = {REGRESSOR: "rmse", CLASSIFIER: "accuracy"}
@@ -34,19 +33,19 @@ ANCHORS = {REGRESSOR: "0.989 (RMSE 0.667)", CLASSIFIER: "1.048 (accuracy 0.593)"
 GOALS = {REGRESSOR: "<= 0.99", CLASSIFIER: ">= 1.02"}
 
 
-def run_default_search(data: WineData, sides: "Sides", trials: int) -> "list[Trial]":
+def run_default_search(data: WineData, split: "Split", trials: int) -> "list[Trial]":
     """The trials of a search with the default knobs, in a store of its own."""
     from rich.console import Console
 
-    from experiment_tracking.search_runs import open_ledger
-    from experiment_tracking.search_steps import run_trials
-    from experiment_tracking.store import open_store
+    from experiment_tracking.runs.store import open_store
+    from experiment_tracking.search.ledger import open_ledger
+    from experiment_tracking.search.steps import run_trials
 
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
         plan = Plan(trials=trials, seed=SEED, workers=os.cpu_count() or 1)
-        return run_trials(plan, sides, ledger, {}, Console(quiet=True))
+        return run_trials(plan, split, ledger, {}, Console(quiet=True))
 
 
 def bound_ratio(grades: np.ndarray, ours: np.ndarray, default: np.ndarray, measure: str) -> tuple[float, float]:
@@ -54,27 +53,28 @@ def bound_ratio(grades: np.ndarray, ours: np.ndarray, default: np.ndarray, measu
     random = np.random.default_rng(0)
     draws = random.integers(len(grades), size=(1000, len(grades)))
     ratios = [
-        measure_guesses(grades[draw], ours[draw])[measure] / measure_guesses(grades[draw], default[draw])[measure]
+        measure_predictions(grades[draw], ours[draw])[measure]
+        / measure_predictions(grades[draw], default[draw])[measure]
         for draw in draws
     ]
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
 
 
-def score_task(task: str, trials: "list[Trial]", sides: "Sides") -> list[dict[str, str]]:
+def score_task(task: str, trials: "list[Trial]", split: "Split") -> list[dict[str, str]]:
     """The rows of one task: cross-validation, time of a fit, then the holdout."""
     from sklearn.base import clone
 
-    from experiment_tracking.finalists import BLENDS, DEFAULTS, compare_finalists, make_finalists
+    from experiment_tracking.search.finalists import BLENDS, DEFAULTS, compare_finalists, make_finalists
 
     models = make_finalists(task, trials, SEED)
     pair = {name: models[name] for name in (DEFAULTS[task], BLENDS[task])}
-    default, blend = compare_finalists(task, pair, sides, SEED, repeats=REPEATS, parts=FOLDS)
-    X, y = feature_frame(sides.training), sides.training[TARGET]
+    default, blend = compare_finalists(task, pair, split, SEED, repeats=REPEATS, parts=FOLDS)
+    X, y = feature_frame(split.train), split.train[TARGET]
     start = time.perf_counter()
     clone(blend.pipeline).fit(X, y)
     seconds = time.perf_counter() - start
-    return [*_list_cv(task, default, blend, seconds), _score_holdout(task, default, blend, sides)]
+    return [*_list_cv(task, default, blend, seconds), _score_holdout(task, default, blend, split)]
 
 
 def _list_cv(task: str, default: "Finalist", blend: "Finalist", seconds: float) -> list[dict[str, str]]:
@@ -94,12 +94,12 @@ def _list_cv(task: str, default: "Finalist", blend: "Finalist", seconds: float) 
     return rows
 
 
-def _score_holdout(task: str, default: "Finalist", blend: "Finalist", sides: "Sides") -> dict[str, str]:
+def _score_holdout(task: str, default: "Finalist", blend: "Finalist", split: "Split") -> dict[str, str]:
     measure = MEASURES[task]
-    tables = [evaluate_leak_free(one.name, one.pipeline, sides).guesses["holdout"] for one in (blend, default)]
+    tables = [evaluate_leak_free(one.name, one.pipeline, split).predictions["holdout"] for one in (blend, default)]
     grades = tables[0][TARGET].to_numpy()
-    ours, theirs = (table["guess"].to_numpy() for table in tables)
-    values = [measure_guesses(grades, guesses)[measure] for guesses in (ours, theirs)]
+    ours, theirs = (table["prediction"].to_numpy() for table in tables)
+    values = [measure_predictions(grades, predictions)[measure] for predictions in (ours, theirs)]
     low, high = bound_ratio(grades, ours, theirs, measure)
     text = f"{values[0] / values[1]:.3f}, 95 % {low:.3f} to {high:.3f} ({values[0]:.4f} / {values[1]:.4f})"
     return _row(f"{task}, holdout: {measure} ratio", "", text, ANCHORS[task])
@@ -119,9 +119,9 @@ def main() -> int:
     from wine_data.split import split_wines
 
     data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
-    sides = split_wines(data.train, data.validation, FOLDS, SEED)
-    trials = run_default_search(data, sides, arguments.trials)
-    rows = [row for task in (REGRESSOR, CLASSIFIER) for row in score_task(task, trials, sides)]
+    split = split_wines(data.train, data.validation, FOLDS, SEED)
+    trials = run_default_search(data, split, arguments.trials)
+    rows = [row for task in (REGRESSOR, CLASSIFIER) for row in score_task(task, trials, split)]
     path = write_result("search_quality", "python -m tests.benchmarks.search_quality FOLDER", rows)
     print(render_result("search_quality"))
     print(f"\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md; a test compares them")

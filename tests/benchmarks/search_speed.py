@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import WineData, read_folder
+from wine_data.sources.load import WineData, read_folder
 
 if TYPE_CHECKING:
-    from wine_data.split import Sides
+    from wine_data.split import Split
 
 SEED = 42
 
@@ -31,7 +31,7 @@ def time_published(data: WineData, trials: int) -> float:
     import xgboost as xgb
     from hyperopt import STATUS_OK, Trials, fmin, tpe
 
-    from experiment_tracking.search_space import PUBLISHED_PATIENCE, PUBLISHED_ROUNDS, describe_published_space
+    from experiment_tracking.search.space import PUBLISHED_PATIENCE, PUBLISHED_ROUNDS, describe_published_space
 
     train, validation = (xgb.DMatrix(feature_frame(t), label=t[TARGET]) for t in (data.train, data.validation))
 
@@ -50,21 +50,21 @@ def time_published(data: WineData, trials: int) -> float:
     return time.perf_counter() - start
 
 
-def time_ours(data: WineData, sides: "Sides", trials: int) -> float:
+def time_ours(data: WineData, split: "Split", trials: int) -> float:
     """Seconds of the same number of leak-free trials of a regressor, tracked in a store of their own."""
     from rich.console import Console
 
-    from experiment_tracking.search_plan import Plan
-    from experiment_tracking.search_runs import open_ledger
-    from experiment_tracking.search_steps import run_trials
-    from experiment_tracking.store import open_store
+    from experiment_tracking.runs.store import open_store
+    from experiment_tracking.search.ledger import open_ledger
+    from experiment_tracking.search.space import Plan
+    from experiment_tracking.search.steps import run_trials
 
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
         plan = Plan(task="regressor", trials=trials, seed=SEED, workers=os.cpu_count() or 1)
         start = time.perf_counter()
-        run_trials(plan, sides, ledger, {}, Console(quiet=True))
+        run_trials(plan, split, ledger, {}, Console(quiet=True))
         return time.perf_counter() - start
 
 
@@ -78,8 +78,8 @@ def main() -> int:
     from wine_data.split import split_wines
 
     data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
-    sides = split_wines(data.train, data.validation, 5, SEED)
-    ours = time_ours(data, sides, arguments.trials)
+    split = split_wines(data.train, data.validation, 5, SEED)
+    ours = time_ours(data, split, arguments.trials)
     published = time_published(data, arguments.trials)
     rows = [
         {"figure": f"published loop, {arguments.trials} trials", "goal": "", "measured": f"{published:.0f} s"},
@@ -89,7 +89,7 @@ def main() -> int:
     path = write_result("search_speed", "python -m tests.benchmarks.search_speed FOLDER", rows)
     print(render_result("search_speed"))
     print(
-        f"\nWhy: a fit sees about {len(sides.training) * 2 // 3:,} wines, not {len(data.train):,} rows that repeat "
+        f"\nWhy: a fit sees about {len(split.train) * 2 // 3:,} wines, not {len(data.train):,} rows that repeat "
         "them; trees end at depth 12, not 100, and rounds when unseen wines no longer gain; trials run on every "
         "core; and one that does worse than the median after two folds stops there."
     )

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.serving_crossover FOLDER
 
 The model is the RandomForestClassifier of 100 trees as published, both forms on one core, in turn; medians.
-The figures go to results/serving_crossover.json; deployment/engine.py holds the crossover that follows.
+The figures go to results/serving_crossover.json; deployment/predictor.py holds the crossover that follows.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from commands import DONE, run_command
 from settings import load_settings
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import feature_frame
-from wine_data.sources import load_wines
+from wine_data.sources.load import load_wines
 
 if TYPE_CHECKING:
-    from deployment.engine import PickledModel
-    from wine_quality_training.compiled import CompiledModel
+    from deployment.predictor import PickledModel
+    from wine_quality_training.bundle.compiled import CompiledModel
 
 SIZES = (1, 10, 100, 250, 500, 1_000, 2_000, 10_000)
 ROUNDS = 7
@@ -47,11 +47,11 @@ def main() -> int:
     parser.add_argument("source", nargs="?", help="a folder with the two files, or another word of WINE_DATA")
     source, settings = parser.parse_args().source, load_settings()
 
-    from deployment.engine import CROSSOVER, PickledModel
+    from deployment.predictor import CROSSOVER, PickledModel
     from tests.benchmarks.serving_rounds import SEED, export_model, fit_as_published
-    from wine_data.twin import sample_twin
-    from wine_quality_training.bundle import load_bundle
-    from wine_quality_training.compiled import CompiledModel
+    from wine_data.twin.sample import sample_twin
+    from wine_quality_training.bundle.compiled import CompiledModel
+    from wine_quality_training.bundle.files import load_bundle
 
     data = load_wines(source or settings.data, SEED, settings.downloads, settings.uci_url)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from deployment.engine import load_engine
+from deployment.predictor import load_predictor
 from settings import ROOT
 from tests.conftest import make_bundle
 from tests.waiting import free_port, wait_for
 from wine_data.schema import TARGET, WineQuality, feature_array, feature_frame
-from wine_data.sources import WineData
-from wine_data.split import Sides, split_wines
-from wine_quality_training.bundle import MODEL_FILE, select_bundle
+from wine_data.sources.load import WineData
+from wine_data.split import Split, split_wines
+from wine_quality_training.bundle.files import MODEL_FILE, select_bundle
 from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, evaluate_leak_free
 from wine_quality_training.models import make_model
 
@@ -72,13 +72,13 @@ class Target:
 
 def export_model(models: Path, data: WineData, evaluation: Evaluation) -> Path:
     """Write the bundle of a fitted model and make it the one that serves."""
-    fitted_on = data.train if evaluation.protocol == AS_PUBLISHED else split(data).training
+    fitted_on = data.train if evaluation.protocol == AS_PUBLISHED else split(data).train
     bundle = make_bundle(models, evaluation, data, fitted_on)
     select_bundle(bundle)
     return bundle
 
 
-def split(data: WineData) -> Sides:
+def split(data: WineData) -> Split:
     """The divide that all of the project goes by."""
     return split_wines(data.train, data.validation, FOLDS, SEED)
 
@@ -141,7 +141,7 @@ def measure_rounds(targets: list[Target], connections: int, rounds: int, seconds
 
 def measure_batches(address: str, models: Path, wines: list[WineQuality], folder: Path, rounds: int) -> list[str]:
     """Rows a second in batches of 1,000 against the bare engine's, and what single wines wait meanwhile."""
-    engine = load_engine(models)
+    engine = load_predictor(models)
     table = feature_array(wines[:BATCH])
     body = json.dumps([wine.model_dump() for wine in wines[:BATCH]])
     batch = Target("batch", f"{address}/predict/batch", write_script(folder, "batch", body))

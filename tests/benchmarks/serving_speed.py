@@ -14,7 +14,7 @@ import shutil
 from commands import DONE, NotThereError, run_command
 from settings import load_settings
 from tests.benchmarks.results import render_result, write_result
-from wine_data.sources import load_wines
+from wine_data.sources.load import load_wines
 
 
 def main() -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources import WineData, read_folder
-from wine_quality_training.evaluate import evaluate_as_published, measure_guesses
+from wine_data.sources.load import WineData, read_folder
+from wine_quality_training.evaluate import evaluate_as_published, measure_predictions
 from wine_quality_training.models import MODELS, make_model
 
 SEED = 42
@@ -36,7 +36,7 @@ def compare_with_defaults(data: WineData) -> None:
             model.set_params(model__n_jobs=None)
         model.fit(feature_frame(data.train), data.train[TARGET])
         for wines in (data.train, data.validation):
-            measure_guesses(wines[TARGET].to_numpy(), model.predict(feature_frame(wines)))
+            measure_predictions(wines[TARGET].to_numpy(), model.predict(feature_frame(wines)))
 
 
 def time_once(compare: Callable[[WineData], None], data: WineData) -> float:

@@ -15,25 +15,26 @@ import numpy as np
 from commands import DONE, run_command
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, feature_frame
-from wine_data.sources import read_folder
+from wine_data.sources.load import read_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from wine_data.split import Sides
+    from wine_data.split import Split
+
 
 SEEDS = (1, 2, 3)
 ROWS = 20_000  # enough that the draw adds little to the distance
 
 
-def measure_fidelity(sides: "Sides") -> dict[str, float]:
+def measure_fidelity(split: "Split") -> dict[str, float]:
     """Take the worst of three seeds for each figure, the mean for the model's R2."""
     import pandas as pd
     from scipy.stats import ks_2samp
 
-    from wine_data.twin import sample_twin
+    from wine_data.twin.sample import sample_twin
 
-    real = pd.concat([sides.training, sides.holdout], ignore_index=True)
+    real = pd.concat([split.train, split.holdout], ignore_index=True)
     twins = [sample_twin(ROWS, seed) for seed in SEEDS]
     columns = [*FEATURES, TARGET]
     shares = [twin[TARGET].value_counts(normalize=True) for twin in twins]
@@ -42,9 +43,9 @@ def measure_fidelity(sides: "Sides") -> dict[str, float]:
         "distance": max(ks_2samp(real[name], twin[name]).statistic for twin in twins for name in MEASUREMENTS),
         "correlation": max((real[columns].corr() - twin[columns].corr()).abs().to_numpy().max() for twin in twins),
         "share": max(abs(real_shares.get(g, 0) - share.get(g, 0)) for share in shares for g in GRADES),
-        "r2_real": _score_holdout(sides.training, sides.holdout),
+        "r2_real": _score_holdout(split.train, split.holdout),
         "r2_twin": float(
-            np.mean([_score_holdout(sample_twin(len(sides.training), seed), sides.holdout) for seed in SEEDS])
+            np.mean([_score_holdout(sample_twin(len(split.train), seed), split.holdout) for seed in SEEDS])
         ),
         "seconds": _time_million(),
     }
@@ -59,7 +60,7 @@ def _score_holdout(wines: "pd.DataFrame", holdout: "pd.DataFrame") -> float:
 
 
 def _time_million() -> float:
-    from wine_data.twin import sample_twin
+    from wine_data.twin.sample import sample_twin
 
     start = time.perf_counter()
     sample_twin(1_000_000, seed=1)
@@ -89,9 +90,9 @@ def main() -> int:
 
     from wine_data.split import split_wines
 
-    sides = split_wines(*read_folder(folder, seed=42), folds=5, seed=42)
+    split = split_wines(*read_folder(folder, seed=42), folds=5, seed=42)
     path = write_result(
-        "twin_fidelity", "python -m tests.benchmarks.twin_fidelity FOLDER", list_rows(measure_fidelity(sides))
+        "twin_fidelity", "python -m tests.benchmarks.twin_fidelity FOLDER", list_rows(measure_fidelity(split))
     )
     print(render_result("twin_fidelity"))
     print(f"\nWritten to {path.name}. Next: copy the table into wine_data/README.md; a test compares them")

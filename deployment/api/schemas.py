@@ -1,0 +1,134 @@
+"""What the API says: the form of each answer, and the fast way to write one."""
+
+import json
+from operator import mul
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployment.predictor import Predictor
+from wine_data.schema import SCALE
+
+
+class ServingModel(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+    run_id: str
+
+
+class Grading(BaseModel):
+    """The answer to one wine of a batch."""
+
+    request_id: str
+    prediction: int = Field(description="the likeliest grade, 3 to 9")
+    probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
+    expected_quality: float = Field(description="mean grade under these probabilities")
+    warnings: list[str] = Field(description="measurements outside what the model was fitted on")
+
+
+class Prediction(Grading):
+    """The answer to one wine."""
+
+    model: ServingModel
+
+
+class BatchPrediction(BaseModel):
+    """The answers to a batch, in its order; the request id of a wine is that of the batch and its row, from 1."""
+
+    request_id: str
+    model: ServingModel
+    answers: list[Grading]
+
+
+class Feedback(BaseModel):
+    """The grade that tasters gave to a wine that was predicted before."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    request_id: str = Field(min_length=1, max_length=64, description="of the answer")
+    quality: int = Field(ge=SCALE[0], le=SCALE[1], description="the grade that tasters gave", examples=[6])
+
+
+class FeedbackAccepted(BaseModel):
+    """A feedback was kept."""
+
+    request_id: str
+    quality: int
+
+
+class ModelCard(BaseModel):
+    """What is known of the model that serves."""
+
+    name: str
+    version: str
+    run_id: str
+    model: str = Field(description="kind of model")
+    compiled: str = Field(description="how the compiled form was proved, or why there is none")
+    protocol: str
+    grades: list[int]
+    ranges: dict[str, list[float]] = Field(description="of the wines that it was fitted on: lowest, highest")
+    metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
+    data_source: str
+    data_fingerprint: str
+    loaded: str = Field(description="when this process loaded it, UTC")
+
+
+class Readiness(BaseModel):
+    """Whether a checked model is loaded, and what became of the last attempt to load another."""
+
+    ready: bool
+    version: str
+    refused: str = Field(description="why the bundle that should serve was refused; empty: it was not")
+
+
+class Refusal(BaseModel):
+    """Why one field of a body was refused."""
+
+    field: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """What was wrong with a request, in the form of RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[Refusal] = []
+
+
+class ResponseWriter:
+    """Writes the answers of one engine.
+
+    By hand, because this is done for every wine: the parts that do not change are written once, the numbers
+    are formatted here, and no text in it comes from the request. Probabilities have seven digits, more than
+    a hundred votes can tell apart.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        """Take the engine whose answers are to be written."""
+        metadata = predictor.metadata
+        self.predictor = predictor
+        self.model = ServingModel(
+            name=metadata.name, version=metadata.version, run_id=metadata.run_id
+        ).model_dump_json()
+        self._grades = tuple(predictor.grades)
+        self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
+
+    def grade(self, probabilities: list[float]) -> tuple[int, str, float]:
+        """The likeliest grade (of equals the lowest), the probabilities as JSON, and the expected quality."""
+        likeliest = self._grades[probabilities.index(max(probabilities))]
+        expected = sum(map(mul, self._grades, probabilities))
+        return likeliest, self._probabilities % tuple(probabilities), expected
+
+    def write(
+        self, request_id: str, prediction: int, probabilities: str, expected_quality: float, wine: tuple[float, ...]
+    ) -> str:
+        """One answer as the inside of a JSON object, without the model."""
+        warnings = self.predictor.list_warnings(wine)
+        return (
+            f'"request_id":"{request_id}","prediction":{prediction},"probabilities":{probabilities},'
+            f'"expected_quality":{expected_quality:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
+        )

@@ -1,0 +1,1 @@
+"""Files of wines to files of predictions, chunk by chunk."""

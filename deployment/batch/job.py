@@ -1,0 +1,75 @@
+"""One part of a file scored, wherever that is: read, checked, answered, written."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from deployment.batch.chunks import Chunk, read_chunk
+from deployment.batch.rows import SAME, check_rows, score_rows
+from deployment.batch.storage import Location, exists, join, open_file, read_whole, write_whole
+from deployment.predictor import Predictor, load_predictor_for_files
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a part needs to be scored anywhere: the file, the bundle, the folder of the answers, their digest."""
+
+    wines: Location
+    bundle: Path
+    folder: Location
+    digest: str
+
+    def name_answers(self, chunk: Chunk) -> Location:
+        """The file of a part's answers; where it is, the part is done."""
+        return join(self.folder, f"answers/part-{chunk.number:05d}.parquet")
+
+    def name_refused(self, chunk: Chunk) -> Location:
+        """The file of the rows of a part that are no wines; it is there only if there are any."""
+        return join(self.folder, f"refused/part-{chunk.number:05d}.csv")
+
+
+def score_chunk(job: Job, chunk: Chunk) -> tuple[int, int]:
+    """Score one part, if its answers are not there yet; return how many rows were wines, and how many were not."""
+    answers, refused = job.name_answers(chunk), job.name_refused(chunk)
+    if not exists(answers):
+        predictor, sink, reasons = load_predictor_once(job.bundle), pa.BufferOutputStream(), dict[int, str]()
+        with ExitStack() as stack:
+            writer = None
+            for raw in read_chunk(job.wines, chunk):
+                checked = check_rows(raw)
+                reasons |= checked.refusals
+                table = score_rows(predictor, checked, job.digest)
+                writer = writer or stack.enter_context(_open_writer(sink, table.schema))
+                writer.write_table(table)
+        if reasons:
+            _write_refusals(refused, reasons)
+        write_whole(answers, sink.getvalue())  # last: where it is, all is there
+    return _count_rows(job, chunk)
+
+
+def _open_writer(sink: pa.BufferOutputStream, schema: pa.Schema) -> parquet.ParquetWriter:
+    """Looking for repeated values takes longer than all else, so only columns that have but a few are searched."""
+    return parquet.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["prediction", *SAME, "warnings"])
+
+
+def _count_rows(job: Job, chunk: Chunk) -> tuple[int, int]:
+    with open_file(job.name_answers(chunk)) as file:
+        scored = parquet.ParquetFile(file).metadata.num_rows
+    refused = job.name_refused(chunk)
+    return scored, csv.read_csv(pa.BufferReader(read_whole(refused))).num_rows if exists(refused) else 0
+
+
+@lru_cache(maxsize=1)
+def load_predictor_once(bundle: Path) -> Predictor:
+    """The engine of a bundle, loaded once in a process."""
+    return load_predictor_for_files(bundle)
+
+
+def _write_refusals(path: Location, reasons: dict[int, str]) -> None:
+    sink = pa.BufferOutputStream()
+    csv.write_csv(pa.table({"row": list(reasons), "reason": list(reasons.values())}), sink)
+    write_whole(path, sink.getvalue())

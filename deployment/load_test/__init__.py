@@ -1,0 +1,1 @@
+"""What a load test asks the API, as locust runs it."""

@@ -1,0 +1,288 @@
+"""The prediction log: every answer and every refusal, written behind the API's back.
+
+The API puts them into a queue and goes on; one thread writes what waits four times a second, so that kill -9 loses
+less than a second. What cannot be written is counted, and never an answer's trouble.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Engine, Float, Integer, insert, literal, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from commands import BadInputError, NotThereError
+from deployment.prediction_log.tables import (
+    FEEDBACK,
+    PREDICTIONS,
+    REFUSALS,
+    explain_error,
+    find_file,
+    insert_rows,
+    make_engine,
+    may_pass,
+    prepare_tables,
+    trim_tables,
+)
+
+LOW_PRIORITY = 10
+FLUSH_SECONDS = 0.25
+BATCH_ROWS = 2_048  # in one transaction, and so lost at once where a write is refused
+TRIM_EVERY = 60.0
+TRIM_SECONDS = 0.1  # spent on deleting between two flushes
+PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each look for an answer; together, more than another process's flush
+ERRORS_KEPT = 20  # of one refusal
+CHARACTERS_KEPT = 200  # of a refusal's texts
+
+
+class UnknownRequestError(Exception):
+    """No answer with this id is in the log: there never was one, or it is older than the log reaches."""
+
+
+class RepeatedFeedbackError(Exception):
+    """The answer has its feedback already."""
+
+
+class LoggedAnswer(NamedTuple):
+    """One wine's answer, in plain Python values."""
+
+    time: float
+    request_id: str
+    version: str
+    run_id: str
+    wine: tuple[float, ...]
+    prediction: int
+    probabilities: str
+    expected_quality: float
+    latency_ms: float
+
+
+class LoggedRefusal(NamedTuple):
+    """One request that was refused, with the fields that were wrong and why."""
+
+    time: float
+    request_id: str
+    route: str
+    status: int
+    errors: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class LogCounts:
+    """What became of the answers and refusals; `problem` is the last reason for a loss."""
+
+    written: int
+    lost: int
+    waiting: int
+    problem: str
+
+
+class PredictionLog:
+    """A log with one writer thread; several processes may keep one in the same database."""
+
+    def __init__(self, url: str, days: float, rows: int, waiting: int = 50_000) -> None:
+        """Describe a log; nothing is opened yet.
+
+        Args:
+            url: SQLAlchemy's address of a SQLite file or a PostgreSQL database.
+            days: how long answers and refusals are kept.
+            rows: how many answers are kept, the newest; and as many refusals.
+            waiting: how many answers and refusals may wait to be written.
+        """
+        self._url, self._days, self._rows, self._room = url, days, rows, waiting
+        self._queue: deque[LoggedAnswer | LoggedRefusal] = deque()
+        self._hand: list[LoggedAnswer | LoggedRefusal] = []  # taken from the queue and not written yet
+        self._written = self._lost = 0
+        self._trouble = self._problem = ""
+        self._writing, self._counting, self._ending = threading.Lock(), threading.Lock(), threading.Event()
+        self._writer: threading.Thread | None = None
+        self._engine: Engine
+        self._file: tuple[int, int] | None = None
+        self._trim_at = 0.0
+        self._trimming: Iterator[None] = iter(())
+
+    def open(self) -> None:
+        """Make what is missing of the database and start to write.
+
+        Raises:
+            BadInputError: its tables are of another version.
+            NotThereError: it cannot be reached, or the url is no address of one.
+        """
+        self._engine = make_engine(self._url)
+        prepare_tables(self._engine)
+        self._file = self._identify_file()
+        self._trimming = trim_tables(self._engine, self._days, self._rows)
+        self._writer = threading.Thread(target=self._write_on, name="prediction log", daemon=True)
+        self._writer.start()
+
+    def add_answer(self, answer: LoggedAnswer) -> None:
+        """Queue an answer; never blocks, never raises."""
+        self._queue_row(answer)
+
+    def add_refusal(self, refusal: LoggedRefusal) -> None:
+        """Queue a refusal; never blocks, never raises."""
+        self._queue_row(refusal)
+
+    def add_feedback(self, request_id: str, quality: int) -> None:
+        """Write what a taster said of an answer; blocks, up to half a second where the id is unknown.
+
+        Raises:
+            UnknownRequestError: no such answer, here or in another process with this database.
+            RepeatedFeedbackError: it has its feedback already.
+            NotThereError: the database cannot be written now.
+        """
+        for pause in PAUSES:
+            time.sleep(pause)
+            if self._insert_feedback(clean_text(request_id), quality):
+                return
+            self._flush()
+        raise UnknownRequestError(f"no answer with the id {clean_text(request_id)} is in the log")
+
+    def close(self) -> None:
+        """Write what waits and end the writer; what cannot be written now is lost and counted."""
+        if self._writer is None:
+            return
+        self._room = 0
+        self._ending.set()
+        self._writer.join()
+        self._writer = None
+        left = len(self._queue) + len(self._hand)
+        if left:
+            self._count_lost(left, f"the log was closed while {self._trouble or 'rows came in'}")
+        self._queue.clear()
+        self._hand = []
+        self._engine.dispose()
+
+    @property
+    def counts(self) -> LogCounts:
+        """What became of the answers and refusals so far."""
+        return LogCounts(self._written, self._lost, len(self._queue) + len(self._hand), self._problem)
+
+    def _queue_row(self, row: LoggedAnswer | LoggedRefusal) -> None:
+        if len(self._queue) + len(self._hand) < self._room:
+            self._queue.append(row)
+            return
+        full = f"{self._room:,} rows wait already" if self._room else "the log is closed"
+        self._count_lost(1, f"{full} ({self._trouble})" if self._trouble else full)
+
+    def _write_on(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: the answers come first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+        while not self._ending.wait(FLUSH_SECONDS):
+            self._flush()
+            self._trim()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what waits at this moment, in batches; one thread at a time."""
+        with self._writing:
+            left = len(self._queue) + len(self._hand)
+            while left > 0:
+                if not self._hand:
+                    self._hand = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
+                left -= len(self._hand)
+                try:
+                    self._write_hand()
+                    self._report("")
+                except Exception as error:  # whatever it is, the API goes on
+                    self._report(explain_error(error))
+                    if may_pass(error):
+                        return
+                    self._count_lost(len(self._hand), self._trouble)
+                    self._hand = []
+
+    def _write_hand(self) -> None:
+        self._follow_file()
+        answers = [row[:4] + row.wine + row[5:] for row in self._hand if isinstance(row, LoggedAnswer)]
+        refusals = [line for row in self._hand if isinstance(row, LoggedRefusal) for line in lay_out_refusal(row)]
+        with self._engine.begin() as connection:
+            new = insert_rows(connection, PREDICTIONS, answers)
+            insert_rows(connection, REFUSALS, refusals)
+        repeated = len(answers) - new
+        if repeated:
+            self._count_lost(repeated, "their request ids are in the log already")
+        self._written += len(self._hand) - repeated
+        self._hand = []
+
+    def _insert_feedback(self, request_id: str, quality: int) -> bool:
+        """Write a feedback if its answer is in the database, in one statement."""
+        values = (PREDICTIONS.c.request_id, literal(time.time(), Float), literal(quality, Integer))
+        answered = select(*values).where(PREDICTIONS.c.request_id == request_id)
+        added = insert(FEEDBACK).from_select(["request_id", "time", "quality"], answered)
+        try:
+            with self._engine.begin() as connection:  # without the option psycopg's count is -1
+                return connection.execute(added.execution_options(preserve_rowcount=True)).rowcount == 1
+        except IntegrityError as error:
+            raise RepeatedFeedbackError(f"the answer {request_id} has its feedback already") from error
+        except SQLAlchemyError as error:
+            raise NotThereError(
+                f"the prediction log cannot be written now ({explain_error(error)}): send the feedback again later"
+            ) from error
+
+    def _trim(self) -> None:
+        """Go on with deleting what the log need not keep, for a moment; begin anew each minute."""
+        if time.monotonic() < self._trim_at:
+            return
+        until = time.monotonic() + TRIM_SECONDS
+        try:
+            for _ in self._trimming:
+                if time.monotonic() > until:
+                    return
+        except Exception as error:
+            self._report(explain_error(error))
+        self._trimming = trim_tables(self._engine, self._days, self._rows)
+        self._trim_at = time.monotonic() + TRIM_EVERY
+
+    def _follow_file(self) -> None:
+        """Begin a new file where the old one was deleted or moved; else rows go to a file without a name."""
+        if self._file == self._identify_file():
+            return
+        self._engine.dispose()
+        try:
+            prepare_tables(self._engine)
+        except BadInputError as error:
+            raise NotThereError(str(error)) from error
+        self._file = self._identify_file()
+
+    def _identify_file(self) -> tuple[int, int] | None:
+        file = find_file(self._engine)
+        try:
+            status = file.stat() if file else None
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino) if status else None
+
+    def _count_lost(self, rows: int, reason: str) -> None:
+        with self._counting:
+            self._lost += rows
+            self._problem = reason
+
+    def _report(self, trouble: str) -> None:
+        """Say on stderr when trouble starts and when it ends, not at each flush between."""
+        if bool(trouble) != bool(self._trouble):
+            news = f"cannot be written: {trouble}" if trouble else f"is written again; {self._lost:,} rows are lost"
+            _say(f"prediction log {news}")
+        self._trouble = trouble
+
+
+def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:
+    """Lay a refusal out as rows of the table, one an error; what a client sent is cut to size."""
+    start = (refusal.time, clean_text(refusal.request_id), clean_text(refusal.route), refusal.status)
+    errors = refusal.errors[:ERRORS_KEPT] or (("", ""),)  # a server too busy has no field to name
+    return [(*start, clean_text(field), clean_text(reason)) for field, reason in errors]
+
+
+def clean_text(text: str) -> str:
+    """Cut a text to 200 characters and replace what a database refuses: half characters and zeros."""
+    return text[:CHARACTERS_KEPT].replace("\0", "?").encode(errors="replace").decode()
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError):  # where nobody listens
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""Windows of the prediction log: which there are, and what one holds.
+
+By count, windows are cut back from now, each of so many requests, answered or refused: a unit mistake may
+be refused before it is predicted, and would else be seen by nobody. Requests of the same moment, as the rows of
+one batch are, stay together, so a window may hold more. By time, windows are the full hours (or days, from
+midnight UTC) before now; one in which nobody asked is left out. A gap in the traffic makes a long window by
+count and none by time.
+
+Rows dated later than now, by a clock that was wrong, belong to no window until that time comes. A row that
+cannot be read as an answer is left out and counted.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from commands import NotThereError
+from deployment.prediction_log.reader import read_answers, read_refusals, read_times
+from wine_data.schema import FEATURES, GRADES
+
+REFUSED = 422  # the status of what was asked and is no wine
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time: `since` belongs to it, `until` does not; seconds since 1970, UTC."""
+
+    since: float
+    until: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the log holds of one span.
+
+    `answers` has the columns of read_answers and `confidence`, the highest probability; `refusals` those of
+    read_refusals, a row an error. `corrupt` rows could not be read.
+    """
+
+    span: Span
+    answers: pd.DataFrame
+    refusals: pd.DataFrame
+    corrupt: int = 0
+
+    @cached_property
+    def refused(self) -> pd.DataFrame:
+        """The errors of requests that were no wines."""
+        return self.refusals[self.refusals["status"] == REFUSED]
+
+    @property
+    def asked(self) -> int:
+        """Wines that were asked for, answered or refused."""
+        return len(self.answers) + int(self.refused["request_id"].nunique())
+
+    @property
+    def labelled(self) -> pd.DataFrame:
+        """The answers that a taster has graded since."""
+        return self.answers[self.answers["quality"].notna()]
+
+
+def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
+    """Cut windows of at least `rows` requests back from the newest; the oldest few make none. Oldest window first."""
+    ordered = np.sort(np.asarray(times, dtype="float64"))
+    spans: list[Span] = []
+    end = len(ordered)
+    while end >= rows:
+        since = float(ordered[end - rows])
+        spans.append(Span(since, spans[-1].since if spans else math.nextafter(float(ordered[-1]), math.inf)))
+        end = int(np.searchsorted(ordered, since, side="left"))
+    return spans[::-1]
+
+
+def cut_by_time(times: Sequence[float], hours: float, now: float) -> list[Span]:
+    """The full windows of so many hours before now in which somebody asked, oldest first."""
+    seconds = hours * 3600
+    numbers = np.unique(np.asarray(times, dtype="float64") // seconds)
+    return [Span(n * seconds, (n + 1) * seconds) for n in numbers.tolist() if (n + 1) * seconds <= now]
+
+
+def find_windows(url: str, rows: int, hours: float, now: float, most: int) -> list[Span]:
+    """The newest windows of a log, at most so many, oldest first.
+
+    Args:
+        url: the log's database.
+        rows: requests in a window, where `hours` is 0.
+        hours: length of a window.
+        now: rows dated later are left out.
+        most: how many windows.
+    """
+    if hours:
+        since = (math.floor(now / (hours * 3600)) - most) * hours * 3600
+        return cut_by_time(read_times(url, since, now), hours, now)[-most:]
+    return cut_by_count(read_times(url, until=now, last=(most + 1) * rows), rows)[-most:]
+
+
+def require_window(url: str, rows: int, hours: float, now: float, found: Sequence[object]) -> None:
+    """Raise NotThereError that says what is missing, where no window of a log was found; arguments as above."""
+    if found:
+        return
+    if hours:
+        raise NotThereError(
+            f"no wine was asked for in a full window of {hours:g} hours yet (WINE_WINDOW_HOURS): ask for one "
+            "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
+        )
+    asked = len(read_times(url, until=now, last=rows))
+    raise NotThereError(
+        f"there is no full window yet: {asked:,} of {rows:,} wines (WINE_WINDOW_ROWS) were asked for. "
+        f"Ask for {rows - asked:,} more: make simulate"
+    )
+
+
+def read_window(url: str, span: Span) -> Window:
+    """Read what the log holds of a span; of more than 200,000 answers the newest."""
+    answers = read_answers(url, span.since, span.until)
+    probabilities = answers["probabilities"].map(_find_confidence).astype("float64")
+    answers = answers.assign(confidence=probabilities)
+    sound = answers[[*FEATURES, "confidence"]].notna().all(axis="columns") & answers["prediction"].isin(GRADES)
+    return Window(
+        span, answers[sound].reset_index(drop=True), read_refusals(url, span.since, span.until), int((~sound).sum())
+    )
+
+
+def _find_confidence(probabilities: object) -> float:
+    """The highest number of a JSON object of numbers, which is four times as fast found as parsed; NaN for no such."""
+    try:
+        return max(float(entry.rpartition(":")[2]) for entry in str(probabilities).strip("{} ").split(","))
+    except ValueError:
+        return math.nan

@@ -1,0 +1,130 @@
+"""The model behind the API: a checked bundle that answers arrays of wines.
+
+One wine is answered by the compiled form where there is one; tests/benchmarks/serving_crossover.py
+measures from how many wines at once the pickle is the faster of the two.
+"""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from operator import le
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from commands import BadInputError
+from wine_data.schema import FEATURES, WineQuality, feature_array
+from wine_quality_training.bundle.compiled import CompiledModel
+from wine_quality_training.bundle.files import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
+from wine_quality_training.bundle.metadata import ModelMetadata
+
+TOLERANCE = 1e-6
+CROSSOVER = 1_000  # wines at once from which on the pickle is faster
+
+
+class Predictor:
+    """Answers with one bundle: compiled where it can, with the pickled pipeline where it must."""
+
+    def __init__(self, bundle: Bundle | CompiledBundle) -> None:
+        """Take a loaded bundle and check that it still answers as it did when it was written.
+
+        Raises:
+            BadInputError: an answer differs from the stored one, or the compiled form cannot be loaded.
+        """
+        self.metadata: ModelMetadata = bundle.metadata
+        self.grades = [int(grade) for grade in self.metadata.answers[0].probabilities]
+        self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
+        self._compiled = CompiledModel(bundle.compiled) if bundle.compiled else None
+        self._pickled = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else None
+        if self._compiled:
+            self._check_answers(self._compiled)
+        if self._pickled:
+            self._check_answers(self._pickled)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether one wine is answered in about a tenth of a millisecond, not in ten."""
+        return self._compiled is not None
+
+    def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
+        """Probabilities of each grade in `grades`, shape (wines, grades), for an array as feature_array lays it out."""
+        if self._pickled and (self._compiled is None or len(wines) > CROSSOVER):
+            return self._pickled.predict_probabilities(wines)
+        assert self._compiled is not None
+        return self._compiled.predict_probabilities(wines)
+
+    def predict_one(self, wine: tuple[float, ...]) -> list[float]:
+        """The same for one wine, given by its values in the order of FEATURES."""
+        if self._compiled:
+            return self._compiled.predict_one(wine)
+        (row,) = self.predict_probabilities(np.array([wine])).tolist()
+        return list(row)
+
+    def list_warnings(self, wine: tuple[float, ...]) -> list[str]:
+        """Say which measurements of a wine, in the order of FEATURES, lie outside what the model was fitted on."""
+        if all(map(le, self._lowest, wine)) and all(map(le, wine, self._highest)):
+            return []
+        return [
+            f"{name} is {value:g}; the model was fitted on {low:g} to {high:g}"
+            for name, value, low, high in zip(FEATURES, wine, self._lowest, self._highest, strict=True)
+            if not low <= value <= high
+        ]
+
+    def _check_answers(self, model: "CompiledModel | PickledModel") -> None:
+        wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
+        for answer, row in zip(self.metadata.answers, model.predict_probabilities(wines), strict=True):
+            stored = [answer.probabilities[str(grade)] for grade in self.grades]
+            if not np.allclose(stored, row, rtol=0, atol=TOLERANCE):
+                raise BadInputError(
+                    f"version {self.metadata.version} of {self.metadata.name} no longer answers as it did when it was "
+                    "bundled: run make pipeline"
+                )
+
+
+class PickledModel:
+    """Answers with a fitted scikit-learn pipeline, on one core."""
+
+    def __init__(self, pipeline: Any) -> None:
+        """Take a fitted classifier."""
+        # One wine at a time: handing 100 trees to a pool of threads costs more than walking them.
+        _use_one_core(pipeline)
+        self._pipeline = pipeline
+
+    def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
+        """Probabilities, shape (wines, grades)."""
+        import pandas as pd  # half a second that a compiled model saves
+
+        table = pd.DataFrame(wines, columns=list(FEATURES))  # the pipeline was fitted on named columns
+        return np.asarray(self._pipeline.predict_proba(table))
+
+
+def _use_one_core(model: Any) -> None:
+    """Make a fitted estimator, and those that it was fitted with inside, answer without threads."""
+    if isinstance(model, list | tuple):
+        for part in model:
+            _use_one_core(part)
+    elif hasattr(model, "get_params"):
+        if hasattr(model, "n_jobs"):
+            model.n_jobs = 1
+        for part in vars(model).values():
+            _use_one_core(part)
+
+
+def load_predictor(models: Path) -> Predictor:
+    """Load and check the bundle that serves, for single wines: the pickle is read only where it must be.
+
+    Raises:
+        NotThereError: there is no bundle, or only a pickle and no scikit-learn.
+        BadInputError: the bundle is bad.
+    """
+    return load_predictor_of(find_current(models))
+
+
+def load_predictor_of(folder: Path) -> Predictor:
+    """Load and check one bundle, for single wines; errors as in load_engine."""
+    return Predictor(load_compiled(folder) or load_bundle(folder))
+
+
+def load_predictor_for_files(folder: Path) -> Predictor:
+    """Load and check one bundle, for many wines at once: the pickle where it can be read, and only that."""
+    return Predictor(replace(load_bundle(folder), compiled=None)) if find_spec("sklearn") else load_predictor_of(folder)

@@ -1,0 +1,1 @@
+"""The registry: versions, the gate that judges them, and the champion alias."""

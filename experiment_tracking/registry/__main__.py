@@ -1,0 +1,162 @@
+"""The registry as a command: versions, the gate, promotion, rollback.
+
+    python -m experiment_tracking.registry list | show | register | promote | rollback | export | history
+
+The same as functions: versions.py, gate.py and promotion.py.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from commands import DONE, BadInputError, RefusedError, run_command
+from experiment_tracking.registry.gate import MARGIN
+from settings import Settings, load_settings
+from wine_data.sources.load import load_wines
+
+COMMAND = "python -m experiment_tracking.registry"
+
+
+def show_versions(console: Console) -> None:
+    """Print a line a version, the newest first."""
+    from experiment_tracking.registry.versions import list_versions
+
+    table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
+    for version in list_versions():
+        table.add_row(
+            version.number, version.model, "\n".join(version.aliases),
+            f"{version.kappa_cv:.3f}", f"{version.kappa_holdout:.3f}", version.fingerprint[:8],
+        )  # fmt: skip
+    console.print(table)
+
+
+def show_history(console: Console) -> None:
+    """Print every promotion, rollback and refusal, the oldest first."""
+    from experiment_tracking.registry.promotion import list_records
+
+    for record in list_records():
+        move = f"version {record.champion or 'none'} -> {record.version}"
+        console.print(f"{record.when:%Y-%m-%d %H:%M:%S} UTC  {record.event}  {move}  {record.who}")
+        for why in filter(None, [*record.verdict.split("; "), record.reason and f"reason: {record.reason}"]):
+            console.print(f"    {why}")
+
+
+def show_version(name: str | None, console: Console) -> None:
+    """Print what is known of a version, the champion where none is named, and its card."""
+    from experiment_tracking.registry.versions import CHAMPION, find_version
+
+    version = find_version(CHAMPION if name is None else name)
+    console.print(f"wine-quality version {version.number} {' '.join(version.aliases)}")
+    console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
+    console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
+    console.print(version.card)
+
+
+def run_register(run_id: str, console: Console) -> None:
+    """Register the model of a run and say its version."""
+    from experiment_tracking.registry.versions import CHALLENGER, register_model
+
+    version = register_model(run_id)
+    console.print(f"{version.model} of run {run_id} is wine-quality version {version.number}, the {CHALLENGER}")
+    console.print(f"Next: {COMMAND} promote {version.number}")
+
+
+def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
+    """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
+    from experiment_tracking.registry.promotion import promote
+    from experiment_tracking.registry.versions import CHALLENGER, CHAMPION, find_version, judge_version
+
+    version = find_version(CHALLENGER if arguments.version is None else arguments.version)
+    if CHAMPION in version.aliases:
+        raise RefusedError(f"version {version.number} is the champion already")
+
+    from wine_data.reader import read_wines
+    from wine_data.split import split_wines
+
+    recent = read_wines(arguments.recent) if arguments.recent else None
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    console.print(data.introduce())
+    with console.status("Scoring challenger and champion on the same wines"):
+        split = split_wines(data.train, data.validation, settings.folds, settings.seed)
+        verdict = judge_version(version, split.holdout, recent, arguments.margin)
+    bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
+    console.print("\n".join(verdict.sentences()))
+    console.print(f"version {version.number} is the champion, and a running API takes it over: {bundle}")
+    console.print(f"Next: make serve; back again: {COMMAND} rollback")
+
+
+def run_rollback(reason: str, settings: Settings, console: Console) -> None:
+    """Bring back the champion before this one."""
+    from experiment_tracking.registry.promotion import roll_back
+
+    version, bundle = roll_back(settings.serving_models, reason)
+    console.print(f"version {version.number} ({version.model}) is the champion again, and a running API takes it over:")
+    console.print(f"{bundle}\nNext: make serve")
+
+
+def run_export(settings: Settings, console: Console) -> None:
+    """Write the champion's bundle into this machine's folder, if it is not there, and let it serve."""
+    from experiment_tracking.registry.promotion import serve_champion
+
+    version, bundle = serve_champion(settings.serving_models)
+    console.print(f"version {version.number} ({version.model}), the champion, serves from {bundle}\nNext: make serve")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of wine-quality, and which of them serves.")
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("list", help="all versions")
+    show = parts.add_parser("show", help="one version with its card")
+    show.add_argument("version", nargs="?", help="number or alias (champion)")
+    parts.add_parser("register", help="make the model of a run a version, and the challenger").add_argument("run_id")
+    admit = parts.add_parser("promote", help="let the gate judge a version, and make it champion if it is better")
+    admit.add_argument("version", nargs="?", help="number or alias (challenger)")
+    admit.add_argument("--reason", help="why it goes in although the gate refuses; recorded")
+    admit.add_argument("--recent", type=Path, help="CSV of labelled recent wines, after drift")
+    admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
+    back = parts.add_parser("rollback", help="bring back the champion before this one")
+    back.add_argument("--reason", default="", help="why; recorded")
+    parts.add_parser("export", help="write the champion's serving bundle on this machine, where it is not there")
+    parts.add_parser("history", help="every promotion, rollback and refusal")
+    arguments = parser.parse_args()
+    if arguments.part == "promote" and arguments.reason is not None and not arguments.reason.strip():
+        raise BadInputError("--reason is empty; say why the version goes in although the gate may refuse it")
+    if arguments.part == "promote" and not 0 <= arguments.margin <= 1:
+        raise BadInputError(f"--margin is {arguments.margin:g}; it is a difference of kappa, 0 to 1")
+    return arguments
+
+
+def main() -> int:
+    """Do the part that was asked for."""
+    arguments, settings = parse_arguments(), load_settings()
+    console = Console(highlight=False, soft_wrap=True)
+
+    from experiment_tracking.runs.store import open_store
+
+    open_store(settings.mlflow_uri, settings.mlflow_artifacts)
+    match arguments.part:
+        case "list":
+            show_versions(console)
+            console.print(f"\nNext: {COMMAND} show VERSION")
+        case "show":
+            show_version(arguments.version, console)
+            console.print(f"Next: {COMMAND} history")
+        case "register":
+            run_register(arguments.run_id, console)
+        case "promote":
+            run_promote(arguments, settings, console)
+        case "rollback":
+            run_rollback(arguments.reason, settings, console)
+        case "export":
+            run_export(settings, console)
+        case "history":
+            show_history(console)
+            console.print(f"\nNext: {COMMAND} list")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

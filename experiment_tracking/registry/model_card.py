@@ -1,0 +1,44 @@
+"""The card of a registered model: what it is for, what it was made of, how good it is, and where that ends."""
+
+from collections.abc import Sequence
+
+from wine_data.schema import GRADES
+from wine_quality_training.bundle.metadata import ModelMetadata
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+from wine_quality_training.report import list_scores, list_slices, render_scores, render_slices
+
+
+def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
+    """Write the card of a model in Markdown, from its facts and the evaluations of both protocols."""
+    versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
+    # The first words without marks: MLflow's table of versions shows them as they are.
+    return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from
+{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price,
+a claim on a label or a decision about a person.
+
+**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of the training side alone.
+
+**Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
+what to expect of a new wine are the leak-free rows.
+
+{render_scores(list_scores(evaluations))}
+
+## By colour and grade, leak-free
+
+{render_slices(list_slices(evaluations))}
+
+## Limits
+
+Portuguese Vinho Verde of 2004 to 2007, where the wines are the published ones. Grades 3, 4, 8 and 9 are rare and
+seldom found. {_count_misses(metadata)} A measurement in another
+unit than the schema names gives a wrong grade without a word, unless it leaves the physical bounds.
+
+Fitted with {versions}.
+"""
+
+
+def _count_misses(metadata: ModelMetadata) -> str:
+    accuracy, within_one = (
+        metadata.metrics[f"{LEAK_FREE}.holdout.{measure}"] for measure in ("accuracy", "within_one")
+    )
+    return f"Of the holdout's grades it missed {1 - accuracy:.0%}, and {1 - within_one:.0%} by more than one."

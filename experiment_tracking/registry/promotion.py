@@ -1,0 +1,204 @@
+"""Promotion and rollback: the champion alias, the bundle that serves, and a record of each move.
+
+A record is one MLflow run in the experiment wine-quality-promotions, written once and never changed: who,
+when, from, to, verdict, reason. The alias says who the champion is; the records say how it got there.
+
+A move is: open the record, move the alias, make its bundle the one that serves, close the record. All of it
+happens under a lock, and a move that was killed on the way is brought to its end, or written off if the
+alias had not moved yet, by whoever moves next.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run, ViewType
+
+from commands import RefusedError
+from experiment_tracking.registry.gate import Verdict
+from experiment_tracking.registry.versions import (
+    CHAMPION,
+    Version,
+    export_version,
+    find_champion,
+    find_version,
+    set_alias,
+)
+from experiment_tracking.runs.locks import hold_lock
+from experiment_tracking.runs.store import PROMOTIONS, find_experiment
+from experiment_tracking.runs.tracking import describe_code, end_run, log_values
+from wine_quality_training.bundle.files import select_bundle, serves
+
+PROMOTED, ROLLED_BACK, REFUSED = "promotion", "rollback", "refusal"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One promotion, rollback or refusal: `champion` is the version before, "" for none, `version` the one after it."""
+
+    event: str
+    when: datetime
+    who: str
+    champion: str
+    version: str
+    verdict: str
+    reason: str
+
+
+def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") -> Path:
+    """Make a version the champion, and its bundle the one that serves; return the bundle's folder.
+
+    Args:
+        version: what the verdict is on.
+        verdict: the gate's. With a reason from a person, a refusal by the gate is overruled.
+        models: the folder of serving bundles.
+        reason: why a person wants it, recorded.
+
+    Raises:
+        RefusedError: the gate refused, which is recorded, or another version became champion since the verdict.
+    """
+    if not verdict.admitted and not reason:
+        record_refusal(version, verdict)
+        raise RefusedError("; ".join(verdict.sentences()))
+    bundle = export_version(version, models)
+    with _moving(models):
+        champion = _name_champion()
+        if champion == version.number:
+            raise RefusedError(f"version {champion} is the champion already")
+        if champion != verdict.champion:
+            raise RefusedError(
+                f"version {champion} became champion after version {version.number} was compared with "
+                f"{verdict.name_rival()}: compare again"
+            )
+        return _move(PROMOTED, version, bundle, verdict, reason)
+
+
+def record_refusal(version: Version, verdict: Verdict) -> None:
+    """Record that the gate refused a version."""
+    end_run(_open_record(REFUSED, verdict.champion, version.number, verdict))
+
+
+def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
+    """Bring back the champion before this one, with the bundle that it had, and return both.
+
+    Raises:
+        RefusedError: there was no champion before this one.
+    """
+    with _moving(models):
+        champions = list_champions()
+        if len(champions) < 2:
+            raise RefusedError("no version was champion before this one")
+        former = find_version(champions[-2])
+        bundle = export_version(former, models)
+        return former, _move(ROLLED_BACK, former, bundle, None, reason)
+
+
+def list_records() -> list[Record]:
+    """Every promotion, rollback and refusal, the oldest first."""
+    return [_read_record(run) for run in _find_runs("attributes.status = 'FINISHED'")]
+
+
+def list_champions() -> list[str]:
+    """The version numbers that a rollback would go back through, the present champion last."""
+    champions: list[str] = []
+    for record in list_records():
+        if record.event == PROMOTED:
+            champions.append(record.version)
+        elif record.event == ROLLED_BACK:
+            champions.pop()
+    return champions
+
+
+def settle_moves(models: Path) -> Path | None:
+    """Bring moves that were killed on the way to their end; return the bundle that serves, the champion's."""
+    with _moving(models) as bundle:
+        return bundle
+
+
+def serve_champion(models: Path) -> tuple[Version, Path]:
+    """Make the champion's bundle the one that serves from this folder; moves nothing and settles nothing.
+
+    For a machine that serves what another one promotes, or whose bundles were lost.
+
+    Raises:
+        NotThereError: there is no champion.
+    """
+    with hold_lock(models / ".moving.lock"):
+        champion = find_version(CHAMPION)
+        bundle = export_version(champion, models)
+        _serve(bundle)
+        return champion, bundle
+
+
+@contextmanager
+def _moving(models: Path) -> Iterator[Path | None]:
+    """Hold the lock of all moves, with nothing half-done left by those before; gives the champion's bundle."""
+    with hold_lock(models / ".moving.lock"):
+        champion = find_champion()
+        for run in _find_runs("attributes.status = 'RUNNING'"):
+            moved = champion is not None and champion.number == run.data.tags["to"]
+            end_run(run.info.run_id, "" if moved else "killed before the alias moved")
+        bundle = export_version(champion, models) if champion else None
+        if bundle:
+            _serve(bundle)
+        yield bundle
+
+
+def _move(event: str, version: Version, bundle: Path, verdict: Verdict | None, reason: str) -> Path:
+    run_id = _open_record(event, _name_champion(), version.number, verdict, reason)
+    set_alias(CHAMPION, version.number)
+    _serve(bundle)
+    end_run(run_id)
+    return bundle
+
+
+def _serve(bundle: Path) -> None:
+    if not serves(bundle):
+        select_bundle(bundle)
+
+
+def _name_champion() -> str:
+    champion = find_champion()
+    return champion.number if champion else ""
+
+
+def _open_record(event: str, champion: str, version: str, verdict: Verdict | None, reason: str = "") -> str:
+    """Start the record of a move: a run whose tags and metrics say all of it before anything moves."""
+    experiment = find_experiment(PROMOTIONS)
+    name = f"{event} of version {version}"
+    told = {
+        "event": event,
+        "from": champion,
+        "to": version,
+        "verdict": "; ".join(verdict.sentences()) if verdict else "",
+        "reason": reason,
+    }
+    run = mlflow.MlflowClient().create_run(experiment.experiment_id, run_name=name, tags={**describe_code(), **told})
+    run_id = str(run.info.run_id)
+    for comparison in verdict.comparisons if verdict else ():
+        figures = ("wines", "challenger", "rival", "difference", "lower", "needed")
+        log_values(run_id, metrics={f"{comparison.scored_on}.{name}": getattr(comparison, name) for name in figures})
+    return run_id
+
+
+def _find_runs(condition: str) -> list[Run]:
+    experiment = find_experiment(PROMOTIONS)
+    runs: list[Run] = []
+    token: str | None = ""
+    while token is not None:
+        page = mlflow.MlflowClient().search_runs(
+            [experiment.experiment_id], condition, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time ASC"], token
+        )
+        runs, token = runs + list(page), page.token or None
+    return runs
+
+
+def _read_record(run: Run) -> Record:
+    tags = run.data.tags
+    when = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+    return Record(
+        tags["event"], when, tags["developer"], tags["from"], tags["to"], tags["verdict"], tags["reason"]
+    )  # fmt: skip

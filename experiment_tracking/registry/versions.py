@@ -1,0 +1,215 @@
+"""The registered versions of the one model this project serves, and the aliases that name two of them."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import get_model_info
+
+from commands import BadInputError, NotThereError
+from experiment_tracking.registry.gate import MARGIN, Verdict, judge_challenger
+from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
+from wine_data.schema import FEATURES, GRADES
+from wine_quality_training.bundle.files import MODEL_FILE, Bundle, find_bundle, unpickle_model, write_bundle
+from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL, CHAMPION, CHALLENGER = "wine-quality", "champion", "challenger"
+_KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version: `number` is MLflow's, `aliases` may hold champion and challenger."""
+
+    number: str
+    model: str
+    run_id: str
+    source: str
+    fingerprint: str
+    kappa_cv: float
+    kappa_holdout: float
+    registered: datetime
+    aliases: tuple[str, ...]
+    card: str
+
+
+def register_model(run_id: str) -> Version:
+    """Register the model of a run as the next version, and make it the challenger.
+
+    A run that is registered already keeps its version, so this can be called again.
+
+    Raises:
+        NotThereError: there is no such run.
+        BadInputError: the run has no model, or the model no signature or no leak-free score.
+    """
+    client = mlflow.MlflowClient()
+    metadata = _read_metadata_of(run_id)
+    _create_registered_model(client)
+    found = client.search_model_versions(f"name = '{MODEL}' and run_id = '{run_id}'")
+    version = found[0] if found else _create_version(client, run_id, metadata)
+    client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
+    return find_version(str(version.version))
+
+
+def list_versions() -> list[Version]:
+    """All versions, the newest first."""
+    client = mlflow.MlflowClient()
+    versions = [_describe(version) for version in client.search_model_versions(f"name = '{MODEL}'")]
+    aliases = _list_aliases(client)
+    named = [replace(version, aliases=aliases.get(version.number, ())) for version in versions]
+    return sorted(named, key=lambda version: int(version.number), reverse=True)
+
+
+def find_version(name: str) -> Version:
+    """Find a version by its number or alias. Raises NotThereError that says which there are."""
+    versions = list_versions()
+    for version in versions:
+        if name == version.number or name in version.aliases:
+            return version
+    there_are = ", ".join(version.number for version in versions) or "none; run make pipeline"
+    raise NotThereError(f"{MODEL} has no version {name}; there are: {there_are}")
+
+
+def find_champion() -> Version | None:
+    """The version that the champion alias names, if there is one."""
+    return next((version for version in list_versions() if CHAMPION in version.aliases), None)
+
+
+def set_alias(alias: str, number: str) -> None:
+    """Make an alias name a version."""
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, alias, number)
+
+
+def load_version(version: Version) -> Bundle:
+    """Load the pipeline of a version with its facts; the pickle's digest is checked before it is read.
+
+    Raises:
+        BadInputError: it was changed since it was tracked, or fitted on other features than the schema has.
+    """
+    metadata, pickled = _name_metadata(version), _read_pickle(version)
+    if metadata.features != FEATURES:
+        raise BadInputError(
+            f"{MODEL} version {version.number} was fitted on other features than wine_data/schema.py has now "
+            f"({', '.join(sorted(set(metadata.features) ^ set(FEATURES)))}): give the changed schema new stores, "
+            "as docs/your_own.md says"
+        )
+    return Bundle(unpickle_model(pickled), metadata)
+
+
+def judge_version(
+    version: Version, holdout: "pd.DataFrame", recent: "pd.DataFrame | None" = None, margin: float = MARGIN
+) -> Verdict:
+    """Load a version and the champion, and let the gate compare them."""
+    champion = find_champion()
+    return judge_challenger(
+        load_version(version), load_version(champion) if champion else None, holdout, recent, margin
+    )
+
+
+def export_version(version: Version, models: Path) -> Path:
+    """Return the serving bundle of a version; write it, from the store, if it is not there or not intact."""
+    there = find_bundle(models, version.number, version.run_id)
+    if there:
+        return there
+    from wine_quality_training.bundle.compilation import compile_model  # two seconds, and it is seldom needed
+
+    pickled, metadata = _read_pickle(version), _name_metadata(version)
+    return write_bundle(models, pickled, metadata, compile_model(unpickle_model(pickled), metadata))
+
+
+def _create_registered_model(client: mlflow.MlflowClient) -> None:
+    try:
+        words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
+        client.create_registered_model(MODEL, description=words)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMetadata) -> ModelVersion:
+    run = client.get_run(run_id)
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not outputs:
+        raise BadInputError(f"run {run_id} has no model to register")
+    uri = f"models:/{outputs[0].model_id}"
+    if get_model_info(uri).signature is None:
+        raise BadInputError(f"the model of run {run_id} has no signature: nobody could tell what to send it")
+    tags = {
+        "model": metadata.model,
+        "data.source": metadata.data_source,
+        "data.fingerprint": metadata.data_fingerprint,
+        DIGEST: run.data.tags[DIGEST],
+        **{tag: f"{metadata.metrics[metric]:.4f}" for tag, metric in _KAPPA.items() if metric in metadata.metrics},
+    }
+    card = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{CARD}")).read_text()
+    model_id = outputs[0].model_id  # a server with passwords asks for it by itself, to look up who may read it
+    return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card, model_id=model_id)
+
+
+def _read_metadata_of(run_id: str) -> ModelMetadata:
+    """The facts that track_model left on a run."""
+    try:
+        mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise NotThereError(f"there is no run {run_id} in {mlflow.get_tracking_uri()}") from error
+    try:
+        path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{METADATA}"))
+    except (MlflowException, OSError) as error:
+        raise BadInputError(f"run {run_id} has no {METADATA}: it holds no model that was scored leak-free") from error
+    metadata = read_metadata(path)
+    needed = _KAPPA["kappa.holdout"]  # a model of partitioned wines was not cross-validated
+    if needed not in metadata.metrics:
+        raise BadInputError(f"run {run_id} lacks {needed}: only what was scored leak-free is registered")
+    return metadata
+
+
+def _name_metadata(version: Version) -> ModelMetadata:
+    return replace(_read_metadata_of(version.run_id), name=MODEL, version=version.number, run_id=version.run_id)
+
+
+def _read_pickle(version: Version) -> bytes:
+    """The pickle of a version, if it is the one that was tracked."""
+    client = mlflow.MlflowClient()
+    folder = client.get_model_version_download_uri(MODEL, version.number)
+    pickled = Path(mlflow.artifacts.download_artifacts(f"{folder}/{MODEL_FILE}")).read_bytes()
+    wanted = client.get_model_version(MODEL, version.number).tags[DIGEST]
+    if sha256(pickled).hexdigest() != wanted:
+        raise BadInputError(f"the pickle of {MODEL} version {version.number} was changed since it was tracked")
+    return pickled
+
+
+def _list_aliases(client: mlflow.MlflowClient) -> dict[str, tuple[str, ...]]:
+    try:
+        aliases = client.get_registered_model(MODEL).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    numbers = {str(number) for number in aliases.values()}
+    return {
+        number: tuple(sorted(alias for alias, named in aliases.items() if str(named) == number)) for number in numbers
+    }
+
+
+def _describe(version: ModelVersion) -> Version:
+    tags = version.tags
+    return Version(
+        number=str(version.version),
+        model=tags.get("model", "unknown"),
+        run_id=str(version.run_id),
+        source=tags.get("data.source", "unknown"),
+        fingerprint=tags.get("data.fingerprint", ""),
+        kappa_cv=float(tags.get("kappa.cv", "nan")),
+        kappa_holdout=float(tags.get("kappa.holdout", "nan")),
+        registered=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+        aliases=(),
+        card=version.description or "",
+    )

@@ -1,0 +1,1 @@
+"""Runs in MLflow: the store, what a run holds, and MLflow's own way of logging beside it."""

@@ -1,0 +1,170 @@
+"""The store that runs and versions are kept in: opened by many at once, and found again after a move.
+
+MLflow writes absolute artifact paths into its database. Where database and artifacts lie side by side,
+as they do by default, they are moved and copied together, so open_store puts the paths right whenever
+it finds them pointing elsewhere.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import mlflow
+import requests
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from commands import BadInputError, NotThereError
+from experiment_tracking.runs.locks import hold_lock
+
+EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
+MONITORING = "wine-quality-monitoring"
+ANSWER_SECONDS = 10
+LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks have numbers for names
+# Where MLflow 3.17 keeps artifact paths, as (table, column).
+_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def open_store(uri: str, artifacts: Path | str) -> str:
+    """Point MLflow at its store, make the experiments that are new, and return the id of EXPERIMENT.
+
+    Any number of processes may do this at the same moment, to a store that is not there yet too. Artifacts
+    lie in a folder, or in a bucket: s3://bucket/path.
+
+    Raises:
+        BadInputError: somebody deleted an experiment there, or the server wants a password.
+        NotThereError: the server does not answer.
+    """
+    mlflow.set_tracking_uri(uri)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
+    database = _find_database(uri)
+    with _opening(uri):
+        if database and isinstance(artifacts, Path):
+            _follow_move(database, artifacts)
+        experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS, MONITORING)]
+    return str(experiments[0].experiment_id)
+
+
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """Be the only process that opens a database, because its tables can be made only once.
+
+    A server is asked once, and briefly, whether it is there; MLflow would try for minutes.
+    """
+    database = _find_database(uri)
+    if database:
+        with hold_lock(database.with_name(f"{database.name}.lock")):
+            yield
+    elif uri.startswith("postgresql"):
+        engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
+        with _explaining(uri):
+            connection = engine.connect()
+        with closing(connection):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")  # freed with the connection
+            yield
+    else:
+        with _explaining(uri):
+            if uri.startswith("http"):
+                requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
+        yield
+
+
+@contextmanager
+def _explaining(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (requests.RequestException, SQLAlchemyError) as error:
+        place = make_url(uri).render_as_string(hide_password=True)
+        raise NotThereError(f"no MLflow store answers at {place}: start it, or mend MLFLOW_TRACKING_URI") from error
+
+
+def _find_database(uri: str) -> Path | None:
+    """The file of a SQLite store; None for a server or another database."""
+    if not uri.startswith("sqlite:"):
+        return None
+    name = make_url(uri).database
+    return Path(name).absolute() if name else None
+
+
+def find_experiment(name: str) -> Experiment:
+    """Find an experiment that open_store made. Raises BadInputError where somebody deleted it."""
+    return _require_active(name, mlflow.get_experiment_by_name(name))
+
+
+def _require_active(name: str, experiment: Experiment | None) -> Experiment:
+    if experiment is None:
+        raise NotThereError(f"{mlflow.get_tracking_uri()} has no experiment {name}: run make pipeline")
+    if experiment.lifecycle_stage != "active":
+        raise BadInputError(
+            f"the experiment {name} was deleted in {mlflow.get_tracking_uri()}. To bring it back: "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
+    return experiment
+
+
+def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
+    try:
+        found = mlflow.get_experiment_by_name(name)
+    except MlflowException as error:
+        if error.get_http_status_code() != requests.codes.unauthorized:  # type: ignore[no-untyped-call]
+            raise
+        raise BadInputError(
+            f"the MLflow server at {uri} wants a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        ) from error
+    if found is None:
+        location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
+        try:
+            mlflow.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, a moment ago
+                raise
+        found = mlflow.get_experiment_by_name(name)
+    return _require_active(name, found)
+
+
+def _follow_move(database: Path, artifacts: Path) -> None:
+    """Make the paths in a database point to `artifacts`, where these are the artifacts that belong to it."""
+    with _connect(database) as store:
+        old = _find_old_place(store)
+        if old is None or old == _as_uri(artifacts) or not artifacts.is_dir():
+            return
+        if database.parent != artifacts.parent and Path(unquote(old.removeprefix("file://"))).is_dir():
+            return  # a database that several folders share keeps its artifacts where they are
+        with store:
+            for table, column in _PATHS:
+                store.execute(
+                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
+                    {"old": old, "new": _as_uri(artifacts)},
+                )
+
+
+def _find_old_place(store: sqlite3.Connection) -> str | None:
+    if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
+        return None
+    found = store.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+    return str(found[0]) if found and str(found[0]).startswith("file://") else None
+
+
+@contextmanager
+def _connect(database: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(database, timeout=60)) as store:
+        yield store
+
+
+def _as_uri(artifacts: Path | str) -> str:
+    return f"file://{quote(str(artifacts))}" if isinstance(artifacts, Path) else artifacts

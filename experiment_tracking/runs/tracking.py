@@ -1,0 +1,255 @@
+"""Runs in MLflow: one parent a pipeline, one nested run a model, with all that is needed to trace a number.
+
+What a run carries: its parameters, the metrics of each protocol under full names (leak-free.cv.kappa),
+series where there are rounds, the wines as a dataset input with source and fingerprint, the commit and
+whether the tree was clean, who ran it, the library versions; a model's run also its figures, facts, card,
+and the pipeline with signature and input example.
+
+A run is named by its id, and not by being MLflow's "active" one, so that threads cannot mix theirs up.
+"""
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from settings import ROOT
+from wine_data.schema import FEATURES, feature_frame
+from wine_data.sources.load import Origin
+from wine_quality_training.bundle.files import MODEL_FILE, XGBOOST
+from wine_quality_training.bundle.metadata import dump_metadata
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
+
+if TYPE_CHECKING:  # most runs hold no model, and the registry's commands read runs and write none
+    from mlflow.models.model import ModelInfo
+
+    from wine_data.split import Split
+
+
+# The lock decides these versions. They are named because MLflow would infer them by importing the
+# model in a new process, which takes 9 to 15 s.
+LIBRARIES = ("mlflow", "numpy", "pandas", "scikit-learn", XGBOOST)
+METADATA, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
+
+
+@dataclass(frozen=True)
+class TrackedModel:
+    """A leak-free model in the store: its run, where MLflow keeps it, and its scores under both protocols."""
+
+    name: str
+    run_id: str
+    model_uri: str
+    classifies: bool
+    scores: tuple[Score, ...]
+
+
+def start_run(
+    experiment_id: str,
+    name: str,
+    data: Origin,
+    parameters: Mapping[str, Any] = {},
+    tags: Mapping[str, str] = {},
+    parent_id: str | None = None,
+) -> str:
+    """Start a run that knows its data, its code and its libraries; return its id.
+
+    `parent_id` makes it a nested run. It is passed, not found: children may run in parallel.
+    """
+    client = mlflow.MlflowClient()
+    parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
+    all_tags = {**describe_code(), **_tag_data(data), **tags, **parent}
+    run_id = str(client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id)
+    if parameters:
+        log_values(run_id, parameters)
+    _log_dataset(run_id, data)
+    return run_id
+
+
+def log_values(
+    run_id: str,
+    parameters: Mapping[str, Any] = {},
+    metrics: Mapping[str, float] = {},
+    series: Mapping[str, Sequence[float]] = {},
+    tags: Mapping[str, str] = {},
+) -> None:
+    """Log everything in one write: one by one costs about twice as long. A series has a value a round, from 0."""
+    now = time.time_ns() // 1_000_000
+    single = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    rounds = [Metric(name, value, now, step) for name, values in series.items() for step, value in enumerate(values)]
+    mlflow.MlflowClient().log_batch(
+        run_id,
+        metrics=single + rounds,
+        params=[Param(name, str(value)) for name, value in parameters.items()],
+        tags=[RunTag(name, value) for name, value in tags.items()],
+    )
+
+
+def end_run(run_id: str, problem: str | BaseException = "") -> None:
+    """End a run as finished, or as failed with the reason as its tag "problem"."""
+    client = mlflow.MlflowClient()
+    if problem:
+        text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}"
+        client.set_tag(run_id, "problem", text[:5000])
+    client.set_terminated(run_id, "FAILED" if problem else "FINISHED")
+
+
+def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]) -> str:
+    """Start the parent run of a pipeline and return its id."""
+    return start_run(experiment_id, "pipeline", data, parameters)
+
+
+def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
+    """Put the two-protocol table and the run of each model on the parent run, and end it.
+
+    The run of a model that was fitted before, by another parent, is named here too.
+    """
+    mlflow.MlflowClient().log_text(run_id, table, "scores.md")
+    log_values(run_id, tags={f"run.{name}": model_run for name, model_run in models.items()})
+    end_run(run_id)
+
+
+def track_model(
+    experiment_id: str, parent_id: str | None, data: Origin, split: "Split", evaluations: Sequence[Evaluation]
+) -> TrackedModel:
+    """Log one model: parameters, metrics of each protocol, a figure, facts, card, and the leak-free pipeline itself.
+
+    `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
+    """
+    leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
+    scores = _join_scores(evaluations)
+    run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name}, parent_id=parent_id)
+    try:
+        _log_files(run_id, leak_free, evaluations, data, split)
+        model = _log_pipeline(run_id, leak_free, split)
+        log_values(run_id, _list_parameters(leak_free), _name_metrics(scores), tags={DIGEST: _digest_pickle(model)})
+    except BaseException as error:
+        end_run(run_id, error)
+        raise
+    return TrackedModel(leak_free.name, run_id, str(model.model_uri), leak_free.classifies, scores)
+
+
+@lru_cache
+def describe_code() -> dict[str, str]:
+    """What ran, as tags: the commit, whether the tree was clean, who ran it, and the library versions.
+
+    Outside a git checkout the first three say "unknown".
+    """
+    changes = _ask_git("status", "--porcelain")
+    developer = _ask_git("config", "user.name") or "unknown"
+    return {
+        "mlflow.user": developer,
+        "mlflow.source.name": Path(sys.argv[0]).name or "python",
+        "mlflow.source.git.commit": _ask_git("rev-parse", "HEAD") or "unknown",
+        "git.clean": "unknown" if changes is None else str(changes == "").lower(),
+        "developer": f"{developer} <{_ask_git('config', 'user.email') or 'unknown'}>",
+        **{f"library.{library}": version(library) for library in LIBRARIES},
+    }
+
+
+def _ask_git(*question: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "ModelInfo":
+    """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold; end the run."""
+    from mlflow.models import infer_signature
+
+    wines = feature_frame(split.train).head(5)
+    # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
+    # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
+    logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
+    with mlflow.start_run(run_id=run_id, nested=True):  # else MLflow puts the model under its default experiment
+        model: ModelInfo = mlflow.sklearn.log_model(
+            evaluation.pipeline,
+            name="model",
+            serialization_format="pickle",
+            signature=infer_signature(wines, evaluation.pipeline.predict(wines)),
+            input_example=wines,
+            pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
+        )
+    return model
+
+
+def _digest_pickle(model: "ModelInfo") -> str:
+    path = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}"))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _log_files(
+    run_id: str, leak_free: Evaluation, evaluations: Sequence[Evaluation], data: Origin, split: "Split"
+) -> None:
+    from experiment_tracking.registry.model_card import render_card
+    from wine_quality_training.bundle.description import describe_model
+    from wine_quality_training.figures import plot_confusion, plot_predictions
+
+    client = mlflow.MlflowClient()
+    metadata = describe_model(leak_free, data, split.train)
+    client.log_text(run_id, dump_metadata(metadata), METADATA)
+    client.log_text(run_id, render_card(metadata, evaluations), CARD)
+    if leak_free.classifies:
+        client.log_figure(run_id, plot_confusion(leak_free), "figures/confusion.png")
+    else:
+        client.log_figure(run_id, plot_predictions([leak_free]), "figures/predictions.png")
+
+
+def _list_parameters(evaluation: Evaluation) -> dict[str, Any]:
+    return dict(evaluation.pipeline.named_steps["model"].get_params(deep=False))
+
+
+def _join_scores(evaluations: Sequence[Evaluation]) -> tuple[Score, ...]:
+    return tuple(score for evaluation in evaluations for score in evaluation.scores)
+
+
+def _name_metrics(scores: Sequence[Score]) -> dict[str, float]:
+    return {name: value for score in scores for name, value in score.name_metrics().items()}
+
+
+def _log_dataset(run_id: str, data: Origin) -> None:
+    """Name the wines as the run's input.
+
+    MLflow looks for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
+    may be refused; the second time it finds the other's.
+    """
+    client, dataset = mlflow.MlflowClient(), _describe_dataset(data)
+    try:
+        client.log_inputs(run_id, [dataset])
+    except MlflowException as error:
+        if "duplicate key" not in str(error):
+            raise
+        client.log_inputs(run_id, [dataset])
+
+
+def _describe_dataset(data: Origin) -> DatasetInput:
+    """The wines as MLflow's dataset input; its digest is the start of our own fingerprint."""
+    columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
+    dataset = Dataset(
+        name="wine pair",
+        digest=data.fingerprint[:32],
+        source_type="wine_data",
+        source=json.dumps({"source": data.source, "fingerprint": data.fingerprint}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(data.rows),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _tag_data(data: Origin) -> dict[str, str]:
+    return {"data.source": data.source, "data.fingerprint": data.fingerprint}

@@ -1,0 +1,68 @@
+"""Tune models on leak-free folds, with every trial in MLflow.
+
+    python -m experiment_tracking.search [--trials N] [--minutes M] [--task regressor|classifier|both]
+                                         [--protocol leak-free|as-published] [--workers N] [--resume]
+
+Ends with the best of each family and their blend on repeated grouped cross-validation, and the winner's
+run, for which the holdout is opened once. `--protocol as-published` runs the published search instead,
+whose objective is the validation file, and shows what its winner is worth on wines it has not seen.
+"""
+
+import argparse
+import os
+
+from rich.console import Console
+
+from commands import DONE, run_command
+from experiment_tracking.search.space import BATCH, BOTH, TASKS, TRIALS, Plan
+from settings import Settings, load_settings
+from wine_data.sources.load import load_wines
+from wine_quality_training.evaluate import LEAK_FREE, PROTOCOLS
+
+
+def parse_plan(settings: Settings) -> tuple[Plan, bool]:
+    """The command's arguments, and whether to resume."""
+    parser = argparse.ArgumentParser(
+        description="Tune models on leak-free folds, with every trial in MLflow.",
+        epilog="The same seed finds the same models with any number of workers.",
+    )
+    parser.add_argument("--trials", type=int, default=TRIALS, help=f"how many in all ({TRIALS})")
+    parser.add_argument("--minutes", type=float, help="start no batch of trials after these")
+    parser.add_argument("--task", choices=[*TASKS, BOTH], default=BOTH, help="what to tune (both)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default=LEAK_FREE, help="how trials are scored (leak-free)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at once (one a core)")
+    parser.add_argument(
+        "--batch", type=int, default=BATCH,
+        help=f"trials that know nothing of each other ({BATCH}): no more run at once; another number finds others",
+    )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="go on with the last search like this that was ended")
+    arguments = parser.parse_args()
+    plan = Plan(
+        arguments.protocol, arguments.task, arguments.trials, settings.seed, arguments.minutes, arguments.workers,
+        settings.dask, arguments.batch,
+    )  # fmt: skip
+    return plan, arguments.resume
+
+
+def main() -> int:
+    """Search, show progress, print the tables and what to do next."""
+    settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
+    plan, resume = parse_plan(settings)
+    plan.require_sense()
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+
+    from wine_data.split import split_wines
+
+    split = split_wines(data.train, data.validation, settings.folds, settings.seed)
+    console.print(data.introduce())
+
+    from experiment_tracking.runs.store import open_store
+    from experiment_tracking.search.steps import search_models
+
+    experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)
+    search_models(plan, data, split, experiment_id, console, resume)
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,186 @@
+"""One trial: values in, a loss out. Nothing here knows of MLflow.
+
+The loss of a regressor is its RMSE. That of a classifier is one minus the mean of accuracy and
+quadratic weighted kappa: accuracy alone rewards a model that says 5 and 6 to everything, kappa alone
+one that overreaches, and the search is to raise the first without lowering the second.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.impute import SimpleImputer
+from xgboost import XGBRegressor
+from xgboost.callback import TrainingCallback
+
+from experiment_tracking.search.space import (
+    FOREST,
+    PATIENCE,
+    PUBLISHED_PATIENCE,
+    PUBLISHED_ROUNDS,
+    REGRESSOR,
+    ROUNDS,
+    TRIAL_TREES,
+    Study,
+    Values,
+    make_forest,
+)
+from wine_data.schema import TARGET, feature_frame
+from wine_data.sources.load import WineData
+from wine_data.split import Split, fold_wines
+from wine_quality_training.evaluate import measure_predictions
+
+SCORED, PRUNED, FAILED = "scored", "hopeless", "failed"
+STOPPING_PARTS = 6  # one of them decides when XGBoost stops
+FEWEST_TO_COMPARE = 3  # a median of fewer says little
+FOLDS_BEFORE_STOPPING = 2
+
+
+class StoppedError(Exception):
+    """The search was stopped while this trial ran."""
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """The wines of one fold as arrays, blank cells filled: those to fit on, to stop by and to score."""
+
+    fit: tuple[np.ndarray, np.ndarray]
+    stop: tuple[np.ndarray, np.ndarray]
+    score: tuple[np.ndarray, np.ndarray]
+    rounds: int = ROUNDS
+    patience: int = PATIENCE
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of a trial.
+
+    `fold_losses` has as many as were scored before it was stopped, `rounds` how many XGBoost was
+    stopped at in each. `loss` is what the optimiser is told; a failed trial has none.
+    """
+
+    outcome: str
+    loss: float | None = None
+    fold_losses: tuple[float, ...] = ()
+    rounds: tuple[int, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+
+def prepare_folds(split: Split, seed: int) -> list[FoldData]:
+    """Lay out the folds of the training side; a sixth of each fit fold, by group, is what XGBoost stops by."""
+    return [_prepare_fold(split.train, fit_on, score_on, seed) for fit_on, score_on in split.folds]
+
+
+def prepare_published(data: WineData) -> list[FoldData]:
+    """Lay out the published objective: the validation file both stops and scores; blank cells stay blank."""
+    train, validation = (
+        (feature_frame(wines).to_numpy(), wines[TARGET].to_numpy()) for wines in (data.train, data.validation)
+    )
+    return [FoldData(train, validation, validation, PUBLISHED_ROUNDS, PUBLISHED_PATIENCE)]
+
+
+def run_trial(
+    folds: Sequence[FoldData],
+    seed: int,
+    study: Study,
+    values: Values,
+    earlier: Sequence[TrialResult],
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> TrialResult:
+    """Fit and score one fold after the other on one core, until it is pruned.
+
+    Args:
+        folds: the wines of each.
+        seed: of the model.
+        study: what is tuned.
+        values: one draw from its space.
+        earlier: results of the same study from batches that are over; those of this batch have no
+            say, so that it does not matter which trial ends first.
+        is_stopped: asked between folds and between rounds.
+
+    Raises:
+        StoppedError: `is_stopped` said so.
+    """
+    predictions: list[np.ndarray] = []
+    losses: list[float] = []
+    rounds: list[int] = []
+    for fold in folds:
+        model = _fit(study, values, fold, seed, is_stopped)
+        if is_stopped():
+            raise StoppedError
+        predictions.append(model.predict(fold.score[0]))
+        losses.append(measure_loss(study.task, fold.score[1], predictions[-1]))
+        rounds += [model.best_iteration + 1] if isinstance(model, XGBRegressor) else []
+        if len(losses) < len(folds) and should_prune(losses, earlier):
+            break
+    grades = np.concatenate([fold.score[1] for fold in folds[: len(losses)]])
+    return TrialResult(
+        SCORED if len(losses) == len(folds) else PRUNED,
+        _project_loss(losses, len(folds), earlier),
+        tuple(losses),
+        tuple(rounds),
+        measure_predictions(grades, np.concatenate(predictions)),
+    )
+
+
+def measure_loss(task: str, grades: np.ndarray, predictions: np.ndarray) -> float:
+    """The loss of predictions, the lower the better."""
+    measures = measure_predictions(grades, predictions)
+    return measures["rmse"] if task == REGRESSOR else 1 - (measures["accuracy"] + measures["kappa"]) / 2
+
+
+def should_prune(losses: Sequence[float], earlier: Sequence[TrialResult]) -> bool:
+    """Say whether a trial does worse on its first folds than the median of the earlier ones did on the same."""
+    median = _find_median(len(losses), earlier)
+    return len(losses) >= FOLDS_BEFORE_STOPPING and median is not None and float(np.mean(losses)) > median
+
+
+def _project_loss(losses: Sequence[float], folds: int, earlier: Sequence[TrialResult]) -> float:
+    """The mean over all folds; where a trial stopped before, as far above the median as it was then."""
+    loss = float(np.mean(losses))
+    if len(losses) == folds:
+        return loss
+    there, at_the_end = (_find_median(count, earlier) for count in (len(losses), folds))
+    assert there is not None and at_the_end is not None
+    return loss - there + at_the_end
+
+
+def _find_median(folds: int, earlier: Sequence[TrialResult]) -> float | None:
+    means = [np.mean(result.fold_losses[:folds]) for result in earlier if result.outcome == SCORED]
+    return float(np.median(means)) if len(means) >= FEWEST_TO_COMPARE else None
+
+
+def _prepare_fold(wines: pd.DataFrame, fit_on: np.ndarray, score_on: np.ndarray, seed: int) -> FoldData:
+    rest, stop_by = fold_wines(wines.iloc[fit_on].reset_index(drop=True), STOPPING_PARTS, seed)[0]
+    imputer = SimpleImputer(strategy="mean").fit(feature_frame(wines.iloc[fit_on]))
+    fit, stop, score = (
+        (imputer.transform(feature_frame(wines.iloc[part])), wines[TARGET].iloc[part].to_numpy())
+        for part in (fit_on[rest], fit_on[stop_by], score_on)
+    )
+    return FoldData(fit, stop, score)
+
+
+def _fit(study: Study, values: Values, fold: FoldData, seed: int, is_stopped: Callable[[], bool]) -> BaseEstimator:
+    """Fit on one core: the trials of a batch are what runs in parallel. A forest needs no part to stop by."""
+    if study.family == FOREST:
+        X, y = (np.concatenate(both) for both in zip(fold.fit, fold.stop, strict=True))
+        return make_forest(study, values, seed, TRIAL_TREES, cores=1).fit(X, y)
+    model = XGBRegressor(
+        n_estimators=fold.rounds, **values, random_state=seed, n_jobs=1,
+        early_stopping_rounds=fold.patience, callbacks=[_StopWhen(is_stopped)],
+    )  # fmt: skip
+    return model.fit(*fold.fit, eval_set=[fold.stop], verbose=False)
+
+
+class _StopWhen(TrainingCallback):
+    """Ends XGBoost's rounds when the search is stopped: a fit of the published objective takes a minute."""
+
+    def __init__(self, is_stopped: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_stopped = is_stopped
+
+    def after_iteration(self, model: object, epoch: int, evals_log: object) -> bool:  # noqa: ARG002
+        return self._is_stopped()

@@ -1,0 +1,1 @@
+"""What people look at: the page, its figures, Evidently's reports, and the record in MLflow."""

@@ -1,0 +1,337 @@
+"""The pictures of monitoring: what the service did, what it answered, how good it was and what has drifted.
+
+Each function returns a matplotlib Figure and saves nothing. Every window is a column, all as wide as each other:
+windows by count last as long as the traffic is thin, and on an axis of time a busy hour would be a hair and a gap
+half the picture. The time at which a window ended stands under it, in UTC.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS, Check
+from monitoring.quality import LOW_CONFIDENCE_SHARE
+from monitoring.watch import WindowReport
+from wine_data.schema import FEATURES, GRADES
+from wine_quality_training.figures import DPI, GREY, RED, WHITE
+
+ALARM, PROMOTION, ROLLBACK = "alarm", "promotion", "rollback"
+STRONGEST = 3.0  # multiples of what matters; stronger has no other colour
+INK, PALE, UNKNOWN = "#24201f", "#f8f5ee", "#d3d3d3"
+NARROW, WIDE = 5.2, 10.8  # inches: one of two columns of the page, and both
+TEXT, SMALL = 8.5, 7.5  # points
+LANES = 3  # lines of labels above a picture
+LINES = {ALARM: (RED, "solid"), PROMOTION: (INK, "dashed"), ROLLBACK: (INK, "dotted")}
+STRENGTHS = LinearSegmentedColormap.from_list(
+    "strength", [(0, PALE), (1 / STRONGEST, "#ece3bf"), (0.55, WHITE), (1, RED)]
+)
+MIXED = LinearSegmentedColormap.from_list("grades", [(0, "#f3ecd2"), (0.5, WHITE), (1, RED)])
+# What is watched, by the row's name: the kind of its checks and their names, none for all of the kind.
+ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{name: (INPUTS, (name, f"{name} outside")) for name in FEATURES},
+    **{name: (PREDICTIONS, (name,)) for name in ("predicted grades", "confidence")},
+    **{name: (QUALITY, (name,)) for name in ("tasters' grades", "bias", "error")},
+    "refusals": (REFUSALS, ()),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What happened at a time, seconds since 1970: a label of a word or two, and ALARM, PROMOTION or ROLLBACK."""
+
+    time: float
+    label: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Marks that say the same, from one place in columns to another."""
+
+    start: float
+    end: float
+    mark: Mark
+    count: int = 1
+
+
+def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
+    """Draw how many wines were answered and refused."""
+    figure, axis = _lay_out(windows, marks)
+    answered = [window.answered for window in windows]
+    refused = [window.asked - window.answered for window in windows]
+    axis.bar(range(len(windows)), answered, width=0.8, color=GREY, label="answered")
+    axis.bar(range(len(windows)), refused, width=0.8, bottom=answered, color=RED, label="refused")
+    axis.set_ylabel("wines", fontsize=TEXT)
+    _start_at_zero(axis)
+    _explain(figure, axis)
+    return figure
+
+
+def plot_pace(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
+    """Draw how many answers there were a minute."""
+    figure, axis = _lay_out(windows, marks)
+    _plot(axis, [window.health.per_minute if window.health else None for window in windows], INK, "answers a minute")
+    axis.set_ylabel("answers a minute", fontsize=TEXT)
+    _start_at_zero(axis)
+    return figure
+
+
+def plot_latency(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
+    """Draw the milliseconds that half, 95 % and 99 % of the answers took at most."""
+    figure, axis = _lay_out(windows, marks)
+    shown = {"p50": GREY, "p95": WHITE, "p99": RED}
+    health = [window.health for window in windows]
+    for name, colour in shown.items():
+        _plot(axis, [float(getattr(each, f"{name}_ms")) if each else None for each in health], colour, name)
+    axis.set_ylabel("ms", fontsize=TEXT)
+    if any(each and each.p99_ms > 20 * max(each.p50_ms, 0.1) for each in health):  # the median would lie on the axis
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+    else:
+        _start_at_zero(axis)
+    _explain(figure, axis)
+    return figure
+
+
+def plot_grades(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
+    """Draw the share of each predicted grade."""
+    figure, axis = _lay_out(windows, marks)
+    below = np.zeros(len(windows))
+    for grade in GRADES:
+        shares = np.array([window.grades.get(str(grade), 0) / max(window.answered, 1) for window in windows])
+        colour = MIXED((grade - GRADES[0]) / (GRADES[-1] - GRADES[0]))
+        axis.bar(range(len(windows)), shares, width=0.9, bottom=below, color=colour, label=str(grade))
+        below += shares
+    axis.set(ylim=(0, 1))
+    _show_shares(axis, "of the answers")
+    _explain(figure, axis, title="grade")
+    return figure
+
+
+def plot_confidence(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
+    """Draw the share of answers that the model was less sure of than of nine tenths of what it learned from."""
+    figure, axis = _lay_out(windows, marks)
+    axis.axhline(LOW_CONFIDENCE_SHARE, color=GREY, linewidth=1.2, linestyle="dotted", label="the usual tenth")
+    _plot(axis, [window.low_confidence for window in windows], RED, "low confidence")
+    _start_at_zero(axis, least=2 * LOW_CONFIDENCE_SHARE)
+    _show_shares(axis, "of the answers")
+    _explain(figure, axis)
+    return figure
+
+
+def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), promised: float | None = None) -> Figure:
+    """Draw the accuracy: measured on the graded wines with its 95 % interval, and estimated.
+
+    `promised` is that of cross-validation.
+    """
+    figure, axis = _lay_out(windows, marks)
+    if promised is not None:
+        axis.axhline(promised, color=GREY, linewidth=1.2, linestyle="dotted", label="in cross-validation")
+    measured = [(number, each.quality) for number, each in enumerate(windows) if each.quality]
+    accuracy = np.array([quality.metrics["accuracy"] for _, quality in measured])
+    ends = np.array([quality.intervals["accuracy"] for _, quality in measured]).reshape(-1, 2).T
+    axis.errorbar(
+        [number for number, _ in measured], accuracy, yerr=np.abs(ends - accuracy), fmt="o", markersize=4, color=RED,
+        elinewidth=1.2, capsize=2, label="measured" if measured else "measured: none yet",
+    )  # fmt: skip
+    _plot(axis, [window.estimate for window in windows], INK, "estimate from its confidence", linestyle="dashed")
+    _widen(axis, least=0.2)
+    _show_shares(axis, "right grades")
+    _explain(figure, axis)
+    return figure
+
+
+def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
+    """Draw how far each thing that is watched lies from the reference, a row each, with a dot where it drifted."""
+    rows = list(ROWS)
+    figure, axis = _lay_out(windows, marks, width=WIDE, height=0.23 * len(rows) + 1.2)
+    strengths, drifted = tabulate_drift(windows)
+    edges = np.arange(len(windows) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
+    cells = np.ma.masked_invalid(np.clip(strengths, 0, STRONGEST))
+    shades = STRENGTHS.with_extremes(bad=UNKNOWN)
+    axis.pcolormesh(*edges, cells, cmap=shades, vmin=0, vmax=STRONGEST, edgecolors="white", linewidth=0.8)
+    row, column = np.nonzero(drifted)
+    axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3)
+    axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
+    axis.yaxis.tick_right()  # beside the newest window, which a phone shows first
+    axis.set_yticklabels([name.replace("_", " ") for name in rows], fontsize=TEXT)
+    for number, (above, below) in enumerate(pairwise(kind for kind, _ in ROWS.values())):
+        if above != below:
+            axis.axhline(number + 0.5, color=INK, linewidth=0.8)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    figure.legend(handles=_name_strengths(), loc="outside upper right", ncols=3, fontsize=TEXT, frameon=False)
+    return figure
+
+
+def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndarray]:
+    """Strength, NaN where not evaluated, and verdict of each of ROWS in each window: two tables of (rows, windows).
+
+    A feature's strength is that of its distribution or of its share outside the known range, whichever is more;
+    the fields of refusals are added up.
+    """
+    found = [[list(_find_checks(window, *row)) for window in windows] for row in ROWS.values()]
+    strengths = [
+        [_join_strengths(kind, checks) for checks in cells]
+        for (kind, _), cells in zip(ROWS.values(), found, strict=True)
+    ]
+    drifted = [[any(check.drifted for check in checks) for checks in cells] for cells in found]
+    return np.array(strengths, dtype="float64"), np.array(drifted, dtype=bool)
+
+
+def _find_checks(window: WindowReport, kind: str, names: tuple[str, ...]) -> Iterator[Check]:
+    return (check for check in window.checks if check.kind == kind and (check.name in names or not names))
+
+
+def _join_strengths(kind: str, checks: Sequence[Check]) -> float:
+    if not checks:
+        return math.nan
+    return (sum if kind == REFUSALS else max)(check.strength for check in checks)
+
+
+def _name_strengths() -> list[Patch | Line2D]:
+    shades: list[Patch | Line2D] = [
+        Patch(facecolor=STRENGTHS(strength / STRONGEST), edgecolor=GREY, linewidth=0.5, label=label)
+        for strength, label in ((0, "as the reference"), (1, "1: it matters"), (2, "2"), (3, "3 times that, or more"))
+    ]
+    dot = Line2D(
+        [], [], marker="o", markersize=4, color="white", markeredgecolor=INK, markeredgewidth=0.7, linestyle="none",
+        label="drifted: it matters and is certain",
+    )  # fmt: skip
+    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say"), dot]
+
+
+def _lay_out(
+    windows: Sequence[WindowReport], marks: Sequence[Mark], width: float = NARROW, height: float = 2.9
+) -> tuple[Figure, Axes]:
+    """Make a figure with a column a window, and the marks on it."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=TEXT)
+    axis.set_xlim(-0.5, len(windows) - 0.5)
+    runs = list(_join_marks(list(_place_marks(windows, marks))))
+    for run in runs:
+        colour, style = LINES[run.mark.kind]
+        for place in sorted({run.start, run.end}):
+            axis.axvline(place, color=colour, linestyle=style, linewidth=1, clip_on=False, zorder=2.5)
+        if run.start < run.end:
+            axis.axvspan(run.start, run.end, color=colour, alpha=0.12, linewidth=0, zorder=0)
+            axis.plot(
+                [run.start, run.end], [1, 1], color=colour, linewidth=3, solid_capstyle="butt",
+                transform=axis.get_xaxis_transform(), clip_on=False,
+            )  # fmt: skip
+    _label_runs(axis, runs, columns_a_point=len(windows) / (width * 72 * 0.86))
+    _label_times(axis, windows, most=round(width * 0.9))
+    return figure, axis
+
+
+def _place_marks(windows: Sequence[WindowReport], marks: Sequence[Mark]) -> Iterator[tuple[float, Mark]]:
+    """Find where marks stand, in columns; what was before the first window is left out, what came since is its end."""
+    for mark in sorted(dict.fromkeys(marks), key=lambda mark: mark.time):
+        if not windows or mark.time < windows[0].span.since:
+            continue
+        place = len(windows) - 0.5
+        for number, window in enumerate(windows):
+            since, until = window.span.since, window.span.until
+            if mark.time <= until:
+                place = number - 0.5 + max(mark.time - since, 0) / (until - since)
+                break
+        yield place, mark
+
+
+def _join_marks(placed: Sequence[tuple[float, Mark]]) -> Iterator[_Run]:
+    """Join marks that say the same in neighbouring columns; an alarm that lasts would else hide the picture."""
+    runs: list[_Run] = []
+    for place, mark in sorted(placed, key=lambda each: (each[1].kind, each[1].label, each[0])):
+        last = runs[-1] if runs else None
+        if last and (last.mark.kind, last.mark.label) == (mark.kind, mark.label) and place - last.end <= 1.5:
+            runs[-1] = replace(last, end=place, count=last.count + 1)
+        else:
+            runs.append(_Run(place, place, mark))
+    yield from runs
+
+
+def _label_runs(axis: Axes, runs: Sequence[_Run], columns_a_point: float) -> None:
+    """Write the labels above an axis, each in the lowest line with room for it; where all are full, none.
+
+    Moves of the champion come first: there are few of them, and an alarm can be told by its colour.
+    """
+    lanes: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
+    left, right = axis.get_xlim()
+    for run in sorted(runs, key=lambda run: run.mark.kind == ALARM):
+        text = run.mark.label + (f" \N{MULTIPLICATION SIGN}{run.count}" if run.count > 1 else "")
+        half = min((len(text) * 0.56 * SMALL / 2 + 3) * columns_a_point, (right - left) / 2)
+        place = min(max((run.start + run.end) / 2, left + half), right - half)
+        free = (n for n, lane in enumerate(lanes) if all(abs(place - at) >= half + room for at, room in lane))
+        if (lane := next(free, None)) is not None:
+            lanes[lane].append((place, half))
+            axis.annotate(
+                text, (place, 1), (0, 3 + lane * (SMALL + 2.5)), axis.get_xaxis_transform(), "offset points",
+                ha="center", va="bottom", fontsize=SMALL, color=LINES[run.mark.kind][0], parse_math=False,
+                annotation_clip=False,
+            )  # fmt: skip
+
+
+def _label_times(axis: Axes, windows: Sequence[WindowReport], most: int) -> None:
+    """Write under some of the windows when they ended; the date where it is another than before."""
+    ends = [datetime.fromtimestamp(window.span.until, UTC) for window in windows]
+    step = max(1, math.ceil(len(windows) / most))
+    shown = range((len(windows) - 1) % step, len(windows), step)
+    quick = len(ends) > 1 and (ends[-1] - ends[0]).total_seconds() < 60 * len(shown)
+    labels, date = [], ""
+    for number in shown:
+        end = ends[number]
+        labels.append(f"{end:%H:%M:%S}" if quick else f"{end:%H:%M}")
+        if f"{end.day} {end:%b}" != date:
+            date = f"{end.day} {end:%b}"
+            labels[-1] += f"\n{date}"
+    axis.set_xticks(list(shown), labels, fontsize=SMALL)
+    axis.set_xlabel("end of the window, UTC", fontsize=SMALL)
+
+
+def _plot(axis: Axes, values: Sequence[float | None], colour: str, label: str, linestyle: str = "solid") -> None:
+    """Draw a line with a gap, and not a zero, where nothing is known; the dots show a window between two gaps."""
+    known = [math.nan if value is None else value for value in values]
+    axis.plot(range(len(known)), known, color=colour, linestyle=linestyle, linewidth=1.5, marker=".", label=label)
+
+
+def _start_at_zero(axis: Axes, least: float = 0) -> None:
+    highest = axis.dataLim.y1 if math.isfinite(axis.dataLim.y1) else 1.0
+    axis.set_ylim(0, max(1.08 * highest, least))
+    axis.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _widen(axis: Axes, least: float) -> None:
+    """Show at least so much of the axis, so that nothing looks like much."""
+    low, high = axis.get_ylim()
+    if high - low < least:
+        axis.set_ylim((low + high - least) / 2, (low + high + least) / 2)
+
+
+def _show_shares(axis: Axes, of: str) -> None:
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axis.set_ylabel(of, fontsize=TEXT)
+
+
+def _explain(figure: Figure, axis: Axes, title: str = "") -> None:
+    """Put the legend above a picture, where it hides nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    if title:
+        handles, labels = [Patch(alpha=0), *handles], [title, *labels]
+    short = all(len(label) < 4 for label in labels[1:])
+    fits = sum(map(len, labels)) < 58
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=len(labels) if fits else 2, fontsize=TEXT, frameon=False,
+        handlelength=1.1 if short else 1.8, columnspacing=1 if short else 1.6, borderpad=0.1,
+    )  # fmt: skip

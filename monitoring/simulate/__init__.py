@@ -1,0 +1,1 @@
+"""Traffic for an API: wines of the twin, with a drift or without."""

@@ -1,0 +1,1 @@
+"""What the last finished pipeline came to, in Markdown."""

@@ -1,0 +1,36 @@
+"""What the last run of the pipeline came to, in Markdown: the summary of a job in GitHub Actions.
+
+    python -m orchestration.summary [--folder FOLDER]    (make summary)
+
+Appends to the file that GITHUB_STEP_SUMMARY names; prints where it names none. With --folder, the summary, the
+figures and the models' cards are kept there too.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from commands import DONE, run_command
+from settings import load_settings
+
+
+def main() -> int:
+    """Summarise the last run of the pipeline."""
+    parser = argparse.ArgumentParser(description="What the last run of the pipeline came to, in Markdown.")
+    parser.add_argument("--folder", type=Path, help="keep the summary, the figures and the models' cards here too")
+    folder, settings = parser.parse_args().folder, load_settings()
+
+    from orchestration.summary.outcome import summarise
+
+    summary = summarise(settings, folder)
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if file:
+        with Path(file).open("a") as page:
+            page.write(summary)
+    else:
+        print(summary, end="")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

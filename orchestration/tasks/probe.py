@@ -1,0 +1,61 @@
+"""Ask the API one question over a real socket, from a server that lives only as long."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import uvicorn
+from pydantic import ValidationError
+
+from commands import BadInputError, NotThereError
+from deployment.api.app import create_app
+from deployment.api.live_model import LiveModel
+from deployment.api.metrics import Metrics
+from deployment.api.predict import Service
+from wine_data.schema import TARGET, WineQuality, feature_frame
+
+START_SECONDS = 20.0
+
+
+def ask_api(bundle: Path, wine: WineQuality) -> dict[str, Any]:
+    """Serve one bundle on a free port of 127.0.0.1, POST one wine to /predict, return the answer."""
+    with _serve(bundle) as address:
+        answer = httpx.post(f"{address}/predict", json=wine.model_dump(), timeout=START_SECONDS)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+
+def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
+    """The first holdout wine that the API takes, with the grade that the tasters gave it.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    for values, grade in zip(feature_frame(holdout).to_dict("records"), holdout[TARGET], strict=True):
+        with suppress(ValidationError):
+            return WineQuality.model_validate(values), int(grade)
+    raise BadInputError("no holdout wine is one that the API takes: python -m wine_data.audit says what is wrong")
+
+
+@contextmanager
+def _serve(bundle: Path) -> Iterator[str]:
+    service = Service(LiveModel.of_bundle(bundle), Metrics(), log=None)
+    config = uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise NotThereError(f"the API did not start within {START_SECONDS:g} s; see the lines above")
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=START_SECONDS)

@@ -1,0 +1,61 @@
+"""What is wrong with the wines: above all, wines that stand on both sides.
+
+    python -m wine_data.audit [--strict]
+
+Prints what was found (checks.py), and draws it. A leak is a finding; it stops nothing by itself. With --strict
+the command ends with exit code 1.
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from commands import DONE, FINDING, run_command
+from settings import load_settings
+from wine_data.sources.load import load_wines
+
+if TYPE_CHECKING:
+    from wine_data.audit.checks import Audit
+
+
+def tabulate_audit(audit: "Audit") -> Table:
+    """The audit as a table for a terminal: one row a finding, and one a check that found nothing."""
+    table = Table("check", "file", "count", "of", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for check in audit.checks:
+        found = [finding for finding in audit.findings if finding.check.startswith(check)]
+        for finding in found:
+            table.add_row(finding.check, finding.where, f"{finding.count:,}", f"{finding.total:,}")
+        if not found:
+            table.add_row(check, "", "none", "")
+    return table
+
+
+def main() -> int:
+    """Audit the wines, print and draw what was found."""
+    parser = argparse.ArgumentParser(description="Say what is wrong with the wines.")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines stand on both sides")
+    strict = parser.parse_args().strict
+    settings = load_settings()
+
+    from wine_data.audit.checks import audit_wines
+    from wine_data.audit.figure import plot_audit
+
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    audit = audit_wines(data)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(data.introduce() + "\n")
+    console.print("\n".join(audit.sentences()) + "\n")
+    console.print(tabulate_audit(audit))
+    settings.audit_figure.parent.mkdir(parents=True, exist_ok=True)
+    plot_audit(data.train, data.validation).savefig(settings.audit_figure)
+    console.print(f"\nDrawn in {settings.audit_figure}")
+    console.print("Next: python -m wine_quality_training.train shows what the overlap does to a score")
+    return FINDING if strict and audit.leaks else DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,31 @@
+"""The audit as a picture: how few wines there are, and how many of them stand on both sides."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from wine_data.split import drop_duplicates, is_in
+
+AGAIN_COLOUR, NEW_COLOUR = "#8c1c3f", "#c9b458"
+
+
+def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
+    """Draw the rows of each file, split into the wines met for the first time and those met before."""
+    new_to_train, known = len(drop_duplicates(train)), int(is_in(validation, train).sum())
+    new = np.array([new_to_train, len(validation) - known])
+    again = np.array([len(train) - new_to_train, known])
+    figure = Figure(figsize=(9, 2.8), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.barh([0, 1], new, color=NEW_COLOUR, label="wine met for the first time")
+    axes.barh([0, 1], again, left=new, color=AGAIN_COLOUR, label="wine met before")
+    for position in (0, 1):
+        total = new[position] + again[position]
+        axes.annotate(f" {new[position]:,} new of {total:,} rows", (total, position), va="center")
+    axes.set_xlim(0, (new + again).max() * 1.32)
+    axes.set_yticks([0, 1], ["train file", "validation file"])
+    axes.invert_yaxis()
+    axes.set_xlabel("rows")
+    axes.set_title("Reading the train file and then the validation file: how many wines are new?", loc="left")
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

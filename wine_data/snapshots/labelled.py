@@ -1,0 +1,52 @@
+"""Labelled answers: wines that the API answered and a taster graded since, as data to learn from.
+
+They are divided as all wines are, by content (split.py). Those of the training side may join the known wines;
+those of the holdout side stay unseen, for the gate to judge a retrained model on.
+"""
+
+import numpy as np
+import pandas as pd
+
+from commands import BadInputError
+from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, TARGET, TYPE, TYPES
+from wine_data.sources.load import WineData, fingerprint_wines
+from wine_data.split import distinct_wines, is_holdout
+
+
+def divide_labelled(answers: pd.DataFrame) -> WineData:
+    """Make data of labelled answers: `train` those of the training side, `validation` those of the holdout side.
+
+    Each wine stands there once. Answers without a grade, or with one that no published wine has, are left out.
+
+    Args:
+        answers: FEATURES and `quality`.
+
+    Raises:
+        BadInputError: none is left.
+    """
+    graded = answers[answers[TARGET].isin(GRADES)]
+    if graded.empty:
+        raise BadInputError("no answer of the log has a grade from a taster yet: POST /feedback tells it of one")
+    wines = graded[list(MEASUREMENTS)].assign(
+        **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
+        **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
+    )
+    wines = distinct_wines(wines[[TYPE, *FEATURES, TARGET]])
+    unseen = is_holdout(wines)
+    split = wines[~unseen].reset_index(drop=True), wines[unseen].reset_index(drop=True)
+    return WineData(*split, f"{len(wines):,} labelled answers", fingerprint_wines(*split))
+
+
+def join_labelled(data: WineData, labelled: WineData) -> WineData:
+    """The known wines with the labelled answers of the training side, which are marked in the column ANSWERED."""
+    train = pd.concat(
+        [data.train.assign(**{ANSWERED: False}), labelled.train.assign(**{ANSWERED: True})], ignore_index=True
+    )
+    return WineData(
+        train,
+        data.validation,
+        f"{data.source} and {len(labelled.train):,} labelled answers",
+        fingerprint_wines(train, data.validation),
+        data.note,
+        labelled.fingerprint,
+    )

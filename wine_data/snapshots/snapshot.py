@@ -1,0 +1,82 @@
+"""The wines of one run on disk, under their fingerprint: what passes between tasks is that name, not a table.
+
+<snapshots>/<fingerprint>/train.parquet, validation.parquet, about.json
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from commands import BadInputError, NotThereError
+from wine_data.schema import ANSWERED, FEATURES, TARGET, TYPE
+from wine_data.sources.load import WineData, fingerprint_wines
+
+TABLES = ("train", "validation")
+
+
+def keep_snapshot(data: WineData, snapshots: Path) -> Path:
+    """Write the wines under their fingerprint, whole or not at all, if they are not there; return the folder.
+
+    The same wines may come from elsewhere the next time, or for another reason: the last says where from.
+    """
+    folder = snapshots / data.fingerprint
+    if folder.is_dir():
+        _describe(data, folder)
+        return folder
+    snapshots.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=snapshots))
+    try:
+        for name in TABLES:
+            getattr(data, name).to_parquet(partial / f"{name}.parquet")
+        _describe(data, partial)
+        partial.rename(folder)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not folder.is_dir():  # else another run kept the same wines a moment ago
+            raise
+    return folder
+
+
+def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
+    """Read wines back by their fingerprint.
+
+    Raises:
+        NotThereError: no run kept them here.
+        BadInputError: they are not what they were when they were kept, or have other columns than the schema.
+    """
+    folder = snapshots / fingerprint
+    if not folder.is_dir():
+        raise NotThereError(f"no wines with the fingerprint {fingerprint} were kept in {snapshots}: run make pipeline")
+    try:
+        train, validation = (pd.read_parquet(folder / f"{name}.parquet") for name in TABLES)
+        _require_columns(train, folder)
+        about = json.loads((folder / "about.json").read_text())
+        found = fingerprint_wines(train, validation)
+        data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
+    if data.fingerprint != fingerprint:
+        raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
+    return data
+
+
+def _describe(data: WineData, folder: Path) -> None:
+    about = {"source": data.source, "note": data.note, "labelled": data.labelled}
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".about-", delete=False) as file:
+        file.write(json.dumps(about, indent=2) + "\n")
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(folder / "about.json")
+
+
+def _require_columns(wines: pd.DataFrame, folder: Path) -> None:
+    """Refuse wines from before the schema changed: what else was made of them has those columns too."""
+    columns = {*FEATURES, TYPE, TARGET}
+    odd = sorted(columns.symmetric_difference(wines.columns) - {ANSWERED})
+    if odd:
+        raise BadInputError(
+            f"{folder} was kept before the schema changed ({', '.join(odd)}), and so were the models of the registry: "
+            "the new features need stores of their own, see docs/your_own.md"
+        )

@@ -1,0 +1,207 @@
+"""Where the wines come from: one function, whatever the source.
+
+    WINE_DATA=auto|uci|kaggle|twin|<folder>
+    python -m wine_data.sources [SOURCE]    (make data: uci)
+
+`auto` takes the first that is to be had: the files dropped into wine_data/, the originals from UCI,
+the synthetic twin.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from commands import BadInputError, NotThereError
+from settings import ROOT
+from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
+
+# What reads, draws and downloads is imported by the source that needs it: whoever only names sources need not wait.
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
+ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
+DROP_FOLDER = ROOT / "wine_data"
+DISTINCT_WINES = 5320  # of UCI; the twin makes as many
+
+Pair = tuple["pd.DataFrame", "pd.DataFrame"]
+
+
+@dataclass(frozen=True)
+class WineData:
+    """The train and the validation file, with where they came from and a fingerprint of their content.
+
+    `note` says why `auto` came to this source; `labelled` is the fingerprint of the labelled answers that joined
+    (labelled.py), "" for none.
+    """
+
+    train: "pd.DataFrame"
+    validation: "pd.DataFrame"
+    source: str
+    fingerprint: str
+    note: str = ""
+    labelled: str = ""
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows each file has."""
+        return {"train_rows": len(self.train), "validation_rows": len(self.validation)}
+
+    def introduce(self) -> str:
+        """Say which wines these are, for a person to read."""
+        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}" + (
+            f"\n{self.note}" if self.note else ""
+        )
+
+
+class Origin(Protocol):
+    """Where wines come from, as whatever is made of them remembers it: WineData, or more than memory holds."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for a person to read."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what they say."""
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many there are."""
+
+
+def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: float = 5.0) -> WineData:
+    """Load the pair of files from a source named as in WINE_DATA.
+
+    Args:
+        source: auto, uci, kaggle, twin, or a folder.
+        seed: decides what the twin draws, and how the pair is made again from the UCI originals.
+        downloads: where the UCI originals are kept once they are downloaded.
+        uci_url: the address under which they lie.
+        timeout: seconds that `auto` waits for that address to answer.
+
+    Raises:
+        BadInputError: the source is unknown, or its files are not what they should be.
+        NotThereError: a source that was asked for by name cannot be reached.
+    """
+    loaders: dict[str, Callable[[], WineData]] = {
+        "auto": lambda: _load_first(seed, downloads, uci_url, timeout),
+        "uci": lambda: _load_uci(seed, downloads, uci_url, timeout=30.0),
+        "kaggle": lambda: _describe(_read_kaggle(), "kaggle"),
+        "twin": lambda: _load_twin(seed),
+    }
+    if source in loaders:
+        return loaders[source]()
+    if source.startswith("s3://"):  # the block that opens a bucket is Prefect's, which this room does without
+        raise BadInputError(
+            "this command reads no bucket. python -m orchestration.s3 download s3://bucket/prefix "
+            "fetches the wines into a folder, for WINE_DATA"
+        )
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if len(folder.parts) > 1:  # a path, then, and what it leads to may come
+            raise NotThereError(f"WINE_DATA={source}: there is no such folder")
+        raise BadInputError(f"WINE_DATA={source} is no folder, and none of {', '.join(loaders)}")
+    return _describe(read_folder(folder, seed), f"folder {folder.name}")
+
+
+def read_folder(folder: Path, seed: int) -> Pair:
+    """Read the pair of a folder, or make it from the two UCI originals that lie there."""
+    from wine_data.reader import read_wines
+    from wine_data.sources.pair import publish_pair
+
+    if (folder / TRAIN_FILE).is_file() and (folder / VALIDATION_FILE).is_file():
+        tables = read_wines(folder / TRAIN_FILE), read_wines(folder / VALIDATION_FILE)
+        for name, table in zip((TRAIN_FILE, VALIDATION_FILE), tables, strict=True):
+            _require_both_types(table, folder / name)
+        return tables
+    if _holds_originals(folder):
+        return publish_pair(read_originals(folder), seed)
+    raise NotThereError(
+        f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}"
+    )
+
+
+def read_originals(folder: Path) -> "pd.DataFrame":
+    """Read the two UCI originals of a folder into one table, the red wines first."""
+    import pandas as pd
+
+    from wine_data.reader import read_wines
+
+    tables = [read_wines(folder / name, wine_type) for wine_type, name in ORIGINALS.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def fingerprint_wines(*tables: "pd.DataFrame") -> str:
+    """SHA-256 of what the tables say: the same wines in the same order give the same from any form of file."""
+    digest = hashlib.sha256()
+    for table in tables:
+        numbers = table[[*FEATURES, TARGET]].to_numpy("float64")
+        digest.update(f"{numbers.shape}".encode())
+        digest.update(np.ascontiguousarray(numbers, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _load_first(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
+    if _holds_wines(DROP_FOLDER):
+        return _describe(read_folder(DROP_FOLDER, seed), f"folder {DROP_FOLDER.name}")
+    try:
+        return _load_uci(seed, downloads, uci_url, timeout)
+    except (NotThereError, BadInputError) as error:
+        return _load_twin(seed, f"There are no wines in {DROP_FOLDER.name}/, and {error}. These wines are synthetic.")
+
+
+def _load_uci(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
+    from wine_data.sources.download import download_uci
+    from wine_data.sources.pair import publish_pair
+
+    download_uci(downloads, uci_url, timeout)
+    return _describe(publish_pair(read_originals(downloads), seed), f"uci (pair made with seed {seed})")
+
+
+def _load_twin(seed: int, note: str = "") -> WineData:
+    from wine_data.sources.pair import publish_pair
+    from wine_data.twin.sample import sample_twin
+
+    pair = publish_pair(sample_twin(DISTINCT_WINES, seed), seed)
+    return _describe(pair, f"twin (synthetic, seed {seed})", note)
+
+
+def _read_kaggle() -> Pair:
+    from wine_data.reader import read_wines
+    from wine_data.sources.download import download_kaggle
+
+    train, validation = download_kaggle()
+    return read_wines(train), read_wines(validation)
+
+
+def _holds_originals(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ORIGINALS.values())
+
+
+def _holds_wines(folder: Path) -> bool:
+    """Whether somebody dropped files here, so that a mistake in them must be told."""
+    return any((folder / name).is_file() for name in (TRAIN_FILE, VALIDATION_FILE, *ORIGINALS.values()))
+
+
+def _require_both_types(wines: "pd.DataFrame", path: Path) -> None:
+    found = sorted(wines[TYPE].unique())
+    if len(found) < len(TYPES):
+        raise BadInputError(f"{path} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed")
+
+
+def _require_values(wines: "pd.DataFrame", where: str) -> None:
+    """Refuse a column that is blank from top to bottom: there is nothing to fill its holes with."""
+    for column in MEASUREMENTS:
+        if wines[column].isna().all():
+            raise BadInputError(f"{where}, column {column}: there is no value in any row")
+
+
+def _describe(pair: Pair, source: str, note: str = "") -> WineData:
+    for name, table in zip((TRAIN_FILE, VALIDATION_FILE), pair, strict=True):
+        _require_values(table, f"{source}, {name}")
+    return WineData(*pair, source, fingerprint_wines(*pair), note)

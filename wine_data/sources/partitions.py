@@ -1,0 +1,92 @@
+"""Wines in many files that need not fit into memory together: each file is a partition, and read by itself.
+
+A partition is a CSV or Parquet file with the columns of a train file. On which side a wine stands comes from its
+content (split.py), so a partition need not know the others. A wine that stands in several rows counts several times,
+and always on one side.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from commands import NotThereError
+from wine_data.reader import read_wines
+from wine_data.schema import FEATURES, IDENTITY, TARGET
+from wine_data.sources.load import fingerprint_wines
+from wine_data.split import Split, hash_to_unit, is_holdout
+
+SUFFIXES = (".csv", ".parquet")
+SAMPLE = 50_000  # wines that describe all of them
+LOT = "lot"
+NUMBERS = {**dict.fromkeys(FEATURES, "float32"), TARGET: "float32", LOT: "float64"}  # XGBoost itself keeps float32
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Wines in files: what they say, how many there are, their grades, and a sample on the sides it stands on."""
+
+    files: tuple[Path, ...]
+    fingerprint: str
+    count: int
+    grades: tuple[int, ...]
+    sample: Split
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for a person to read."""
+        return f"folder {self.files[0].parent.name} ({len(self.files)} files, {self.count:,} rows)"
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many there are."""
+        return {"rows": self.count}
+
+
+def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) -> Partitions:
+    """Read every file of a folder once, and say what is there. `spread` reads the files, here or elsewhere.
+
+    Raises:
+        NotThereError: there is no file of wines in it, or no such folder.
+        BadInputError: a file is not one of wines; names file, column and row.
+    """
+    files = tuple(sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES))
+    if not files:
+        raise NotThereError(f"{folder} holds no file that ends in {' or '.join(SUFFIXES)}")
+    looks = list(map_fn(_read_partition, files, [SAMPLE // len(files)] * len(files)))
+    fingerprint = hashlib.sha256("".join(look.fingerprint for look in looks).encode()).hexdigest()
+    grades = sorted({grade for look in looks for grade in look.grades})
+    sample = pd.concat([look.sample for look in looks], ignore_index=True)
+    unseen = is_holdout(sample)
+    split = Split(sample[~unseen].reset_index(drop=True), sample[unseen].reset_index(drop=True), folds=[])
+    return Partitions(files, fingerprint, sum(look.count for look in looks), tuple(grades), split)
+
+
+def read_numbers(path: Path) -> pd.DataFrame:
+    """Read a partition as NUMBERS: the features, the grade, and the lot that decides the side.
+
+    A wine with a hole where its side is decided by is left out.
+    """
+    wines = read_wines(path)
+    wines = wines[wines[list(IDENTITY)].notna().all(axis="columns")]
+    return wines.assign(**{LOT: hash_to_unit(wines)})[list(NUMBERS)].astype(NUMBERS)
+
+
+@dataclass(frozen=True)
+class _Partition:
+    """What one file holds."""
+
+    fingerprint: str
+    count: int
+    grades: tuple[int, ...]
+    sample: pd.DataFrame
+
+
+def _read_partition(path: Path, share: int) -> _Partition:
+    wines = read_wines(path)
+    some = np.linspace(0, len(wines) - 1, min(share, len(wines))).astype(int)
+    return _Partition(fingerprint_wines(wines), len(wines), tuple(wines[TARGET].unique().tolist()), wines.iloc[some])

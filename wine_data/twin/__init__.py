@@ -1,0 +1,1 @@
+"""The synthetic twin: wines that are drawn where no data can be had."""

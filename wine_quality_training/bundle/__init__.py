@@ -1,0 +1,1 @@
+"""A fitted model on disk: the pickle, its compiled form and its metadata."""

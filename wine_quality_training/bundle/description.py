@@ -1,0 +1,81 @@
+"""What is known of a fitted model, collected for the facts that lie beside its pickle."""
+
+import platform
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from commands import BadInputError
+from wine_data.schema import BOUNDS, FEATURES, WineQuality, feature_frame
+from wine_data.sources.load import Origin
+from wine_quality_training.bundle.files import XGBOOST
+from wine_quality_training.bundle.metadata import KnownAnswer, ModelMetadata
+from wine_quality_training.bundle.profile import profile_wines
+from wine_quality_training.evaluate import Evaluation
+from wine_quality_training.models import predicts_grades
+
+
+def library_versions(pipeline: Pipeline) -> dict[str, str]:
+    """The versions, in this Python, that a pickle of this pipeline depends on."""
+    packages = {package: version(package) for package in ("scikit-learn", "numpy", "pandas")}
+    if any(type(part).__module__.startswith("xgboost.") for part in pipeline.get_params().values()):
+        packages["xgboost"] = version(XGBOOST)
+    return {"python": platform.python_version(), **packages}
+
+
+def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame, **registration: str) -> ModelMetadata:
+    """Collect the facts of a fitted model.
+
+    Args:
+        evaluation: the model and its scores.
+        data: the wines it comes from.
+        fitted_on: the table it was fitted on, for the ranges, the known answers and the profiles.
+        registration: name, version and run_id, once it is registered.
+    """
+    return ModelMetadata(
+        name=registration.get("name", ""),
+        version=registration.get("version", ""),
+        run_id=registration.get("run_id", ""),
+        model=evaluation.name,
+        protocol=evaluation.protocol,
+        features=FEATURES,
+        versions=library_versions(evaluation.pipeline),
+        data_source=data.source,
+        data_fingerprint=data.fingerprint,
+        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
+        ranges=_find_ranges(fitted_on),
+        answers=_answer_some(evaluation.pipeline, fitted_on),
+        files={},
+        profiles=profile_wines(fitted_on, evaluation.predictions.get("cv")),
+    )
+
+
+def _find_ranges(wines: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    table = feature_frame(wines)
+    return {name: (float(table[name].min()), float(table[name].max())) for name in FEATURES}
+
+
+def _answer_some(pipeline: Pipeline, wines: pd.DataFrame, count: int = 8) -> tuple[KnownAnswer, ...]:
+    """Ask the model of a few wines that the API would take, so that a server can check its answers."""
+    table = feature_frame(wines)
+    low, high = (pd.Series({name: BOUNDS[name][end] for name in FEATURES}) for end in (0, 1))
+    possible = table[((table >= low) & (table <= high)).all(axis="columns")]
+    if possible.empty:
+        raise BadInputError(
+            "no wine that the model was fitted on is possible: python -m wine_data.audit says what is wrong"
+        )
+    some = possible.iloc[np.linspace(0, len(possible) - 1, count).astype(int)]
+    names: list[str] = []
+    rows: list[list[float]] = [[]] * len(some)
+    if predicts_grades(pipeline):
+        names, rows = [str(grade) for grade in pipeline.classes_], pipeline.predict_proba(some).tolist()
+    return tuple(
+        KnownAnswer(
+            wine=WineQuality.model_validate(wine).model_dump(),
+            prediction=float(prediction),
+            probabilities=dict(zip(names, row, strict=True)),
+        )
+        for wine, prediction, row in zip(some.to_dict("records"), pipeline.predict(some), rows, strict=True)
+    )

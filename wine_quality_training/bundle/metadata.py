@@ -1,0 +1,75 @@
+"""What is known of a pickled model: facts.json, typed."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from commands import BadInputError, NotThereError
+from wine_quality_training.bundle.profile import Profile
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """A wine and what the model said of it when it was pickled; a regressor has no probabilities."""
+
+    wine: dict[str, float]
+    prediction: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """All that is known of a pickled model.
+
+    `files` is filled in when it is written; `compiled` says in a sentence how the compiled form was proved,
+    or why there is none; `profiles` is what monitoring compares live traffic with (profile.py).
+    """
+
+    name: str
+    version: str
+    run_id: str
+    model: str
+    protocol: str
+    features: tuple[str, ...]
+    versions: dict[str, str]
+    data_source: str
+    data_fingerprint: str
+    metrics: dict[str, float]
+    ranges: dict[str, tuple[float, float]]
+    answers: tuple[KnownAnswer, ...]
+    files: dict[str, str]
+    compiled: str = ""
+    profiles: tuple[Profile, ...] = ()
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+_FORM = TypeAdapter(ModelMetadata)
+
+
+def dump_metadata(metadata: ModelMetadata) -> str:
+    """Metadata as JSON, as read_metadata reads it, with each list on one line."""
+    text = json.dumps(_FORM.dump_python(metadata, mode="json", by_alias=True), indent=2)
+    return re.sub(r"\[[^][{}]*\]", lambda numbers: "[" + " ".join(numbers[0][1:-1].split()) + "]", text) + "\n"
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    """Read and check the form of a metadata file; nothing is unpickled.
+
+    Raises:
+        NotThereError: there is no such file.
+        BadInputError: it is no JSON, or of another form.
+    """
+    try:
+        return _FORM.validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise NotThereError(
+            f"there is no model in {path.parent} ({path.name} is missing): run make pipeline"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInputError(f"{path} cannot be read: {where + ': ' if where else ''}{first['msg']}") from error

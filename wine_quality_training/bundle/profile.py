@@ -1,0 +1,116 @@
+"""What a model expects to see: a compact profile of the wines that it learned from, kept with its metadata.
+
+A profile has no wines in it. Each column is a handful of points with the share of wines at or below each;
+that is enough to compare a window of live traffic with. The predictions and their confidence are those of
+cross-validation, each from a model that had not seen the wine: on wines that it was fitted on, a forest is
+always right and always sure, and live traffic would look like drift from the first hour on.
+
+A model that was retrained on labelled answers has two profiles: of the wines that it was first trained on
+and of those answers. Traffic that looks like either is what it knows.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from wine_data.schema import ANSWERED, MEASUREMENTS, RED, TARGET
+
+if TYPE_CHECKING:  # a server reads metadata and needs no pandas
+    import pandas as pd
+
+LEVELS = 20  # quantiles a column: points 5 % apart
+CALIBRATION_BINS = 10
+KNOWN, LABELLED = "the wines it was trained on", "labelled answers"
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """The distribution of one column: ascending `points`, and the share of wines at or below each."""
+
+    points: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PredictionProfile:
+    """How a model does on wines it has not seen, from cross-validation.
+
+    Attributes:
+        predictions: the grades that it gives.
+        confidence: the highest of its probabilities.
+        calibration: pairs (confidence, share of right grades), from the least sure tenth of the wines to the surest.
+        bias: mean of quality - prediction, in grades, and its standard deviation over the wines.
+        squared_error: mean of (quality - prediction) squared, and its standard deviation.
+    """
+
+    predictions: Annotated[Marginal, Field(alias="guesses")]  # its name in the JSON
+    confidence: Marginal
+    calibration: tuple[tuple[float, float], ...]
+    bias: tuple[float, float]
+    squared_error: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A part of what a model learned from: how many wines, each feature and the grade; a classifier's predictions."""
+
+    part: str
+    wines: int
+    features: dict[str, Marginal]
+    grades: Marginal
+    predictions: Annotated[PredictionProfile | None, Field(alias="guesses")]  # its name in the JSON
+
+
+def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> tuple[Profile, ...]:
+    """Profile the wines that a model was fitted on, and labelled answers among them by themselves.
+
+    Args:
+        wines: the training side.
+        predictions: of the same wines in the same order, with columns `prediction` and `confidence`; None for none.
+    """
+    answered = wines[ANSWERED].eq(True) if ANSWERED in wines else wines[TARGET].isna()
+    parts = {KNOWN: ~answered, LABELLED: answered}
+    return tuple(
+        _profile_part(name, wines[members], None if predictions is None else predictions[members.to_numpy()])
+        for name, members in parts.items()
+        if members.any()
+    )
+
+
+def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
+    """The distribution of a column; holes are left out."""
+    known = np.sort(np.asarray(values, dtype="float64"))
+    known = known[~np.isnan(known)]
+    if len(set(known.tolist())) <= LEVELS:
+        points = np.unique(known)
+    else:
+        points = np.unique(np.quantile(known, np.linspace(0, 1, LEVELS + 1), method="inverted_cdf"))
+    shares = np.searchsorted(known, points, side="right") / len(known)
+    return Marginal(tuple(points.tolist()), tuple(shares.round(6).tolist()))
+
+
+def _profile_part(name: str, wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> Profile:
+    features = {column: describe_column(wines[column]) for column in (*MEASUREMENTS, RED)}
+    sure = predictions is not None and "confidence" in predictions
+    described = (
+        _describe_predictions(predictions, wines[TARGET].to_numpy()) if predictions is not None and sure else None
+    )
+    return Profile(name, len(wines), features, describe_column(wines[TARGET]), described)
+
+
+def _describe_predictions(predictions: "pd.DataFrame", grades: np.ndarray) -> PredictionProfile:
+    prediction, confidence = (predictions[name].to_numpy("float64") for name in ("prediction", "confidence"))
+    errors = grades - prediction
+    return PredictionProfile(
+        predictions=describe_column(prediction),
+        confidence=describe_column(confidence.round(6)),  # trees add up to .43 or to .43000000000000005
+        calibration=tuple(
+            (float(confidence[tenth].mean()), float((errors[tenth] == 0).mean()))
+            for tenth in np.array_split(np.argsort(confidence, kind="stable"), CALIBRATION_BINS)
+            if len(tenth)
+        ),
+        bias=(float(errors.mean()), float(errors.std())),
+        squared_error=(float((errors**2).mean()), float((errors**2).std())),
+    )
