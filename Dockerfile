@@ -32,7 +32,7 @@ COPY --from=serving-packages /app/.venv .venv
 # Docker gives a new volume the owner of the folder that it covers.
 COPY --from=serving-packages --chown=10001:10001 /app/data data
 COPY --from=serving-packages --chown=10001:10001 /app/models models
-COPY commands.py settings.py ./
+COPY atomic_files.py commands.py settings.py ./
 COPY wine_data/__init__.py wine_data/schema.py wine_data/
 COPY wine_quality_training/__init__.py wine_quality_training/
 COPY wine_quality_training/bundle/__init__.py wine_quality_training/bundle/files.py \
@@ -64,7 +64,7 @@ WORKDIR /app
 COPY --from=project-packages /app/.venv .venv
 COPY --from=project-packages --chown=10001:10001 /app/data data
 COPY --from=project-packages --chown=10001:10001 /app/models models
-COPY commands.py executors.py settings.py pyproject.toml prefect.yaml requirements.txt ./
+COPY atomic_files.py commands.py executors.py settings.py pyproject.toml prefect.yaml requirements.txt ./
 COPY wine_data wine_data
 COPY wine_quality_training wine_quality_training
 COPY experiment_tracking experiment_tracking

@@ -6,7 +6,7 @@ VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
 UPGRADE ?= --upgrade
 PYTEST = $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder --durations=40
-PACKAGES := settings.py commands.py executors.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
+PACKAGES := settings.py commands.py executors.py atomic_files.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
   images
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do

@@ -20,7 +20,7 @@ class RefusedError(Exception):
 
 
 class BadInputError(Exception):
-    """Data or settings that a user can mend. The text says what was wrong, where, and what to do."""
+    """Data or settings that a user can correct. The text says what was wrong, where, and what to do."""
 
     exit_code = BAD_INPUT
 
@@ -44,7 +44,7 @@ def require_free_port(host: str, port: int, other: str) -> None:
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Run a command's main and leave Python with its exit code; a user's mistake is told in one line."""
+    """Run a command's main and leave Python with its exit code; a user's mistake is reported in one line."""
     try:
         code = main()
         sys.stdout.flush()
@@ -63,7 +63,7 @@ def run_command(main: Callable[[], int]) -> None:
 
 
 def _reader_is_gone() -> bool:
-    """Whether it is the standard output that broke: poll tells of an end that was closed without being asked to."""
+    """Whether it is the standard output that broke: poll reports a closed end although nobody asked for it."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))

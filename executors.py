@@ -69,17 +69,20 @@ def open_cluster(dask: str) -> "Iterator[Client]":
         ) from error
     if dask == LOCAL:
         cluster = LocalCluster(
-            n_workers=os.cpu_count(), threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+            n_workers=os.cpu_count(),
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
-        )  # fmt: skip
+        )
         with cluster, Client(cluster) as client:
             yield client
         return
     try:
         client = Client(dask, timeout=CONNECT_SECONDS)
     except OSError as error:
-        raise NotThereError(f"no Dask scheduler answers at {dask}: start one, or mend WINE_DASK") from error
+        raise NotThereError(f"no Dask scheduler answers at {dask}: start one, or correct WINE_DASK") from error
     except ValueError as error:
-        raise BadInputError(f"WINE_DASK is {dask!r}: it wants local, or an address as tcp://host:8786") from error
+        raise BadInputError(f"WINE_DASK is {dask!r}: it must be local, or an address as tcp://host:8786") from error
     with client:
         yield client

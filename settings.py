@@ -1,4 +1,4 @@
-"""The one place for paths, ports and knobs.
+"""The one place for paths, ports and other settings.
 
     python -m settings [--markdown]
 
@@ -30,7 +30,7 @@ def count_cores() -> int:
 
 
 class Settings(BaseSettings):
-    """Everything a user can set, typed and checked; frozen, so that a run has one set of knobs."""
+    """Everything a user can set, typed and checked; frozen, so that a run has one set of settings."""
 
     model_config = SettingsConfigDict(
         env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="processes of the API")
     api_key: SecretStr = Field(SecretStr(""), description="key that the API asks for; empty: it asks for none")
     cors_origins: str = Field("", description="web pages that may call the API, as https://a.example,https://b.example")
-    in_flight: int = Field(256, ge=1, description="requests a process works on at once; one more is told to come again")
+    in_flight: int = Field(256, ge=1, description="requests a process works on at once; the next gets 503")
     batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
     body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
     log_url: str = Field(
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     cool_down_hours: float = Field(24, ge=0, description="hours after a retraining in which no alarm starts another")
     monitoring_reports: Path = Field(ROOT / "monitoring" / "reports", description="folder of monitoring's reports")
     webhook: SecretStr = Field(
-        SecretStr(""), description="address that is told of failed and crashed flows and of alarms; empty: nobody is"
+        SecretStr(""), description="address that gets failed and crashed flows and alarms; empty: none"
     )
 
 

@@ -86,10 +86,27 @@ def run_load(settings: Settings, users: int, rate: float, seconds: int) -> int:
         f"{users} users ask {address} for {seconds} s: GET / once, wines twice, what is no wine three times", flush=True
     )
     code, interrupted = _run_locust(
-        "--host", address, "--users", str(users), "--spawn-rate", f"{rate:g}", "--run-time", f"{seconds}s",
-        "--headless", "--only-summary", "--stop-timeout", str(PATIENCE), "--logfile", str(folder / "locust.log"),
-        "--html", str(folder / "report.html"), "--csv", str(folder / "load"), "--json-file", str(folder / "load"),
-    )  # fmt: skip
+        "--host",
+        address,
+        "--users",
+        str(users),
+        "--spawn-rate",
+        f"{rate:g}",
+        "--run-time",
+        f"{seconds}s",
+        "--headless",
+        "--only-summary",
+        "--stop-timeout",
+        str(PATIENCE),
+        "--logfile",
+        str(folder / "locust.log"),
+        "--html",
+        str(folder / "report.html"),
+        "--csv",
+        str(folder / "load"),
+        "--json-file",
+        str(folder / "load"),
+    )
     if not (folder / "load.json").is_file():
         return _tell_early_end(code, interrupted, folder)
     lines, faults = read_lines(folder), read_faults(folder)
@@ -121,9 +138,19 @@ def run_ui(settings: Settings, users: int, rate: float, port: int) -> int:
     print(f"Locust: http://{UI_HOST}:{port}, to load {find_address(settings.host, settings.port)}", flush=True)
     print("Next: open it and press Start, or stop with ctrl-c", flush=True)
     code, interrupted = _run_locust(
-        "--host", find_address(settings.host, settings.port), "--users", str(users), "--spawn-rate", f"{rate:g}",
-        "--web-host", UI_HOST, "--web-port", str(port), "--loglevel", "WARNING",
-    )  # fmt: skip
+        "--host",
+        find_address(settings.host, settings.port),
+        "--users",
+        str(users),
+        "--spawn-rate",
+        f"{rate:g}",
+        "--web-host",
+        UI_HOST,
+        "--web-port",
+        str(port),
+        "--loglevel",
+        "WARNING",
+    )
     return DONE if interrupted else code
 
 
@@ -227,8 +254,10 @@ def _run_locust(*arguments: str) -> tuple[int, bool]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # being ended is the same as ctrl-c
     process = subprocess.Popen(
         [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), *arguments],
-        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         return process.wait(), False
     except KeyboardInterrupt:
@@ -244,7 +273,7 @@ def main() -> int:
     """Load the API, or serve the page on which a person does."""
     settings = load_settings()
     parser = argparse.ArgumentParser(
-        description="Load the API of make serve and look at every answer. WINE_LOAD_* hold the defaults."
+        description="Load the API of make serve and check every answer. WINE_LOAD_* hold the defaults."
     )
     parser.add_argument("--users", type=int, default=settings.load_users, help="users at once (%(default)s)")
     parser.add_argument("--rate", type=float, default=settings.load_rate, help="users started a second (%(default)g)")

@@ -121,7 +121,7 @@ def load_predictor(models: Path) -> Predictor:
 
 
 def load_predictor_of(folder: Path) -> Predictor:
-    """Load and check one bundle, for single wines; errors as in load_engine."""
+    """Load and check one bundle, for single wines; errors as in load_predictor."""
     return Predictor(load_compiled(folder) or load_bundle(folder))
 
 

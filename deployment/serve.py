@@ -2,7 +2,7 @@
 
     python -m deployment.serve     (make serve)
 
-WINE_HOST, WINE_PORT and WINE_WORKERS say where and with how many processes; settings.py has the other knobs.
+WINE_HOST, WINE_PORT and WINE_WORKERS say where and with how many processes; settings.py has the other settings.
 With your own server: uvicorn --factory deployment.serve:create_worker
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from commands import DONE, require_free_port, run_command
 from settings import Settings, load_settings
 
-if TYPE_CHECKING:  # a port that is taken and a model that is not there are told before a server is loaded
+if TYPE_CHECKING:  # a taken port and a missing model are reported before a server is loaded
     from starlette.types import ASGIApp
 
     from deployment.api.predict import Service

@@ -100,7 +100,7 @@ def _find_folder(number: str) -> str:
 
 
 def _copy_database(database: Path, copy: Path) -> None:
-    """Copy a database that somebody may be writing to."""
+    """Copy a database that may be written to meanwhile."""
     with closing(sqlite3.connect(database)) as one, closing(sqlite3.connect(copy)) as other:
         one.backup(other)
 

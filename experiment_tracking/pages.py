@@ -30,7 +30,7 @@ def find_address(uri: str, port: int) -> str:
 
 
 def serve_pages(uri: str, port: int) -> NoReturn:
-    """Become MLflow's server, without the workers for jobs that nobody here starts."""
+    """Become MLflow's server, without the workers for jobs, which this project does not use."""
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")  # MLflow's own affair
     server = ("mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port), "--backend-store-uri", uri)

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 VIEW = 1280  # CSS pixels across; a page with wide tables may have more, and is then drawn smaller
 PATIENCE = 60_000  # milliseconds that a page of a busy server may take
 QUIET = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--font-render-hinting=none",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--font-render-hinting=none",
+]
 STILL = """
 *, *::before, *::after { animation: none !important; transition: none !important; caret-color: transparent !important }
 """
@@ -61,9 +69,14 @@ def open_browser() -> "Iterator[Browser]":
 def open_page(browser: "Browser", height: int = 800, width: int = VIEW) -> "Iterator[Page]":
     """A page in a fresh profile: light, still, in English and UTC, of the one width."""
     context = browser.new_context(
-        viewport={"width": width, "height": height}, device_scale_factor=WIDTH / width, color_scheme="light",
-        reduced_motion="reduce", locale="en-GB", timezone_id="UTC", bypass_csp=True,
-    )  # fmt: skip
+        viewport={"width": width, "height": height},
+        device_scale_factor=WIDTH / width,
+        color_scheme="light",
+        reduced_motion="reduce",
+        locale="en-GB",
+        timezone_id="UTC",
+        bypass_csp=True,
+    )
     context.set_default_timeout(PATIENCE)
     try:
         yield context.new_page()

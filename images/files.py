@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from atomic_files import write_atomically
 from commands import RefusedError
 
 WIDTH = 1600  # pixels
@@ -69,7 +70,5 @@ def keep_or_replace(path: Path, png: bytes, tolerance: float = SETTLED, always: 
         if change <= tolerance and not always:
             return f"kept, {100 * change:.1f} % of the pixels differ"
     told = f"replaced, {100 * change:.1f} % of the pixels differ" if path.is_file() else "new"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(encoded)
-    partial.replace(path)
+    write_atomically(path, encoded)
     return f"{told}, {len(encoded) // 1000} KB"

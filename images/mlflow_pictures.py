@@ -70,7 +70,7 @@ def take_registry(stage: "Stage", browser: "Browser") -> bytes:
 
 
 def widen_names(page: "Page") -> None:
-    """Draw the line between runs and charts to the right, so that the names of the runs can be read."""
+    """Plot the line between runs and charts to the right, so that the names of the runs can be read."""
     line = page.evaluate_handle(LINE).as_element()
     assert line is not None
     box = line.bounding_box()
@@ -105,12 +105,21 @@ def open_mlflow(
 def keep_choices(stage: "Stage", expanded: Sequence[str]) -> dict[str, str]:
     """What MLflow keeps of a visitor's choices in the browser; `expanded` are the parent runs with theirs shown."""
     table = {
-        "orderByKey": "attributes.start_time", "orderByAsc": True, "startTime": "ALL", "lifecycleFilter": "Active",
-        "searchFilter": "", "datasetsFilter": [], "modelVersionFilter": "All Runs", "autoRefreshEnabled": False,
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "searchFilter": "",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "autoRefreshEnabled": False,
         "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
         "runsExpanded": {stage.find_run(name): True for name in expanded},
-        "runsPinned": [], "runsHidden": [], "groupBy": None, "groupsExpanded": {},
-    }  # fmt: skip
+        "runsPinned": [],
+        "runsHidden": [],
+        "groupBy": None,
+        "groupsExpanded": {},
+    }
     place = "MLflowLocalStorage-1.1-Experiment"
     return {
         "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",

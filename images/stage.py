@@ -152,9 +152,13 @@ class Stage:
             try:
                 done = subprocess.run(
                     [sys.executable, "-m", module, *arguments],
-                    cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=COMMAND_SECONDS,
+                    cwd=ROOT,
+                    env=self.environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=COMMAND_SECONDS,
                     check=False,
-                )  # fmt: skip
+                )
             except subprocess.TimeoutExpired as error:
                 raise NotThereError(f"python -m {name} did not end within {COMMAND_SECONDS:g} s") from error
         if done.returncode not in ends:
@@ -177,36 +181,40 @@ class Stage:
             if not name.startswith(("WINE_", "PREFECT_", "MLFLOW_", "GIT_"))
         }
         prefect_port = self.ports["prefect"]
-        return inherited | _configure_git() | {
-            "WINE_DATA": self._place_wines(),
-            "WINE_DOWNLOADS": str(self.settings.downloads),
-            "WINE_UCI_URL": self.settings.uci_url,
-            "WINE_SEED": str(self.settings.seed),
-            "WINE_FOLDS": str(self.settings.folds),
-            "WINE_WINDOW_ROWS": str(WINDOW),
-            "WINE_PORT": str(self.ports["api"]),
-            "WINE_MLFLOW_PORT": str(self.ports["mlflow"]),
-            "WINE_PREFECT_PORT": str(prefect_port),
-            "WINE_LOG_URL": f"sqlite:///{self.folder / 'predictions.db'}",
-            "WINE_MLFLOW_ARTIFACTS": str(self.folder / "mlartifacts"),
-            "WINE_SERVING_MODELS": str(self.folder / "models"),
-            "WINE_TRAINING_MODELS": str(self.folder / "candidates"),
-            "WINE_SNAPSHOTS": str(self.folder / "snapshots"),
-            "WINE_AUDIT_FIGURE": str(self.folder / "audit.png"),
-            "WINE_BATCH_WINES": str(self.folder / "to_score"),
-            "WINE_BATCH_ANSWERS": str(self.folder / "answers"),
-            "WINE_LOAD_REPORTS": str(self.folder / "load_reports"),
-            "WINE_LOAD_P95": "60000",  # this is no measurement
-            "WINE_MONITORING_REPORTS": str(self.folder / "reports"),
-            "MATPLOTLIBRC": str(self._write_resolution()),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "1",
-            "PREFECT_HOME": str(self.folder / ".prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-        }  # fmt: skip
+        return (
+            inherited
+            | _configure_git()
+            | {
+                "WINE_DATA": self._place_wines(),
+                "WINE_DOWNLOADS": str(self.settings.downloads),
+                "WINE_UCI_URL": self.settings.uci_url,
+                "WINE_SEED": str(self.settings.seed),
+                "WINE_FOLDS": str(self.settings.folds),
+                "WINE_WINDOW_ROWS": str(WINDOW),
+                "WINE_PORT": str(self.ports["api"]),
+                "WINE_MLFLOW_PORT": str(self.ports["mlflow"]),
+                "WINE_PREFECT_PORT": str(prefect_port),
+                "WINE_LOG_URL": f"sqlite:///{self.folder / 'predictions.db'}",
+                "WINE_MLFLOW_ARTIFACTS": str(self.folder / "mlartifacts"),
+                "WINE_SERVING_MODELS": str(self.folder / "models"),
+                "WINE_TRAINING_MODELS": str(self.folder / "candidates"),
+                "WINE_SNAPSHOTS": str(self.folder / "snapshots"),
+                "WINE_AUDIT_FIGURE": str(self.folder / "audit.png"),
+                "WINE_BATCH_WINES": str(self.folder / "to_score"),
+                "WINE_BATCH_ANSWERS": str(self.folder / "answers"),
+                "WINE_LOAD_REPORTS": str(self.folder / "load_reports"),
+                "WINE_LOAD_P95": "60000",  # this is no measurement
+                "WINE_MONITORING_REPORTS": str(self.folder / "reports"),
+                "MATPLOTLIBRC": str(self._write_resolution()),
+                "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "DO_NOT_TRACK": "1",
+                "PREFECT_HOME": str(self.folder / ".prefect"),
+                "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_WORKER_QUERY_SECONDS": "2",
+            }
+        )
 
     def _place_wines(self) -> str:
         """The source of the wines; a folder of the user's under another name, as pictures show it."""

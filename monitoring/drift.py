@@ -39,7 +39,7 @@ SMALLEST_BIN, MOST_BINS = 0.05, 10
 
 INPUTS, PREDICTIONS, REFUSALS, QUALITY = "inputs", "predictions", "refusals", "quality"
 OTHER = "another field"
-MOST_REASONS = 3  # told of a field
+MOST_REASONS = 3  # shown of a field
 KINDS = (INPUTS, PREDICTIONS, REFUSALS, QUALITY)
 
 
@@ -72,7 +72,7 @@ class Check:
 def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tuple[Check, ...]:
     """Compare a window with a part of what a model learned from.
 
-    Inputs and refusals are those of all answers; predictions and quality only those of the version whose facts
+    Inputs and refusals are those of all answers; predictions and quality only those of the version whose metadata
     these are.
     """
     checks = [*_check_inputs(window, part, metadata), *_check_refusals(window)]

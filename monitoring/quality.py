@@ -1,4 +1,4 @@
-"""How good the answers of a window were: measured where tasters have told since, estimated where they have not.
+"""How good the answers of a window were: measured where tasters have graded them since, estimated where they have not.
 
 The estimate takes each answer's confidence to the share of right grades that answers as sure had in
 cross-validation, and averages. It moves when traffic moves to wines that the model is less sure of. It cannot see

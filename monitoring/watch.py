@@ -77,7 +77,7 @@ class WindowReport:
 
 @dataclass(frozen=True)
 class Watch:
-    """One look at the log: the champion's facts, its windows, oldest first, and whether there is an alarm."""
+    """One monitoring run: the champion's metadata, its windows, oldest first, and whether there is an alarm."""
 
     metadata: ModelMetadata
     windows: tuple[WindowReport, ...]
@@ -92,7 +92,7 @@ def watch_log(
 ) -> Watch:
     """Look at the newest windows of the log, at most so many; settings say where it lies and how it is cut.
 
-    `on_window` is told how many windows are done, of how many.
+    `on_window` is called with how many windows are done, of how many.
 
     Raises:
         NotThereError: there is no model, or no log yet.
@@ -109,7 +109,7 @@ def watch_log(
 
 
 def read_reference(models: Path) -> ModelMetadata:
-    """The facts of the bundle that serves, with the profiles that live traffic is compared with."""
+    """The metadata of the bundle that serves, with the profiles that live traffic is compared with."""
     folder = find_current(models)
     metadata = read_metadata(folder / METADATA_FILE)
     if not metadata.profiles:

@@ -9,8 +9,8 @@ from commands import BadInputError
 from deployment.batch.file import ScoredFile, list_files, score_file
 from deployment.batch.storage import Location, find_name
 from executors import open_executor
-from orchestration.flows import wire
 from orchestration.tasks.notification import notify_webhook
+from orchestration.tasks.wiring import wire
 from settings import load_settings
 
 score_task = wire(score_file, "score file", retries=1, run_name="score {wines}")

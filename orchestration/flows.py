@@ -7,34 +7,39 @@ PREFECT_API_URL names one). Each part can be run alone, by the fingerprint of wi
 or by the id of a tracked run.
 """
 
-from orchestration.arguments import ALL_MODELS, parse_pipeline
+import argparse
 
-# --help and a mistake in the arguments are told here, before the imports below take their seconds; main() reads them.
+from wine_quality_training.models import ALL_MODELS
+
+
+def parse_pipeline() -> argparse.Namespace:
+    """The arguments of orchestration.flows."""
+    parser = argparse.ArgumentParser(
+        description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
+        "WINE_DATA says where the wines come from."
+    )
+    parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
+    )
+    return parser.parse_args()
+
+
+# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     parse_pipeline()
 
-import hashlib
 import itertools
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Any
 
-from mlflow.exceptions import MlflowException
-from prefect import Task, flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
-from prefect.tasks import exponential_backoff
-from pydantic import Field
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
-from commands import DONE, BadInputError, NotThereError, run_command
+from commands import DONE, BadInputError, run_command
 from experiment_tracking.pages import find_address
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.promotion import promote, record_refusal, settle_moves
@@ -44,30 +49,26 @@ from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_pare
 from orchestration.s3 import load_source
 from orchestration.tasks.artifacts import create_picture_artifact, start_progress
 from orchestration.tasks.notification import notify_webhook
+from orchestration.tasks.parameters import Folds, Models, Reason, SearchTrials, Seed, Since, Source, Trials
 from orchestration.tasks.probe import ask_api
 from orchestration.tasks.steps import (
     add_labelled,
     audit_snapshot,
     fetch_wines,
     find_labelled,
-    fingerprint_code,
     gather_labelled,
-    identify_store,
     judge_on_holdout,
     pick_holdout_wine,
     search_and_track,
     train_and_track,
 )
+from orchestration.tasks.wiring import prefect_server, wire
 from settings import load_settings
 from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import Score, choose_classifier
 from wine_quality_training.figures import plot_protocols
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
-
-P = ParamSpec("P")
-T = TypeVar("T")
-FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # a disk, a store, a server: may pass
 
 
 @dataclass(frozen=True)
@@ -91,45 +92,6 @@ class PipelineResult:
     release: Release
 
 
-def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one."""
-    return isinstance(state.result(raise_on_failure=False), FROM_OUTSIDE)
-
-
-def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """Make the cache key of a task from the named parameters, the code that decides its result, and the store."""
-
-    def make_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-        parts = [context.task.name, fingerprint_code(), identify_store(), *(str(parameters[name]) for name in names)]
-        return hashlib.sha256("|".join(parts).encode()).hexdigest()
-
-    return make_key
-
-
-def wire(
-    function: Callable[P, T],
-    name: str,
-    run_name: str | None = None,
-    retries: int = 3,
-    timeout: float = 300,
-    cached_by: Sequence[str] = (),
-) -> Task[P, T]:
-    """Make a task of a function, ended after `timeout` seconds.
-
-    A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
-    parameters, a result is kept and used again until one of them, the code or the store is another.
-    """
-    cache: dict[str, Any] = (
-        {"cache_key_fn": key_by_content(cached_by), "persist_result": True} if cached_by else {"cache_policy": NO_CACHE}
-    )
-    make_task = task(
-        name=name, task_run_name=run_name or name, tags=["wine-quality"], timeout_seconds=timeout,
-        retries=retries, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.5,
-        retry_condition_fn=may_pass, **cache,
-    )  # fmt: skip
-    return make_task(function)
-
-
 fetch_task = wire(fetch_wines, "fetch wines")
 audit_task = wire(audit_snapshot, "audit wines")
 gather_task = wire(gather_labelled, "gather labelled answers")
@@ -138,13 +100,19 @@ add_task = wire(add_labelled, "add labelled answers")
 open_task = wire(open_store, "open tracking store")
 start_task = wire(start_parent, "start parent run")
 train_task = wire(
-    train_and_track, "train and track", run_name="train {name}", timeout=1800,
+    train_and_track,
+    "train and track",
+    run_name="train {name}",
+    timeout=1800,
     cached_by=("name", "fingerprint", "folds", "seed"),
-)  # fmt: skip
+)
 search_task = wire(
-    search_and_track, "search", run_name="search in {trials} trials", timeout=4 * 3600,
+    search_and_track,
+    "search",
+    run_name="search in {trials} trials",
+    timeout=4 * 3600,
     cached_by=("trials", "fingerprint", "folds", "seed"),
-)  # fmt: skip
+)
 finish_task = wire(finish_parent, "finish parent run")
 register_task = wire(register_model, "register model")
 settle_task = wire(settle_moves, "settle moves")
@@ -153,20 +121,6 @@ export_task = wire(export_version, "export version")
 ask_task = wire(ask_api, "ask the API")
 promote_task = wire(promote, "promote version")
 refuse_task = wire(record_refusal, "record refusal")
-
-ModelName = Literal[*ALL_MODELS]  # type: ignore[valid-type]
-Folds = Annotated[int, Field(ge=2, le=20, description="folds of the leak-free cross-validation")]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw")]
-Trials = Annotated[int, Field(ge=1, description="trials of the search")]
-SearchTrials = Annotated[int, Field(ge=0, description="trials of a search for a better classifier; 0: no search")]
-Reason = Annotated[str, Field(description="why it is trained out of turn, as an alarm says; empty: on schedule")]
-Since = Annotated[
-    float, Field(ge=0, description="with a reason: learn from labelled answers since, seconds since 1970")
-]
-Models = Annotated[
-    tuple[ModelName, ...], Field(min_length=1, description="the models to compare, a classifier among them")
-]
-Source = Annotated[str, Field(description="as in WINE_DATA; empty: what WINE_DATA says where this runs")]
 
 
 def name_run() -> str:
@@ -241,9 +195,13 @@ def compare_flow(
         move_progress(next(done) / (len(models) * (folds + 1)))
 
     same: dict[str, Any] = {
-        "fingerprint": fingerprint, "snapshots": settings.snapshots, "folds": folds, "seed": seed,
-        "experiment_id": experiment_id, "parent_id": parent_id,
-    }  # fmt: skip
+        "fingerprint": fingerprint,
+        "snapshots": settings.snapshots,
+        "folds": folds,
+        "seed": seed,
+        "experiment_id": experiment_id,
+        "parent_id": parent_id,
+    }
     trained: Iterator[TrackedModel] = (
         _train_on_cluster(settings.dask, models, same)
         if settings.dask
@@ -332,22 +290,6 @@ def main_flow(
     return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
 
 
-@contextmanager
-def prefect_server() -> Iterator[None]:
-    """Start Prefect's temporary server, where no other is set, out of the reach of ctrl-c.
-
-    A terminal sends ctrl-c to every process of the command. The server would end at once, and the
-    flow would try for minutes to tell it that it was stopped. A blocked signal stays blocked in a child.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with get_client(sync_client=True):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def show_result(result: PipelineResult, console: Console) -> None:
     """Print what a run came to, and what to do next."""
     release, champion = result.release, result.release.champion
@@ -380,7 +322,7 @@ def main() -> int:
     if arguments.search < 0:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
-    # A mistake in the source, or too few wines to divide, is told at once, before anything starts.
+    # A mistake in the source, or too few wines to divide, is reported at once, before anything starts.
     data = load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
     split_wines(data.train, data.validation, settings.folds, settings.seed)
     with prefect_server():

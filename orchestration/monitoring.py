@@ -6,9 +6,26 @@ looks here and now; the deployment `monitor` of prefect.yaml does so every hour.
 deployment with its reason. What that trains has to pass the gate, as every model has.
 """
 
-from orchestration.arguments import ALL_MODELS, parse_monitoring
+import argparse
 
-# --help and a mistake in the arguments are told here, before the imports below take their seconds; main() reads them.
+from wine_quality_training.models import ALL_MODELS
+
+
+def parse_monitoring() -> argparse.Namespace:
+    """The arguments of orchestration.monitoring."""
+    parser = argparse.ArgumentParser(
+        description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
+        "Ends with 1 if there is an alarm."
+    )
+    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, and start nothing")
+    parser.add_argument(
+        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
+    )
+    parser.add_argument("--folds", type=int, default=5, help="of its cross-validation (5)")
+    return parser.parse_args()
+
+
+# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     parse_monitoring()
 
@@ -31,10 +48,12 @@ from monitoring.report.files import write_window_reports
 from monitoring.report.page_layout import write_page
 from monitoring.report.record import RETRAINING, find_last_retraining, keep_reports, list_monitoring_runs, record_watch
 from monitoring.watch import MOST_WINDOWS, Watch, watch_log
-from orchestration.flows import Folds, Models, open_task, prefect_server, wire
+from orchestration.flows import open_task
 from orchestration.tasks.artifacts import create_picture_artifact
 from orchestration.tasks.notification import notify_webhook, post_webhook
+from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
+from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
 
 TRAINING = "wine-quality-pipeline/train"
@@ -60,7 +79,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     """Look at the newest windows, report them, and start a retraining if there is an alarm.
 
     Args:
-        retrain: whether an alarm starts a retraining; else it is only told.
+        retrain: whether an alarm starts a retraining; else it is only reported.
         models: those that a retraining compares.
         folds: of its cross-validation.
     """
@@ -142,7 +161,7 @@ def main() -> int:
     """Look once, and say what came of it."""
     arguments = parse_monitoring()
     settings = load_settings()
-    watch_log(settings, 1)  # a missing model or log is told at once, before anything starts
+    watch_log(settings, 1)  # a missing model or log is reported at once, before anything starts
     with prefect_server():
         outcome = monitoring_flow(not arguments.no_retraining, tuple(arguments.models), arguments.folds)
     console = Console(highlight=False, soft_wrap=True)

@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from atomic_files import write_atomically
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import load_settings
 from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines, read_folder
@@ -94,7 +95,7 @@ def fetch_folder(place: Location, downloads: Path, block: str = "") -> Path:
         if not _is_kept(folder / name, etag, kept):
             _fetch_file(bucket, place, name, found[name]["Size"], folder)
             kept[name] = {"etag": etag, "sha256": _digest(folder / name)}
-            _write_whole(folder / ETAGS, json.dumps(kept, indent=2).encode())
+            write_atomically(folder / ETAGS, json.dumps(kept, indent=2).encode())
     for other in {name for data_set in DATA_SETS for name in data_set} - set(names):
         (folder / other).unlink(missing_ok=True)  # it is gone from the bucket: it may not be read instead
     return folder
@@ -230,12 +231,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 @contextmanager
 def _show_progress(path: Path) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
@@ -258,7 +253,7 @@ def main() -> int:
         order.add_argument("address", metavar="s3://bucket/prefix")
     given, settings = parser.parse_args(), load_settings()
     place = parse_location(given.address)
-    logging.getLogger("prefect.S3Bucket").setLevel(logging.WARNING)  # what it did is told below
+    logging.getLogger("prefect.S3Bucket").setLevel(logging.WARNING)  # what it did is printed below
     if given.order == "upload":
         names = upload_folder(given.folder, place, settings.s3_block)
         print(f"{place} holds {' and '.join(names)}")

@@ -63,9 +63,15 @@ class Service:
         with self.pid_file.open("a+") as pid_file, self.log.open("wb") as log:
             fcntl.flock(pid_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, pass_fds=[pid_file.fileno()],
-            )  # fmt: skip
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[pid_file.fileno()],
+            )
             pid_file.truncate(0)
             pid_file.write(str(process.pid))
 
@@ -160,7 +166,7 @@ def _require_server() -> tuple[str, str]:
     user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     if httpx.get(f"{api}/admin/version", auth=(user, password), timeout=30).status_code == httpx.codes.UNAUTHORIZED:
         raise BadInputError(
-            f"the Prefect server at {api} wants its password: set PREFECT_API_AUTH_STRING=user:password"
+            f"the Prefect server at {api} needs its password: set PREFECT_API_AUTH_STRING=user:password"
         )
     return api, pages
 
@@ -196,8 +202,11 @@ def _wait(happened: Callable[[], bool], seconds: float) -> bool:
 
 
 ORDERS: dict[str, Callable[[], None]] = {
-    "prefect": start_server, "deploy": deploy, "worker": start_worker, "stop": stop,
-}  # fmt: skip
+    "prefect": start_server,
+    "deploy": deploy,
+    "worker": start_worker,
+    "stop": stop,
+}
 
 
 def main() -> int:

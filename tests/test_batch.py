@@ -105,7 +105,7 @@ def test_a_disk_that_takes_no_more_leaves_no_answers(pipeline_run: PipelineRun, 
     """A limit of 200 bytes a file stands for the full disk."""
     places = {"WINE_BATCH_WINES": str(wines.parent), "WINE_BATCH_ANSWERS": str(tmp_path / "answers")}
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))"
-    limited = f"import resource, deployment.batch; {limit}; deployment.batch.main()"
+    limited = f"import resource; from deployment.batch.__main__ import main; {limit}; main()"
     done = subprocess.run(
         [sys.executable, "-c", limited],
         cwd=ROOT, env=pipeline_run.environment | places, capture_output=True, text=True, timeout=120, check=False,

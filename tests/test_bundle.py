@@ -88,7 +88,7 @@ def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_pa
         ({"features": ["alcohol"]}, ("features", "alcohol")),
         ({"versions": {"scikit-learn": "0.1"}}, ("python", "none")),
         ({"files": {}}, ("nothing", "model.pkl")),
-        ({"ranges": None}, ("facts.json", "NoneType")),
+        ({"ranges": None}, ("facts.json", "ranges")),
         ({"mood": "good"}, ("facts.json", "mood")),
     ],
 )
@@ -154,7 +154,7 @@ bundle = load_bundle(folder)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # every file ends after 20 kB, as on a full disk
 try:
-    write_bundle(folder.parent, pickle_model(bundle.pipeline), bundle.facts)
+    write_bundle(folder.parent, pickle_model(bundle.pipeline), bundle.metadata)
 except OSError as error:
     print("refused:", error.strerror)
 """
@@ -180,8 +180,8 @@ folder = Path(sys.argv[1])
 bundle = load_bundle(folder)
 print("ready", flush=True)
 for version in range(2, 1_000_000):
-    facts = replace(bundle.facts, version=str(version))
-    select_bundle(write_bundle(folder.parent, pickle_model(bundle.pipeline), facts))
+    metadata = replace(bundle.metadata, version=str(version))
+    select_bundle(write_bundle(folder.parent, pickle_model(bundle.pipeline), metadata))
 """
 
 

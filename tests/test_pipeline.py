@@ -19,7 +19,8 @@ from prefect import flow
 from commands import BadInputError
 from experiment_tracking.registry.versions import CHAMPION, MODEL
 from experiment_tracking.runs.store import EXPERIMENT
-from orchestration.flows import shorten_source, wire
+from orchestration.flows import shorten_source
+from orchestration.tasks.wiring import wire
 from settings import ROOT
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
 from tests.told import assert_told_in_one_line, find_lines
@@ -52,7 +53,7 @@ def test_as_published_models_remember_and_leak_free_they_do_not(pipeline_run: Pi
 
 def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeline_run: PipelineRun) -> None:
     for line in (
-        r"^as-published: the same wines on both sides",
+        r"^as-published: the same wines in both files",
         r"^Champion    wine-quality version 1, \w+Classifier",
         r"^Gate        version 1 is better than the majority-class baseline",
         r"^Prediction  grade [3-9] through the API, for a holdout wine graded [3-9]",

@@ -1,6 +1,7 @@
 """What the README claims."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -15,6 +16,7 @@ DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.m
 PAGES = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()} | {
     f"docs/{name}": text for name, text in DOCS.items()
 }
+ROOMS = ("wine_data", "wine_quality_training", "experiment_tracking", "deployment", "monitoring", "orchestration")
 
 
 @pytest.mark.parametrize(
@@ -61,11 +63,26 @@ def test_a_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "name", [line.split()[0] for line in README.split("```text\n")[2].split("```")[0].splitlines()]
-)
-def test_the_layout_is_true(name: str) -> None:
-    assert (ROOT / name).exists()
+def read_tree() -> list[str]:
+    """The files and folders of the tree in docs/architecture.md."""
+    found, room = [], ""
+    for line in DOCS["architecture.md"].split("```text\n")[1].split("```")[0].splitlines():
+        indented, names = line.startswith("  "), re.split(r"  +", line.strip())[0].split(", ")
+        room = room if indented else names[0]
+        found += [f"{room}{name}" if indented else name for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", [*read_tree(), *re.findall(r"`([a-z_/]+\.(?:py|yaml))`", DOCS["architecture.md"])])
+def test_the_architecture_names_files_that_there_are(path: str) -> None:
+    assert any((folder / path).exists() for folder in (ROOT, ROOT / "wine_quality_training", ROOT / "orchestration"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_has_its_notebooks_and_at_most_eight_entries(room: str) -> None:
+    listed = subprocess.run(["git", "ls-files", room], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    entries = {path.split("/")[1] for path in listed.split()} - {"__init__.py"}
+    assert len([entry for entry in entries if not entry.endswith(".ipynb")]) <= 8, sorted(entries)
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -181,11 +181,10 @@ def test_a_write_that_fails_leaves_the_report_that_was_there(
 ) -> None:
     (tmp_path / "inputs.html").write_text("the report that was there")
 
-    def fill_disk(path: Path, text: str, **_: object) -> None:
-        path.write_bytes(text.encode()[:1_000])
-        raise OSError("No space left on device")
+    def fill_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device", descriptor)
 
-    monkeypatch.setattr(Path, "write_text", fill_disk)
+    monkeypatch.setattr(os, "fsync", fill_disk)
     with pytest.raises(OSError, match="No space left"):
         write_reports(make_window(), part, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["inputs.html"]

@@ -38,7 +38,7 @@ def test_code_names_features_in_the_schema_alone(file: Path) -> None:
     assert bool(found) == (name in EXCEPTIONS), f"{name} names {sorted(found)}: take them from wine_data/schema.py"
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("*/page.html")), ids=str)
+@pytest.mark.parametrize("file", sorted(ROOT.glob("*/*/page.html")), ids=str)
 def test_pages_name_no_feature_and_count_none(file: Path) -> None:
     assert not re.search(rf"{NAMES.pattern}|eleven|twelve", file.read_text())
 
@@ -109,12 +109,12 @@ from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.models import make_model
 
 data = load_wines("twin", 42, Path("nowhere"), "http://127.0.0.1:1/")
-sides = split_wines(data.train, data.validation, folds=5, seed=42)
-evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", 42), sides)
-facts = describe_model(evaluation, data, sides.training, name="wine-quality", version="1", run_id="run1")
-compiled = compile_model(evaluation.pipeline, facts)
+split = split_wines(data.train, data.validation, folds=5, seed=42)
+evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", 42), split)
+metadata = describe_model(evaluation, data, split.train, name="wine-quality", version="1", run_id="run1")
+compiled = compile_model(evaluation.pipeline, metadata)
 models = load_settings().serving_models
-select_bundle(write_bundle(models, pickle_model(evaluation.pipeline), facts, compiled))
+select_bundle(write_bundle(models, pickle_model(evaluation.pipeline), metadata, compiled))
 with TestClient(create_worker()) as api:
     answer = api.post("/predict", json=EXAMPLE)
     refused = api.post("/predict", json=EXAMPLE | {"citric_acid": 0.36})

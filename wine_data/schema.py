@@ -4,7 +4,7 @@ Training, tracking, the API, the load test and the drift check all lay out
 their tables here, so they cannot disagree on what a model sees.
 
 The bounds are physical: they refuse what cannot be a wine. The range seen in
-the 6,497 published wines stands beside each as `seen`.
+the 6,497 published wines is beside each as `seen`.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,9 +50,14 @@ class WineQuality(BaseModel):
     sulphates: float = _measurement(0, 5, (0.22, 2.0), "g potassium sulphate / dm3", 0.45)
     alcohol: float = _measurement(0, 25, (8.0, 14.9), "% by volume", 8.8)
     red_wine: float = Field(  # 1.0 is fine, 0.5 is not
-        strict=True, ge=0, le=1, multiple_of=1, description="1 for red, 0 for white", examples=[0],
+        strict=True,
+        ge=0,
+        le=1,
+        multiple_of=1,
+        description="1 for red, 0 for white",
+        examples=[0],
         json_schema_extra={"type": "integer"},
-    )  # fmt: skip
+    )
 
 
 FEATURES = tuple(WineQuality.model_fields)
@@ -61,7 +66,7 @@ _PROPERTIES = WineQuality.model_json_schema()["properties"]
 BOUNDS = {name: (_PROPERTIES[name]["minimum"], _PROPERTIES[name]["maximum"]) for name in FEATURES}
 SEEN = {name: tuple(_PROPERTIES[name]["seen"]) for name in MEASUREMENTS}
 EXAMPLE = {name: _PROPERTIES[name]["examples"][0] for name in FEATURES}  # the first wine of the published data
-# The measurements that are never blank in the published files: with the colour they decide a wine's side (split.py).
+# Never blank in the published files: with the colour they decide between train and holdout (split.py).
 IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
 PARTS = (("free_sulfur_dioxide", "total_sulfur_dioxide"),)  # one is a part of the other, and cannot be more
 

@@ -1,14 +1,14 @@
-"""Which side of the divide a wine stands on, for ever.
+"""Train or holdout: which part a wine belongs to, for ever.
 
-The side comes from a hash of the wine's content, so it is the same in every file, in every order
+The part comes from a hash of the wine's content, so it is the same in every file, in every order
 and in every year. What is hashed are the colour and the columns that are never blank in the
-published files (IDENTITY in schema.py), each to six significant digits: a wine with a hole elsewhere keeps its side.
+published files (IDENTITY in schema.py), each to six significant digits: a wine with a blank elsewhere keeps its part.
 
-Wines that agree on these form one group and share a side and a fold, whatever else they differ in.
+Wines that agree on these form one group and share a part and a fold, whatever else they differ in.
 A near-repeat that differs in one of them, by a last digit of the density say, is another group and
-may stand on the other side. Of the 5,320 distinct published wines, 98 differ from another in just one
+may be in the other part. Of the 5,320 distinct published wines, 98 differ from another in just one
 feature, and every such pair has one grade; 6 of the 1,079 holdout wines have such a near-repeat on
-the training side, 8 if up to three features may differ (tests/test_split.py counts them).
+train, 8 if up to three features may differ (tests/test_split.py counts them).
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def group_wines(wines: pd.DataFrame) -> pd.Series:
 
 
 def is_holdout(wines: pd.DataFrame) -> pd.Series:
-    """Say which wines stand on the holdout side, about a fifth; one with a hole in IDENTITY never does."""
+    """Say which wines are in the holdout, about a fifth; one with a blank in IDENTITY never is."""
     known = wines[list(IDENTITY)].notna().all(axis="columns")
     return ((hash_to_unit(wines) < HOLDOUT_SHARE) & known).rename("holdout")
 
@@ -102,7 +102,7 @@ WINE = [TYPE, *MEASUREMENTS]
 
 
 def is_in(rows: pd.DataFrame, wines: pd.DataFrame) -> pd.Series:
-    """Say of each row whether its wine stands in `wines`: boolean, same index as `rows`.
+    """Say of each row whether its wine is in `wines`: boolean, same index as `rows`.
 
     Rows with the same cells blank are looked up together, so the cost grows with the number of
     such patterns (eleven in the published files), not with the number of rows times wines.
@@ -113,7 +113,7 @@ def is_in(rows: pd.DataFrame, wines: pd.DataFrame) -> pd.Series:
         filled = [name for name, blank in zip(WINE, pattern, strict=True) if not blank]
         members = (blanks.to_numpy() == pattern).all(axis=1)
         found[members] = _hash_rows(rows.loc[members, filled]).isin(_hash_rows(wines[filled]))
-    return pd.Series(found, index=rows.index, name="stands_in")
+    return pd.Series(found, index=rows.index, name="is_in")
 
 
 def drop_duplicates(wines: pd.DataFrame) -> pd.DataFrame:

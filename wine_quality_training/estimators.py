@@ -1,6 +1,6 @@
 """Two estimators that scikit-learn lacks, and the blends made with them.
 
-Chosen on repeated grouped cross-validation of the training side of the published wines. Trees and
+Chosen on repeated grouped cross-validation of train of the published wines. Trees and
 the kernel go wrong on different wines, so their mean beats each of them; a classifier that also
 hears a regressor knows that grade 5 lies between 4 and 6, which gains kappa as well as accuracy.
 """

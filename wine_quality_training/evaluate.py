@@ -1,9 +1,9 @@
 """Two protocols, and what a score of each is worth.
 
 As published: fit on the train file, score on the train and on the validation file. The two hold
-the same wines, so this measures memory. Leak-free: no distinct wine on both sides; scores come
-from grouped cross-validation on the training side ("cv") and from the holdout ("holdout"), each with
-a 95 % interval from 1,000 bootstrap resamples of the scored wines. The interval tells what the choice
+the same wines, so this measures memory. Leak-free: no distinct wine in both parts; scores come
+from grouped cross-validation in train ("cv") and from the holdout ("holdout"), each with
+a 95 % interval from 1,000 bootstrap resamples of the scored wines. The interval shows what the choice
 of wines does to a score, not what another seed or another split would do.
 
 RMSE and MAE are in grades, the lower the better. R2 is the share of the grades' variance that a
@@ -27,7 +27,7 @@ from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.load import WineData
 from wine_quality_training.models import make_model, predicts_grades
 
-if TYPE_CHECKING:  # measures and the words for scores are wanted by many that fit nothing
+if TYPE_CHECKING:  # measures and the words for scores are used by many modules that fit nothing
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
@@ -122,9 +122,9 @@ def train_model(
     on_step: Callable[[str], None] = lambda step: None,
     map_fn: MapFunction = map,
 ) -> list[Evaluation]:
-    """Fit and score one model under each protocol asked for; `on_step` is told of every fit that is done.
+    """Fit and score one model under each protocol asked for; `on_step` is called after every fit.
 
-    `spread` runs the fits, here or elsewhere.
+    `map_fn` runs the fits, here or elsewhere.
     """
     evaluations = []
     if AS_PUBLISHED in protocols:
@@ -147,7 +147,7 @@ def train_model(
 def evaluate_as_published(name: str, unfitted: "Pipeline", data: WineData, map_fn: MapFunction = map) -> Evaluation:
     """Fit a clone on the train file, score on the train file and on the validation file.
 
-    `spread` runs the fit, here or elsewhere.
+    `map_fn` runs the fit, here or elsewhere.
     """
     X, y = feature_frame(data.train), data.train[TARGET]
     (fit,) = map_fn(_fit, [unfitted], [X], [y], [[X, feature_frame(data.validation)]], [True])
@@ -167,10 +167,10 @@ def evaluate_leak_free(
     on_fold: Callable[[int], None] = lambda fold: None,
     map_fn: MapFunction = map,
 ) -> Evaluation:
-    """Cross-validate on the training side, then fit on all of it and score the holdout.
+    """Cross-validate in train, then fit on all of it and score the holdout.
 
     Each fit is of a clone of `unfitted`. `on_fold` is called with the number of each fold that is done, from 1;
-    `spread` runs the fits, here or elsewhere.
+    `map_fn` runs the fits, here or elsewhere.
     """
     X, y = feature_frame(split.train), split.train[TARGET]
     in_folds, confidence = np.empty(len(y)), np.full(len(y), np.nan)
@@ -255,9 +255,7 @@ def slice_predictions(evaluation: Evaluation, scored_on: str) -> list[Slice]:
     table = evaluation.predictions[scored_on]
     slices = [(wine_type, table[table[TYPE] == wine_type]) for wine_type in TYPES]
     slices += [(f"grade {grade}", table[table[TARGET] == grade]) for grade in GRADES]
-    return [
-        _score_slice(evaluation.name, scored_on, name, members) for name, members in slices if len(members)
-    ]  # fmt: skip
+    return [_score_slice(evaluation.name, scored_on, name, members) for name, members in slices if len(members)]
 
 
 @dataclass(frozen=True)
@@ -324,7 +322,7 @@ def _measure(means: np.ndarray) -> list[dict[str, float]]:
 
 @lru_cache(maxsize=4)
 def _sample_weights(count: int) -> np.ndarray:
-    """How often each wine stands in each resample, as a share: shape (RESAMPLES, count)."""
+    """How often each wine is in each resample, as a share: shape (RESAMPLES, count)."""
     random = np.random.default_rng(0)
     draws = random.integers(count, size=(RESAMPLES, count))
     return np.stack([np.bincount(draw, minlength=count) for draw in draws]) / count

@@ -33,7 +33,7 @@ SHUFFLES, POINTS = 10, 100  # of a feature, to see what a model makes of it
 
 
 def plot_boxes(wines: pd.DataFrame) -> Figure:
-    """Draw a box plot of every measurement and the grade, by colour."""
+    """Plot a box plot of every measurement and the grade, by colour."""
     figure, axes = _grid(3, 4, height=2.5)
     for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
@@ -43,17 +43,27 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
 
 
 def plot_correlations(wines: pd.DataFrame) -> Figure:
-    """Draw a heatmap of the correlations between features and grade."""
+    """Plot a heatmap of the correlations between features and grade."""
     figure, (axis,) = _grid(1, 1, height=7.5, width=8.5)
     correlations = wines[[*FEATURES, TARGET]].corr()
-    sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", annot=True, fmt=".2f", square=True, ax=axis,
-                annot_kws={"size": 7}, cbar_kws={"shrink": 0.7})  # fmt: skip
+    sns.heatmap(
+        correlations,
+        vmin=-1,
+        vmax=1,
+        cmap="RdBu_r",
+        annot=True,
+        fmt=".2f",
+        square=True,
+        ax=axis,
+        annot_kws={"size": 7},
+        cbar_kws={"shrink": 0.7},
+    )
     axis.set_title(f"Correlations, {len(wines):,} wines")
     return figure
 
 
 def plot_grades(wines: pd.DataFrame) -> Figure:
-    """Draw how many wines have each grade."""
+    """Plot how many wines have each grade."""
     figure, (axis,) = _grid(1, 1, height=3.5, width=7)
     counts = wines[TARGET].value_counts().reindex(GRADES, fill_value=0)
     bars = axis.bar(list(map(str, GRADES)), counts, color=RED)
@@ -63,7 +73,7 @@ def plot_grades(wines: pd.DataFrame) -> Figure:
 
 
 def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
-    """Draw the share of each grade among the red and among the white wines."""
+    """Plot the share of each grade among the red and among the white wines."""
     figure, (axis,) = _grid(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
     sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
@@ -72,7 +82,7 @@ def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
 
 
 def plot_protocols(scores: Sequence[Score]) -> Figure:
-    """Draw the one that tells the story: each model as published and leak-free, by R2 and by accuracy."""
+    """Plot each model as published and leak-free, by R2 and by accuracy."""
     figure, axes = _grid(1, 2, height=3.6, width=10)
     names = list(dict.fromkeys(score.model for score in scores))
     positions = np.arange(len(names))
@@ -117,7 +127,7 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
 
 
 def plot_confusion(evaluation: Evaluation) -> Figure:
-    """Draw which grades a model takes for which, on the holdout."""
+    """Plot which grades a model takes for which, on the holdout."""
     figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
     table = evaluation.predictions["holdout"]
     ConfusionMatrixDisplay.from_predictions(
@@ -133,7 +143,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
 
 
 def plot_importance(evaluation: Evaluation, split: Split, seed: int = 0, shuffles: int = SHUFFLES) -> Figure:
-    """Draw how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
+    """Plot how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
     figure, (axis,) = _grid(1, 1, height=4, width=7)
     drops = _permute_features(evaluation.pipeline, split.holdout, seed, shuffles)
     order = drops.mean(axis=1).sort_values().index
@@ -146,7 +156,7 @@ def plot_importance(evaluation: Evaluation, split: Split, seed: int = 0, shuffle
 def plot_dependence(
     evaluation: Evaluation, split: Split, seed: int = 0, shuffles: int = SHUFFLES, points: int = POINTS
 ) -> Figure:
-    """Draw how the expected grade moves with each of the three features that matter most, at so many points."""
+    """Plot how the expected grade moves with each of the three features that matter most, at so many points."""
     top = _permute_features(evaluation.pipeline, split.holdout, seed, shuffles).mean(axis=1).nlargest(3).index
     figure, axes = _grid(1, 3, height=3.2, width=10)
     PartialDependenceDisplay.from_estimator(
@@ -165,7 +175,7 @@ def plot_dependence(
 
 
 def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str, Figure]:
-    """Draw all that the evaluations at hand allow, by file name."""
+    """Plot all that the evaluations at hand allow, by file name."""
     wines = pd.concat([split.train, split.holdout], ignore_index=True)
     figures = {
         "boxes": plot_boxes(wines),

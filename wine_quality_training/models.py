@@ -15,6 +15,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "DecisionTreeClassifier": ("sklearn.tree", {}),
     "KNeighborsRegressor": ("sklearn.neighbors", {"n_neighbors": 5, "n_jobs": -1}),
 }
+ALL_MODELS = tuple(MODELS)
 
 
 def make_model(name: str, seed: int) -> "Pipeline":

@@ -30,8 +30,8 @@ HEADINGS = {
     "kappa": "kappa",
 }
 MEANING = {
-    AS_PUBLISHED: "the same wines on both sides, so this is memory",
-    LEAK_FREE: "no wine on both sides, so this is what to expect",
+    AS_PUBLISHED: "the same wines in both files, so this is memory",
+    LEAK_FREE: "no wine in both parts, so this is what to expect",
 }
 NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 columns; the files have all six
 

@@ -1,8 +1,9 @@
-"""What a training leaves in a folder: each model with its facts, the comparison of all, and figures."""
+"""What a training leaves in a folder: each model with its metadata, the comparison of all, and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomic_files import write_atomically
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.bundle.description import describe_model
@@ -14,7 +15,7 @@ from wine_quality_training.report import dump_report, render_report
 
 
 def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
-    """Write one pickle a model with its facts: the leak-free fit, or the published one where there is no other."""
+    """Write one pickle a model with its metadata: the leak-free fit, or the published one where there is no other."""
     chosen = {evaluation.name: evaluation for evaluation in evaluations}  # the leak-free one comes last
     paths = []
     for name, evaluation in chosen.items():
@@ -30,9 +31,7 @@ def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData
     (folder / "figures").mkdir(exist_ok=True)
     texts = {"scores.md": render_report(data, evaluations), "scores.json": dump_report(data, evaluations)}
     for name, text in texts.items():
-        partial = folder / f".{name}.partial"
-        partial.write_text(text)
-        partial.replace(folder / name)
+        write_atomically(folder / name, text)
     for name, figure in plot_comparison(evaluations, split).items():
         figure.savefig(folder / "figures" / f"{name}.png")
     return [folder / name for name in texts] + [folder / "figures"]

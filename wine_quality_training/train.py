@@ -2,7 +2,7 @@
 
     python -m wine_quality_training.train [--model NAME|all] [--protocol as-published|leak-free|both]
 
-Leaves in wine_quality_training/models/ each model (rfr.pkl) with its facts beside it (rfr.json), the
+Leaves in wine_quality_training/models/ each model (rfr.pkl) with its metadata beside it (rfr.json), the
 comparison as scores.md and scores.json, and figures/.
 """
 
@@ -72,10 +72,14 @@ def _train_all(
 
         def train(name: str) -> list[Evaluation]:
             return train_model(
-                name, data, split, settings.seed, protocols,
+                name,
+                data,
+                split,
+                settings.seed,
+                protocols,
                 on_step=lambda step: progress.update(bar, advance=1, description=step),
                 map_fn=make_map(executor),
-            )  # fmt: skip
+            )
 
         trained = map(train, names) if is_local(executor) else waiting.map(train, names)
         return [evaluation for evaluations in trained for evaluation in evaluations]

@@ -48,14 +48,14 @@ from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQualit
 REPORT_SECONDS = 0.5
 PREDICTIONS, MODEL, SERVER = "predictions", "model", "server"
 TAGS = [
-    {"name": PREDICTIONS, "description": "Ask for grades, and tell those that tasters gave"},
+    {"name": PREDICTIONS, "description": "Ask for grades, and send those that tasters gave"},
     {"name": MODEL, "description": "What serves, and since when"},
     {"name": SERVER, "description": "For people who come by, and for those who watch it"},
 ]
 
 
 def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_origins: Sequence[str] = ()) -> ASGIApp:
-    """Make the API around what stands behind it: FastAPI, and before it the guard and the routes that predict.
+    """Make the API around its service: FastAPI, and before it the guard and the routes that predict.
 
     Args:
         service: the model that serves, the metrics, the log.

@@ -19,7 +19,7 @@ class LiveModel:
     """Holds a checked engine; a new one is loaded beside it and swapped in by one assignment."""
 
     def __init__(self, models: Path, on_load: Callable[[bool], None] = lambda refused: None) -> None:
-        """Take the folder of bundles, and who is told whether a bundle was refused."""
+        """Take the folder of bundles, and what counts refused bundles."""
         self._models = models
         self._on_load = on_load
         self._seen: object = None
@@ -47,7 +47,7 @@ class LiveModel:
         return self._writer
 
     def load(self) -> None:
-        """Load what `current` names now; errors as in load_engine."""
+        """Load what `current` names now; errors as in load_predictor."""
         self._seen = self._look()
         self._swap(load_predictor(self._models))
 

@@ -31,9 +31,11 @@ class Metrics:
         self._predictions = Counter("wine_predictions", "Wines by grade", ["grade", "version"], registry=every)
         self._loads = Counter("wine_model_loads", "Bundles loaded or refused", ["outcome"], registry=every)
         self._refused = Gauge(
-            "wine_model_refused", "1 while the bundle that should serve is refused", registry=every,
+            "wine_model_refused",
+            "1 while the bundle that should serve is refused",
+            registry=every,
             multiprocess_mode="livemax",
-        )  # fmt: skip
+        )
         self._written = Counter("wine_log_written_rows", "Rows that the prediction log wrote", registry=every)
         self._lost = Counter("wine_log_lost_rows", "Rows that the prediction log lost", registry=every)
         self._waiting = Gauge(

@@ -44,7 +44,7 @@ def find_policy(page: str) -> str:
 
 
 def _hash_element(page: str, element: str) -> str:
-    """Hash what stands inside an element as CSP Level 3 asks: SHA-256 in base64, of the text in UTF-8."""
+    """Hash the content of an element as CSP Level 3 asks: SHA-256 in base64, of the text in UTF-8."""
     found = re.search(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
     assert found is not None
     return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"

@@ -32,7 +32,7 @@ CHUNK = 250  # wines predicted at once; between chunks, requests for single wine
 
 @dataclass(frozen=True)
 class Service:
-    """What stands behind the routes."""
+    """What the routes work with."""
 
     live: LiveModel
     metrics: Metrics
@@ -47,7 +47,7 @@ class Predict:
     path = "/predict"
 
     def __init__(self, service: Service) -> None:
-        """Take what stands behind it."""
+        """Take the service."""
         self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +119,7 @@ class PredictBatch(Predict):
     path = "/predict/batch"
 
     def __init__(self, service: Service) -> None:
-        """Take what stands behind it."""
+        """Take the service."""
         super().__init__(service)
         self._wines = TypeAdapter(list[WineQuality])
         self._turn = asyncio.Semaphore(1)  # one batch at a time: more would only make each of them later
@@ -215,6 +215,6 @@ async def send_json(send: Send, body: bytes) -> None:
 
 
 def _keep_cells(row: dict[str, str | list[str]]) -> dict[str, str]:
-    """A row as text by column; blank cells are left out, cells beyond the header stand under their own name."""
+    """A row as text by column; blank cells are left out, cells beyond the header get a name of their own."""
     cells = {name: cell for name, cell in row.items() if isinstance(cell, str) and cell.strip()}
     return cells | ({"(cells beyond the header)": "x"} if None in row else {})

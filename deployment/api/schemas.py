@@ -104,7 +104,7 @@ class ResponseWriter:
 
     By hand, because this is done for every wine: the parts that do not change are written once, the numbers
     are formatted here, and no text in it comes from the request. Probabilities have seven digits, more than
-    a hundred votes can tell apart.
+    a hundred votes can distinguish.
     """
 
     def __init__(self, predictor: Predictor) -> None:

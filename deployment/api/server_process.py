@@ -39,7 +39,7 @@ def run_server(
     Args:
         module: the server, such as deployment.serve.
         ready: the address that answers with success once it is.
-        environment: what it is told, its port among it.
+        environment: its settings, its port among them.
         log: the file for what it prints.
         seconds: how long it may take to be ready.
 
@@ -49,8 +49,12 @@ def run_server(
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", module],
-            cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
     try:
         wait_until(lambda: server.poll() is not None or answers(ready), f"{module} to answer on {ready}", seconds)
         if server.returncode is not None:
@@ -61,13 +65,13 @@ def run_server(
 
 
 def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_SECONDS, every: float = 0.1) -> int:
-    """Look until something has happened; return how many looks that took.
+    """Check until something has happened; return how many checks that took.
 
     Args:
-        happened: looks, and returns what is true or not.
+        happened: checks, and returns what is true or not.
         what: what is waited for, as the error says it: "waited 60 s in vain for what".
         seconds: how long to wait.
-        every: seconds between two looks.
+        every: seconds between two checks.
 
     Raises:
         NotThereError: it did not happen in that time.
@@ -91,7 +95,7 @@ def answers(address: str) -> bool:
 
 @cache
 def _make_client() -> httpx.Client:
-    """One for all looks: to make it takes 30 times as long as a look, from the server that is starting."""
+    """One for all checks: making it costs the starting server 30 times as much as a check."""
     return httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
 
 

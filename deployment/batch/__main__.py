@@ -29,9 +29,10 @@ def main() -> int:
     settings = load_settings()
     parser = argparse.ArgumentParser(description="Score files of wines with the model that serves.")
     parser.add_argument(
-        "wines", nargs="*",
+        "wines",
+        nargs="*",
         help="CSV and Parquet files, folders of them, s3://bucket/path; WINE_BATCH_WINES where left out",
-    )  # fmt: skip
+    )
     given = parser.parse_args().wines
 
     from deployment.batch.file import list_files, score_file

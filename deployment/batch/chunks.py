@@ -113,7 +113,7 @@ def _read_csv_header(file: pa.NativeFile, address: Location) -> Header:
 
 
 def _find_columns(names: list[str], address: Location) -> dict[str, int]:
-    """Where each column that a wine needs stands, red_wine rather than type."""
+    """The position of each column that a wine needs, red_wine rather than type."""
     wanted = [*MEASUREMENTS, RED if RED in names else TYPE]
     repeated = [name for name in wanted if names.count(name) > 1]
     if repeated:
@@ -194,7 +194,7 @@ def _parse(data: bytes, header: Header, chunk: Chunk, address: Location) -> RawR
     try:
         return _parse_as(data, header, chunk, columns, pa.float64())
     except pa.ArrowInvalid:
-        pass  # a cell is no number: the rows are told apart one by one
+        pass  # a cell is no number: the rows are checked one by one
     try:
         return _parse_as(data, header, chunk, columns, pa.string())
     except pa.ArrowInvalid as error:

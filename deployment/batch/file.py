@@ -48,7 +48,7 @@ class Manifest:
     wines: str
     version: str
     run_id: str
-    chunks: tuple[Chunk, ...]
+    parts: tuple[Chunk, ...]  # their name in the JSON
     done: bool = False
     scored: int = 0
     refused: int = 0
@@ -68,7 +68,7 @@ def score_file(
         models: the folder of serving bundles.
         answers: the folder that the answers go to, or s3://bucket/path; it is made if need be.
         executor: what runs the parts; None: they run here, one after the other.
-        show: is told after each part how many of how many parts are done.
+        show: is called after each chunk with how many of how many are done.
 
     Raises:
         BadInputError: it is no file of wines: a column is missing, or nothing in it can be read.
@@ -85,7 +85,7 @@ def score_file(
     if new:
         load_predictor_once(bundle)  # so that a bad bundle leaves no folder behind, and threads find it loaded
         _write_manifest(job, manifest)
-        counts = list(_score_chunks(job, manifest.chunks, executor, show))
+        counts = list(_score_chunks(job, manifest.parts, executor, show))
         scored, refused = (sum(column) for column in zip(*counts, strict=True))
         manifest = replace(manifest, done=True, scored=scored, refused=refused)
         _write_manifest(job, manifest)

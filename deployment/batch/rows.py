@@ -1,4 +1,4 @@
-"""Cells of a part told apart into wines and refusals, and wines into answers.
+"""The rows of a chunk divided into wines and refusals, and wines into answers.
 
 A cell is judged by the schema, as in the API. Nearly all rows pass, so whole columns are compared with the schema's
 bounds, and only rows that fail there are put to the schema one by one, for the reasons or for a reprieve.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from atomic_files import write_atomically
 from commands import NotThereError
 
 Location = Path | str
@@ -63,13 +64,7 @@ def read_whole(location: Location) -> bytes:
 def write_whole(location: Location, content: pa.Buffer | bytes) -> None:
     """Write a file whole or not at all, and the folders that it lies in. Raises NotThereError where it cannot be."""
     if isinstance(location, Path):
-        location.parent.mkdir(parents=True, exist_ok=True)
-        partial = location.with_name(f".{location.name}.partial-{os.getpid()}")
-        try:
-            partial.write_bytes(content)
-            partial.replace(location)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomically(location, content)
         return
     with _explaining(location):  # a bucket shows an object once all of it has come
         system, path = _find_system(location)

@@ -36,7 +36,7 @@ SHOWN = 300  # characters of a body or an answer
 
 
 class WineUser(FastHttpUser):
-    """Somebody who asks, looks at the answer for a moment and asks again, about ten times a second.
+    """A user who asks, reads the answer for a moment and asks again, about ten times a second.
 
     FastHttpUser, as HttpUser spends about three times the processor time on a request: on two cores that
     also ran the API, four users without a pause got 2,476 answers a second to GET /, with HttpUser 849.

@@ -124,7 +124,7 @@ SPOILERS: dict[str, Callable[[Wine, Random], tuple[str, str]]] = {
 def find_fault_in_greeting(status: int, text: str) -> str | None:
     """Say what is wrong with an answer to GET /; None where nothing is.
 
-    Faults are told without the values of the one answer, so that equal ones are counted together.
+    Faults are reported without the values of the one answer, so that equal ones are counted together.
     """
     if status != 200:
         return f"status {status}, not 200"

@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 MOST_ROWS = 200_000  # that one call reads, about 200 MB
 CHUNK_ROWS = 20_000
 ANSWER_COLUMNS = (
-    *FEATURES, "prediction", "probabilities", "expected_quality", "latency_ms", "time", "request_id", "version",
-)  # fmt: skip
+    *FEATURES,
+    "prediction",
+    "probabilities",
+    "expected_quality",
+    "latency_ms",
+    "time",
+    "request_id",
+    "version",
+)
 REFUSAL_COLUMNS = ("time", "request_id", "route", "status", "field", "reason")
 
 

@@ -125,7 +125,7 @@ def prepare_tables(engine: Engine) -> None:
             if not busy or time.monotonic() > deadline:
                 raise NotThereError(
                     f"the prediction log {name} cannot be used ({explain_error(error)}): "
-                    "mend that, set WINE_LOG_URL to another database, or to off to log nothing"
+                    "correct that, set WINE_LOG_URL to another database, or to off to log nothing"
                 ) from error
         time.sleep(0.05)  # SQLite does not wait by itself for the switch to WAL
 

@@ -1,9 +1,9 @@
 """Windows of the prediction log: which there are, and what one holds.
 
 By count, windows are cut back from now, each of so many requests, answered or refused: a unit mistake may
-be refused before it is predicted, and would else be seen by nobody. Requests of the same moment, as the rows of
+be refused before it is predicted, and would otherwise stay unseen. Requests of the same moment, as the rows of
 one batch are, stay together, so a window may hold more. By time, windows are the full hours (or days, from
-midnight UTC) before now; one in which nobody asked is left out. A gap in the traffic makes a long window by
+midnight UTC) before now; one without requests is left out. A gap in the traffic makes a long window by
 count and none by time.
 
 Rows dated later than now, by a clock that was wrong, belong to no window until that time comes. A row that
@@ -75,7 +75,7 @@ def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
 
 
 def cut_by_time(times: Sequence[float], hours: float, now: float) -> list[Span]:
-    """The full windows of so many hours before now in which somebody asked, oldest first."""
+    """The full windows of so many hours before now with requests, oldest first."""
     seconds = hours * 3600
     numbers = np.unique(np.asarray(times, dtype="float64") // seconds)
     return [Span(n * seconds, (n + 1) * seconds) for n in numbers.tolist() if (n + 1) * seconds <= now]

@@ -5,7 +5,7 @@
 Each file of the folder is a partition (wine_data/sources/partitions.py), and the workers of a Dask cluster
 (WINE_DASK, or processes of this machine) fit on them together (boosting.py).
 
-Leaves a run with the model and its score on the holdout side, which python -m experiment_tracking.registry can make a
+Leaves a run with the model and its score in the holdout, which python -m experiment_tracking.registry can make a
 version.
 """
 

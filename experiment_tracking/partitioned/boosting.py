@@ -22,7 +22,7 @@ from wine_quality_training.estimators import GradesFromNumbers
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, evaluate_predictions
 
 NAME = "PartitionedXGBClassifier"
-SCORED = 20_000  # wines of the holdout side that are scored; a bootstrap of more takes gigabytes
+SCORED = 20_000  # wines of the holdout that are scored; a bootstrap of more takes gigabytes
 STOPPING_SHARE = HOLDOUT_SHARE + (1 - HOLDOUT_SHARE) / STOPPING_PARTS
 # Where the search starts. Which wines a round leaves out would depend on the worker they are on, so it takes all.
 VALUES = START[REGRESSOR, XGBOOST] | {"subsample": 1.0}
@@ -31,14 +31,14 @@ VALUES = START[REGRESSOR, XGBOOST] | {"subsample": 1.0}
 def fit_partitions(
     partitions: Partitions, client: Client, seed: int, rounds: int = ROUNDS
 ) -> tuple[Pipeline, pd.DataFrame]:
-    """Fit on the training side of all partitions, and return the model with the wines that it is to be scored on.
+    """Fit in train of all partitions, and return the model with the wines that it is to be scored on.
 
     The same partitions, seed and number of workers give the same model, but for the rounding of sums that three
     workers or more add up in any order. Another number of workers cuts columns of many values, such as the density,
     into slightly other bins.
 
     Raises:
-        BadInputError: the partitions leave a side empty.
+        BadInputError: the partitions leave one part empty.
     """
     workers = sorted(client.scheduler_info()["workers"])
     read = [  # each file has its worker, or the same wines would be cut into other bins the next time
@@ -58,7 +58,7 @@ def fit_partitions(
 
 
 def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
-    """Score a model on wines of the holdout side."""
+    """Score a model on wines of the holdout."""
     table = pd.DataFrame(
         {
             TYPE: np.where(scored[RED].to_numpy() == 1, *TYPES),
@@ -77,9 +77,14 @@ def _boost(
     fit_on = xgboost_on_dask.DaskQuantileDMatrix(client, to_fit[features], to_fit[TARGET])
     stop_by = xgboost_on_dask.DaskQuantileDMatrix(client, to_stop[features], to_stop[TARGET], ref=fit_on)
     done = xgboost_on_dask.train(
-        client, VALUES | {"objective": "reg:squarederror", "tree_method": "hist", "seed": seed}, fit_on,
-        num_boost_round=rounds, evals=[(stop_by, "stop")], early_stopping_rounds=PATIENCE, verbose_eval=False,
-    )  # fmt: skip
+        client,
+        VALUES | {"objective": "reg:squarederror", "tree_method": "hist", "seed": seed},
+        fit_on,
+        num_boost_round=rounds,
+        evals=[(stop_by, "stop")],
+        early_stopping_rounds=PATIENCE,
+        verbose_eval=False,
+    )
     booster = done["booster"]
     return booster[: booster.best_iteration + 1], float(booster.best_score)
 

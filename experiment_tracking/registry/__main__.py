@@ -26,9 +26,13 @@ def show_versions(console: Console) -> None:
     table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
     for version in list_versions():
         table.add_row(
-            version.number, version.model, "\n".join(version.aliases),
-            f"{version.kappa_cv:.3f}", f"{version.kappa_holdout:.3f}", version.fingerprint[:8],
-        )  # fmt: skip
+            version.number,
+            version.model,
+            "\n".join(version.aliases),
+            f"{version.kappa_cv:.3f}",
+            f"{version.kappa_holdout:.3f}",
+            version.fingerprint[:8],
+        )
     console.print(table)
 
 

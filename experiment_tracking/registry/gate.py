@@ -90,10 +90,10 @@ def judge_challenger(
     """Compare a challenger with the champion, or with the majority-class baseline where there is none.
 
     Args:
-        challenger: the model that wants in, with its facts.
-        champion: the model that serves, with its facts.
-        holdout: labelled wines of the holdout side.
-        recent: labelled wines after drift; those of the holdout side are scored, which neither trained on.
+        challenger: the challenger, with its metadata.
+        champion: the model that serves, with its metadata.
+        holdout: labelled wines of the holdout.
+        recent: labelled wines after drift; those of the holdout are scored, which neither trained on.
         margin: how much worse the challenger may be on the holdout when `recent` is given.
 
     Raises:
@@ -110,7 +110,7 @@ def judge_challenger(
         unseen = recent[is_holdout(recent)]
         if len(unseen) < FEWEST_RECENT:
             raise BadInputError(
-                f"{len(unseen)} of {len(recent)} recent wines stand on the holdout side; {FEWEST_RECENT} are needed"
+                f"{len(unseen)} of {len(recent)} recent wines are in the holdout; {FEWEST_RECENT} are needed"
             )
         comparisons = [
             _compare("recent wines", challenger.pipeline, champion, unseen, needed=0.0),

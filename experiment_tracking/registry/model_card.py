@@ -9,14 +9,14 @@ from wine_quality_training.report import list_scores, list_slices, render_scores
 
 
 def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
-    """Write the card of a model in Markdown, from its facts and the evaluations of both protocols."""
+    """Write the card of a model in Markdown, from its metadata and the evaluations of both protocols."""
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
     return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from
-{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; it is no ground for a price,
+{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; do not base a price on it,
 a claim on a label or a decision about a person.
 
-**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of the training side alone.
+**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of train alone.
 
 **Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
 what to expect of a new wine are the leak-free rows.

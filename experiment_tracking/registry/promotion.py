@@ -5,7 +5,7 @@ when, from, to, verdict, reason. The alias says who the champion is; the records
 
 A move is: open the record, move the alias, make its bundle the one that serves, close the record. All of it
 happens under a lock, and a move that was killed on the way is brought to its end, or written off if the
-alias had not moved yet, by whoever moves next.
+alias had not moved yet, by the next promotion.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") 
         version: what the verdict is on.
         verdict: the gate's. With a reason from a person, a refusal by the gate is overruled.
         models: the folder of serving bundles.
-        reason: why a person wants it, recorded.
+        reason: why a person promotes it; recorded.
 
     Raises:
         RefusedError: the gate refused, which is recorded, or another version became champion since the verdict.
@@ -199,6 +199,4 @@ def _find_runs(condition: str) -> list[Run]:
 def _read_record(run: Run) -> Record:
     tags = run.data.tags
     when = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    return Record(
-        tags["event"], when, tags["developer"], tags["from"], tags["to"], tags["verdict"], tags["reason"]
-    )  # fmt: skip
+    return Record(tags["event"], when, tags["developer"], tags["from"], tags["to"], tags["verdict"], tags["reason"])

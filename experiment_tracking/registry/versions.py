@@ -89,7 +89,7 @@ def set_alias(alias: str, number: str) -> None:
 
 
 def load_version(version: Version) -> Bundle:
-    """Load the pipeline of a version with its facts; the pickle's digest is checked before it is read.
+    """Load the pipeline of a version with its metadata; the pickle's digest is checked before it is read.
 
     Raises:
         BadInputError: it was changed since it was tracked, or fitted on other features than the schema has.
@@ -141,7 +141,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMet
         raise BadInputError(f"run {run_id} has no model to register")
     uri = f"models:/{outputs[0].model_id}"
     if get_model_info(uri).signature is None:
-        raise BadInputError(f"the model of run {run_id} has no signature: nobody could tell what to send it")
+        raise BadInputError(f"the model of run {run_id} has no signature: its inputs are unknown")
     tags = {
         "model": metadata.model,
         "data.source": metadata.data_source,
@@ -155,7 +155,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMet
 
 
 def _read_metadata_of(run_id: str) -> ModelMetadata:
-    """The facts that track_model left on a run."""
+    """The metadata that track_model left on a run."""
     try:
         mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:

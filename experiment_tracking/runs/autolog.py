@@ -22,7 +22,7 @@ SETTINGS = {"max_depth": 8, "learning_rate": 0.05, "subsample": 0.7, "colsample_
 def compare_logging(experiment_id: str, data: WineData, split: Split, seed: int, rounds: int = ROUNDS) -> pd.DataFrame:
     """Train twice in two nested runs and count what each holds: one column a way of logging.
 
-    XGBoost is fitted on the first fold of the training side and stopped by the wines that fold leaves
+    XGBoost is fitted on the first fold of train and stopped by the wines that fold leaves
     out. A parameter, a metric or an artifact counts by its name, a series by its points.
     """
     parent_id = start_run(experiment_id, "autolog against by hand", data)
@@ -78,9 +78,14 @@ def _train(
     train: xgb.DMatrix, test: xgb.DMatrix, seed: int, rounds: int, history: dict[str, dict[str, list[float]]]
 ) -> xgb.Booster:
     return xgb.train(
-        SETTINGS | {"seed": seed, "nthread": 1}, train, rounds, evals=[(train, "train"), (test, "test")],
-        early_stopping_rounds=PATIENCE, evals_result=history, verbose_eval=False,
-    )  # fmt: skip
+        SETTINGS | {"seed": seed, "nthread": 1},
+        train,
+        rounds,
+        evals=[(train, "train"), (test, "test")],
+        early_stopping_rounds=PATIENCE,
+        evals_result=history,
+        verbose_eval=False,
+    )
 
 
 def _count(run_id: str) -> dict[str, Any]:

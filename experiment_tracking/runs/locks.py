@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock that a file stands for; wait while another process has it.
+    """Hold the lock of a file; wait while another process has it.
 
-    The system lets go of it when the process ends, however it ends, so nobody waits for a dead one.
+    The system lets go of it when the process ends, however it ends, so no process waits for a dead one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

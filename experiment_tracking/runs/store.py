@@ -45,7 +45,7 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     lie in a folder, or in a bucket: s3://bucket/path.
 
     Raises:
-        BadInputError: somebody deleted an experiment there, or the server wants a password.
+        BadInputError: an experiment was deleted there, or the server needs a password.
         NotThereError: the server does not answer.
     """
     mlflow.set_tracking_uri(uri)
@@ -89,7 +89,7 @@ def _explaining(uri: str) -> Iterator[None]:
         yield
     except (requests.RequestException, SQLAlchemyError) as error:
         place = make_url(uri).render_as_string(hide_password=True)
-        raise NotThereError(f"no MLflow store answers at {place}: start it, or mend MLFLOW_TRACKING_URI") from error
+        raise NotThereError(f"no MLflow store answers at {place}: start it, or correct MLFLOW_TRACKING_URI") from error
 
 
 def _find_database(uri: str) -> Path | None:
@@ -101,7 +101,7 @@ def _find_database(uri: str) -> Path | None:
 
 
 def find_experiment(name: str) -> Experiment:
-    """Find an experiment that open_store made. Raises BadInputError where somebody deleted it."""
+    """Find an experiment that open_store made. Raises BadInputError where it was deleted."""
     return _require_active(name, mlflow.get_experiment_by_name(name))
 
 
@@ -123,7 +123,7 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
         if error.get_http_status_code() != requests.codes.unauthorized:  # type: ignore[no-untyped-call]
             raise
         raise BadInputError(
-            f"the MLflow server at {uri} wants a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"the MLflow server at {uri} needs a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         ) from error
     if found is None:
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place

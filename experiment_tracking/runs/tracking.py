@@ -2,7 +2,7 @@
 
 What a run carries: its parameters, the metrics of each protocol under full names (leak-free.cv.kappa),
 series where there are rounds, the wines as a dataset input with source and fingerprint, the commit and
-whether the tree was clean, who ran it, the library versions; a model's run also its figures, facts, card,
+whether the tree was clean, who ran it, the library versions; a model's run also its figures, metadata, card,
 and the pipeline with signature and input example.
 
 A run is named by its id, and not by being MLflow's "active" one, so that threads cannot mix theirs up.
@@ -124,7 +124,7 @@ def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
 def track_model(
     experiment_id: str, parent_id: str | None, data: Origin, split: "Split", evaluations: Sequence[Evaluation]
 ) -> TrackedModel:
-    """Log one model: parameters, metrics of each protocol, a figure, facts, card, and the leak-free pipeline itself.
+    """Log one model: parameters, metrics of each protocol, a figure, metadata, card, and the leak-free pipeline itself.
 
     `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
     """

@@ -32,15 +32,23 @@ def parse_plan(settings: Settings) -> tuple[Plan, bool]:
     parser.add_argument("--protocol", choices=PROTOCOLS, default=LEAK_FREE, help="how trials are scored (leak-free)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at once (one a core)")
     parser.add_argument(
-        "--batch", type=int, default=BATCH,
+        "--batch",
+        type=int,
+        default=BATCH,
         help=f"trials that know nothing of each other ({BATCH}): no more run at once; another number finds others",
-    )  # fmt: skip
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the last search like this that was ended")
     arguments = parser.parse_args()
     plan = Plan(
-        arguments.protocol, arguments.task, arguments.trials, settings.seed, arguments.minutes, arguments.workers,
-        settings.dask, arguments.batch,
-    )  # fmt: skip
+        arguments.protocol,
+        arguments.task,
+        arguments.trials,
+        settings.seed,
+        arguments.minutes,
+        arguments.workers,
+        settings.dask,
+        arguments.batch,
+    )
     return plan, arguments.resume
 
 

@@ -28,7 +28,7 @@ def name_loss(study: Study) -> str:
 
 
 def plot_history(trials: Sequence[Trial], study: Study) -> Figure:
-    """Draw the loss of each trial, those that were stopped in grey, and the best so far."""
+    """Plot the loss of each trial, those that were stopped in grey, and the best so far."""
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     rows = tabulate_trials(trials, study)
@@ -43,7 +43,7 @@ def plot_history(trials: Sequence[Trial], study: Study) -> Figure:
 
 
 def plot_parallel(trials: Sequence[Trial], study: Study) -> Figure:
-    """Draw each trial as a line across its values; the darker, the lower its loss."""
+    """Plot each trial as a line across its values; the darker, the lower its loss."""
     rows = tabulate_trials(trials, study)
     names = _list_values(rows)
     figure = Figure(figsize=(1.5 * len(names) + 2.5, 3.8), dpi=DPI, layout="constrained")
@@ -65,7 +65,7 @@ def plot_parallel(trials: Sequence[Trial], study: Study) -> Figure:
 
 
 def plot_parameters(trials: Sequence[Trial], study: Study) -> Figure:
-    """Draw the loss against each value that was varied."""
+    """Plot the loss against each value that was varied."""
     rows = tabulate_trials(trials, study)
     names = _list_values(rows)
     lines = -(-len(names) // ACROSS)
@@ -113,7 +113,7 @@ def plot_importance(trials: Sequence[Trial], study: Study) -> Figure:
 
 
 def plot_search(trials: Sequence[Trial], studies: Sequence[Study]) -> dict[str, Figure]:
-    """Draw all that the trials at hand allow, by file name. With fewer than four of a study there is nothing to see."""
+    """Plot all that the trials at hand allow, by file name. With fewer than four of a study there is nothing to see."""
     figures = {}
     for study in studies:
         if len(tabulate_trials(trials, study)) >= FEWEST:

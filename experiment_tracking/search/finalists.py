@@ -1,6 +1,6 @@
 """The end of a search: the best of each family and their blend, beside the forest that scikit-learn starts with.
 
-They are compared on repeated grouped cross-validation of the training side, on other folds than the
+They are compared on repeated grouped cross-validation of train, on other folds than the
 search was tuned on. The holdout has no say in it. The winner gets a run of its own, for which the holdout is
 opened once.
 """
@@ -88,9 +88,9 @@ def compare_finalists(
     repeats: int = REPEATS,
     parts: int = PARTS,
 ) -> list[Finalist]:
-    """Score each on repeated grouped cross-validation of the training side, in the order given.
+    """Score each on repeated grouped cross-validation of train, in the order given.
 
-    `spread` runs the fits, here or elsewhere.
+    `map_fn` runs the fits, here or elsewhere.
     """
     X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
     pieces = [
@@ -121,7 +121,7 @@ def tabulate_finalists(task: str, finalists: Sequence[Finalist]) -> Table:
     """The measures of the finalists, and the ratio of the task's measure to that of the first, the default."""
     measure = "rmse" if task == REGRESSOR else "accuracy"
     table = Table("model", box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    table.title = f"\n{task}s on repeated grouped cv of the training side ({REPEATS} x {PARTS} folds)"
+    table.title = f"\n{task}s on repeated grouped cv of train ({REPEATS} x {PARTS} folds)"
     for heading in ("RMSE", "R2", "accuracy", "kappa", f"{HEADINGS[measure]} ratio"):
         table.add_column(heading, justify="right")
     for finalist in finalists:
@@ -131,7 +131,7 @@ def tabulate_finalists(task: str, finalists: Sequence[Finalist]) -> Table:
 
 
 def trace_final_fit(model: XGBRegressor, split: Split) -> list[float]:
-    """The RMSE on the training side after each round of the best XGBoost's fit on all of it."""
+    """The RMSE in train after each round of the best XGBoost's fit on all of it."""
     X, y = feature_frame(split.train), split.train[TARGET]
     fitted = clone(model).fit(X, y, eval_set=[(X, y)], verbose=False)
     return list(fitted.evals_result()["validation_0"]["rmse"])

@@ -1,8 +1,8 @@
 """What a search leaves in MLflow, and how a killed one is found again there.
 
 A search is a parent run, a trial a nested run. A trial's run is FINISHED with its result, FAILED with
-the reason, or, where the search ended while it ran, KILLED. The result also stands in one tag, whole,
-so that --resume reads back exactly what the optimiser was told; there is no other state.
+the reason, or, where the search ended while it ran, KILLED. The result is also in one tag, whole,
+so that --resume reads back exactly what the optimiser got; there is no other state.
 """
 
 import json
@@ -26,7 +26,7 @@ OUTCOME, PROBLEM = "search.outcome", "problem"
 
 @dataclass(frozen=True)
 class Record:
-    """A trial as it stands in the store: its number, its run, its values, and its result if it has one."""
+    """A trial as the store has it: its number, its run, its values, and its result if it has one."""
 
     number: int
     run_id: str
@@ -110,7 +110,7 @@ def kill_open_trials(ledger: Ledger) -> None:
 
 
 def kill_run(run_id: str, reason: str) -> None:
-    """End a run that nobody works on any more."""
+    """End a run that is no longer worked on."""
     client = mlflow.MlflowClient()
     client.set_tag(run_id, PROBLEM, reason)
     client.set_terminated(run_id, "KILLED")

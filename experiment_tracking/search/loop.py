@@ -1,7 +1,7 @@
-"""The loop of a search: ask for a batch, run it in parallel, wait for all of it, tell the optimisers.
+"""The loop of a search: ask for a batch, run it in parallel, wait for all of it, pass the losses to the optimisers.
 
 A batch has as many trials whatever the number of workers, nothing in it depends on another trial of it,
-and results are told in the order of the trials. So the seed alone decides what is tried and found.
+and results are passed on in the order of the trials. So the seed alone decides what is tried and found.
 
 Trials run in threads, where XGBoost and the forests fit outside Python's lock, a killed search leaves no
 process behind and the wines need not be sent anywhere; or on a cluster, where there is one (WINE_DASK).
@@ -53,7 +53,7 @@ def run_search(
         run_trial: what a trial is.
         ledger: where each is written down.
         records: trials of the same search that are over already, by number; they are not run again.
-        executor: what runs them; on threads a trial is told when the search is stopped.
+        executor: what runs them; on threads a trial learns when the search is stopped.
         size: trials of a batch; another number finds other values.
         seconds: no batch is started after these.
         on_trial: called for each trial that is over.
@@ -137,7 +137,7 @@ def _run_batch(
 
 
 def never() -> bool:
-    """What a trial in another process is told when it asks whether the search is stopped."""
+    """The answer that a trial in another process gets when it asks whether the search is stopped."""
     return False
 
 

@@ -12,7 +12,7 @@ RANDOM_DRAWS = 5  # before a model of the losses is asked; hyperopt's 20 suit lo
 
 
 class Optimiser(Protocol):
-    """Asked for a batch of values, then told their losses, in turn.
+    """Asked for a batch of values, then given their losses, in turn.
 
     The same seed and the same losses must lead to the same values: --resume asks again for what a
     killed search had been given.
@@ -36,9 +36,9 @@ class TreeParzenOptimiser:
     """
 
     def __init__(self, space: Space, seed: int, start: Mapping[str, float] | None = None) -> None:
-        """Take the space, the seed that decides, with the losses told, every suggestion, and the first values if given.
+        """Take the space, the seed that decides, with the losses, every suggestion, and the first values if given.
 
-        In `start` a choice stands by its place in the list.
+        In `start` a choice is given by its index in the list.
         """
         self._space, self._seed, self._start = space, seed, start
         self._domain = Domain(lambda values: None, space)
@@ -76,9 +76,12 @@ class TreeParzenOptimiser:
     def _place_start(self, trial_id: int) -> list[Any]:
         drawn = self._start or {}
         misc = {
-            "tid": trial_id, "cmd": self._domain.cmd, "workdir": self._domain.workdir,
-            "idxs": {name: [trial_id] for name in drawn}, "vals": {name: [value] for name, value in drawn.items()},
-        }  # fmt: skip
+            "tid": trial_id,
+            "cmd": self._domain.cmd,
+            "workdir": self._domain.workdir,
+            "idxs": {name: [trial_id] for name in drawn},
+            "vals": {name: [value] for name, value in drawn.items()},
+        }
         return list(self._trials.new_trial_docs([trial_id], [None], [self._domain.new_result()], [misc]))
 
 

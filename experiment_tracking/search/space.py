@@ -1,6 +1,6 @@
 """Which models the search tries, and why these.
 
-The training side holds about 4,200 wines with twelve features and a target that is mostly noise: the
+The training part holds about 4,200 wines with twelve features and a target that is mostly noise: the
 best models explain 40 % of it. Every range below follows from that.
 
 XGBoost, to predict the grade as a number (as a classifier, the nearest grade is its answer: seven
@@ -21,7 +21,7 @@ A forest, random or extremely randomised, as regressor or classifier:
 Each study starts at values that are known to do well on such wines (START) and has to beat them.
 
 The published space is wider (depth to 100, learning rates to 1) and its objective is the RMSE on the
-validation file, whose wines stand in the train file: there the deepest and most exact memory wins.
+validation file, whose wines are in the train file too: there the deepest and most exact memory wins.
 """
 
 from dataclasses import dataclass
@@ -51,11 +51,15 @@ FORESTS = {  # in sklearn.ensemble
     (CLASSIFIER, "extra"): "ExtraTreesClassifier",
 }
 
-# Choices stand here by their place in the list, as hyperopt counts them.
+# Choices are given by their index in the list, as hyperopt counts them.
 _START_BOOSTER = {
-    "max_depth": 8, "learning_rate": 0.03, "subsample": 0.7, "colsample_bytree": 0.5,
-    "min_child_weight": 1.0, "reg_lambda": 1.0,
-}  # fmt: skip
+    "max_depth": 8,
+    "learning_rate": 0.03,
+    "subsample": 0.7,
+    "colsample_bytree": 0.5,
+    "min_child_weight": 1.0,
+    "reg_lambda": 1.0,
+}
 START: dict[tuple[str, str], dict[str, float]] = {
     (REGRESSOR, XGBOOST): _START_BOOSTER,
     (CLASSIFIER, XGBOOST): _START_BOOSTER,

@@ -32,7 +32,7 @@ from wine_data.sources.load import WineData
 from wine_data.split import Split, fold_wines
 from wine_quality_training.evaluate import measure_predictions
 
-SCORED, PRUNED, FAILED = "scored", "hopeless", "failed"
+SCORED, PRUNED, FAILED = "scored", "pruned", "failed"
 STOPPING_PARTS = 6  # one of them decides when XGBoost stops
 FEWEST_TO_COMPARE = 3  # a median of fewer says little
 FOLDS_BEFORE_STOPPING = 2
@@ -58,7 +58,7 @@ class TrialResult:
     """What became of a trial.
 
     `fold_losses` has as many as were scored before it was stopped, `rounds` how many XGBoost was
-    stopped at in each. `loss` is what the optimiser is told; a failed trial has none.
+    stopped at in each. `loss` is what the optimiser gets; a failed trial has none.
     """
 
     outcome: str
@@ -70,7 +70,7 @@ class TrialResult:
 
 
 def prepare_folds(split: Split, seed: int) -> list[FoldData]:
-    """Lay out the folds of the training side; a sixth of each fit fold, by group, is what XGBoost stops by."""
+    """Lay out the folds of train; a sixth of each fit fold, by group, is what XGBoost stops by."""
     return [_prepare_fold(split.train, fit_on, score_on, seed) for fit_on, score_on in split.folds]
 
 
@@ -169,9 +169,13 @@ def _fit(study: Study, values: Values, fold: FoldData, seed: int, is_stopped: Ca
         X, y = (np.concatenate(both) for both in zip(fold.fit, fold.stop, strict=True))
         return make_forest(study, values, seed, TRIAL_TREES, cores=1).fit(X, y)
     model = XGBRegressor(
-        n_estimators=fold.rounds, **values, random_state=seed, n_jobs=1,
-        early_stopping_rounds=fold.patience, callbacks=[_StopWhen(is_stopped)],
-    )  # fmt: skip
+        n_estimators=fold.rounds,
+        **values,
+        random_state=seed,
+        n_jobs=1,
+        early_stopping_rounds=fold.patience,
+        callbacks=[_StopWhen(is_stopped)],
+    )
     return model.fit(*fold.fit, eval_set=[fold.stop], verbose=False)
 
 

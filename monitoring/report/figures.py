@@ -65,7 +65,7 @@ class _Run:
 
 
 def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw how many wines were answered and refused."""
+    """Plot how many wines were answered and refused."""
     figure, axis = _lay_out(windows, marks)
     answered = [window.answered for window in windows]
     refused = [window.asked - window.answered for window in windows]
@@ -78,7 +78,7 @@ def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
 
 
 def plot_pace(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw how many answers there were a minute."""
+    """Plot how many answers there were a minute."""
     figure, axis = _lay_out(windows, marks)
     _plot(axis, [window.health.per_minute if window.health else None for window in windows], INK, "answers a minute")
     axis.set_ylabel("answers a minute", fontsize=TEXT)
@@ -87,7 +87,7 @@ def plot_pace(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Fi
 
 
 def plot_latency(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw the milliseconds that half, 95 % and 99 % of the answers took at most."""
+    """Plot the milliseconds that half, 95 % and 99 % of the answers took at most."""
     figure, axis = _lay_out(windows, marks)
     shown = {"p50": GREY, "p95": WHITE, "p99": RED}
     health = [window.health for window in windows]
@@ -104,7 +104,7 @@ def plot_latency(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
 
 
 def plot_grades(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw the share of each predicted grade."""
+    """Plot the share of each predicted grade."""
     figure, axis = _lay_out(windows, marks)
     below = np.zeros(len(windows))
     for grade in GRADES:
@@ -119,7 +119,7 @@ def plot_grades(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> 
 
 
 def plot_confidence(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw the share of answers that the model was less sure of than of nine tenths of what it learned from."""
+    """Plot the share of answers that the model was less sure of than of nine tenths of what it learned from."""
     figure, axis = _lay_out(windows, marks)
     axis.axhline(LOW_CONFIDENCE_SHARE, color=GREY, linewidth=1.2, linestyle="dotted", label="the usual tenth")
     _plot(axis, [window.low_confidence for window in windows], RED, "low confidence")
@@ -130,7 +130,7 @@ def plot_confidence(windows: Sequence[WindowReport], marks: Sequence[Mark] = ())
 
 
 def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), promised: float | None = None) -> Figure:
-    """Draw the accuracy: measured on the graded wines with its 95 % interval, and estimated.
+    """Plot the accuracy: measured on the graded wines with its 95 % interval, and estimated.
 
     `promised` is that of cross-validation.
     """
@@ -141,9 +141,16 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
     accuracy = np.array([quality.metrics["accuracy"] for _, quality in measured])
     ends = np.array([quality.intervals["accuracy"] for _, quality in measured]).reshape(-1, 2).T
     axis.errorbar(
-        [number for number, _ in measured], accuracy, yerr=np.abs(ends - accuracy), fmt="o", markersize=4, color=RED,
-        elinewidth=1.2, capsize=2, label="measured" if measured else "measured: none yet",
-    )  # fmt: skip
+        [number for number, _ in measured],
+        accuracy,
+        yerr=np.abs(ends - accuracy),
+        fmt="o",
+        markersize=4,
+        color=RED,
+        elinewidth=1.2,
+        capsize=2,
+        label="measured" if measured else "measured: none yet",
+    )
     _plot(axis, [window.estimate for window in windows], INK, "estimate from its confidence", linestyle="dashed")
     _widen(axis, least=0.2)
     _show_shares(axis, "right grades")
@@ -152,7 +159,7 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
 
 
 def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw how far each thing that is watched lies from the reference, a row each, with a dot where it drifted."""
+    """Plot how far each thing that is watched lies from the reference, a row each, with a dot where it drifted."""
     rows = list(ROWS)
     figure, axis = _lay_out(windows, marks, width=WIDE, height=0.23 * len(rows) + 1.2)
     strengths, drifted = tabulate_drift(windows)
@@ -205,9 +212,16 @@ def _name_strengths() -> list[Patch | Line2D]:
         for strength, label in ((0, "as the reference"), (1, "1: it matters"), (2, "2"), (3, "3 times that, or more"))
     ]
     dot = Line2D(
-        [], [], marker="o", markersize=4, color="white", markeredgecolor=INK, markeredgewidth=0.7, linestyle="none",
+        [],
+        [],
+        marker="o",
+        markersize=4,
+        color="white",
+        markeredgecolor=INK,
+        markeredgewidth=0.7,
+        linestyle="none",
         label="drifted: it matters and is certain",
-    )  # fmt: skip
+    )
     return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say"), dot]
 
 
@@ -228,9 +242,14 @@ def _lay_out(
         if run.start < run.end:
             axis.axvspan(run.start, run.end, color=colour, alpha=0.12, linewidth=0, zorder=0)
             axis.plot(
-                [run.start, run.end], [1, 1], color=colour, linewidth=3, solid_capstyle="butt",
-                transform=axis.get_xaxis_transform(), clip_on=False,
-            )  # fmt: skip
+                [run.start, run.end],
+                [1, 1],
+                color=colour,
+                linewidth=3,
+                solid_capstyle="butt",
+                transform=axis.get_xaxis_transform(),
+                clip_on=False,
+            )
     _label_runs(axis, runs, columns_a_point=len(windows) / (width * 72 * 0.86))
     _label_times(axis, windows, most=round(width * 0.9))
     return figure, axis
@@ -265,7 +284,7 @@ def _join_marks(placed: Sequence[tuple[float, Mark]]) -> Iterator[_Run]:
 def _label_runs(axis: Axes, runs: Sequence[_Run], columns_a_point: float) -> None:
     """Write the labels above an axis, each in the lowest line with room for it; where all are full, none.
 
-    Moves of the champion come first: there are few of them, and an alarm can be told by its colour.
+    Moves of the champion come first: there are few of them, and an alarm has its own colour.
     """
     lanes: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
     left, right = axis.get_xlim()
@@ -277,10 +296,18 @@ def _label_runs(axis: Axes, runs: Sequence[_Run], columns_a_point: float) -> Non
         if (lane := next(free, None)) is not None:
             lanes[lane].append((place, half))
             axis.annotate(
-                text, (place, 1), (0, 3 + lane * (SMALL + 2.5)), axis.get_xaxis_transform(), "offset points",
-                ha="center", va="bottom", fontsize=SMALL, color=LINES[run.mark.kind][0], parse_math=False,
+                text,
+                (place, 1),
+                (0, 3 + lane * (SMALL + 2.5)),
+                axis.get_xaxis_transform(),
+                "offset points",
+                ha="center",
+                va="bottom",
+                fontsize=SMALL,
+                color=LINES[run.mark.kind][0],
+                parse_math=False,
                 annotation_clip=False,
-            )  # fmt: skip
+            )
 
 
 def _label_times(axis: Axes, windows: Sequence[WindowReport], most: int) -> None:
@@ -301,7 +328,7 @@ def _label_times(axis: Axes, windows: Sequence[WindowReport], most: int) -> None
 
 
 def _plot(axis: Axes, values: Sequence[float | None], colour: str, label: str, linestyle: str = "solid") -> None:
-    """Draw a line with a gap, and not a zero, where nothing is known; the dots show a window between two gaps."""
+    """Plot a line with a gap, and not a zero, where nothing is known; the dots show a window between two gaps."""
     known = [math.nan if value is None else value for value in values]
     axis.plot(range(len(known)), known, color=colour, linestyle=linestyle, linewidth=1.5, marker=".", label=label)
 
@@ -332,6 +359,13 @@ def _explain(figure: Figure, axis: Axes, title: str = "") -> None:
     short = all(len(label) < 4 for label in labels[1:])
     fits = sum(map(len, labels)) < 58
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=len(labels) if fits else 2, fontsize=TEXT, frameon=False,
-        handlelength=1.1 if short else 1.8, columnspacing=1 if short else 1.6, borderpad=0.1,
-    )  # fmt: skip
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=len(labels) if fits else 2,
+        fontsize=TEXT,
+        frameon=False,
+        handlelength=1.1 if short else 1.8,
+        columnspacing=1 if short else 1.6,
+        borderpad=0.1,
+    )

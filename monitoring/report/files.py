@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atomic_files import write_atomically
 from commands import NotThereError
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import read_numbers
@@ -149,7 +150,7 @@ def _report_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tupl
 
 
 def _report_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) -> Any:
-    """Draw columns beside the reference, judged by the test of drift.py in place of Evidently's own."""
+    """Plot columns beside the reference, judged by the test of drift.py in place of Evidently's own."""
     _import_evidently()
     from evidently.presets import DataDriftPreset
 
@@ -173,7 +174,7 @@ def _report_quality(graded: pd.DataFrame) -> Any:
 
     grades = graded[[TARGET, "prediction"]].astype("int64")
     columns, found = {"target": TARGET, "prediction_labels": "prediction"}, np.unique(grades).tolist()
-    # Of two grades Evidently takes one for a yes, and fails where it is not told which (its issue 701).
+    # Of two grades Evidently takes one for the positive label, and fails without its name (its issue 701).
     binary = len(found) == 2
     task = BinaryClassification(**columns, pos_label=found[1]) if binary else MulticlassClassification(**columns)
     return _run_report([ClassificationPreset()], grades, classification=[task])
@@ -251,7 +252,7 @@ def _write_report(folder: Path, name: str, title: str, report: Any) -> list[Path
     figures = json.dumps({"title": title, **_plain(report.dict())}, indent=1, allow_nan=False)
     written = [folder / f"{name}.html", folder / f"{name}.json"]
     for path, text in zip(written, (page, figures + "\n"), strict=True):
-        _write_whole(path, text)
+        write_atomically(path, text)
     return written
 
 
@@ -268,12 +269,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,10 +8,8 @@ own policy lets a browser run and load nothing.
 import base64
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -22,6 +20,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from atomic_files import write_atomically
 from commands import NotThereError
 from deployment.prediction_log.windows import Span
 from experiment_tracking.registry.promotion import PROMOTED, ROLLED_BACK, Record
@@ -83,15 +82,10 @@ def write_page(
         NotThereError: the folder cannot be written to; a page that was there before is intact.
     """
     page = folder / PAGE
-    partial = folder / f".{PAGE}.partial-{os.getpid()}"
     text = render_page(watch, looks, records, list_reports(folder), now)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", errors="replace")  # half a character of a log is no reason to fail
-        partial.replace(page)
+        write_atomically(page, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise NotThereError(f"{page} cannot be written ({error.strerror}): see WINE_MONITORING_REPORTS") from error
     return page
 
@@ -137,49 +131,57 @@ def make_marks(looks: Sequence[MonitoringRun], records: Sequence[Record]) -> lis
 
 
 def plot_pictures(watch: Watch, marks: Sequence[Mark]) -> list[Picture]:
-    """Draw all pictures of the page, in its order."""
+    """Plot all pictures of the page, in its order."""
     windows, promised = watch.windows, watch.metadata.metrics.get("leak-free.cv.accuracy")
     return [
         Picture(
-            "drift", "Drift, by what is watched",
+            "drift",
+            "Drift, by what is watched",
             "The darker a cell, the further its window lies from what the model learned from, as a multiple of what "
             "matters; a dot says that it is certain too, and a check with dots in the newest window and in "
             f"{DRIFTED} of the last {OF} raises an alarm.",
-            plot_drift(windows, marks), wide=True,
+            plot_drift(windows, marks),
+            wide=True,
         ),
         Picture(
-            "quality", "Accuracy",
+            "quality",
+            "Accuracy",
             "Dots are measured on the wines that tasters have graded since, with the 95 % interval of so few wines; "
             "the dashed line is only what the model's own confidence lets expect, and cannot see a change of taste.",
             plot_quality(windows, marks, promised),
         ),
         Picture(
-            "confidence", "Low confidence",
+            "confidence",
+            "Low confidence",
             "The share of answers that the model was less sure of than of nine tenths of the wines it learned from: "
             "well over the dotted line it meets wines that it does not know.",
             plot_confidence(windows, marks),
         ),
         Picture(
-            "grades", "Predicted grades",
+            "grades",
+            "Predicted grades",
             "Each column is split by the grades that were answered, the lowest below and the highest on top.",
             plot_grades(windows, marks),
         ),
         Picture(
-            "traffic", "Traffic",
+            "traffic",
+            "Traffic",
             "The wines of each window, those that were refused as no possible wine in red on top.",
             plot_traffic(windows, marks),
         ),
         Picture(
-            "pace", "Pace",
+            "pace",
+            "Pace",
             "How many answers there were a minute; a gap is a window without any.",
             plot_pace(windows, marks),
         ),
         Picture(
-            "latency", "Latency",
+            "latency",
+            "Latency",
             "Half of a window's answers took no longer than p50, 95 % no longer than p95 and 99 % no longer than p99.",
             plot_latency(windows, marks),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def list_reports(folder: Path) -> list[Path]:

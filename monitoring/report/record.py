@@ -78,9 +78,13 @@ def list_monitoring_runs() -> list[MonitoringRun]:
     token: str | None = ""
     while token is not None:
         page = mlflow.MlflowClient().search_runs(
-            [experiment.experiment_id], "attributes.status = 'FINISHED'", ViewType.ACTIVE_ONLY, 1000,
-            ["attributes.start_time ASC"], token,
-        )  # fmt: skip
+            [experiment.experiment_id],
+            "attributes.status = 'FINISHED'",
+            ViewType.ACTIVE_ONLY,
+            1000,
+            ["attributes.start_time ASC"],
+            token,
+        )
         looks += [_read_monitoring_run(run) for run in page]
         token = page.token or None
     return looks

@@ -19,7 +19,7 @@ from wine_data.schema import MEASUREMENTS
 def parse_arguments() -> argparse.Namespace:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
-        description="Ask a running API for wines of the twin with a drift, and tell it tasters' grades, late."
+        description="Ask a running API for wines of the twin with a drift, and send it tasters' grades, late."
     )
     parser.add_argument("--drift", choices=DRIFTS, default="none")
     parser.add_argument("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
@@ -33,15 +33,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="decides which wines, and which are graded (0)")
     parser.add_argument("--address", help="the API's (http://127.0.0.1:8000, by WINE_PORT)")
     arguments = parser.parse_args()
-    for name, fine in (("wines", arguments.wines > 0), ("labels", 0 <= arguments.labels <= 1),
-                       ("delay", arguments.delay >= 0), ("rate", arguments.rate >= 0)):  # fmt: skip
+    for name, fine in (
+        ("wines", arguments.wines > 0),
+        ("labels", 0 <= arguments.labels <= 1),
+        ("delay", arguments.delay >= 0),
+        ("rate", arguments.rate >= 0),
+    ):
         if not fine:
             raise BadInputError(f"--{name} {getattr(arguments, name):g} makes no sense")
     return arguments
 
 
 def main() -> int:
-    """Draw, send, and say what became of it."""
+    """Sample, send, and report the result."""
     arguments, settings = parse_arguments(), load_settings()
     drift = Drift(arguments.drift, arguments.feature, arguments.size)
 
@@ -52,9 +56,15 @@ def main() -> int:
     with Progress(console=console) as progress:
         bar = progress.add_task(f"Asking for wines, drift: {arguments.drift}", total=len(wines))
         sent = send_wines(
-            arguments.address or f"http://127.0.0.1:{settings.port}", wines, arguments.labels, arguments.delay,
-            arguments.rate, arguments.seed, settings.api_key.get_secret_value(), lambda: progress.advance(bar),
-        )  # fmt: skip
+            arguments.address or f"http://127.0.0.1:{settings.port}",
+            wines,
+            arguments.labels,
+            arguments.delay,
+            arguments.rate,
+            arguments.seed,
+            settings.api_key.get_secret_value(),
+            lambda: progress.advance(bar),
+        )
     console.print(f"{sent.answered:,} wines answered, {sent.refused:,} refused, {sent.graded:,} graded by tasters")
     console.print("Next: make monitor")
     return DONE

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from commands import BadInputError
 from wine_data.schema import MEASUREMENTS
 
-DRIFTING = MEASUREMENTS[-1]  # where nobody names another
+DRIFTING = MEASUREMENTS[-1]  # by default
 DRIFTS = ("none", "shift", "colour", "unit", "grades")
 
 

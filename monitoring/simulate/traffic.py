@@ -31,7 +31,7 @@ class Sent:
 
 
 def sample_drifted(drift: Drift, count: int, seed: int) -> pd.DataFrame:
-    """Draw so many wines with a drift: FEATURES and `quality`, the same for the same drift, count and seed."""
+    """Plot so many wines with a drift: FEATURES and `quality`, the same for the same drift, count and seed."""
     if drift.kind == "colour":
         return _sample_mix(drift.size, count, seed)
     wines = sample_twin(count, seed)
@@ -54,13 +54,13 @@ def send_wines(
     api_key: str = "",
     on_wine: Callable[[], None] = lambda: None,
 ) -> Sent:
-    """Ask a running API for wines one after the other, and tell it tasters' grades of some.
+    """Ask a running API for wines one after the other, and send it tasters' grades of some.
 
     Args:
         address: the API's, as http://127.0.0.1:8000.
         wines: FEATURES and `quality`.
         labels: the share of answers that a taster grades.
-        delay: how many wines later; those still owed at the end are told then.
+        delay: how many wines later; those still owed at the end are sent then.
         rate: wines a second; 0 for as fast as one connection goes.
         seed: decides which are graded.
         api_key: the API's, where it asks for one.
@@ -95,7 +95,7 @@ def _undrifted() -> pd.DataFrame:
 
 def _shift(wines: pd.DataFrame, drift: Drift) -> pd.DataFrame:
     usual = _undrifted()[drift.feature]
-    # As many decimals as a laboratory tells: a shift by a fraction of the last would be found by that alone.
+    # As many decimals as a laboratory reports: a shift by a fraction of the last would be found by that alone.
     decimals = count_decimals(drift.feature)
     by = round(drift.size * usual.std(), decimals)
     shifted = (wines[drift.feature] + by).round(decimals).clip(*BOUNDS[drift.feature])

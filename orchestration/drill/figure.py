@@ -27,7 +27,7 @@ class Moment:
 def plot_story(
     windows: Sequence[WindowReport], qualities: Sequence[Quality | None], moments: Sequence[Moment], feature: str
 ) -> Figure:
-    """Draw drift of a feature above measured quality, by window, with the moments between windows as lines.
+    """Plot drift of a feature above measured quality, by window, with the moments between windows as lines.
 
     Args:
         windows: oldest first, all compared with the first version's reference.
@@ -75,7 +75,7 @@ def _plot_quality(
 
 
 def _mark_moments(axes: Sequence[Axes], windows: Sequence[WindowReport], moments: Sequence[Moment]) -> None:
-    """Draw each moment before the first window that begins after it; those at one place share a line."""
+    """Plot each moment before the first window that begins after it; those at one place share a line."""
     starts = np.array([window.span.since for window in windows])
     places: dict[float, list[str]] = {}
     for moment in moments:

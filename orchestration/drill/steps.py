@@ -1,4 +1,4 @@
-"""The steps of a drill: each asks a server or a flow of the project for something, and looks at what comes."""
+"""The steps of a drill: each asks a server or a flow of the project for something, and checks the result."""
 
 import time
 from collections.abc import Mapping
@@ -114,7 +114,7 @@ def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None
 
 
 def monitor(drill: Drill, alarm: bool) -> str:
-    """Let monitoring look at the log; return what it did about an alarm."""
+    """Run monitoring on the log; return what it did about an alarm."""
     seen = monitoring_flow(True, MODELS, FOLDS)
     told = f"Alarm: {seen.alarm}. {seen.action}" if seen.alarm else "No alarm"
     drill.tell(f"monitoring: {seen.windows} windows. {told}", "alarm" if seen.alarm else "")
@@ -178,7 +178,7 @@ def describe(quality: Quality | None) -> str:
 
 
 def plot_drill(drill: Drill, target: Path) -> None:
-    """Draw the story as it went, with the drift against version 1's reference throughout."""
+    """Plot the story as it went, with the drift against version 1's reference throughout."""
     metadata = read_metadata(drill.folder / "models" / "1" / METADATA_FILE)
     end = next(moment.time for moment in drill.moments if moment.label == ROLLBACK)
     spans = find_windows(drill.log_url, WINDOW, 0, end, most=20)

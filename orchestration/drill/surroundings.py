@@ -76,8 +76,13 @@ class Services:
     def _order(self, order: str) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "orchestration.services", order],
-            cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=STEP_SECONDS, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=STEP_SECONDS,
+            check=False,
+        )
         with self._log.open("a") as log:
             log.write(f"$ python -m orchestration.services {order}\n{done.stdout}{done.stderr}\n")
         if done.returncode:

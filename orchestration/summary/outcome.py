@@ -1,4 +1,4 @@
-"""What the last run of the pipeline left in the store, and how that is told in Markdown."""
+"""What the last run of the pipeline left in the store, and its summary in Markdown."""
 
 import shutil
 from dataclasses import dataclass

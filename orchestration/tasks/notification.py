@@ -1,6 +1,6 @@
 """Tell a webhook of a flow that failed or crashed, and of an alarm.
 
-WINE_WEBHOOK names it; where that is empty nobody is told.
+WINE_WEBHOOK names it; where that is empty, nothing is sent.
 
 The body is JSON: flow, run, state, message, link, and all of it as `text`, which Slack, Mattermost and
 Discord's Slack endpoint show as it is.
@@ -37,7 +37,7 @@ def post_webhook(told: Mapping[str, Any]) -> None:
         if address:
             httpx.post(address, json=dict(told), timeout=PATIENCE_SECONDS).raise_for_status()
     except Exception as error:  # a run that failed has failed, whoever hears of it
-        _find_logger().warning("the webhook of WINE_WEBHOOK was not told of this: %s", type(error).__name__)
+        _find_logger().warning("the webhook of WINE_WEBHOOK did not get this: %s", type(error).__name__)
 
 
 def describe_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> dict[str, str]:

@@ -85,7 +85,7 @@ def gather_labelled(log_url: str, since: float, snapshots: Path) -> str:
     labelled = divide_labelled(pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype="float64"))
     if len(labelled.validation) < FEWEST_RECENT:
         raise BadInputError(
-            f"{labelled.source}, {len(labelled.validation)} of them on the holdout side, where the gate needs "
+            f"{labelled.source}, {len(labelled.validation)} of them in the holdout, where the gate needs "
             f"{FEWEST_RECENT}: more of them have to come before a retraining can be judged"
         )
     keep_snapshot(labelled, snapshots)
@@ -114,7 +114,7 @@ def add_labelled(fingerprint: str, labelled: str, snapshots: Path) -> str:
 def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> Verdict:
     """Let the gate compare a version with the champion on the holdout wines of a snapshot.
 
-    Where labelled answers joined the wines, it takes those of the holdout side too: the form for after drift.
+    Where labelled answers joined the wines, it takes those of the holdout too: the form for after drift.
     """
     labelled = read_snapshot(snapshots, fingerprint).labelled
     recent = read_snapshot(snapshots, labelled).validation if labelled else None
@@ -138,7 +138,7 @@ def fingerprint_code() -> str:
 
 
 def identify_store() -> str:
-    """What tells this tracking store from a new one at the same address: a run cached for one is not in the other."""
+    """Name and age of this tracking store: a run that was cached for another store is not in it."""
     return f"{mlflow.get_tracking_uri()} {find_experiment(EXPERIMENT).creation_time}"
 
 

@@ -61,7 +61,7 @@ DRIFTED = (
 
 @dataclass(frozen=True)
 class Reference:
-    """A fitted model, its facts, and the wines that it learned from."""
+    """A fitted model, its metadata, and the wines that it learned from."""
 
     pipeline: Pipeline
     metadata: ModelMetadata

@@ -1,8 +1,8 @@
-"""What is wrong with the wines: above all, wines that stand on both sides.
+"""What is wrong with the wines: above all, wines that are in both files.
 
     python -m wine_data.audit [--strict]
 
-Prints what was found (checks.py), and draws it. A leak is a finding; it stops nothing by itself. With --strict
+Prints what was found (checks.py), and plots it. A leak is a finding; it stops nothing by itself. With --strict
 the command ends with exit code 1.
 """
 
@@ -37,7 +37,7 @@ def tabulate_audit(audit: "Audit") -> Table:
 def main() -> int:
     """Audit the wines, print and draw what was found."""
     parser = argparse.ArgumentParser(description="Say what is wrong with the wines.")
-    parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines stand on both sides")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()
 

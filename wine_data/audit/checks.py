@@ -1,4 +1,4 @@
-"""What is looked for in the wines, and what was found: above all, wines that stand on both sides."""
+"""The checks of the wines, and what they found: above all, wines that are in both files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
-        """Whether any wine of the validation file stands in the train file."""
+        """Whether any wine of the validation file is in the train file."""
         return any(finding.check.startswith(LEAK) for finding in self.findings)
 
     def sentences(self) -> list[str]:
@@ -61,10 +61,13 @@ def _find_leaks(data: WineData) -> Iterator[Finding]:
         count, total = int(both[rows].sum()), int(rows.sum())
         if count:
             yield Finding(
-                f"{LEAK}, {name}", "validation", count, total,
+                f"{LEAK}, {name}",
+                "validation",
+                count,
+                total,
                 f"{count:,} of the {total:,} {name} validation rows ({count / total:.1%}) "
-                f"stand in the train file, {says}.",
-            )  # fmt: skip
+                f"are in the train file, {says}.",
+            )
 
 
 def _find_repeats(data: WineData) -> Iterator[Finding]:
@@ -72,9 +75,12 @@ def _find_repeats(data: WineData) -> Iterator[Finding]:
         distinct = len(drop_duplicates(table))
         if distinct < len(table):
             yield Finding(
-                "repeats", where, len(table) - distinct, len(table),
+                "repeats",
+                where,
+                len(table) - distinct,
+                len(table),
                 f"The {where} file holds {distinct:,} distinct wines in {len(table):,} rows.",
-            )  # fmt: skip
+            )
 
 
 def _find_disagreements(data: WineData) -> Iterator[Finding]:
@@ -84,9 +90,12 @@ def _find_disagreements(data: WineData) -> Iterator[Finding]:
     count = len(disagreeing.drop_duplicates(WINE))
     if count:
         yield Finding(
-            "same wine, different grade", "both", count, len(grades),
+            "same wine, different grade",
+            "both",
+            count,
+            len(grades),
             f"{count:,} wines carry more than one grade; the first is {_describe_wine(disagreeing.iloc[0])}.",
-        )  # fmt: skip
+        )
 
 
 def _find_blanks(data: WineData) -> Iterator[Finding]:
@@ -95,9 +104,12 @@ def _find_blanks(data: WineData) -> Iterator[Finding]:
         if blanks.sum():
             columns = ", ".join(f"{column} {count}" for column, count in blanks[blanks > 0].items())
             yield Finding(
-                "blank cells", where, int(blanks.sum()), table[[*WINE, TARGET]].size,
+                "blank cells",
+                where,
+                int(blanks.sum()),
+                table[[*WINE, TARGET]].size,
                 f"The {where} file has {blanks.sum():,} blank cells: {columns}.",
-            )  # fmt: skip
+            )
 
 
 def _find_unknown_types(data: WineData) -> Iterator[Finding]:
@@ -106,9 +118,12 @@ def _find_unknown_types(data: WineData) -> Iterator[Finding]:
         if len(unknown):
             names = ", ".join(map(str, unknown.unique()[:5]))
             yield Finding(
-                "unknown type", where, len(unknown), len(table),
+                "unknown type",
+                where,
+                len(unknown),
+                len(table),
                 f"{len(unknown):,} rows of the {where} file are neither {TYPES[0]} nor {TYPES[1]} but {names}.",
-            )  # fmt: skip
+            )
 
 
 def _find_impossible(data: WineData) -> Iterator[Finding]:
@@ -118,16 +133,22 @@ def _find_impossible(data: WineData) -> Iterator[Finding]:
             count = int(((table[column] < low) | (table[column] > high)).sum())
             if count:
                 yield Finding(
-                    "out of bounds", where, count, len(table),
+                    "out of bounds",
+                    where,
+                    count,
+                    len(table),
                     f"{count:,} values of {column} in the {where} file lie outside {low:g} to {high:g}.",
-                )  # fmt: skip
+                )
         for part, whole in PARTS:
             count = int((table[part] > table[whole]).sum())
             if count:
                 yield Finding(
-                    "out of bounds", where, count, len(table),
+                    "out of bounds",
+                    where,
+                    count,
+                    len(table),
                     f"{count:,} rows of the {where} file have more {part} than {whole}.",
-                )  # fmt: skip
+                )
 
 
 def _find_odd_columns(data: WineData) -> Iterator[Finding]:
@@ -136,9 +157,10 @@ def _find_odd_columns(data: WineData) -> Iterator[Finding]:
         odd = [f"{column} holds one value only" for column in columns if table[column].nunique() == 1]
         odd += [f"{two} holds what {one} holds" for one, two in _pair_columns(table)]
         odd += [
-            f"{two} holds the values of {one} in another order" for one, two in _pair_columns(table.apply(_sort_values))
+            f"{two} holds the values of {one} in another order"
+            for one, two in _pair_columns(table.apply(_sort_values))
             if not table[one].equals(table[two])
-        ]  # fmt: skip
+        ]
         odd += [f"{column} looks like {other}" for column, other in _find_swapped(table)]
         for problem in odd:
             yield Finding("odd column", where, 1, len(columns), f"In the {where} file, {problem}.")
@@ -154,9 +176,12 @@ def _find_drift(data: WineData) -> Iterator[Finding]:
         distance = float(ks_2samp(one, other).statistic)
         if distance > DRIFT_FLOOR:
             yield Finding(
-                "drift between files", "both", 1, len(columns),
+                "drift between files",
+                "both",
+                1,
+                len(columns),
                 f"{column} is distributed differently in the two files: Kolmogorov-Smirnov distance {distance:.3f}.",
-            )  # fmt: skip
+            )
 
 
 CHECKS: dict[str, Callable[[WineData], Iterator[Finding]]] = {

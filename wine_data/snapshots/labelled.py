@@ -1,7 +1,7 @@
 """Labelled answers: wines that the API answered and a taster graded since, as data to learn from.
 
-They are divided as all wines are, by content (split.py). Those of the training side may join the known wines;
-those of the holdout side stay unseen, for the gate to judge a retrained model on.
+They are divided as all wines are, by content (split.py). Those of train may join the known wines;
+those of the holdout stay unseen, for the gate to judge a retrained model on.
 """
 
 import numpy as np
@@ -14,9 +14,9 @@ from wine_data.split import distinct_wines, is_holdout
 
 
 def divide_labelled(answers: pd.DataFrame) -> WineData:
-    """Make data of labelled answers: `train` those of the training side, `validation` those of the holdout side.
+    """Make data of labelled answers: `train` those of train, `validation` those of the holdout.
 
-    Each wine stands there once. Answers without a grade, or with one that no published wine has, are left out.
+    Each wine is there once. Answers without a grade, or with one that no published wine has, are left out.
 
     Args:
         answers: FEATURES and `quality`.
@@ -26,7 +26,7 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
     """
     graded = answers[answers[TARGET].isin(GRADES)]
     if graded.empty:
-        raise BadInputError("no answer of the log has a grade from a taster yet: POST /feedback tells it of one")
+        raise BadInputError("no answer of the log has a grade from a taster yet: send them to POST /feedback")
     wines = graded[list(MEASUREMENTS)].assign(
         **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
         **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
@@ -38,7 +38,7 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
 
 
 def join_labelled(data: WineData, labelled: WineData) -> WineData:
-    """The known wines with the labelled answers of the training side, which are marked in the column ANSWERED."""
+    """The known wines with the labelled answers of train, which are marked in the column ANSWERED."""
     train = pd.concat(
         [data.train.assign(**{ANSWERED: False}), labelled.train.assign(**{ANSWERED: True})], ignore_index=True
     )

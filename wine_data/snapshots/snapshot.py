@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from atomic_files import write_atomically
 from commands import BadInputError, NotThereError
 from wine_data.schema import ANSWERED, FEATURES, TARGET, TYPE
 from wine_data.sources.load import WineData, fingerprint_wines
@@ -65,10 +66,7 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
 
 def _describe(data: WineData, folder: Path) -> None:
     about = {"source": data.source, "note": data.note, "labelled": data.labelled}
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".about-", delete=False) as file:
-        file.write(json.dumps(about, indent=2) + "\n")
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(folder / "about.json")
+    write_atomically(folder / "about.json", json.dumps(about, indent=2) + "\n")
 
 
 def _require_columns(wines: pd.DataFrame, folder: Path) -> None:

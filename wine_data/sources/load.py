@@ -3,7 +3,7 @@
     WINE_DATA=auto|uci|kaggle|twin|<folder>
     python -m wine_data.sources [SOURCE]    (make data: uci)
 
-`auto` takes the first that is to be had: the files dropped into wine_data/, the originals from UCI,
+`auto` takes the first that is available: the files dropped into wine_data/, the originals from UCI,
 the synthetic twin.
 """
 
@@ -19,7 +19,7 @@ from commands import BadInputError, NotThereError
 from settings import ROOT
 from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
 
-# What reads, draws and downloads is imported by the source that needs it: whoever only names sources need not wait.
+# Each source imports what it needs itself: a command that only names sources need not wait.
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -184,7 +184,7 @@ def _holds_originals(folder: Path) -> bool:
 
 
 def _holds_wines(folder: Path) -> bool:
-    """Whether somebody dropped files here, so that a mistake in them must be told."""
+    """Whether files were dropped here, so that a mistake in them is an error."""
     return any((folder / name).is_file() for name in (TRAIN_FILE, VALIDATION_FILE, *ORIGINALS.values()))
 
 

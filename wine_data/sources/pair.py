@@ -2,7 +2,7 @@
 
 As published: a train file of 5 x 6,497 draws with replacement from the 6,497 UCI rows, and a
 validation file that is those 6,497 rows with 38 cells blanked. That is how the same wines came
-to stand on both sides.
+to be in both files.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Wines in many files that need not fit into memory together: each file is a partition, and read by itself.
 
-A partition is a CSV or Parquet file with the columns of a train file. On which side a wine stands comes from its
-content (split.py), so a partition need not know the others. A wine that stands in several rows counts several times,
-and always on one side.
+A partition is a CSV or Parquet file with the columns of a train file. Train or holdout depends on a wine's
+content (split.py), so a partition need not know the others. A wine in several rows counts several times,
+and always in the same part.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ NUMBERS = {**dict.fromkeys(FEATURES, "float32"), TARGET: "float32", LOT: "float6
 
 @dataclass(frozen=True)
 class Partitions:
-    """Wines in files: what they say, how many there are, their grades, and a sample on the sides it stands on."""
+    """Wines in files: what they say, how many there are, their grades, and a sample, split."""
 
     files: tuple[Path, ...]
     fingerprint: str
@@ -48,7 +48,7 @@ class Partitions:
 
 
 def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) -> Partitions:
-    """Read every file of a folder once, and say what is there. `spread` reads the files, here or elsewhere.
+    """Read every file of a folder once, and say what is there. `map_fn` reads the files, here or elsewhere.
 
     Raises:
         NotThereError: there is no file of wines in it, or no such folder.
@@ -67,9 +67,9 @@ def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) ->
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
-    """Read a partition as NUMBERS: the features, the grade, and the lot that decides the side.
+    """Read a partition as NUMBERS: the features, the grade, and the number that decides between train and holdout.
 
-    A wine with a hole where its side is decided by is left out.
+    A wine with a blank in IDENTITY is left out.
     """
     wines = read_wines(path)
     wines = wines[wines[list(IDENTITY)].notna().all(axis="columns")]

@@ -1,4 +1,4 @@
-"""Fit the twin's parameters on real wines: only the training side of the split, only complete rows.
+"""Fit the twin's parameters on real wines: only train of the split, only complete rows.
 
     python -m wine_data.fit_twin FOLDER
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atomic_files import write_atomically
 from commands import DONE, run_command
 from wine_data.schema import GRADES, MEASUREMENTS, TARGET, TYPE, TYPES
 from wine_data.sources.load import read_folder
@@ -88,9 +89,7 @@ def main() -> int:
     complete = wines[wines[list(MEASUREMENTS)].notna().all(axis="columns")]
     training_side = complete[~is_holdout(complete)]
     text = json.dumps(fit_twin(training_side), separators=(",", ":"))
-    partial = PARAMETERS.with_suffix(".partial")
-    partial.write_text(text + "\n")
-    partial.replace(PARAMETERS)
+    write_atomically(PARAMETERS, text + "\n")
     print(f"Fitted on {len(training_side)} wines; {PARAMETERS.name} holds {len(text)} bytes. Next: make test")
     return DONE
 

@@ -2,7 +2,7 @@
 
 Per colour, a Gaussian mixture over the normal scores of the eleven measurements and the grade,
 with a table of quantiles that takes each score back to its unit. The numbers are in twin.json,
-fitted by fit_twin.py on the training side of the real wines, so the holdout stays unseen.
+fitted by fit_twin.py in train of the real wines, so the holdout stays unseen.
 """
 
 import itertools
@@ -21,7 +21,7 @@ PARAMETERS = Path(__file__).with_name("twin.json")
 
 
 def sample_twin(count: int, seed: int) -> pd.DataFrame:
-    """Draw synthetic wines, independent of each other, the same for the same count and seed.
+    """Plot synthetic wines, independent of each other, the same for the same count and seed.
 
     Returns a table as read_wines does, without holes. A measurement that was fitted and that the schema no longer
     has is drawn and left out, so the others stay as they were.
@@ -59,7 +59,7 @@ def _read_parameters() -> dict[str, Any]:
 
 
 def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random: np.random.Generator) -> pd.DataFrame:
-    """Draw scores component by component, then take each column back to its unit."""
+    """Plot scores component by component, then take each column back to its unit."""
     shares = ndtr(_sample_scores(parameters, count, random))
     wines = pd.DataFrame({TYPE: np.full(count, wine_type, dtype=object)}).astype({TYPE: "str"})
     for (column, table), share in zip(parameters["quantiles"].items(), shares.T[:-1], strict=True):

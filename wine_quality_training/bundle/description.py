@@ -1,4 +1,4 @@
-"""What is known of a fitted model, collected for the facts that lie beside its pickle."""
+"""What is known of a fitted model, collected for the metadata beside its pickle."""
 
 import platform
 from importlib.metadata import version
@@ -26,7 +26,7 @@ def library_versions(pipeline: Pipeline) -> dict[str, str]:
 
 
 def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame, **registration: str) -> ModelMetadata:
-    """Collect the facts of a fitted model.
+    """Collect the metadata of a fitted model.
 
     Args:
         evaluation: the model and its scores.

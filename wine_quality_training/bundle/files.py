@@ -1,4 +1,4 @@
-"""A pickled model with the facts that make it safe to load: as a serving bundle, or as a candidate.
+"""A pickled model with the metadata that makes it safe to load: as a serving bundle, or as a candidate.
 
     <models>/<version>/model.pkl     a serving bundle is one folder: the fitted scikit-learn Pipeline
     <models>/<version>/model.onnx    the same model compiled, where it could be (compilation.py)
@@ -30,6 +30,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atomic_files import write_atomically
 from commands import BadInputError, NotThereError
 from wine_data.schema import FEATURES
 from wine_quality_training.bundle.metadata import ModelMetadata, dump_metadata, read_metadata
@@ -56,7 +57,7 @@ NOT_COMPILED = Compiled(None, "no compiled form was made")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the pipeline, its facts, and the compiled form if there is one."""
+    """A loaded bundle: the pipeline, its metadata, and the compiled form if there is one."""
 
     pipeline: "Pipeline"
     metadata: ModelMetadata
@@ -147,9 +148,7 @@ def find_bundle(models: Path, version: str, run_id: str) -> Path | None:
 
 def select_bundle(folder: Path) -> None:
     """Make one bundle of a models folder the one that serves, in one step."""
-    partial = folder.with_name(f".{CURRENT}.partial-{os.getpid()}")
-    _write_file(partial, folder.name.encode() + b"\n")
-    partial.replace(folder.with_name(CURRENT))
+    write_atomically(folder.with_name(CURRENT), f"{folder.name}\n")
 
 
 def serves(folder: Path) -> bool:
@@ -190,7 +189,7 @@ def load_compiled(folder: Path) -> CompiledBundle | None:
 
 
 def load_candidate(path: Path) -> Bundle:
-    """Check a candidate's pickle by the facts beside it, and unpickle it; errors as in load_bundle."""
+    """Check a candidate's pickle by the metadata beside it, and unpickle it; errors as in load_bundle."""
     metadata = read_metadata(path.with_suffix(".json"))
     _require_features(path.parent, metadata)
     return Bundle(_unpickle_checked(path.parent, metadata, _read_checked(path.parent, metadata), path.name), metadata)

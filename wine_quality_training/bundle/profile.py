@@ -67,7 +67,7 @@ def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> 
     """Profile the wines that a model was fitted on, and labelled answers among them by themselves.
 
     Args:
-        wines: the training side.
+        wines: train.
         predictions: of the same wines in the same order, with columns `prediction` and `confidence`; None for none.
     """
     answered = wines[ANSWERED].eq(True) if ANSWERED in wines else wines[TARGET].isna()

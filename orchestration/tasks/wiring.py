@@ -1,0 +1,84 @@
+"""How plain functions become Prefect tasks, and the server that a flow of a command needs."""
+
+import hashlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from mlflow.exceptions import MlflowException
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+from sqlalchemy.exc import SQLAlchemyError
+
+from commands import NotThereError
+from orchestration.tasks.steps import fingerprint_code, identify_store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # a disk, a store, a server: may pass
+
+
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one."""
+    return isinstance(state.result(raise_on_failure=False), FROM_OUTSIDE)
+
+
+def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
+    """Make the cache key of a task from the named parameters, the code that decides its result, and the store."""
+
+    def make_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+        parts = [context.task.name, fingerprint_code(), identify_store(), *(str(parameters[name]) for name in names)]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    return make_key
+
+
+def wire(
+    function: Callable[P, T],
+    name: str,
+    run_name: str | None = None,
+    retries: int = 3,
+    timeout: float = 300,
+    cached_by: Sequence[str] = (),
+) -> Task[P, T]:
+    """Make a task of a function, ended after `timeout` seconds.
+
+    A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
+    parameters, a result is kept and used again until one of them, the code or the store is another.
+    """
+    cache: dict[str, Any] = (
+        {"cache_key_fn": key_by_content(cached_by), "persist_result": True} if cached_by else {"cache_policy": NO_CACHE}
+    )
+    make_task = task(
+        name=name,
+        task_run_name=run_name or name,
+        tags=["wine-quality"],
+        timeout_seconds=timeout,
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=may_pass,
+        **cache,
+    )
+    return make_task(function)
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Start Prefect's temporary server, where no other is set, out of the reach of ctrl-c.
+
+    A terminal sends ctrl-c to every process of the command. The server would end at once, and the
+    flow would try for minutes to tell it that it was stopped. A blocked signal stays blocked in a child.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
