@@ -52,13 +52,14 @@ def main() -> int:
 
     from experiment_tracking.registry.promotion import list_records
     from experiment_tracking.runs.store import open_store
-    from monitoring.report.page_layout import tell_count, write_page
+    from monitoring.report.page_layout import count_things, write_page
     from monitoring.report.record import list_monitoring_runs
 
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     page = write_page(watch, list_monitoring_runs(), list_records(), settings.monitoring_reports, now)
     verdict = f"alarm: {watch.alarm.reason()}" if watch.alarm.raised else "no alarm"
-    console.print(f"{tell_count(len(watch.windows), 'window')} of version {watch.metadata.version}, {verdict}: {page}")
+    windows = count_things(len(watch.windows), "window")
+    console.print(f"{windows} of version {watch.metadata.version}, {verdict}: {page}")
     console.print(f"Next: open {page} in a browser")
     return DONE
 

@@ -22,7 +22,7 @@ from deployment.batch.file import score_file
 from executors import LOCAL, make_map, open_cluster, open_executor
 from experiment_tracking.partitioned.boosting import NAME, evaluate_partitions, fit_partitions
 from experiment_tracking.search import steps
-from experiment_tracking.search.finalists import compare_finalists
+from experiment_tracking.search.finalists import compare_finalists, repeat_folds
 from experiment_tracking.search.ledger import open_ledger
 from experiment_tracking.search.loop import Trial
 from experiment_tracking.search.space import Plan
@@ -55,7 +55,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[Trial]:
     ledger = open_ledger(store.experiment_id, data, {"dask": plan.dask}, {})
-    return run_trials(plan, split, ledger, {}, QUIET)
+    return run_trials(plan, split, ledger, QUIET)
 
 
 def list_results(trials: list[Trial]) -> list[tuple[str, float | None, tuple[float, ...], tuple[int, ...]]]:
@@ -130,9 +130,9 @@ def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
     cluster: LocalCluster, twin_split: Split
 ) -> None:
     models = {name: make_model(name, 42) for name in ("DecisionTreeClassifier", "ExtraTreesClassifier")}
-    here = compare_finalists("classifier", models, twin_split, 42)
+    here = compare_finalists("classifier", models, twin_split, repeat_folds(twin_split, 42))
     with open_executor(1, cluster.scheduler_address) as executor:
-        there = compare_finalists("classifier", models, twin_split, 42, make_map(executor))
+        there = compare_finalists("classifier", models, twin_split, repeat_folds(twin_split, 42), make_map(executor))
     assert [(one.name, one.metrics, one.loss) for one in there] == [(one.name, one.metrics, one.loss) for one in here]
 
 

@@ -189,6 +189,7 @@ def small_disk(here: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(models)], check=True)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("prefect")
 def test_a_full_disk_at_the_export_is_told_and_the_old_bundle_serves_on(
     small_disk: Path, twin: WineData, compared: str

@@ -25,7 +25,8 @@ from monitoring.alarm import raise_alarm
 from monitoring.drift import FEWEST, QUALITY, Check
 from monitoring.page import main
 from monitoring.report.figures import ALARM, PROMOTION, ROWS, Mark, plot_drift, plot_quality, tabulate_drift
-from monitoring.report.page_layout import PAGE, list_reports, make_marks, render_page, write_page
+from monitoring.report.page_layout import PAGE, list_reports, render_page, write_page
+from monitoring.report.pictures import make_marks
 from monitoring.report.record import RETRAINING, MonitoringRun
 from monitoring.watch import Watch, WindowReport, report_window
 from settings import Settings, load_settings
@@ -236,7 +237,7 @@ def test_a_single_drifted_window_is_told_and_is_no_alarm(model: Model) -> None:
 
 
 def test_what_was_done_about_an_alarm_is_told(text: str) -> None:
-    assert re.search(r"\b20 looks\b[^<]*\b4 alarms\b", text)
+    assert re.search(r"\b20 runs\b[^<]*\b4 alarms\b", text)
     for told in (f"{RETRAINING}: wine-retraining/brave-otter", "cooling down", "customers complained", "by grace"):
         assert f"<td>{told}</td>" in text
 

@@ -20,8 +20,8 @@ from commands import BadInputError
 from executors import open_executor
 from experiment_tracking.runs.store import EXPERIMENT, open_store
 from experiment_tracking.search.finalists import DEFAULTS
-from experiment_tracking.search.ledger import NUMBER, Ledger, Record, open_ledger, reopen_ledger
-from experiment_tracking.search.loop import RunTrial, Trial, run_search
+from experiment_tracking.search.ledger import NUMBER, Ledger, open_ledger, reopen_ledger
+from experiment_tracking.search.loop import RunTrial, Trial, TrialRunner, run_search
 from experiment_tracking.search.optimiser import Optimiser, TreeParzenOptimiser
 from experiment_tracking.search.space import (
     BATCH,
@@ -110,10 +110,10 @@ def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_space_gives_values_that_fit(study: Study, split: Split) -> None:
     optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
-    folds = prepare_folds(split, seed=1)[:1]
+    folds = prepare_folds(split, seed=1)
     for values in optimiser.suggest(6):
         assert all(type(value) in (int, float, str) for value in values.values())
-        result = run_trial(folds, 1, study, values, [])
+        result = run_trial(folds, study, values, [])
         assert result.outcome == SCORED
         assert 0 < result.metrics["accuracy"] < 1
 
@@ -152,7 +152,7 @@ def ask_for_subsample(sign: float) -> list[float]:
 
 
 def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
-    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1), strict=True):
+    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1).folds, strict=True):
         sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
         assert sum(sizes) == len(split.train)
         assert sizes[2] == len(score_on)
@@ -178,22 +178,16 @@ def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(spl
     assert not should_prune([0.9, 0.9], good[:2])
     study = Study(REGRESSOR, FOREST)
     values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
-    result = run_trial(prepare_folds(split, seed=1), 1, study, values, good)
+    result = run_trial(prepare_folds(split, seed=1), study, values, good)
     assert (result.outcome, len(result.fold_losses)) == (PRUNED, 2)
     assert result.loss is not None
     assert result.loss > 0.2  # never better than the median
 
 
-def search_here(
-    optimisers: Mapping[Study, Optimiser],
-    trials: int,
-    run: RunTrial,
-    ledger: Ledger,
-    records: Mapping[int, Record],
-) -> list[Trial]:
+def search_here(optimisers: Mapping[Study, Optimiser], trials: int, run: RunTrial, ledger: Ledger) -> list[Trial]:
     """Run a search on one thread."""
     with open_executor(1) as executor:
-        return run_search(optimisers, trials, run, ledger, records, executor)
+        return run_search(optimisers, Plan(trials=trials), TrialRunner(run, ledger, executor))
 
 
 @pytest.mark.full
@@ -201,10 +195,10 @@ def test_the_seed_alone_decides_whatever_the_number_of_workers(split: Split, dat
     found = []
     for workers in (1, 2):
         ledger = open_ledger(store.experiment_id, data, {"workers": workers}, {})
-        found.append(list_losses(run_trials(Plan(trials=14, workers=workers), split, ledger, {}, QUIET)))
+        found.append(list_losses(run_trials(Plan(trials=14, workers=workers), split, ledger, QUIET)))
     assert found[0] == found[1]
     ledger = open_ledger(store.experiment_id, data, {"seed": 7}, {})
-    assert list_losses(run_trials(Plan(trials=8, seed=7), split, ledger, {}, QUIET)) != found[0][:8]
+    assert list_losses(run_trials(Plan(trials=8, seed=7), split, ledger, QUIET)) != found[0][:8]
 
 
 def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(ledger: Ledger, split: Split) -> None:
@@ -213,9 +207,9 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(l
 
     def fail_once(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
         broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
-        return run_trial(folds, 1, study, broken, earlier)
+        return run_trial(folds, study, broken, earlier)
 
-    trials = search_here({study: optimiser}, 6, fail_once, ledger, {})
+    trials = search_here({study: optimiser}, 6, fail_once, ledger)
     assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
     assert optimiser.told[1] is None
     assert all(loss is not None for loss in optimiser.told[2:])
@@ -232,17 +226,17 @@ def test_a_search_goes_on_when_every_trial_fails(ledger: Ledger) -> None:
     def fail(*_: object) -> TrialResult:
         raise ValueError("a reason")
 
-    trials = search_here({study: RandomOptimiser(study)}, 6, fail, ledger, {})
+    trials = search_here({study: RandomOptimiser(study)}, 6, fail, ledger)
     assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
 
 
 def test_a_stopped_trial_ends_between_folds(split: Split) -> None:
     with pytest.raises(StoppedError):
-        run_trial(prepare_folds(split, seed=1), 1, Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
+        run_trial(prepare_folds(split, seed=1), Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
 
 
 def test_no_batch_starts_after_the_minutes(split: Split, ledger: Ledger) -> None:
-    trials = run_trials(Plan(task=REGRESSOR, trials=400, minutes=1e-6), split, ledger, {}, QUIET)
+    trials = run_trials(Plan(task=REGRESSOR, trials=400, minutes=1e-6), split, ledger, QUIET)
     assert len(trials) == 4
 
 
@@ -391,8 +385,7 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
     data = load_wines(str(folder), 42, folder, "")
     identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3}
     identity |= {"fingerprint": data.fingerprint, "batch": BATCH}
-    _, records = reopen_ledger(experiment.experiment_id, data, identity)
-    assert len(records) >= 3
+    assert len(reopen_ledger(experiment.experiment_id, data, identity).finished) >= 3
 
 
 def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
@@ -406,7 +399,7 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
 
     monkeypatch.setattr("experiment_tracking.runs.tracking._log_dataset", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run_trials(Plan(task=REGRESSOR, trials=4), split, ledger, {}, QUIET)
+        run_trials(Plan(task=REGRESSOR, trials=4), split, ledger, QUIET)
     trials = [run for run in find_runs(ledger.experiment_id) if run.info.run_id != ledger.parent_id]
     assert len(trials) == 3
     assert {run.info.status for run in trials} == {"KILLED"}
@@ -433,7 +426,7 @@ def test_a_plan_without_sense_is_refused_before_a_run_starts(
 def test_a_resumed_search_refuses_trials_of_another_space(split: Split, ledger: Ledger) -> None:
     study = Study(REGRESSOR, FOREST)
     plan = Plan(task=REGRESSOR, trials=4)
-    run_trials(plan, split, ledger, {}, QUIET)
-    _, records = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
+    run_trials(plan, split, ledger, QUIET)
+    reopened = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
     with pytest.raises(BadInputError, match=naming("trial 0", "--resume")):
-        search_here({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), ledger, records)
+        search_here({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), reopened)

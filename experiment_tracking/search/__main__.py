@@ -20,8 +20,8 @@ from wine_data.sources.load import load_wines
 from wine_quality_training.evaluate import LEAK_FREE, PROTOCOLS
 
 
-def parse_plan(settings: Settings) -> tuple[Plan, bool]:
-    """The command's arguments, and whether to resume."""
+def parse_plan(settings: Settings) -> Plan:
+    """The plan that the command's arguments make."""
     parser = argparse.ArgumentParser(
         description="Tune models on leak-free folds, with every trial in MLflow.",
         epilog="The same seed finds the same models with any number of workers.",
@@ -39,7 +39,7 @@ def parse_plan(settings: Settings) -> tuple[Plan, bool]:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the last search like this that was ended")
     arguments = parser.parse_args()
-    plan = Plan(
+    return Plan(
         arguments.protocol,
         arguments.task,
         arguments.trials,
@@ -48,14 +48,14 @@ def parse_plan(settings: Settings) -> tuple[Plan, bool]:
         arguments.workers,
         settings.dask,
         arguments.batch,
+        arguments.resume,
     )
-    return plan, arguments.resume
 
 
 def main() -> int:
     """Search, show progress, print the tables and what to do next."""
     settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
-    plan, resume = parse_plan(settings)
+    plan = parse_plan(settings)
     plan.require_sense()
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
 
@@ -68,7 +68,7 @@ def main() -> int:
     from experiment_tracking.search.steps import search_models
 
     experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)
-    search_models(plan, data, split, experiment_id, console, resume)
+    search_models(plan, data, split, experiment_id, console)
     return DONE
 
 

@@ -45,7 +45,10 @@ NAMES = {
     (CLASSIFIER, XGBOOST): "TunedXGBClassifier",
     (CLASSIFIER, FOREST): "TunedForestClassifier",
 }
+PUBLISHED = "PublishedXGBRegressor"
 BLENDS = {REGRESSOR: "BlendRegressor", CLASSIFIER: "BlendClassifier"}
+
+Fold = tuple[int, np.ndarray, np.ndarray]  # repeat, rows to fit on, rows to score
 
 
 @dataclass(frozen=True)
@@ -79,26 +82,25 @@ def make_best(trial: Trial, seed: int) -> BaseEstimator:
     return make_finalist(trial.study, trial.values, rounds, seed)
 
 
+def repeat_folds(split: Split, seed: int, repeats: int = REPEATS, parts: int = PARTS) -> list[Fold]:
+    """Cut train into parts several times: (repeat, rows to fit on, rows to score)."""
+    return [
+        (repeat, fit_on, score_on)
+        for repeat in range(repeats)
+        for fit_on, score_on in fold_wines(split.train, parts, seed + 1 + repeat)
+    ]
+
+
 def compare_finalists(
-    task: str,
-    models: Mapping[str, Pipeline],
-    split: Split,
-    seed: int,
-    map_fn: MapFunction = map,
-    repeats: int = REPEATS,
-    parts: int = PARTS,
+    task: str, models: Mapping[str, Pipeline], split: Split, folds: Sequence[Fold], map_fn: MapFunction = map
 ) -> list[Finalist]:
     """Score each on repeated grouped cross-validation of train, in the order given.
 
     `map_fn` runs the fits, here or elsewhere.
     """
     X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
-    pieces = [
-        (name, repeat, fit_on, score_on)
-        for repeat in range(repeats)
-        for fit_on, score_on in fold_wines(split.train, parts, seed + 1 + repeat)
-        for name in models
-    ]
+    repeats = 1 + max(repeat for repeat, _, _ in folds)
+    pieces = [(name, *fold) for fold in folds for name in models]
     predicted = map_fn(
         _fit_and_predict,
         [models[name] for name, _, _, _ in pieces],
@@ -149,81 +151,86 @@ def _measure(task: str, name: str, model: Pipeline, grades: np.ndarray, predicti
     return Finalist(name, model, metrics, loss)
 
 
-PUBLISHED = "PublishedXGBRegressor"
+@dataclass(frozen=True)
+class SearchEnd:
+    """What follows the trials of a search: what it works on, where it is logged and printed, what runs its fits."""
 
+    split: Split
+    seed: int
+    ledger: Ledger
+    console: Console
+    map_fn: MapFunction = map
 
-def log_trials(trials: Sequence[Trial], split: Split, seed: int, ledger: Ledger) -> None:
-    """Put the figures, the best values of each study and the rounds of the best XGBoost's fit on the parent run."""
-    client = mlflow.MlflowClient()
-    studies = list(dict.fromkeys(trial.study for trial in trials))
-    for name, figure in plot_search(trials, studies).items():
-        client.log_figure(ledger.parent_id, figure, f"figures/{name}.png")
-    for study in studies:
-        best = choose_best(trials, study)
-        if best is None or best.result.loss is None:
-            continue
-        prefix = f"best.{study.task}.{study.family}"
-        series = {}
-        if study.family == XGBOOST:
-            series = {f"{prefix}.final_fit.rmse": trace_final_fit(make_best(best, seed), split)}
-        log_values(
-            ledger.parent_id,
-            {f"{prefix}.{name}": value for name, value in best.values.items()} | {f"{prefix}.trial": best.number},
-            {f"{prefix}.loss": best.result.loss},
-            series,
+    def log_trials(self, trials: Sequence[Trial]) -> None:
+        """Log figures, the best values of each study and the rounds of the best XGBoost's fit on the parent run."""
+        client, parent_id = mlflow.MlflowClient(), self.ledger.parent_id
+        studies = list(dict.fromkeys(trial.study for trial in trials))
+        for name, figure in plot_search(trials, studies).items():
+            client.log_figure(parent_id, figure, f"figures/{name}.png")
+        for study in studies:
+            best = choose_best(trials, study)
+            if best is None or best.result.loss is None:
+                continue
+            prefix = f"best.{study.task}.{study.family}"
+            values = {f"{prefix}.{name}": value for name, value in best.values.items()}
+            series = {}
+            if study.family == XGBOOST:
+                series = {f"{prefix}.final_fit.rmse": trace_final_fit(make_best(best, self.seed), self.split)}
+            log_values(
+                parent_id, values | {f"{prefix}.trial": best.number}, {f"{prefix}.loss": best.result.loss}, series
+            )
+
+    def finish_leak_free(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
+        """Choose a winner for each task, then open the holdout for the winners, and track them."""
+        tasks = [task for task in TASKS if any(trial.study.task == task for trial in trials)]
+        winners = [self._choose_winner(task, trials) for task in tasks]
+        evaluations = [
+            evaluate_leak_free(winner.name, winner.pipeline, self.split, map_fn=self.map_fn) for winner in winners
+        ]
+        tracked = [self._track([evaluation]) for evaluation in evaluations]
+        self._show(evaluations)
+        for winner, model in zip(winners, tracked, strict=True):
+            if predicts_grades(winner.pipeline):
+                command = f"python -m experiment_tracking.registry register {model.run_id}"
+                self.console.print(f"Next: make {model.name} a version, {command}")
+            else:
+                shown = f"make mlflow shows {model.name}"
+                self.console.print(f"Next: {shown}; the API serves classifiers: --task classifier")
+        return evaluations, tracked
+
+    def finish_published(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
+        """Score the published search's best values under both protocols, to show what its objective is worth."""
+        best = choose_best(trials, Study(REGRESSOR, XGBOOST))
+        assert best is not None
+        pipeline = impute_before(make_best(best, self.seed))
+        evaluations = [
+            evaluate_as_published(PUBLISHED, pipeline, self.ledger.data, self.map_fn),
+            evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.map_fn),
+        ]
+        tracked = [self._track(evaluations)]
+        self._show(evaluations)
+        published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
+        self.console.print(
+            f"\nRMSE {published.metrics['rmse']:.3f} on the validation file, {leak_free.metrics['rmse']:.3f} on wines "
+            "it has not seen: this search tunes to memory.\nNext: python -m experiment_tracking.search"
         )
+        return evaluations, tracked
 
-
-def finish_leak_free(
-    trials: Sequence[Trial], split: Split, seed: int, ledger: Ledger, console: Console, map_fn: MapFunction = map
-) -> tuple[list[Evaluation], list[TrackedModel]]:
-    """Choose a winner for each task, then open the holdout for the winners, and track them."""
-    winners = []
-    for task in (task for task in TASKS if any(trial.study.task == task for trial in trials)):
-        finalists = compare_finalists(task, make_finalists(task, trials, seed), split, seed, map_fn)
-        console.print(tabulate_finalists(task, finalists))
+    def _choose_winner(self, task: str, trials: Sequence[Trial]) -> Finalist:
+        folds = repeat_folds(self.split, self.seed)
+        finalists = compare_finalists(task, make_finalists(task, trials, self.seed), self.split, folds, self.map_fn)
+        self.console.print(tabulate_finalists(task, finalists))
         for finalist in finalists:
             metrics = {f"repeated-cv.{finalist.name}.{name}": value for name, value in finalist.metrics.items()}
-            log_values(ledger.parent_id, metrics=metrics)
-        winners.append(choose_winner(finalists))
-    evaluations = [evaluate_leak_free(winner.name, winner.pipeline, split, map_fn=map_fn) for winner in winners]
-    tracked = [
-        track_model(ledger.experiment_id, ledger.parent_id, ledger.data, split, [evaluation])
-        for evaluation in evaluations
-    ]
-    _show(evaluations, ledger, console)
-    for winner, model in zip(winners, tracked, strict=True):
-        if predicts_grades(winner.pipeline):
-            command = f"python -m experiment_tracking.registry register {model.run_id}"
-            console.print(f"Next: make {model.name} a version, {command}")
-        else:
-            console.print(f"Next: make mlflow shows {model.name}; the API serves classifiers: --task classifier")
-    return evaluations, tracked
+            log_values(self.ledger.parent_id, metrics=metrics)
+        return choose_winner(finalists)
 
+    def _track(self, evaluations: Sequence[Evaluation]) -> TrackedModel:
+        ledger = self.ledger
+        return track_model(ledger.experiment_id, ledger.parent_id, ledger.data, self.split, evaluations)
 
-def finish_published(
-    trials: Sequence[Trial], split: Split, seed: int, ledger: Ledger, console: Console, map_fn: MapFunction = map
-) -> tuple[list[Evaluation], list[TrackedModel]]:
-    """Score the published search's best values under both protocols, to show what its objective is worth."""
-    best = choose_best(trials, Study(REGRESSOR, XGBOOST))
-    assert best is not None
-    pipeline = impute_before(make_best(best, seed))
-    evaluations = [
-        evaluate_as_published(PUBLISHED, pipeline, ledger.data, map_fn),
-        evaluate_leak_free(PUBLISHED, pipeline, split, map_fn=map_fn),
-    ]
-    tracked = [track_model(ledger.experiment_id, ledger.parent_id, ledger.data, split, evaluations)]
-    _show(evaluations, ledger, console)
-    published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
-    console.print(
-        f"\nRMSE {published.metrics['rmse']:.3f} on the validation file, {leak_free.metrics['rmse']:.3f} on wines it "
-        "has not seen: this search tunes to memory.\nNext: python -m experiment_tracking.search"
-    )
-    return evaluations, tracked
-
-
-def _show(evaluations: Sequence[Evaluation], ledger: Ledger, console: Console) -> None:
-    scores = list_scores(evaluations)
-    mlflow.MlflowClient().log_text(ledger.parent_id, render_scores(scores), "scores.md")
-    console.print(*tabulate_scores(scores), sep="\n")
-    console.print()
+    def _show(self, evaluations: Sequence[Evaluation]) -> None:
+        scores = list_scores(evaluations)
+        mlflow.MlflowClient().log_text(self.ledger.parent_id, render_scores(scores), "scores.md")
+        self.console.print(*tabulate_scores(scores), sep="\n")
+        self.console.print()

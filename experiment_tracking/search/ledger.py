@@ -7,7 +7,7 @@ so that --resume reads back exactly what the optimiser got; there is no other st
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import mlflow
@@ -36,11 +36,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where the trials of one search are written down."""
+    """Where the trials of one search are written down; `finished` has those of a search that is resumed, by number."""
 
     experiment_id: str
     parent_id: str
     data: WineData
+    finished: Mapping[int, Record] = field(default_factory=dict)
 
 
 def open_ledger(experiment_id: str, data: WineData, identity: Mapping[str, Any], knobs: Mapping[str, Any]) -> Ledger:
@@ -49,7 +50,7 @@ def open_ledger(experiment_id: str, data: WineData, identity: Mapping[str, Any],
     return Ledger(experiment_id, start_run(experiment_id, "search", data, {**identity, **knobs}, tags), data)
 
 
-def reopen_ledger(experiment_id: str, data: WineData, identity: Mapping[str, Any]) -> tuple[Ledger, dict[int, Record]]:
+def reopen_ledger(experiment_id: str, data: WineData, identity: Mapping[str, Any]) -> Ledger:
     """Find the last search of this identity that did not end well, with the trials that it finished.
 
     A trial that was running when the search was killed is marked and will run again.
@@ -74,7 +75,7 @@ def reopen_ledger(experiment_id: str, data: WineData, identity: Mapping[str, Any
             records[record.number] = record
         elif run.info.status == "RUNNING":
             kill_run(run.info.run_id, f"the search was killed while trial {record.number} ran; it ran again")
-    return ledger, records
+    return replace(ledger, finished=records)
 
 
 def start_trial(ledger: Ledger, number: int, study: Study, values: Values) -> str:

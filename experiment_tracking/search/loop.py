@@ -17,7 +17,7 @@ from commands import BadInputError
 from executors import is_local
 from experiment_tracking.search.ledger import Ledger, Record, finish_trial, kill_open_trials, start_trial
 from experiment_tracking.search.optimiser import Optimiser
-from experiment_tracking.search.space import BATCH, Study, Values
+from experiment_tracking.search.space import Plan, Study, Values
 from experiment_tracking.search.trial import FAILED, SCORED, TrialResult
 
 # (study, values, results of earlier batches, whether the search is stopped) -> result
@@ -34,49 +34,80 @@ class Trial:
     result: TrialResult
 
 
-def run_search(
-    optimisers: Mapping[Study, Optimiser],
-    trials: int,
-    run_trial: RunTrial,
-    ledger: Ledger,
-    records: Mapping[int, Record],
-    executor: Executor,
-    size: int = BATCH,
-    seconds: float | None = None,
-    on_trial: Callable[[Trial], None] = lambda trial: None,
-) -> list[Trial]:
-    """Run trials in batches, dealt out to the studies in turn.
+@dataclass(frozen=True)
+class TrialRunner:
+    """How trials are run.
 
-    Args:
-        optimisers: one for each study.
-        trials: how many in all.
+    Attributes:
         run_trial: what a trial is.
         ledger: where each is written down.
-        records: trials of the same search that are over already, by number; they are not run again.
         executor: what runs them; on threads a trial learns when the search is stopped.
-        size: trials of a batch; another number finds other values.
-        seconds: no batch is started after these.
         on_trial: called for each trial that is over.
     """
-    deadline = time.monotonic() + seconds if seconds is not None else None
+
+    run_trial: RunTrial
+    ledger: Ledger
+    executor: Executor
+    on_trial: Callable[[Trial], None] = lambda trial: None
+
+    def run_batch(
+        self, batch: Mapping[int, Study], values: Mapping[int, Values], done: Sequence[Trial]
+    ) -> dict[int, TrialResult]:
+        """Run the trials of a batch, but for those that the ledger has finished, and write each down when it is over.
+
+        Args:
+            batch: the study of each trial, by number.
+            values: those of each trial.
+            done: the trials of earlier batches.
+        """
+        results = {}
+        for number, study in batch.items():
+            record = self.ledger.finished.get(number)
+            if record and record.result is not None:
+                results[number] = record.result
+                self.on_trial(Trial(number, study, values[number], record.result))
+        stopped = threading.Event()
+        is_stopped = stopped.is_set if is_local(self.executor) else never
+        runs: dict[int, str] = {}  # by trial
+        futures: dict[Future[TrialResult], int] = {}
+        try:
+            for number in [number for number in batch if number not in results]:
+                runs[number] = start_trial(self.ledger, number, batch[number], values[number])
+                earlier = [trial.result for trial in done if trial.study == batch[number]]
+                future = self.executor.submit(self.run_trial, batch[number], values[number], earlier, is_stopped)
+                futures[future] = number
+            for future in as_completed(futures):
+                number = futures[future]
+                results[number] = _take_result(future)
+                finish_trial(runs[number], results[number])
+                self.on_trial(Trial(number, batch[number], values[number], results[number]))
+        except BaseException:  # ctrl-c too: a run that is no longer worked on must not look as if it were
+            stopped.set()
+            wait([future for future in futures if not future.cancel()])
+            kill_open_trials(self.ledger)
+            raise
+        return results
+
+
+def run_search(optimisers: Mapping[Study, Optimiser], plan: Plan, runner: TrialRunner) -> list[Trial]:
+    """Run the trials of a plan in batches, dealt out to the studies in turn, with an optimiser for each study.
+
+    No batch is started after the minutes of the plan; a batch of another size finds other values.
+    """
+    deadline = time.monotonic() + 60 * plan.minutes if plan.minutes else None
     studies = list(optimisers)
     done: list[Trial] = []
-    for first in range(0, trials, size):
+    for first in range(0, plan.trials, plan.batch):
         if done and deadline is not None and time.monotonic() > deadline:
             break
-        numbers = range(first, min(first + size, trials))
+        numbers = range(first, min(first + plan.batch, plan.trials))
         batch = {number: studies[number % len(studies)] for number in numbers}
-        drawn = _suggest(optimisers, batch)
-        _require_same_values(drawn, records)
-        results = {number: records[number].result for number in batch if number in records}
-        waiting = {number: drawn[number] for number in batch if number not in results}
-        ended = {number: result for number, result in results.items() if result is not None}
-        for number, result in ended.items():
-            on_trial(Trial(number, batch[number], drawn[number], result))
-        ended |= _run_batch(batch, waiting, done, run_trial, ledger, executor, on_trial)
+        values = _suggest(optimisers, batch)
+        _require_same_values(values, runner.ledger.finished)
+        results = runner.run_batch(batch, values, done)
         for study, optimiser in optimisers.items():
-            optimiser.tell([ended[number].loss for number in batch if batch[number] == study])
-        done += [Trial(number, batch[number], drawn[number], ended[number]) for number in batch]
+            optimiser.tell([results[number].loss for number in batch if batch[number] == study])
+        done += [Trial(number, batch[number], values[number], results[number]) for number in batch]
     return done
 
 
@@ -101,39 +132,6 @@ def _require_same_values(drawn: Mapping[int, Values], records: Mapping[int, Reco
                 f"trial {number} of the search to resume had other values than it would get now: the space, the "
                 "optimiser or a library has changed since. Start a new search without --resume"
             )
-
-
-def _run_batch(
-    batch: Mapping[int, Study],
-    waiting: Mapping[int, Values],
-    done: Sequence[Trial],
-    run_trial: RunTrial,
-    ledger: Ledger,
-    executor: Executor,
-    on_trial: Callable[[Trial], None],
-) -> dict[int, TrialResult]:
-    """Run the trials of a batch that have no result yet, and write each down when it is over."""
-    stopped = threading.Event()
-    is_stopped = stopped.is_set if is_local(executor) else never
-    results: dict[int, TrialResult] = {}
-    runs: dict[int, str] = {}  # by trial
-    futures: dict[Future[TrialResult], int] = {}
-    try:
-        for number, values in waiting.items():
-            runs[number] = start_trial(ledger, number, batch[number], values)
-            earlier = [trial.result for trial in done if trial.study == batch[number]]
-            futures[executor.submit(run_trial, batch[number], values, earlier, is_stopped)] = number
-        for future in as_completed(futures):
-            number = futures[future]
-            results[number] = _take_result(future)
-            finish_trial(runs[number], results[number])
-            on_trial(Trial(number, batch[number], waiting[number], results[number]))
-    except BaseException:  # ctrl-c too: a run that nobody works on must not look as if somebody did
-        stopped.set()
-        wait([future for future in futures if not future.cancel()])
-        kill_open_trials(ledger)
-        raise
-    return results
 
 
 def never() -> bool:

@@ -151,7 +151,7 @@ BOTH = "both"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is to do. All but `minutes`, `workers` and `dask` decide what it finds on given wines."""
+    """What a search is to do. All but `minutes`, `workers`, `dask` and `resume` decide what it finds on given wines."""
 
     protocol: str = LEAK_FREE
     task: str = BOTH
@@ -161,6 +161,7 @@ class Plan:
     workers: int = 1
     dask: str = ""
     batch: int = BATCH
+    resume: bool = False
 
     def list_studies(self) -> list[Study]:
         """What is tuned; the trials are dealt out to these in turn."""

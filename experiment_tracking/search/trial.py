@@ -69,32 +69,38 @@ class TrialResult:
     problem: str = ""
 
 
-def prepare_folds(split: Split, seed: int) -> list[FoldData]:
-    """Lay out the folds of train; a sixth of each fit fold, by group, is what XGBoost stops by."""
-    return [_prepare_fold(split.train, fit_on, score_on, seed) for fit_on, score_on in split.folds]
+@dataclass(frozen=True)
+class Folds:
+    """The folds that a trial is scored on, and the seed of its models."""
+
+    folds: tuple[FoldData, ...]
+    seed: int
 
 
-def prepare_published(data: WineData) -> list[FoldData]:
-    """Lay out the published objective: the validation file both stops and scores; blank cells stay blank."""
+def prepare_folds(split: Split, seed: int) -> Folds:
+    """Prepare the folds of train; a sixth of each fit fold, by group, is what XGBoost stops by."""
+    return Folds(tuple(_prepare_fold(split.train, fit_on, score_on, seed) for fit_on, score_on in split.folds), seed)
+
+
+def prepare_published(data: WineData, seed: int) -> Folds:
+    """Prepare the published objective: the validation file both stops and scores; blank cells stay blank."""
     train, validation = (
         (feature_frame(wines).to_numpy(), wines[TARGET].to_numpy()) for wines in (data.train, data.validation)
     )
-    return [FoldData(train, validation, validation, PUBLISHED_ROUNDS, PUBLISHED_PATIENCE)]
+    return Folds((FoldData(train, validation, validation, PUBLISHED_ROUNDS, PUBLISHED_PATIENCE),), seed)
 
 
 def run_trial(
-    folds: Sequence[FoldData],
-    seed: int,
+    prepared: Folds,
     study: Study,
     values: Values,
     earlier: Sequence[TrialResult],
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
-    """Fit and score one fold after the other on one core, until it is pruned.
+    """Fit and score one fold after the other on one core, until the trial is pruned.
 
     Args:
-        folds: the wines of each.
-        seed: of the model.
+        prepared: the folds.
         study: what is tuned.
         values: one draw from its space.
         earlier: results of the same study from batches that are over; those of this batch have no
@@ -104,11 +110,11 @@ def run_trial(
     Raises:
         StoppedError: `is_stopped` said so.
     """
-    predictions: list[np.ndarray] = []
+    folds, predictions = prepared.folds, []
     losses: list[float] = []
     rounds: list[int] = []
     for fold in folds:
-        model = _fit(study, values, fold, seed, is_stopped)
+        model = _fit(study, values, fold, prepared.seed, is_stopped)
         if is_stopped():
             raise StoppedError
         predictions.append(model.predict(fold.score[0]))
@@ -117,13 +123,10 @@ def run_trial(
         if len(losses) < len(folds) and should_prune(losses, earlier):
             break
     grades = np.concatenate([fold.score[1] for fold in folds[: len(losses)]])
-    return TrialResult(
-        SCORED if len(losses) == len(folds) else PRUNED,
-        _project_loss(losses, len(folds), earlier),
-        tuple(losses),
-        tuple(rounds),
-        measure_predictions(grades, np.concatenate(predictions)),
-    )
+    outcome = SCORED if len(losses) == len(folds) else PRUNED
+    loss = _project_loss(losses, len(folds), earlier)
+    measures = measure_predictions(grades, np.concatenate(predictions))
+    return TrialResult(outcome, loss, tuple(losses), tuple(rounds), measures)
 
 
 def measure_loss(task: str, grades: np.ndarray, predictions: np.ndarray) -> float:

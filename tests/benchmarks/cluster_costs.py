@@ -44,7 +44,7 @@ def time_trials(executor: Executor, data: WineData, split: Split) -> float:
         plan = Plan(task="regressor", trials=TRIALS, seed=SEED, workers=CORES)
         ledger = open_ledger(experiment_id, data, {"trials": TRIALS}, {})
         start = time.perf_counter()
-        run_trials_on(executor, plan, split, ledger, {}, Console(quiet=True))
+        run_trials_on(executor, plan, split, ledger, Console(quiet=True))
         return time.perf_counter() - start
 
 

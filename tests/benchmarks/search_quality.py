@@ -45,7 +45,7 @@ def run_default_search(data: WineData, split: "Split", trials: int) -> "list[Tri
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
         plan = Plan(trials=trials, seed=SEED, workers=os.cpu_count() or 1)
-        return run_trials(plan, split, ledger, {}, Console(quiet=True))
+        return run_trials(plan, split, ledger, Console(quiet=True))
 
 
 def bound_ratio(grades: np.ndarray, ours: np.ndarray, default: np.ndarray, measure: str) -> tuple[float, float]:
@@ -65,11 +65,11 @@ def score_task(task: str, trials: "list[Trial]", split: "Split") -> list[dict[st
     """The rows of one task: cross-validation, time of a fit, then the holdout."""
     from sklearn.base import clone
 
-    from experiment_tracking.search.finalists import BLENDS, DEFAULTS, compare_finalists, make_finalists
+    from experiment_tracking.search.finalists import BLENDS, DEFAULTS, compare_finalists, make_finalists, repeat_folds
 
     models = make_finalists(task, trials, SEED)
     pair = {name: models[name] for name in (DEFAULTS[task], BLENDS[task])}
-    default, blend = compare_finalists(task, pair, split, SEED, repeats=REPEATS, parts=FOLDS)
+    default, blend = compare_finalists(task, pair, split, repeat_folds(split, SEED, REPEATS, FOLDS))
     X, y = feature_frame(split.train), split.train[TARGET]
     start = time.perf_counter()
     clone(blend.pipeline).fit(X, y)

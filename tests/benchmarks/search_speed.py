@@ -64,7 +64,7 @@ def time_ours(data: WineData, split: "Split", trials: int) -> float:
         ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
         plan = Plan(task="regressor", trials=trials, seed=SEED, workers=os.cpu_count() or 1)
         start = time.perf_counter()
-        run_trials(plan, split, ledger, {}, Console(quiet=True))
+        run_trials(plan, split, ledger, Console(quiet=True))
         return time.perf_counter() - start
 
 
