@@ -108,11 +108,12 @@ test-fast: .venv/installed ## the tests without servers, browser and long fits, 
 coverage: .venv/installed ## which lines the tests reach, by room: those of make test, and all
 	@$(VENV) -m tests.coverage_by_room
 
-check: .venv/installed ## ruff, mypy, import layers
+check: .venv/installed ## ruff, mypy, import layers, and that no function or file grows too long
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m mypy $(PACKAGES) tests
 	@$(VENV) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+	@$(VENV) -m tests.size_limits
 
 lint-workflows: .venv/installed ## workflows, Dockerfile, compose.yaml and forms, by their linters and schemas
 	@$(VENV) -m tests.lint_workflows

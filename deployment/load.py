@@ -85,27 +85,14 @@ def run_load(settings: Settings, users: int, rate: float, seconds: int) -> int:
     print(
         f"{users} users ask {address} for {seconds} s: GET / once, wines twice, what is no wine three times", flush=True
     )
+    options = f"--users {users} --spawn-rate {rate:g} --run-time {seconds}s --stop-timeout {PATIENCE}"
+    reports = {"logfile": "locust.log", "html": "report.html", "csv": "load", "json-file": "load"}
     code, interrupted = _run_locust(
-        "--host",
-        address,
-        "--users",
-        str(users),
-        "--spawn-rate",
-        f"{rate:g}",
-        "--run-time",
-        f"{seconds}s",
         "--headless",
         "--only-summary",
-        "--stop-timeout",
-        str(PATIENCE),
-        "--logfile",
-        str(folder / "locust.log"),
-        "--html",
-        str(folder / "report.html"),
-        "--csv",
-        str(folder / "load"),
-        "--json-file",
-        str(folder / "load"),
+        f"--host={address}",
+        *options.split(),
+        *(f"--{option}={folder / name}" for option, name in reports.items()),
     )
     if not (folder / "load.json").is_file():
         return _tell_early_end(code, interrupted, folder)

@@ -1,10 +1,5 @@
-"""The model behind the API: a checked bundle that answers arrays of wines.
+"""The model behind the API and batch scoring: a checked bundle that answers arrays of wines."""
 
-One wine is answered by the compiled form where there is one; tests/benchmarks/serving_crossover.py
-measures from how many wines at once the pickle is the faster of the two.
-"""
-
-from dataclasses import replace
 from importlib.util import find_spec
 from operator import le
 from pathlib import Path
@@ -19,11 +14,10 @@ from wine_quality_training.bundle.files import Bundle, CompiledBundle, find_curr
 from wine_quality_training.bundle.metadata import ModelMetadata
 
 TOLERANCE = 1e-6
-CROSSOVER = 1_000  # wines at once from which on the pickle is faster
 
 
 class Predictor:
-    """Answers with one bundle: compiled where it can, with the pickled pipeline where it must."""
+    """Answers with one bundle: compiled where it has that form, else with the pickled pipeline."""
 
     def __init__(self, bundle: Bundle | CompiledBundle) -> None:
         """Take a loaded bundle and check that it still answers as it did when it was written.
@@ -34,31 +28,21 @@ class Predictor:
         self.metadata: ModelMetadata = bundle.metadata
         self.grades = [int(grade) for grade in self.metadata.answers[0].probabilities]
         self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
-        self._compiled = CompiledModel(bundle.compiled) if bundle.compiled else None
-        self._pickled = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else None
-        if self._compiled:
-            self._check_answers(self._compiled)
-        if self._pickled:
-            self._check_answers(self._pickled)
+        self._model = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else CompiledModel(bundle.compiled)
+        self._check_answers()
 
     @property
     def is_compiled(self) -> bool:
         """Whether one wine is answered in about a tenth of a millisecond, not in ten."""
-        return self._compiled is not None
+        return isinstance(self._model, CompiledModel)
 
     def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
         """Probabilities of each grade in `grades`, shape (wines, grades), for an array as feature_array lays it out."""
-        if self._pickled and (self._compiled is None or len(wines) > CROSSOVER):
-            return self._pickled.predict_probabilities(wines)
-        assert self._compiled is not None
-        return self._compiled.predict_probabilities(wines)
+        return self._model.predict_probabilities(wines)
 
     def predict_one(self, wine: tuple[float, ...]) -> list[float]:
         """The same for one wine, given by its values in the order of FEATURES."""
-        if self._compiled:
-            return self._compiled.predict_one(wine)
-        (row,) = self.predict_probabilities(np.array([wine])).tolist()
-        return list(row)
+        return self._model.predict_one(wine)
 
     def list_warnings(self, wine: tuple[float, ...]) -> list[str]:
         """Say which measurements of a wine, in the order of FEATURES, lie outside what the model was fitted on."""
@@ -70,9 +54,9 @@ class Predictor:
             if not low <= value <= high
         ]
 
-    def _check_answers(self, model: "CompiledModel | PickledModel") -> None:
+    def _check_answers(self) -> None:
         wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
-        for answer, row in zip(self.metadata.answers, model.predict_probabilities(wines), strict=True):
+        for answer, row in zip(self.metadata.answers, self.predict_probabilities(wines), strict=True):
             stored = [answer.probabilities[str(grade)] for grade in self.grades]
             if not np.allclose(stored, row, rtol=0, atol=TOLERANCE):
                 raise BadInputError(
@@ -96,6 +80,11 @@ class PickledModel:
 
         table = pd.DataFrame(wines, columns=list(FEATURES))  # the pipeline was fitted on named columns
         return np.asarray(self._pipeline.predict_proba(table))
+
+    def predict_one(self, wine: tuple[float, ...]) -> list[float]:
+        """The same for one wine in the order of FEATURES."""
+        (row,) = self.predict_probabilities(np.array([wine])).tolist()
+        return list(row)
 
 
 def _use_one_core(model: Any) -> None:
@@ -127,4 +116,4 @@ def load_predictor_of(folder: Path) -> Predictor:
 
 def load_predictor_for_files(folder: Path) -> Predictor:
     """Load and check one bundle, for many wines at once: the pickle where it can be read, and only that."""
-    return Predictor(replace(load_bundle(folder), compiled=None)) if find_spec("sklearn") else load_predictor_of(folder)
+    return Predictor(load_bundle(folder)) if find_spec("sklearn") else load_predictor_of(folder)

@@ -26,7 +26,7 @@ NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
 
 def take_runs(stage: "Stage", browser: "Browser") -> bytes:
     """The table of runs: the pipeline's with a nested run a model, a search with its trials."""
-    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs", 960, width=1600) as page:
+    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs", (960, 1600)) as page:
         page.locator("a", has_text="ExtraTrees").first.wait_for()
         for column in ("attributes.`Run Name`", *(f"metrics.`{name}`" for name in COLUMNS)):
             page.locator(f'[col-id="{column}"] .ag-header-cell-resize').first.dblclick()  # as wide as what it holds
@@ -35,7 +35,8 @@ def take_runs(stage: "Stage", browser: "Browser") -> bytes:
 
 def take_run(stage: "Stage", browser: "Browser") -> bytes:
     """The run of the model that became champion."""
-    with open_mlflow(stage, browser, f"/experiments/{stage.runs}/runs/{stage.find_run(CHAMPION_MODEL)}", 1_100) as page:
+    path = f"/experiments/{stage.runs}/runs/{stage.find_run(CHAMPION_MODEL)}"
+    with open_mlflow(stage, browser, path, (1_100, VIEW)) as page:
         page.get_by_text("leak-free.cv.kappa").first.wait_for()
         return photograph(page)
 
@@ -43,7 +44,7 @@ def take_run(stage: "Stage", browser: "Browser") -> bytes:
 def take_comparison(stage: "Stage", browser: "Browser") -> bytes:
     """The models beside each other, by what they reach as published and leak-free."""
     path = f"/experiments/{stage.runs}/runs?compareRunsMode=CHART"
-    with open_mlflow(stage, browser, path, 1_010, width=1600, expanded=PARENTS[:1]) as page:
+    with open_mlflow(stage, browser, path, (1_010, 1600), expanded=PARENTS[:1]) as page:
         page.get_by_label("Toggle sidebar").click()
         page.get_by_placeholder("Search metric charts").fill(COMPARED)
         page.get_by_text("leak-free.cv.r2").first.wait_for()
@@ -56,7 +57,7 @@ def take_autolog(stage: "Stage", browser: "Browser") -> bytes:
     """One run logged twice: by hand and with autolog."""
     from experiment_tracking.runs.autolog import AUTOLOG, BY_HAND
 
-    with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), 1_430) as page:
+    with open_mlflow(stage, browser, compare_runs(stage, (BY_HAND, AUTOLOG)), (1_430, VIEW)) as page:
         page.get_by_text("best_iteration").first.wait_for()
         close_sections(page, "Visualizations")
         return photograph(page)
@@ -64,7 +65,7 @@ def take_autolog(stage: "Stage", browser: "Browser") -> bytes:
 
 def take_registry(stage: "Stage", browser: "Browser") -> bytes:
     """The versions with their aliases."""
-    with open_mlflow(stage, browser, "/models/wine-quality", 800) as page:
+    with open_mlflow(stage, browser, "/models/wine-quality", (800, VIEW)) as page:
         page.get_by_text("@ champion").first.wait_for()
         return photograph(page)
 
@@ -91,11 +92,11 @@ def close_sections(page: "Page", *names: str) -> None:
 
 @contextmanager
 def open_mlflow(
-    stage: "Stage", browser: "Browser", path: str, height: int, width: int = VIEW, expanded: Sequence[str] = PARENTS
+    stage: "Stage", browser: "Browser", path: str, size: tuple[int, int], expanded: Sequence[str] = PARENTS
 ) -> "Iterator[Page]":
     """A page of the server, light, with the sections for training and without the assistant."""
     kept = keep_choices(stage, expanded)
-    with open_page(browser, height, width) as page:
+    with open_page(browser, *size) as page:
         page.add_init_script(f"for (const [k, v] of Object.entries({json.dumps(kept)})) localStorage.setItem(k, v)")
         page.goto(f"{stage.mlflow}/#{path}{'&' if '?' in path else '?'}{TRAINING_SECTIONS}")
         page.add_style_tag(content=NO_ASSISTANT)

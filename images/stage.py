@@ -25,7 +25,7 @@ from deployment.prediction_log.reader import count_answers
 from experiment_tracking.runs.store import EXPERIMENT, find_experiment, open_store
 from images.files import WIDTH
 from monitoring.simulate.drifts import Drift
-from monitoring.simulate.traffic import sample_drifted, send_wines
+from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from settings import ROOT, Settings
 from wine_data.schema import FEATURES
 
@@ -108,7 +108,7 @@ class Stage:
         for seed, (drift, windows) in enumerate(TRAFFIC, start=1):
             wines = sample_drifted(drift, windows * WINDOW, seed)
             with self.console.status(f"Asking for {len(wines):,} wines, drift: {drift.kind}"):
-                send_wines(self.api, wines, labels=0.5, delay=WINDOW // 2, rate=RATE, seed=seed)
+                send_wines(self.api, wines, Traffic(labels=0.5, delay=WINDOW // 2, rate=RATE, seed=seed))
         count = sum(windows for _, windows in TRAFFIC) * WINDOW
         wait_until(lambda: count_answers(self.environment["WINE_LOG_URL"]) >= count, "the log to have every answer")
         return count
@@ -175,11 +175,8 @@ class Stage:
 
     def _make_environment(self) -> dict[str, str]:
         """The environment of here, with every place and port of the project moved to the stage's own."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("WINE_", "PREFECT_", "MLFLOW_", "GIT_"))
-        }
+        moved = ("WINE_", "PREFECT_", "MLFLOW_", "GIT_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(moved)}
         prefect_port = self.ports["prefect"]
         return (
             inherited

@@ -1,8 +1,9 @@
 """How good the answers of a window were: measured where tasters have graded them since, estimated where they have not.
 
-The estimate takes each answer's confidence to the share of right grades that answers as sure had in
-cross-validation, and averages. It moves when traffic moves to wines that the model is less sure of. It cannot see
-what the model itself cannot: that tasters judge otherwise, or wines unlike any it learned from that it is sure of.
+The estimate is confidence-based performance estimation (CBPE): it takes each answer's confidence to the share of
+right grades that answers as sure had in cross-validation, and averages. It moves when traffic moves to wines that the
+model is less sure of. It cannot see what the model itself cannot: that tasters judge otherwise, or wines unlike any it
+learned from that it is sure of.
 A measured figure is that of the graded wines; where tasters grade some wines rather than others, it is theirs.
 """
 
@@ -54,7 +55,7 @@ def measure_quality(answers: pd.DataFrame) -> Quality | None:
 
 
 def estimate_accuracy(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:
-    """The accuracy that the confidence of a window's answers lets expect; None for no answers."""
+    """Estimate the accuracy of a window's answers from their confidence (CBPE); None for no answers."""
     if answers.empty:
         return None
     sure, right = np.array(predictions.calibration).T

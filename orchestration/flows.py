@@ -30,7 +30,7 @@ if __name__ == "__main__":
     parse_pipeline()
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,14 +202,9 @@ def compare_flow(
         "experiment_id": experiment_id,
         "parent_id": parent_id,
     }
-    trained: Iterator[TrackedModel] = (
-        _train_on_cluster(settings.dask, models, same)
-        if settings.dask
-        else (train_task(name, **same, on_step=tell) for name in models)
-    )
     tracked: list[TrackedModel] = []
     try:
-        for number, model in enumerate(trained, start=1):
+        for number, model in enumerate(_train_each(settings.dask, models, same, tell), start=1):
             logger.info("Model %d of %d is done: %s", number, len(models), model.name)
             move_progress(number / len(models))
             tracked.append(model)
@@ -224,8 +219,14 @@ def compare_flow(
     return tracked
 
 
-def _train_on_cluster(dask: str, models: Sequence[str], same: dict[str, Any]) -> Iterator[TrackedModel]:
-    """Train all models at once, each a task on a worker; in the order of `models`."""
+def _train_each(
+    dask: str, models: Sequence[str], same: dict[str, Any], on_step: Callable[[str], None]
+) -> Iterator[TrackedModel]:
+    """Train one model after the other, or all at once on a cluster, each a task on a worker; in the order given."""
+    if not dask:
+        yield from (train_task(name, **same, on_step=on_step) for name in models)
+        return
+
     from orchestration.tasks.cluster import log_step, open_task_runner
 
     with open_task_runner(dask) as runner:
@@ -271,7 +272,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
 
 
 @flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
-def main_flow(
+def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     source: Source = "",
     folds: Folds = 5,
     seed: Seed = 42,

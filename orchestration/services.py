@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from commands import DONE, BadInputError, NotThereError, run_command
-from deployment.api.server_process import answers
+from deployment.api.server_process import answers, wait_until
 from settings import ROOT, load_settings
 
 POOL, HOST = "wine-pool", "127.0.0.1"
@@ -193,12 +192,10 @@ def _run_or_tell(*arguments: str, api: str) -> None:
 
 
 def _wait(happened: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
+    with suppress(NotThereError):
+        wait_until(happened, "a service", seconds, POLL_SECONDS)
+        return True
+    return False
 
 
 ORDERS: dict[str, Callable[[], None]] = {

@@ -127,20 +127,6 @@ def test_the_model_that_serves_is_described(api: str, pipeline_run: PipelineRun)
 
 
 @needs_browser
-def test_redoc_is_drawn_with_no_internet(api: str, browser: Browser) -> None:
-    page = browser.new_page()
-    asked: list[str] = []
-    failed: list[str] = []
-    page.on("response", lambda response: asked.append(response.url))
-    page.on("requestfailed", lambda request: failed.append(request.failure or ""))
-    page.goto(f"{api}/redoc")
-    page.get_by_role("heading", name="Grade one wine").first.wait_for()
-    assert [reason for reason in failed if reason != "csp"] == []
-    assert [url for url in asked if not url.startswith((api, "data:", "blob:"))] == []
-    page.close()
-
-
-@needs_browser
 def test_docs_answers_a_wine_with_no_internet(api: str, browser: Browser) -> None:
     page = browser.new_page()
     asked: list[str] = []

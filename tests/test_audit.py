@@ -76,7 +76,6 @@ def test_a_wine_with_two_grades_is_found(clean: WineData) -> None:
          ("validation", "free_sulfur_dioxide", "total_sulfur_dioxide")),
         ("pH", lambda t: 3.0, "odd column", ("validation", "pH", "one")),
         ("alcohol", lambda t: t["sulphates"], "odd column", ("validation", "alcohol", "sulphates")),
-        ("alcohol", lambda t: t["sulphates"].to_numpy()[::-1], "odd column", ("alcohol", "sulphates", "order")),
         ("alcohol", lambda t: t["alcohol"] + 1, "drift", ("alcohol", "Kolmogorov-Smirnov")),
         ("quality", lambda t: t["quality"].clip(6, 9), "drift", ("quality", "Kolmogorov-Smirnov")),
     ],

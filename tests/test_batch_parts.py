@@ -198,7 +198,7 @@ def test_csv_and_parquet_of_the_same_wines_get_the_same_answers(bundles: Path, t
 def score_in_process(wines: Path, models: Path, answers: Path) -> "subprocess.Popen[str]":
     """The command on two cores, in small parts."""
     small = "import deployment.batch.chunks as p; p.CHUNK_BYTES = 400_000; p.READ_BYTES = 100_000"
-    command = "from commands import run_command; from deployment.batch import main; run_command(main)"
+    command = "from commands import run_command; from deployment.batch.__main__ import main; run_command(main)"
     places = {"WINE_SERVING_MODELS": str(models), "WINE_BATCH_ANSWERS": str(answers), "WINE_BATCH_CORES": "2"}
     return subprocess.Popen(
         [sys.executable, "-c", f"{small}\nif __name__ == '__main__':\n    {command}", str(wines)],
@@ -261,7 +261,7 @@ def test_memory_does_not_grow_with_the_file(bundles: Path, tmp_path: Path) -> No
     for rows in (100_000, 1_000_000):
         wines = write_twin(tmp_path / f"{rows}.parquet", rows)
         places = {"WINE_SERVING_MODELS": str(bundles), "WINE_BATCH_ANSWERS": str(tmp_path), "WINE_BATCH_CORES": "1"}
-        measured = "from pathlib import Path\nfrom deployment.batch import main\nmain()\n"
+        measured = "from pathlib import Path\nfrom deployment.batch.__main__ import main\nmain()\n"
         measured += "print(Path('/proc/self/status').read_text())"
         done = subprocess.run(
             [sys.executable, "-c", measured, str(wines)],

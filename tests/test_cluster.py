@@ -39,7 +39,7 @@ from wine_data.sources.load import WineData
 from wine_data.sources.partitions import read_partitions
 from wine_data.split import Split, hash_to_unit, is_holdout, split_wines
 from wine_data.twin.sample import sample_twin
-from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, measure_predictions, train_model
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, Fitting, measure_predictions, train_model
 from wine_quality_training.models import make_model
 
 QUIET = Console(quiet=True)
@@ -115,7 +115,7 @@ def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
     name, steps = "ExtraTreesClassifier", list[str]()
     here = train_model(name, twin, twin_split, 42)
     with open_executor(1, cluster.scheduler_address) as executor:
-        there = train_model(name, twin, twin_split, 42, on_step=steps.append, map_fn=make_map(executor))
+        there = train_model(name, twin, twin_split, 42, Fitting(map_fn=make_map(executor), on_step=steps.append))
     metadata = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
     assert [list_untold(step, name, *told) for step, told in zip(steps, metadata, strict=True)] == [[]] * 6
     for ours, theirs in zip(here, there, strict=True):

@@ -24,7 +24,8 @@ from experiment_tracking.registry.promotion import PROMOTED, REFUSED, ROLLED_BAC
 from monitoring.alarm import raise_alarm
 from monitoring.drift import FEWEST, QUALITY, Check
 from monitoring.page import main
-from monitoring.report.figures import ALARM, PROMOTION, ROWS, Mark, plot_drift, plot_quality, tabulate_drift
+from monitoring.report.figures import ROWS, plot_drift, plot_quality, tabulate_drift
+from monitoring.report.marks import ALARM, PROMOTION, Mark
 from monitoring.report.page_layout import PAGE, list_reports, render_page, write_page
 from monitoring.report.pictures import make_marks
 from monitoring.report.record import RETRAINING, MonitoringRun

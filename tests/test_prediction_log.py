@@ -369,15 +369,6 @@ def test_reading_a_log_that_is_not_there_says_so_and_makes_none(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_log_whose_file_is_deleted_begins_a_new_one(log: PredictionLog, url: str, tmp_path: Path) -> None:
-    log.add_answer(make_answer("before"))
-    wait_for_rows(log, 1)
-    shutil.rmtree(tmp_path / "new folder")
-    log.add_answer(make_answer("after"))
-    wait_for_rows(log, 2)
-    assert read_answers(url)["request_id"].tolist() == ["after"]
-
-
 @pytest.mark.alone
 def test_the_writer_keeps_up_while_the_process_computes(log: PredictionLog) -> None:
     """A writer that waits for the interpreter at each row writes 200 rows/s; this one about 20,000."""

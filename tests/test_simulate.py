@@ -8,7 +8,7 @@ import pytest
 
 from commands import BadInputError, NotThereError
 from monitoring.simulate.drifts import Drift
-from monitoring.simulate.traffic import sample_drifted, send_wines
+from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment
 from tests.told import assert_told_in_one_line
@@ -65,11 +65,11 @@ def test_what_is_no_drift_is_refused(wrong: dict[str, str]) -> None:
 
 
 def test_an_api_answers_refuses_and_is_told_grades(small_api: str) -> None:
-    sent = send_wines(small_api, SAME.head(60), labels=0.5, delay=10)
+    sent = send_wines(small_api, SAME.head(60), Traffic(labels=0.5, delay=10))
     assert (sent.answered, sent.refused) == (60, 0)
     assert 15 < sent.graded < 45
     milligrams = sample_drifted(Drift("unit", "chlorides"), 20, seed=1)
-    assert send_wines(small_api, milligrams, labels=1) == type(sent)(0, 20, 0)
+    assert send_wines(small_api, milligrams, Traffic(labels=1)) == type(sent)(0, 20, 0)
 
 
 def test_an_api_that_is_not_there_is_told_in_a_line() -> None:

@@ -20,6 +20,7 @@ from wine_quality_training.evaluate import (
     LEAK_FREE,
     MEASURES,
     Evaluation,
+    Fitting,
     bootstrap_intervals,
     choose_classifier,
     evaluate_as_published,
@@ -133,7 +134,7 @@ def test_a_model_is_fitted_on_the_training_side_alone(twin_split: Split) -> None
 
 def test_every_fold_is_reported(twin: WineData, twin_split: Split) -> None:
     steps: list[str] = []
-    evaluations = train_model("KNeighborsRegressor", twin, twin_split, seed=42, on_step=steps.append)
+    evaluations = train_model("KNeighborsRegressor", twin, twin_split, seed=42, fitting=Fitting(on_step=steps.append))
     assert len(steps) == 6
     assert list_untold(steps[-1], "KNeighborsRegressor", LEAK_FREE, "fold 5") == []
     assert [evaluation.protocol for evaluation in evaluations] == [AS_PUBLISHED, LEAK_FREE]

@@ -113,34 +113,28 @@ class Scored(Protocol):
 ScoredT = TypeVar("ScoredT", bound=Scored)
 
 
-def train_model(
-    name: str,
-    data: WineData,
-    split: "Split",
-    seed: int,
-    protocols: Sequence[str] = PROTOCOLS,
-    on_step: Callable[[str], None] = lambda step: None,
-    map_fn: MapFunction = map,
-) -> list[Evaluation]:
-    """Fit and score one model under each protocol asked for; `on_step` is called after every fit.
+@dataclass(frozen=True)
+class Fitting:
+    """How a model is fitted: under which protocols, what runs the fits, here or elsewhere, and what each calls."""
 
-    `map_fn` runs the fits, here or elsewhere.
-    """
-    evaluations = []
-    if AS_PUBLISHED in protocols:
-        evaluations.append(evaluate_as_published(name, make_model(name, seed), data, map_fn))
-        on_step(f"{name}: {AS_PUBLISHED}")
-    if LEAK_FREE in protocols:
+    protocols: Sequence[str] = PROTOCOLS
+    map_fn: MapFunction = map
+    on_step: Callable[[str], None] = lambda step: None
+
+
+def train_model(name: str, data: WineData, split: "Split", seed: int, fitting: Fitting = Fitting()) -> list[Evaluation]:
+    """Fit and score one model under each protocol asked for."""
+    evaluations, unfitted = [], make_model(name, seed)
+    if AS_PUBLISHED in fitting.protocols:
+        evaluations.append(evaluate_as_published(name, unfitted, data, fitting.map_fn))
+        fitting.on_step(f"{name}: {AS_PUBLISHED}")
+    if LEAK_FREE in fitting.protocols:
         folds = len(split.folds)
-        evaluations.append(
-            evaluate_leak_free(
-                name,
-                make_model(name, seed),
-                split,
-                on_fold=lambda fold: on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}"),
-                map_fn=map_fn,
-            )
-        )
+
+        def show(fold: int) -> None:
+            fitting.on_step(f"{name}: {LEAK_FREE}, fold {fold} of {folds}")
+
+        evaluations.append(evaluate_leak_free(name, unfitted, split, show, fitting.map_fn))
     return evaluations
 
 

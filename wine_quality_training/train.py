@@ -7,7 +7,6 @@ comparison as scores.md and scores.json, and figures/.
 """
 
 import argparse
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from commands import DONE, run_command
 from executors import is_local, make_map, open_executor
 from settings import Settings, load_settings
 from wine_data.sources.load import WineData, load_wines
-from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, PROTOCOLS, Evaluation, train_model
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, PROTOCOLS, Evaluation, Fitting, train_model
 from wine_quality_training.models import MODELS
 from wine_quality_training.report import list_scores, tabulate_scores
 
@@ -36,13 +35,11 @@ def main() -> int:
 
     from wine_data.split import split_wines
 
-    names = list(MODELS) if arguments.model == "all" else [arguments.model]
-    protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
     console = Console(highlight=False, soft_wrap=True)
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
     split = split_wines(data.train, data.validation, settings.folds, settings.seed)
     console.print(data.introduce())
-    evaluations = _train_all(names, data, split, settings, protocols, console)
+    evaluations = _train_all(arguments, data, split, settings, console)
     console.print(*tabulate_scores(list_scores(evaluations)), sep="\n")
     with console.status("Drawing the figures"):
         from wine_quality_training.results import write_candidates, write_report
@@ -55,13 +52,10 @@ def main() -> int:
 
 
 def _train_all(
-    names: Sequence[str],
-    data: WineData,
-    split: "Split",
-    settings: Settings,
-    protocols: Sequence[str],
-    console: Console,
+    arguments: argparse.Namespace, data: WineData, split: "Split", settings: Settings, console: Console
 ) -> list[Evaluation]:
+    names = list(MODELS) if arguments.model == "all" else [arguments.model]
+    protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
     steps = len(names) * ((AS_PUBLISHED in protocols) + settings.folds * (LEAK_FREE in protocols))
     with (
         open_executor(1, settings.dask) as executor,
@@ -70,16 +64,12 @@ def _train_all(
     ):
         bar = progress.add_task("Fitting", total=steps)
 
+        def show(step: str) -> None:
+            progress.update(bar, advance=1, description=step)
+
         def train(name: str) -> list[Evaluation]:
-            return train_model(
-                name,
-                data,
-                split,
-                settings.seed,
-                protocols,
-                on_step=lambda step: progress.update(bar, advance=1, description=step),
-                map_fn=make_map(executor),
-            )
+            fitting = Fitting(protocols, make_map(executor), show)
+            return train_model(name, data, split, settings.seed, fitting)
 
         trained = map(train, names) if is_local(executor) else waiting.map(train, names)
         return [evaluation for evaluations in trained for evaluation in evaluations]

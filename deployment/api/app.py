@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_redoc_html
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -22,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
 from commands import NotThereError
-from deployment.api.limits import OPEN_FOLDER, Guard, read_body
+from deployment.api.limits import Guard, read_body
 from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, Shortcut, require_type
 from deployment.api.problems import (
@@ -52,6 +51,8 @@ TAGS = [
     {"name": MODEL, "description": "What serves, and since when"},
     {"name": SERVER, "description": "For people who come by, and for those who watch it"},
 ]
+# What /model says of a model, by the names in its metadata.
+KNOWN = ("name", "version", "run_id", "model", "compiled", "protocol", "metrics", "data_source", "data_fingerprint")
 
 
 def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_origins: Sequence[str] = ()) -> ASGIApp:
@@ -63,19 +64,6 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
         api_key: asked for in the header Authorization, as `Bearer KEY`; empty: none is.
         cors_origins: web pages of others that may call the API.
     """
-
-    @asynccontextmanager
-    async def live(_: FastAPI) -> AsyncIterator[None]:
-        """Follow the model and the log for as long as the server runs."""
-        tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_log(service))]
-        yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        if service.log:
-            await asyncio.to_thread(service.log.close)
-
     app = FastAPIOffline(
         redoc_url=None,
         title="Wine quality",
@@ -83,37 +71,24 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
         "measurements and its colour.",
         version="1",
         openapi_tags=TAGS,
-        lifespan=live,
+        lifespan=lambda _: _follow(service),
         exception_handlers={
             ProblemError: answer_problem,
             HTTPException: answer_http_error,
             Exception: answer_failure,
         },
     )
-    _add_redoc(app)
     _add_greeting(app, service, needs_key=bool(api_key))
     _describe_predictions(app, service)
     _add_feedback(app, service)
     _add_model(app, service)
+    _add_health(app, service)
     app.openapi = lambda: _describe(app, needs_key=bool(api_key))  # type: ignore[method-assign]
     fast = Shortcut(app, [Predict(service), PredictBatch(service)])
     guarded = Guard(fast, service.metrics, in_flight, api_key)
     if not cors_origins:
         return guarded
     return CORSMiddleware(guarded, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"])
-
-
-def _add_redoc(app: FastAPI) -> None:
-    """Add /redoc from our own copy, with a policy that keeps it from fetching its maker's logo."""
-    script = f"{OPEN_FOLDER}redoc.standalone.js"
-    page = get_redoc_html(
-        openapi_url="/openapi.json", title=app.title, redoc_js_url=script, redoc_favicon_url="", with_google_fonts=False
-    )
-    policy = "default-src 'self' 'unsafe-inline' blob:; img-src 'self' data:"
-
-    @app.get("/redoc", include_in_schema=False)
-    async def show_redoc() -> Response:
-        return Response(page.body, media_type="text/html", headers={"Content-Security-Policy": policy})
 
 
 def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
@@ -211,24 +186,15 @@ def _add_model(app: FastAPI, service: Service) -> None:
         """Say what is known of the model that serves."""
         predictor = service.live.writer.predictor
         metadata = predictor.metadata
-        known = (
-            "name",
-            "version",
-            "run_id",
-            "model",
-            "compiled",
-            "protocol",
-            "metrics",
-            "data_source",
-            "data_fingerprint",
-        )
         return ModelCard(
-            **{name: getattr(metadata, name) for name in known},
+            **{name: getattr(metadata, name) for name in KNOWN},
             grades=predictor.grades,
             ranges={name: list(ends) for name, ends in metadata.ranges.items()},
             loaded=service.live.loaded.isoformat(timespec="seconds"),
         )
 
+
+def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/health", tags=[SERVER], summary="Whether this process answers")
     async def say_alive() -> dict[Literal["status"], Literal["alive"]]:
         """Say that this process answers."""
@@ -251,6 +217,19 @@ def _add_model(app: FastAPI, service: Service) -> None:
     async def show_metrics() -> Response:
         """Counters for Prometheus, over all processes."""
         return Response(await asyncio.to_thread(service.metrics.render), media_type=CONTENT_TYPE_LATEST)
+
+
+@asynccontextmanager
+async def _follow(service: Service) -> AsyncIterator[None]:
+    """Follow the model and the log for as long as the server runs."""
+    tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_log(service))]
+    yield
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    if service.log:
+        await asyncio.to_thread(service.log.close)
 
 
 async def _report_log(service: Service) -> None:

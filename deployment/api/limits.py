@@ -11,7 +11,7 @@ from deployment.api.metrics import Metrics
 from deployment.api.problems import FAILURE, ProblemError
 
 logger = logging.getLogger("uvicorn.error")
-OPEN = frozenset({"/", "/health", "/ready", "/docs", "/redoc", "/openapi.json"})  # without a key, and however full
+OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})  # without a key, and however full
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs is drawn with
 
 

@@ -13,9 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-ROUTES = frozenset(
-    {"/", "/predict", "/predict/batch", "/feedback", "/model", "/health", "/ready", "/metrics", "/docs", "/redoc"}
-)
+ROUTES = frozenset({"/", "/predict", "/predict/batch", "/feedback", "/model", "/health", "/ready", "/metrics", "/docs"})
 OTHER = "other"  # one name for all that is not there, or a scan of the server would make thousands
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Float, Integer, insert, literal, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from commands import BadInputError, NotThereError
+from commands import NotThereError
 from deployment.prediction_log.tables import (
     FEEDBACK,
     PREDICTIONS,
     REFUSALS,
     explain_error,
-    find_file,
     insert_rows,
     make_engine,
     may_pass,
@@ -103,7 +102,6 @@ class PredictionLog:
         self._writing, self._counting, self._ending = threading.Lock(), threading.Lock(), threading.Event()
         self._writer: threading.Thread | None = None
         self._engine: Engine
-        self._file: tuple[int, int] | None = None
         self._trim_at = 0.0
         self._trimming: Iterator[None] = iter(())
 
@@ -116,7 +114,6 @@ class PredictionLog:
         """
         self._engine = make_engine(self._url)
         prepare_tables(self._engine)
-        self._file = self._identify_file()
         self._trimming = trim_tables(self._engine, self._days, self._rows)
         self._writer = threading.Thread(target=self._write_on, name="prediction log", daemon=True)
         self._writer.start()
@@ -198,7 +195,6 @@ class PredictionLog:
                     self._hand = []
 
     def _write_hand(self) -> None:
-        self._follow_file()
         answers = [row[:4] + row.wine + row[5:] for row in self._hand if isinstance(row, LoggedAnswer)]
         refusals = [line for row in self._hand if isinstance(row, LoggedRefusal) for line in lay_out_refusal(row)]
         with self._engine.begin() as connection:
@@ -238,25 +234,6 @@ class PredictionLog:
             self._report(explain_error(error))
         self._trimming = trim_tables(self._engine, self._days, self._rows)
         self._trim_at = time.monotonic() + TRIM_EVERY
-
-    def _follow_file(self) -> None:
-        """Begin a new file where the old one was deleted or moved; else rows go to a file without a name."""
-        if self._file == self._identify_file():
-            return
-        self._engine.dispose()
-        try:
-            prepare_tables(self._engine)
-        except BadInputError as error:
-            raise NotThereError(str(error)) from error
-        self._file = self._identify_file()
-
-    def _identify_file(self) -> tuple[int, int] | None:
-        file = find_file(self._engine)
-        try:
-            status = file.stat() if file else None
-        except OSError:
-            return None
-        return (status.st_dev, status.st_ino) if status else None
 
     def _count_lost(self, rows: int, reason: str) -> None:
         with self._counting:

@@ -9,7 +9,7 @@ import pandas as pd
 import xgboost as xgb
 from mlflow.models import infer_signature
 
-from experiment_tracking.runs.tracking import LIBRARIES, end_run, log_values, start_run
+from experiment_tracking.runs.tracking import LIBRARIES, end_run, log_values, nest_under, start_run
 from experiment_tracking.search.space import PATIENCE, ROUNDS
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
@@ -28,7 +28,7 @@ def compare_logging(experiment_id: str, data: WineData, split: Split, seed: int,
     parent_id = start_run(experiment_id, "autolog against by hand", data)
     counts = {}
     for name, train in ((BY_HAND, _train_by_hand), (AUTOLOG, _train_with_autolog)):
-        run_id = start_run(experiment_id, name, data, parent_id=parent_id)
+        run_id = start_run(experiment_id, name, data, tags=nest_under(parent_id))
         start = time.perf_counter()
         train(run_id, split, seed, rounds)
         end_run(run_id)

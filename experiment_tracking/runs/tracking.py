@@ -62,20 +62,20 @@ def start_run(
     data: Origin,
     parameters: Mapping[str, Any] = {},
     tags: Mapping[str, str] = {},
-    parent_id: str | None = None,
 ) -> str:
-    """Start a run that knows its data, its code and its libraries; return its id.
-
-    `parent_id` makes it a nested run. It is passed, not found: children may run in parallel.
-    """
+    """Start a run that knows its data, its code and its libraries; return its id. nest_under's tags make it nested."""
     client = mlflow.MlflowClient()
-    parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
-    all_tags = {**describe_code(), **_tag_data(data), **tags, **parent}
+    all_tags = {**describe_code(), **_tag_data(data), **tags}
     run_id = str(client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id)
     if parameters:
         log_values(run_id, parameters)
     _log_dataset(run_id, data)
     return run_id
+
+
+def nest_under(parent_id: str | None) -> dict[str, str]:
+    """The tags of a nested run. The parent is passed, not found: children may run in parallel."""
+    return {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
 
 
 def log_values(
@@ -130,7 +130,7 @@ def track_model(
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
     scores = _join_scores(evaluations)
-    run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name}, parent_id=parent_id)
+    run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name, **nest_under(parent_id)})
     try:
         _log_files(run_id, leak_free, evaluations, data, split)
         model = _log_pipeline(run_id, leak_free, split)

@@ -14,7 +14,7 @@ import mlflow
 from mlflow.entities import Run, ViewType
 
 from commands import BadInputError
-from experiment_tracking.runs.tracking import end_run, log_values, start_run
+from experiment_tracking.runs.tracking import end_run, log_values, nest_under, start_run
 from experiment_tracking.search.space import Study, Values
 from experiment_tracking.search.trial import FAILED, TrialResult
 from wine_data.sources.load import WineData
@@ -85,8 +85,7 @@ def start_trial(ledger: Ledger, number: int, study: Study, values: Values) -> st
         f"{study.name} {number}",
         ledger.data,
         {"task": study.task, "family": study.family, **values},
-        {KIND: TRIAL, NUMBER: str(number), VALUES: _print_json(values)},
-        parent_id=ledger.parent_id,
+        {KIND: TRIAL, NUMBER: str(number), VALUES: _print_json(values), **nest_under(ledger.parent_id)},
     )
 
 

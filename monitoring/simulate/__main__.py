@@ -49,7 +49,7 @@ def main() -> int:
     arguments, settings = parse_arguments(), load_settings()
     drift = Drift(arguments.drift, arguments.feature, arguments.size)
 
-    from monitoring.simulate.traffic import sample_drifted, send_wines
+    from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 
     wines = sample_drifted(drift, arguments.wines, arguments.seed)
     console = Console(highlight=False, soft_wrap=True)
@@ -58,10 +58,7 @@ def main() -> int:
         sent = send_wines(
             arguments.address or f"http://127.0.0.1:{settings.port}",
             wines,
-            arguments.labels,
-            arguments.delay,
-            arguments.rate,
-            arguments.seed,
+            Traffic(arguments.labels, arguments.delay, arguments.rate, arguments.seed),
             settings.api_key.get_secret_value(),
             lambda: progress.advance(bar),
         )

@@ -44,13 +44,27 @@ def sample_drifted(drift: Drift, count: int, seed: int) -> pd.DataFrame:
     return wines
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """How wines are sent.
+
+    Attributes:
+        labels: the share of answers that a taster grades.
+        delay: how many wines later; those still owed at the end are sent then.
+        rate: wines a second; 0 for as fast as one connection goes.
+        seed: decides which are graded.
+    """
+
+    labels: float = 0.0
+    delay: int = 200
+    rate: float = 0.0
+    seed: int = 0
+
+
 def send_wines(
     address: str,
     wines: pd.DataFrame,
-    labels: float = 0.0,
-    delay: int = 200,
-    rate: float = 0.0,
-    seed: int = 0,
+    traffic: Traffic = Traffic(),
     api_key: str = "",
     on_wine: Callable[[], None] = lambda: None,
 ) -> Sent:
@@ -59,33 +73,30 @@ def send_wines(
     Args:
         address: the API's, as http://127.0.0.1:8000.
         wines: FEATURES and `quality`.
-        labels: the share of answers that a taster grades.
-        delay: how many wines later; those still owed at the end are sent then.
-        rate: wines a second; 0 for as fast as one connection goes.
-        seed: decides which are graded.
+        traffic: how they are sent.
         api_key: the API's, where it asks for one.
         on_wine: called after each.
 
     Raises:
         NotThereError: no API answers there, or it fails.
     """
-    graded = np.random.default_rng(seed).random(len(wines)) < labels
+    graded = np.random.default_rng(traffic.seed).random(len(wines)) < traffic.labels
     owed: deque[tuple[int, str, int]] = deque()
-    answered = told = 0
+    answered = sent = 0
     start = time.monotonic()
     with httpx.Client(base_url=address, headers=_authorize(api_key), timeout=30) as client:
         for number, (body, grade, label) in enumerate(zip(_write_bodies(wines), wines[TARGET], graded, strict=True)):
-            _wait_until(start + number / rate if rate else 0.0)
+            _wait_until(start + number / traffic.rate if traffic.rate else 0.0)
             request_id = _ask(client, body)
             answered += bool(request_id)
             if request_id and label:
-                owed.append((number + delay, request_id, int(grade)))
+                owed.append((number + traffic.delay, request_id, int(grade)))
             while owed and owed[0][0] <= number:
-                told += _tell(client, *owed.popleft()[1:])
+                sent += _tell(client, *owed.popleft()[1:])
             on_wine()
         while owed:
-            told += _tell(client, *owed.popleft()[1:])
-    return Sent(answered, len(wines) - answered, told)
+            sent += _tell(client, *owed.popleft()[1:])
+    return Sent(answered, len(wines) - answered, sent)
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from deployment.prediction_log.windows import find_windows, read_window
 from experiment_tracking.registry.promotion import list_records, roll_back
 from monitoring.quality import Quality, measure_quality
 from monitoring.simulate.drifts import Drift
-from monitoring.simulate.traffic import sample_drifted, send_wines
+from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from monitoring.watch import report_window
 from orchestration.drill.figure import Moment, plot_story
 from orchestration.drill.surroundings import FOLDS, WINDOW, Services
@@ -107,7 +107,7 @@ def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None
     before = count_answers(drill.log_url) if label else 0
     if label:
         drill.moments.append(Moment(time.time(), label))
-    sent = send_wines(drill.api, wines, LABELS, delay=WINDOW // 2, seed=seed)
+    sent = send_wines(drill.api, wines, Traffic(LABELS, delay=WINDOW // 2, seed=seed))
     wait_until(lambda: count_answers(drill.log_url) >= before + sent.answered, "the log to have every answer")
     kind = "normal" if drift == NORMAL else f"{drift.feature} {drift.size:+g} standard deviations"
     drill.tell(f"{sent.answered:,} wines answered, {sent.graded:,} graded by tasters; {kind}")

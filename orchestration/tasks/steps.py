@@ -30,13 +30,15 @@ from wine_data.schema import FEATURES, TARGET, WineQuality
 from wine_data.snapshots.labelled import divide_labelled, join_labelled
 from wine_data.snapshots.snapshot import keep_snapshot, read_snapshot
 from wine_data.split import Split, split_wines
-from wine_quality_training.evaluate import train_model
+from wine_quality_training.evaluate import Fitting, train_model
 
 # What decides how a model comes out and what its run holds; a change there makes every cached model stale.
 FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking", "requirements.txt")
 
 
-def fetch_wines(source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = "") -> str:
+def fetch_wines(  # noqa: PLR0913 (Prefect caches by plain values)
+    source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = ""
+) -> str:
     """Load wines from a source, keep them as a snapshot, and return its fingerprint."""
     data = load_source(source, seed, downloads, uci_url, s3_block)
     keep_snapshot(data, snapshots)
@@ -48,7 +50,7 @@ def audit_snapshot(fingerprint: str, snapshots: Path) -> list[str]:
     return audit_wines(read_snapshot(snapshots, fingerprint)).sentences()
 
 
-def train_and_track(
+def train_and_track(  # noqa: PLR0913 (Prefect caches by plain values)
     name: str,
     fingerprint: str,
     snapshots: Path,
@@ -61,10 +63,11 @@ def train_and_track(
     """Fit and score one model under both protocols, and log it as a nested run."""
     data = read_snapshot(snapshots, fingerprint)
     split = split_wines(data.train, data.validation, folds, seed)
-    return track_model(experiment_id, parent_id, data, split, train_model(name, data, split, seed, on_step=on_step))
+    evaluations = train_model(name, data, split, seed, Fitting(on_step=on_step))
+    return track_model(experiment_id, parent_id, data, split, evaluations)
 
 
-def search_and_track(
+def search_and_track(  # noqa: PLR0913 (Prefect caches by plain values)
     trials: int, fingerprint: str, snapshots: Path, folds: int, seed: int, experiment_id: str, dask: str = ""
 ) -> list[TrackedModel]:
     """Tune models for grades in so many trials, here or on a Dask cluster, and return the winner, tracked."""

@@ -38,7 +38,7 @@ def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, 
     return make_key
 
 
-def wire(
+def wire(  # noqa: PLR0913 (as Prefect's own task)
     function: Callable[P, T],
     name: str,
     run_name: str | None = None,

@@ -156,11 +156,6 @@ def _find_odd_columns(data: WineData) -> Iterator[Finding]:
         columns = [TYPE, *MEASUREMENTS, TARGET]
         odd = [f"{column} holds one value only" for column in columns if table[column].nunique() == 1]
         odd += [f"{two} holds what {one} holds" for one, two in _pair_columns(table)]
-        odd += [
-            f"{two} holds the values of {one} in another order"
-            for one, two in _pair_columns(table.apply(_sort_values))
-            if not table[one].equals(table[two])
-        ]
         odd += [f"{column} looks like {other}" for column, other in _find_swapped(table)]
         for problem in odd:
             yield Finding("odd column", where, 1, len(columns), f"In the {where} file, {problem}.")
@@ -203,10 +198,6 @@ def _name_tables(data: WineData) -> list[tuple[str, pd.DataFrame]]:
 def _pair_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Pairs of measurements that are equal from top to bottom."""
     return [(one, two) for one, two in combinations(MEASUREMENTS, 2) if table[one].equals(table[two])]
-
-
-def _sort_values(column: pd.Series) -> pd.Series:
-    return pd.Series(np.sort(column.to_numpy()), index=column.index)
 
 
 def _find_swapped(table: pd.DataFrame) -> list[tuple[str, str]]:
