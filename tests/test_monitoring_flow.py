@@ -20,9 +20,9 @@ from monitoring.watch import watch_log
 from orchestration.flows import compare_flow, learn_flow, main_flow
 from orchestration.monitoring import TRAINING, monitoring_flow
 from settings import ROOT, load_settings
-from tests.conftest import Receiver, isolated_environment, seed_store, write_few_wines
+from tests.conftest import Receiver, isolated_environment, run_here, seed_store, write_few_wines
 from tests.test_monitoring import log_refusals, log_wines
-from tests.told import list_untold
+from tests.told import find_lines, list_untold
 from wine_data.schema import TARGET
 from wine_data.twin.sample import sample_twin
 
@@ -110,6 +110,14 @@ def test_the_loop_step_by_step(started: Path, receiver: Receiver, monkeypatch: p
     record_watch(watch_log(settings), f"{RETRAINING}: some run")
     log(started, VINTAGE, 1, start=25_000)
     assert list_untold(monitoring_flow(True, TREES, FOLDS).action, "cool-down") == []
+
+
+def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm(started: Path) -> None:
+    log(started, VINTAGE, 2, start=60_000)
+    done = run_here("orchestration.monitoring", {}, "--no-retraining", "--models", *TREES)
+    assert done.returncode == 1
+    assert find_lines(done.stdout, "2 windows", "Alarm", "alcohol")
+    assert find_lines(done.stdout, "Next", "index.html")
 
 
 @pytest.mark.usefixtures("started")

@@ -40,7 +40,7 @@ from experiment_tracking.registry.versions import (
 from experiment_tracking.runs.tracking import CARD, METADATA, track_model
 from settings import ROOT
 from tests.conftest import Store, isolated_environment, run_api, run_at_once, run_here
-from tests.told import assert_told, assert_told_in_one_line, list_untold, naming
+from tests.told import assert_told, assert_told_in_one_line, find_lines, list_untold, naming
 from tests.waiting import free_port, wait_for
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import WineData
@@ -407,6 +407,9 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_tells(registry: R
     )
     refused = registry.run("promote", "2", "--margin", "0.1", "--recent", str(registry.store.folder / "none.csv"))
     assert refused.returncode == 2
+    shown = registry.run("show", "1")
+    assert find_lines(shown.stdout, "version 1", "champion")
+    assert find_lines(shown.stdout, registry.data.fingerprint)
     history = registry.run("history").stdout
     for words in (
         "promotion  version none -> 1",

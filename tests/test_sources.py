@@ -10,7 +10,7 @@ import pytest
 
 from commands import BadInputError, NotThereError
 from tests.conftest import NOWHERE, isolated_environment, load_as_default, run_here
-from tests.told import assert_told, list_untold, naming
+from tests.told import assert_told, find_lines, list_untold, naming
 from wine_data.reader import COLUMNS
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources import load
@@ -223,6 +223,12 @@ def test_a_download_that_fails_says_why_and_leaves_nothing(
     with pytest.raises(kind, match=naming(f"{uci}{ORIGINALS['red']}", reason)):
         download_uci(tmp_path / "kept", uci, timeout=0.5)
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_the_command_says_what_a_source_holds(tmp_path: Path) -> None:
+    done = run_here("wine_data.sources", isolated_environment(tmp_path), "twin")
+    assert done.returncode == 0
+    assert find_lines(done.stdout, "32,485", "6,497")
 
 
 def test_a_server_that_cannot_be_reached_ends_make_data_with_3(tmp_path: Path) -> None:
