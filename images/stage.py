@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from uuid import UUID
 
 import mlflow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State
-from prefect.states import Pending
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError
@@ -26,6 +23,7 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment, open_sto
 from images.files import WIDTH
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
+from orchestration.drill.steps import await_flow_run
 from settings import ROOT, Settings
 from wine_data.schema import FEATURES
 
@@ -246,17 +244,12 @@ class Stage:
             deployment = client.read_deployment_by_name(name)
             run_id = client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
             with self.console.status(f"Prefect runs {name} {parameters or ''}"):
-                wait_until(lambda: _read_state(client, run_id).is_final(), f"{name} to end", FLOW_SECONDS, every=1)
-                state = _read_state(client, run_id)
+                state = await_flow_run(client, run_id, FLOW_SECONDS)
         if not state.is_completed():
             log = (self.folder / ".prefect" / "worker.log").read_text()
             raise NotThereError(f"the flow run of {name} is {state.name}:\n{log[-3000:]}")
         self.console.print(f"{time.monotonic() - start:5.0f} s  Prefect's {name} {parameters or ''}")
         return str(run_id)
-
-
-def _read_state(client: SyncPrefectClient, run_id: UUID) -> State[object]:
-    return client.read_flow_run(run_id).state or Pending()
 
 
 def _configure_git() -> dict[str, str]:

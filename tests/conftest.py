@@ -175,11 +175,13 @@ def empty_stores(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     folder = (root if worker_id == "master" else root.parent) / "empty stores"  # one for all processes
     with hold_lock(folder.with_suffix(".lock")):
         if not folder.exists():
-            home = folder / ".prefect"
-            home.mkdir(parents=True)
+            partial = folder.with_suffix(".partial")  # a failure must not leave half of them for the next process
+            home = partial / ".prefect"
+            home.mkdir(parents=True, exist_ok=True)
             upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
             subprocess.run(upgrade, env=os.environ | {"PREFECT_HOME": str(home)}, capture_output=True, check=True)
-            open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts")
+            open_store(f"sqlite:///{partial / 'mlflow.db'}", partial / "mlartifacts")
+            partial.rename(folder)
     return folder
 
 

@@ -124,12 +124,8 @@ def monitor(drill: Drill, alarm: bool) -> str:
 
 def await_retraining(drill: Drill, action: str) -> None:
     """Wait until the retraining that an alarm started has ended, and say what the gate made of it."""
-    run_id = action.rpartition(" ")[2]
     with get_client(sync_client=True) as prefect:
-        wait_until(
-            lambda: find_state(prefect, run_id).is_final(), "the retraining to end", RETRAINING_SECONDS, every=0.5
-        )
-        state = find_state(prefect, run_id)
+        state = await_flow_run(prefect, UUID(action.rpartition(" ")[2]), RETRAINING_SECONDS)
     drill.tell(f"the retraining has ended: {state.type.value.lower()}")
     drill.require(state.is_completed(), "the retraining should complete")
     record = list_records()[-1]
@@ -139,9 +135,14 @@ def await_retraining(drill: Drill, action: str) -> None:
     drill.require(record.version == "2" and record.event == "promotion", "version 2 should be promoted")
 
 
-def find_state(prefect: SyncPrefectClient, run_id: str) -> State:
-    """The state of a flow run."""
-    return prefect.read_flow_run(UUID(run_id)).state or Pending()
+def await_flow_run(prefect: SyncPrefectClient, run_id: UUID, seconds: float) -> State:
+    """Wait until a flow run has ended; return its last state. Raises NotThereError where it takes longer."""
+
+    def find_state() -> State:
+        return prefect.read_flow_run(run_id).state or Pending()
+
+    wait_until(lambda: find_state().is_final(), f"the flow run {run_id} to end", seconds, every=0.5)
+    return find_state()
 
 
 def await_version(drill: Drill, http: httpx.Client, version: str) -> None:

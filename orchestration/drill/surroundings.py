@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,8 @@ class Services:
         self._worker.result()
 
     def stop(self) -> None:
-        """End worker and server."""
+        """End worker and server, once neither is still starting: a worker that came later would outlive the drill."""
+        wait([self._server, self._worker])
         self._order("stop")
 
     def _start_worker(self) -> None:

@@ -121,7 +121,7 @@ def write_candidate(folder: Path, short_name: str, pipeline: "Pipeline", metadat
         path: pickled,
         path.with_suffix(".json"): dump_metadata(_add_digests(metadata, {path.name: pickled})).encode(),
     }
-    partials = {target: target.with_name(f".{target.name}.partial") for target in contents}
+    partials = {target: target.with_name(f".{target.name}.partial-{os.getpid()}") for target in contents}
     try:
         for target, partial in partials.items():
             _write_file(partial, contents[target])
