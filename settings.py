@@ -12,7 +12,7 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import PydanticUndefined
@@ -38,6 +38,9 @@ class Settings(BaseSettings):
 
     data: str = Field(
         "auto", description="where the wines come from: auto, uci, kaggle, twin, a folder, s3://bucket/prefix"
+    )
+    wine_type: Literal["", "red", "white"] = Field(
+        "", description="the colour of all wines of a file that has no column for it: red or white"
     )
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
     snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")

@@ -65,6 +65,11 @@ class Predictor:
                 )
 
 
+def explain_fill(name: str, value: float) -> str:
+    """The warning about a measurement that was blank."""
+    return f"{name} is blank; the model takes {value:g}, the mean of the wines that it was fitted on"
+
+
 class PickledModel:
     """Answers with a fitted scikit-learn pipeline, on one core."""
 

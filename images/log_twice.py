@@ -21,7 +21,7 @@ def main() -> int:
     from experiment_tracking.runs.store import open_store
     from wine_data.split import split_wines
 
-    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     split = split_wines(data.train, data.validation, settings.folds, settings.seed)
     experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     print(compare_logging(experiment_id, data, split, settings.seed, ROUNDS))

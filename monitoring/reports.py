@@ -32,10 +32,11 @@ def main() -> int:
 
     metadata = read_reference(settings.serving_models)
     if file:
-        whole_rows = Window(Span(0, 0), read_file(file).dropna(), pd.DataFrame())
-        written = report_batch(
-            file, find_nearest(whole_rows, metadata.profiles), settings.monitoring_reports / file.stem
-        )
+        rows = read_file(file, settings.wine_type)
+        if malformed := int(rows.isna().all(axis="columns").sum()):
+            print(f"{malformed:,} of {len(rows):,} rows are no wines: they count as missing in every column")
+        nearest = find_nearest(Window(Span(0, 0), rows.dropna(), pd.DataFrame()), metadata.profiles)
+        written = report_batch(file, nearest, settings.monitoring_reports / file.stem, settings.wine_type)
     else:
         window = read_newest_window(settings, time.time())
         written = write_window_reports(window, metadata, settings.monitoring_reports)

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
-from deployment.batch.file import ScoredFile, list_files, score_file
+from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
 from deployment.batch.storage import Location, find_name
 from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
@@ -28,13 +28,14 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
         BadInputError: a file could not be scored. The others were.
     """
     settings, logger = load_settings(), get_run_logger()
-    location, answers = wines or settings.batch_wines, answers or settings.batch_answers
-    files = list_files(location)
+    answers = answers or settings.batch_answers
+    files = find_files([wines] if wines else [], settings.batch_wines)
     if not files:
-        logger.info("nothing to score: %s holds no CSV or Parquet file", location)
+        logger.info("nothing to score: %s holds no CSV or Parquet file", settings.batch_wines)
         return []
     with open_executor(settings.batch_cores, settings.dask) as executor:
-        states = [score_task(file, settings.serving_models, answers, executor, return_state=True) for file in files]
+        map_fn, kind = map_chunks(executor), settings.wine_type
+        states = [score_task(file, settings.serving_models, answers, map_fn, kind, return_state=True) for file in files]
     results = [state.result(raise_on_failure=False) for state in states]
     scored = [result for result in results if isinstance(result, ScoredFile)]
     for result in scored:

@@ -414,7 +414,7 @@ def write_few_wines(folder: Path, wines: int = 1_500) -> Path:
 
 def load_as_default(source: str) -> WineData:
     """Load a source with the default seed, and no network to turn to."""
-    return load_wines(source, seed=42, downloads=Path("nowhere"), uci_url=NOWHERE, timeout=1)
+    return load_wines(source, seed=42, downloads=Path("nowhere"), uci_url=NOWHERE)
 
 
 def isolated_environment(folder: Path) -> dict[str, str]:

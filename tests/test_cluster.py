@@ -18,7 +18,7 @@ from sklearn.base import clone
 
 from commands import BadInputError, NotThereError
 from deployment.batch import chunks
-from deployment.batch.file import score_file
+from deployment.batch.file import map_chunks, score_file
 from executors import LOCAL, make_map, open_cluster, open_executor
 from experiment_tracking.partitioned.boosting import NAME, evaluate_partitions, fit_partitions
 from experiment_tracking.search import steps
@@ -101,7 +101,7 @@ def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
     wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
     here = score_file(wines, bundles, tmp_path / "here")
     with open_executor(1, cluster.scheduler_address) as executor:
-        there = score_file(wines, bundles, tmp_path / "there", executor)
+        there = score_file(wines, bundles, tmp_path / "there", map_chunks(executor))
     assert (there.scored, there.refusals) == (60_000, 0)
     assert len(read_files(there.answers)) >= 3
     assert read_files(there.answers) == read_files(here.answers)

@@ -154,7 +154,7 @@ from experiment_tracking.runs.tracking import end_run, log_values, start_run
 from wine_data.sources.load import load_wines
 
 folder = Path(os.environ["STORE"])
-data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
+data = load_wines("twin", 42, folder, "http://127.0.0.1:1/")
 print("ready", flush=True)
 sys.stdin.readline()
 experiment_id = open_store(os.environ["STORE_URI"], folder / "mlartifacts")

@@ -23,7 +23,6 @@ ANSWERED = "answered"  # marks, where it is a column, wines that the API answere
 TYPES = ("red", "white")
 GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that published wines have
 SCALE = (0, 10)  # those that a taster may give
-UNUSED: tuple[str, ...] = ()  # columns that files of wines may have and that no model sees
 
 
 def _measurement(low: float, high: float, seen: tuple[float, float], text: str, example: float) -> Any:

@@ -36,7 +36,7 @@ def main() -> int:
     from wine_data.split import split_wines
 
     console = Console(highlight=False, soft_wrap=True)
-    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     split = split_wines(data.train, data.validation, settings.folds, settings.seed)
     console.print(data.introduce())
     evaluations = _train_all(arguments, data, split, settings, console)

@@ -14,33 +14,49 @@ by the same command: parts whose answers are there are not scored again.
 """
 
 import argparse
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from commands import DONE, run_command
+from commands import DONE, BadInputError, NotThereError, RefusedError, run_command
 from executors import open_executor
 from settings import load_settings
+
+if TYPE_CHECKING:
+    from deployment.batch.file import ScoredFile
 
 
 def main() -> int:
     """Score files under a progress bar, and say where the answers are."""
     settings = load_settings()
-    parser = argparse.ArgumentParser(description="Score files of wines with the model that serves.")
+    parser = argparse.ArgumentParser(
+        description="Score files of wines with the model that serves. Ends with 1 if a file held no wine, with 2 or 3 "
+        "if one could not be read; the others are scored."
+    )
     parser.add_argument(
         "wines",
         nargs="*",
-        help="CSV and Parquet files, folders of them, s3://bucket/path; WINE_BATCH_WINES where left out",
+        help="tables as text (.csv, .tsv, .txt, .gz) or Parquet, folders of them, s3://bucket/path; "
+        "WINE_BATCH_WINES where left out",
     )
-    given = parser.parse_args().wines
+    parser.add_argument(
+        "--type",
+        choices=("red", "white"),
+        default=settings.wine_type,
+        help="the colour of wines in files that give none (WINE_TYPE)",
+    )
+    arguments = parser.parse_args()
 
-    from deployment.batch.file import list_files, score_file
+    from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
     from deployment.batch.storage import find_name, parse_location
 
-    locations = [parse_location(text) for text in given] or [settings.batch_wines]
-    files = [file for location in locations for file in list_files(location)]
+    locations = [parse_location(text) for text in arguments.wines]
+    files = find_files(locations, settings.batch_wines)
     console = Console(highlight=False, soft_wrap=True)
+    errors: list[Exception] = []
+    scored: list[ScoredFile] = []
     with (
         open_executor(settings.batch_cores, settings.dask) as executor,
         Progress(console=Console(stderr=True), transient=True) as progress,
@@ -51,15 +67,29 @@ def main() -> int:
             def show(done: int, of: int, bar: TaskID = bar) -> None:
                 progress.update(bar, completed=done, total=of)
 
-            scored = score_file(file, settings.serving_models, settings.batch_answers, executor, show)
+            map_fn = map_chunks(executor, show)
+            try:
+                scored.append(score_file(file, settings.serving_models, settings.batch_answers, map_fn, arguments.type))
+                console.print(scored[-1].sentence())
+            except (BadInputError, NotThereError) as error:
+                if len(files) == 1:
+                    raise
+                errors.append(error)
+                console.print(f"not scored: {error}")
             progress.remove_task(bar)
-            console.print(scored.sentence())
-    if not files:
-        if isinstance(settings.batch_wines, Path):
-            settings.batch_wines.mkdir(parents=True, exist_ok=True)
-        console.print(f"Nothing to score: put CSV or Parquet files into {settings.batch_wines}")
-    else:
-        console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")
+    return _conclude(console, scored, errors, settings.batch_wines)
+
+
+def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence[Exception], folder: object) -> int:
+    """Say what to do next; return the exit code."""
+    if errors:
+        raise type(errors[0])(f"{len(errors)} of {len(errors) + len(scored)} files could not be scored, see above")
+    if not scored:
+        console.print(f"Nothing to score: put CSV or Parquet files into {folder}")
+        return DONE
+    if hollow := [str(one.wines) for one in scored if not one.scored]:
+        raise RefusedError(f"no row of {', '.join(hollow)} is a wine; the reasons are in {scored[-1].refused}")
+    console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")
     return DONE
 
 

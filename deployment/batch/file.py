@@ -9,11 +9,25 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from deployment.batch.chunks import SUFFIXES, Chunk, divide_file
+from commands import NotThereError
+from deployment.batch.chunks import Chunk, divide_file
 from deployment.batch.job import Job, load_predictor_once, score_chunk
-from deployment.batch.storage import Location, exists, find_name, join, list_names, read_whole, write_whole
+from deployment.batch.storage import (
+    Location,
+    exists,
+    find_name,
+    is_folder,
+    join,
+    list_names,
+    read_whole,
+    write_whole,
+)
+from executors import MapFunction
+from wine_data.table.dialect import has_wine_suffix
 from wine_quality_training.bundle.files import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import read_metadata
 
@@ -31,6 +45,7 @@ class ScoredFile:
     refusals: int
     version: str
     new: bool
+    description: str = ""
 
     def sentence(self) -> str:
         """What became of it, for a person to read."""
@@ -38,7 +53,8 @@ class ScoredFile:
         if not self.new:
             return f"{name}: scored by version {self.version} before, see {self.answers}"
         refused = f", {self.refusals:,} refused, see {self.refused}" if self.refused else ""
-        return f"{name}: {self.scored:,} wines scored by version {self.version} into {self.answers}{refused}"
+        read = f" ({self.description})" if self.description else ""
+        return f"{name}{read}: {self.scored:,} wines scored by version {self.version} into {self.answers}{refused}"
 
 
 @dataclass(frozen=True)
@@ -58,17 +74,17 @@ def score_file(
     wines: Location,
     models: Path,
     answers: Location,
-    executor: Executor | None = None,
-    show: Show = lambda done, of: None,
+    map_fn: MapFunction = map,
+    wine_type: str = "",
 ) -> ScoredFile:
     """Score one file with the bundle that serves, or go on where a run that was killed left off.
 
     Args:
-        wines: a CSV or Parquet file with the eleven measurements and the colour (type or red_wine), and maybe more.
+        wines: a table as text or Parquet with the eleven measurements and the colour, and maybe more.
         models: the folder of serving bundles.
         answers: the folder that the answers go to, or s3://bucket/path; it is made if need be.
-        executor: what runs the parts; None: they run here, one after the other.
-        show: is called after each chunk with how many of how many are done.
+        map_fn: runs the chunks, as map_chunks does; map: here, one after the other.
+        wine_type: the colour of all wines of a file that has no such column.
 
     Raises:
         BadInputError: it is no file of wines: a column is missing, or nothing in it can be read.
@@ -76,36 +92,48 @@ def score_file(
     """
     bundle = find_current(models)
     metadata = read_metadata(bundle / METADATA_FILE)
-    content, chunks = divide_file(wines)
-    digest = hashlib.sha256(f"{content} {metadata.run_id}".encode()).hexdigest()[:12]
-    stem = find_name(wines).rpartition(".")[0]
-    job = Job(wines, bundle, join(answers, f"{stem}.{metadata.version}.{digest}"), digest)
-    manifest = _read_manifest(job) or Manifest(find_name(wines), metadata.version, metadata.run_id, tuple(chunks))
+    layout = divide_file(wines, wine_type)
+    digest = hashlib.sha256(f"{layout.sha} {metadata.run_id}{wine_type}".encode()).hexdigest()[:12]
+    name = find_name(wines).removesuffix(".gz")
+    stem = name.rpartition(".")[0] or name
+    job = Job(wines, bundle, join(answers, f"{stem}.{metadata.version}.{digest}"), digest, wine_type)
+    manifest = _read_manifest(job) or Manifest(find_name(wines), metadata.version, metadata.run_id, layout.chunks)
     new = not manifest.done
     if new:
         load_predictor_once(bundle)  # so that a bad bundle leaves no folder behind, and threads find it loaded
         _write_manifest(job, manifest)
-        counts = list(_score_chunks(job, manifest.parts, executor, show))
+        counts = list(map_fn(partial(score_chunk, job), manifest.parts))
         scored, refused = (sum(column) for column in zip(*counts, strict=True))
         manifest = replace(manifest, done=True, scored=scored, refused=refused)
         _write_manifest(job, manifest)
     refusals = join(job.folder, "refused") if manifest.refused else None
     return ScoredFile(
-        wines, join(job.folder, "answers"), refusals, manifest.scored, manifest.refused, metadata.version, new
+        wines=wines,
+        answers=join(job.folder, "answers"),
+        refused=refusals,
+        scored=manifest.scored,
+        refusals=manifest.refused,
+        version=metadata.version,
+        new=new,
+        description=layout.description,
     )
 
 
-def _score_chunks(
-    job: Job, chunks: Sequence[Chunk], executor: Executor | None, show: Show
-) -> Iterator[tuple[int, int]]:
-    if executor and len(chunks) > 1:
-        futures = [executor.submit(score_chunk, job, chunk) for chunk in chunks]
-        counts = (future.result() for future in as_completed(futures))
-    else:
-        counts = (score_chunk(job, chunk) for chunk in chunks)
-    for done, count in enumerate(counts, start=1):
-        show(done, len(chunks))
-        yield count
+def map_chunks(executor: Executor, show: Show = lambda done, of: None) -> MapFunction:
+    """A map whose pieces run on an executor; its results come as they are ready.
+
+    Args:
+        executor: where.
+        show: is called after each piece with how many of how many are done.
+    """
+
+    def run(function: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> Iterator[Any]:
+        futures = [executor.submit(function, chunk) for chunk in chunks]
+        for done, future in enumerate(as_completed(futures), start=1):
+            show(done, len(chunks))
+            yield future.result()
+
+    return run
 
 
 def _read_manifest(job: Job) -> Manifest | None:
@@ -121,7 +149,21 @@ def _write_manifest(job: Job, manifest: Manifest) -> None:
 
 
 def list_files(location: Location) -> list[Location]:
-    """The files of wines in a folder or under an address, by name; a file is itself."""
-    if find_name(location).endswith(SUFFIXES):
+    """The files of wines in a folder or under an address, by name; a file is itself, whatever its name.
+
+    Raises:
+        NotThereError: there is neither.
+    """
+    if not is_folder(location):
         return [location]
-    return [join(location, name) for name in list_names(location) if name.endswith(SUFFIXES)]
+    return [join(location, name) for name in list_names(location) if has_wine_suffix(name)]
+
+
+def find_files(locations: Sequence[Location], default: Location) -> list[Location]:
+    """The files of wines in some places; of none, those in the default folder, which is made if need be."""
+    if not locations and isinstance(default, Path):
+        default.mkdir(parents=True, exist_ok=True)
+    found = [file for location in locations or [default] for file in list_files(location)]
+    if locations and not found:
+        raise NotThereError(f"there is no table of wines in {', '.join(map(str, locations))}")
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from deployment.batch.chunks import Chunk, read_chunk
+from deployment.batch.chunks import Chunk, read_chunk, require_rows
 from deployment.batch.rows import SAME, check_rows, score_rows
 from deployment.batch.storage import Location, exists, join, open_file, read_whole, write_whole
 from deployment.predictor import Predictor, load_predictor_for_files
@@ -16,12 +16,13 @@ from deployment.predictor import Predictor, load_predictor_for_files
 
 @dataclass(frozen=True)
 class Job:
-    """What a part needs to be scored anywhere: the file, the bundle, the folder of the answers, their digest."""
+    """What a chunk needs to be scored anywhere; `wine_type` is the colour of all wines of a file that has none."""
 
     wines: Location
     bundle: Path
     folder: Location
     digest: str
+    wine_type: str = ""
 
     def name_answers(self, chunk: Chunk) -> Location:
         """The file of a part's answers; where it is, the part is done."""
@@ -37,14 +38,17 @@ def score_chunk(job: Job, chunk: Chunk) -> tuple[int, int]:
     answers, refused = job.name_answers(chunk), job.name_refused(chunk)
     if not exists(answers):
         predictor, sink, reasons = load_predictor_once(job.bundle), pa.BufferOutputStream(), dict[int, str]()
+        found = 0
         with ExitStack() as stack:
             writer = None
-            for raw in read_chunk(job.wines, chunk):
-                checked = check_rows(raw)
+            for raw in read_chunk(job.wines, chunk, job.wine_type):
+                checked = check_rows(raw, predictor.metadata.fills)
                 reasons |= checked.refusals
+                found += len(checked.wines) + len(checked.refusals) + checked.blank
                 table = score_rows(predictor, checked, job.digest)
                 writer = writer or stack.enter_context(_open_writer(sink, table.schema))
                 writer.write_table(table)
+        require_rows(found, chunk.rows, chunk.first_row, job.wines)
         if reasons:
             _write_refusals(refused, reasons)
         write_whole(answers, sink.getvalue())  # last: where it is, all is there

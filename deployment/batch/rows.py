@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from deployment.batch.chunks import RawRows
-from deployment.predictor import Predictor
+from deployment.predictor import Predictor, explain_fill
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_values
 
 SAME = ("model", "version", "run_id")  # columns that have one value in all rows
@@ -23,39 +23,56 @@ PLAIN_NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The wines of a part, shape (wines, 12), with their row numbers, and the reasons for the rows that are none."""
+    """The wines among some rows, shape (wines, 12), their row numbers, and the reasons why others are none.
+
+    `filled` marks the cells that were blank, shape (wines, 12); `blank` counts rows that hold nothing.
+    """
 
     rows: np.ndarray
     wines: np.ndarray
     refusals: dict[int, str]
+    filled: np.ndarray
+    blank: int
 
 
-def check_rows(raw: RawRows) -> CheckedRows:
-    """Tell wines from rows that are none."""
+def check_rows(raw: RawRows, fills: Mapping[str, float]) -> CheckedRows:
+    """Divide rows into wines and refusals.
+
+    Args:
+        raw: the cells.
+        fills: by measurement, what the model puts into a blank cell; a blank one that is not in here refuses its row.
+    """
     numbers = read_numbers(raw)
+    blanks = _find_blanks(raw)
+    empty = blanks.all(axis=1)
+    filled = blanks & np.isin(FEATURES, list(fills)) & ~blanks[:, :-1].all(axis=1, keepdims=True)
+    numbers = np.where(filled, [fills.get(name, np.nan) for name in FEATURES], numbers) if filled.any() else numbers
     good = _lie_within(numbers, BOUNDS)
     good &= (numbers[:, -1] == 0) | (numbers[:, -1] == 1)
     refusals = dict(raw.malformed)
-    doubtful = np.flatnonzero(~good)
-    for at, given in zip(doubtful.tolist(), _read_texts(raw.table.take(doubtful)), strict=True):
-        if not given:
-            continue  # a blank line
+    doubtful = np.flatnonzero(~good & ~empty)
+    for at, cells in zip(doubtful.tolist(), raw.table.take(doubtful).to_pylist(), strict=True):
+        reasons = _explain_colour(raw, cells)
         try:
-            numbers[at] = feature_values(WineQuality.model_validate_strings(given))
-            good[at] = True
+            values = feature_values(WineQuality.model_validate_strings(_read_texts(cells, numbers[at])))
         except ValidationError as error:
-            reasons = [f"{problem['loc'][0]}: {_explain(dict(problem))}" for problem in error.errors()]
+            reasons += [f"{problem['loc'][0]}: {_explain(dict(problem))}" for problem in error.errors()]
+        if reasons:
             refusals[int(raw.rows[at])] = "; ".join(reasons)
-    if not good.all():
-        return CheckedRows(raw.rows[good], numbers[good], dict(sorted(refusals.items())))
-    return CheckedRows(raw.rows, numbers, {})
+        else:
+            numbers[at], good[at] = values, True
+    blank = raw.blank + int(empty.sum())
+    if good.all():
+        return CheckedRows(raw.rows, numbers, refusals, filled, blank)
+    return CheckedRows(raw.rows[good], numbers[good], dict(sorted(refusals.items())), filled[good], blank)
 
 
 def read_numbers(raw: RawRows) -> np.ndarray:
-    """The features of a part's rows, shape (rows, 12), NaN where a cell is missing, no number, or no colour."""
+    """The features of rows, shape (rows, 12), NaN where a cell is missing, no number, or no colour."""
     numbers = np.empty((raw.table.num_rows, len(FEATURES)), order="F")  # a column is one piece of memory
-    for at, name in enumerate(FEATURES):
-        numbers[:, at] = _read_column(raw.table, name)
+    for at, name in enumerate(MEASUREMENTS):
+        numbers[:, at] = _read_column(raw.table[name])
+    numbers[:, -1] = _read_colours(raw)
     return numbers
 
 
@@ -75,24 +92,42 @@ def score_rows(predictor: Predictor, checked: CheckedRows, batch: str) -> pa.Tab
         "expected_quality": pa.array(probabilities @ grades.astype("float64")),
     }
     columns |= {f"probability_{grade}": pa.array(probabilities[:, at]) for at, grade in enumerate(predictor.grades)}
-    columns["warnings"] = _list_warnings(predictor, wines)
+    columns["warnings"] = _list_warnings(predictor, checked)
     nothing = pa.array(np.zeros(len(wines), dtype="int8"))
     same = (metadata.name, metadata.version, metadata.run_id)
     columns |= {name: pa.DictionaryArray.from_arrays(nothing, [value]) for name, value in zip(SAME, same, strict=True)}
     return pa.table(columns)
 
 
-def _read_column(table: pa.Table, name: str) -> np.ndarray:
-    """A feature as float64, NaN where a cell is missing or no plain number."""
-    if name == RED and TYPE in table.column_names:
-        colour = pc.utf8_lower(pc.utf8_trim_whitespace(table[TYPE].cast(pa.string())))
-        known = pc.if_else(pc.equal(colour, TYPES[0]), 1.0, pc.if_else(pc.equal(colour, TYPES[1]), 0.0, float("nan")))
-        return _as_numpy(known)
-    column = table[name]
+def _read_column(column: pa.ChunkedArray) -> np.ndarray:
+    """A measurement as float64, NaN where a cell is missing or no plain number."""
     if pa.types.is_string(column.type):
         plain = pc.match_substring_regex(column, PLAIN_NUMBER)
         column = pc.if_else(plain, column, pa.scalar(None, column.type))
     return _as_numpy(column.cast(pa.float64(), safe=False))
+
+
+def _read_colours(raw: RawRows) -> np.ndarray | float:
+    """1.0 for red, 0.0 for white, NaN for neither: each colour that is there is read once."""
+    if raw.columns.colour is None:
+        return float(raw.columns.wine_type == TYPES[0])
+    coded = raw.table[TYPE].combine_chunks().dictionary_encode()
+    colours = [raw.columns.read_colour(cell) for cell in coded.dictionary.to_pylist()]
+    values = np.array([np.nan if colour is None else colour for colour in [*colours, None]])
+    return np.asarray(values[coded.indices.fill_null(len(colours)).to_numpy(zero_copy_only=False)])
+
+
+def _find_blanks(raw: RawRows) -> np.ndarray:
+    """Cells with nothing in them, shape (rows, 12)."""
+    blanks = np.zeros((raw.table.num_rows, len(FEATURES)), dtype=bool)
+    for at, name in enumerate((*MEASUREMENTS, TYPE)):
+        if name in raw.table.column_names:
+            column = raw.table[name]
+            if column.null_count:
+                blanks[:, at] = column.is_null().to_numpy()
+        else:
+            blanks[:, at] = blanks[:, :at].all(axis=1)  # all wines have one colour: it makes no row a wine
+    return blanks
 
 
 def _as_numpy(column: pa.ChunkedArray) -> np.ndarray:
@@ -108,24 +143,31 @@ def _lie_within(numbers: np.ndarray, ranges: Mapping[str, Sequence[float]]) -> n
     return within
 
 
-def _read_texts(table: pa.Table) -> list[dict[str, str]]:
-    """Rows as the schema reads text: a cell that is missing is left out, a colour is put as red_wine."""
-    rows = []
-    for raw in table.to_pylist():
-        given = {name: str(raw[name]) for name in (*MEASUREMENTS, RED) if raw.get(name) is not None}
-        colour = raw.get(TYPE)
-        if colour is not None:
-            given[RED] = {TYPES[0]: "1", TYPES[1]: "0"}.get(str(colour).strip().lower(), str(colour))
-        rows.append(given)
-    return rows
+def _explain_colour(raw: RawRows, cells: Mapping[str, object]) -> list[str]:
+    cell = cells.get(TYPE)
+    known = cell is None or raw.columns.read_colour(cell) is not None
+    return [] if known else [f"{raw.columns.name}: {cell} is neither {TYPES[0]} nor {TYPES[1]}"]
 
 
-def _list_warnings(predictor: Predictor, wines: np.ndarray) -> pa.Array:
-    """What lies outside of what the model was fitted on, "" for most wines."""
-    outside = np.flatnonzero(~_lie_within(wines, predictor.metadata.ranges)).tolist()
-    texts = ["", *("; ".join(predictor.list_warnings(tuple(wines[at].tolist()))) for at in outside)]
-    locations = np.zeros(len(wines), dtype="int32")
-    locations[outside] = np.arange(1, len(texts))
+def _read_texts(cells: Mapping[str, object], numbers: np.ndarray) -> dict[str, str]:
+    """A row as the schema reads text: as it is in the file, else as it was read; what is blank is left out."""
+    read = {name: repr(number) for name, number in zip(FEATURES, numbers.tolist(), strict=True) if number == number}
+    if cells.get(TYPE) is not None:
+        read.setdefault(RED, "0")  # that no colour was read is said by _explain_colour
+    return read | {name: str(cells[name]) for name in MEASUREMENTS if cells[name] is not None}
+
+
+def _list_warnings(predictor: Predictor, checked: CheckedRows) -> pa.Array:
+    """What was filled, and what lies outside of what the model was fitted on; "" for most wines."""
+    unusual = ~_lie_within(checked.wines, predictor.metadata.ranges) | checked.filled.any(axis=1)
+    places = np.flatnonzero(unusual).tolist()
+    texts = [""]
+    for at in places:
+        names = [name for name, was_blank in zip(FEATURES, checked.filled[at], strict=True) if was_blank]
+        warnings = [explain_fill(name, predictor.metadata.fills[name]) for name in names]
+        texts.append("; ".join([*warnings, *predictor.list_warnings(tuple(checked.wines[at].tolist()))]))
+    locations = np.zeros(len(checked.wines), dtype="int32")
+    locations[places] = np.arange(1, len(texts))
     return pa.DictionaryArray.from_arrays(locations, texts).cast(pa.string())
 
 

@@ -40,6 +40,19 @@ def exists(location: Location) -> bool:
         return bool(system.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def is_folder(location: Location) -> bool:
+    """Whether there is a folder, and not a file. Raises NotThereError where there is neither.
+
+    A bucket has no folders, only files under an address: one that has none yet is taken for a folder.
+    """
+    with _explaining(location):
+        system, path = _find_system(location)
+        kind = system.get_file_info(path).type
+    if kind == fs.FileType.NotFound and isinstance(location, Path):
+        raise NotThereError(f"there is no file or folder {location}")
+    return bool(kind != fs.FileType.File)
+
+
 def list_names(location: Location) -> list[str]:
     """The names of the files in a folder, sorted; none where there is no folder."""
     with _explaining(location):

@@ -80,7 +80,7 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
     from wine_data.split import split_wines
 
     recent = read_wines(arguments.recent) if arguments.recent else None
-    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     console.print(data.introduce())
     with console.status("Scoring challenger and champion on the same wines"):
         split = split_wines(data.train, data.validation, settings.folds, settings.seed)

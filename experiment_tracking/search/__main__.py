@@ -57,7 +57,7 @@ def main() -> int:
     settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
     plan = parse_plan(settings)
     plan.require_sense()
-    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
 
     from wine_data.split import split_wines
 

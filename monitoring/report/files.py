@@ -63,14 +63,9 @@ def write_window_reports(window: Window, metadata: ModelMetadata, reports: Path)
     return write_reports(window, part, reports / name_folder(window.span), metadata.version)
 
 
-def report_batch(path: Path, part: Profile, folder: Path) -> list[Path]:
-    """Write what is missing in a CSV file of wines and how its columns have drifted, as pages and JSON.
-
-    Raises:
-        BadInputError: it is no file of wines.
-        NotThereError: there is no such file.
-    """
-    return _write_all(folder, _report_file(read_file(path), path.name, part))
+def report_batch(path: Path, part: Profile, folder: Path, wine_type: str = "") -> list[Path]:
+    """Write what is missing in a file of wines and how its columns have drifted; errors as in read_file."""
+    return _write_all(folder, _report_file(read_file(path, wine_type), path.name, part))
 
 
 def sample_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
@@ -89,8 +84,14 @@ def sample_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
     )
 
 
-def read_file(path: Path) -> pd.DataFrame:
+def read_file(path: Path, wine_type: str = "") -> pd.DataFrame:
     """Read a file of wines laid out as FEATURES; a cell that is no number, or no colour, is NaN, as a hole is.
+
+    A row that has too few or too many cells is a row of holes.
+
+    Args:
+        path: the file.
+        wine_type: the colour of all its wines, where it has no such column.
 
     Raises:
         BadInputError: it is no file of wines.
@@ -98,7 +99,10 @@ def read_file(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise NotThereError(f"there is no file {path} to report on")
-    parts = [read_numbers(cells) for part in divide_file(path)[1] for cells in read_chunk(path, part)]
+    parts = []
+    for chunk in divide_file(path, wine_type).chunks:
+        for raw in read_chunk(path, chunk, wine_type):
+            parts += [read_numbers(raw), np.full((len(raw.malformed), len(FEATURES)), np.nan)]
     numbers = pd.DataFrame(np.concatenate(parts), columns=list(FEATURES))
     numbers = numbers.where(np.isfinite(numbers))
     return numbers.assign(**{RED: numbers[RED].where(numbers[RED].isin((0, 1)))})

@@ -41,7 +41,7 @@ def make_models(folder: Path) -> Any:
     from wine_data.split import split_wines
     from wine_quality_training.bundle.description import describe_model
 
-    data = load_wines("twin", 42, folder, "http://127.0.0.1:1/", 1)
+    data = load_wines("twin", 42, folder, "http://127.0.0.1:1/")
     split = split_wines(data.train, data.validation, folds=5, seed=42)
     evaluation = evaluate_leak_free("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), split)
     metadata = describe_model(evaluation, data, split.train, name="wine-quality", version="1", run_id="benchmark")

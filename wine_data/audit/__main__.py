@@ -44,7 +44,7 @@ def main() -> int:
     from wine_data.audit.checks import audit_wines
     from wine_data.audit.figure import plot_audit
 
-    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url)
+    data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     audit = audit_wines(data)
     console = Console(highlight=False, soft_wrap=True)
     console.print(data.introduce() + "\n")

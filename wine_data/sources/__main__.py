@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("source", nargs="?", help="auto, uci, kaggle, twin or a folder; WINE_DATA where it is left out")
     settings = load_settings()
     source = parser.parse_args().source or settings.data
-    data = load_wines(source, settings.seed, settings.downloads, settings.uci_url)
+    data = load_wines(source, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     print(data.introduce())
     print(f"{len(data.train):,} rows to train, {len(data.validation):,} to validate")
     print("Next: python -m wine_data.audit says what is wrong with them")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
 ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
 DROP_FOLDER = ROOT / "wine_data"
+AUTO_SECONDS = 5.0  # that `auto` waits for UCI to answer
+FEWEST_GRADES = 3
 DISTINCT_WINES = 5320  # of UCI; the twin makes as many
 
 Pair = tuple["pd.DataFrame", "pd.DataFrame"]
@@ -74,22 +76,22 @@ class Origin(Protocol):
         """How many there are."""
 
 
-def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: float = 5.0) -> WineData:
-    """Load the pair of files from a source named as in WINE_DATA.
+def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type: str = "") -> WineData:
+    """Load the pair of files from a source named as in WINE_DATA. One file makes a pair as the UCI originals do.
 
     Args:
-        source: auto, uci, kaggle, twin, or a folder.
+        source: auto, uci, kaggle, twin, a folder, or a file.
         seed: decides what the twin draws, and how the pair is made again from the UCI originals.
         downloads: where the UCI originals are kept once they are downloaded.
         uci_url: the address under which they lie.
-        timeout: seconds that `auto` waits for that address to answer.
+        wine_type: the colour of every wine of a file that has no column for it.
 
     Raises:
         BadInputError: the source is unknown, or its files are not what they should be.
         NotThereError: a source that was asked for by name cannot be reached.
     """
     loaders: dict[str, Callable[[], WineData]] = {
-        "auto": lambda: _load_first(seed, downloads, uci_url, timeout),
+        "auto": lambda: _load_first(seed, downloads, uci_url),
         "uci": lambda: _load_uci(seed, downloads, uci_url, timeout=30.0),
         "kaggle": lambda: _describe(_read_kaggle(), "kaggle"),
         "twin": lambda: _load_twin(seed),
@@ -101,12 +103,14 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: f
             "this command reads no bucket. python -m orchestration.s3 download s3://bucket/prefix "
             "fetches the wines into a folder, for WINE_DATA"
         )
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        if len(folder.parts) > 1:  # a path, then, and what it leads to may come
-            raise NotThereError(f"WINE_DATA={source}: there is no such folder")
-        raise BadInputError(f"WINE_DATA={source} is no folder, and none of {', '.join(loaders)}")
-    return _describe(read_folder(folder, seed), f"folder {folder.name}")
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _load_file(path, seed, wine_type)
+    if not path.is_dir():
+        if len(path.parts) > 1:  # a path, then, and what it leads to may come
+            raise NotThereError(f"WINE_DATA={source}: there is no such file or folder")
+        raise BadInputError(f"WINE_DATA={source} is no file or folder, and none of {', '.join(loaders)}")
+    return _describe(read_folder(path, seed), f"folder {path.name}")
 
 
 def read_folder(folder: Path, seed: int) -> Pair:
@@ -121,8 +125,10 @@ def read_folder(folder: Path, seed: int) -> Pair:
         return tables
     if _holds_originals(folder):
         return publish_pair(read_originals(folder), seed)
+    found = sorted(path.name for path in folder.iterdir() if path.is_file())
     raise NotThereError(
-        f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}"
+        f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}; found "
+        f"{', '.join(found[:10]) or 'no file'}. For one file of wines: WINE_DATA={folder}/NAME"
     )
 
 
@@ -146,13 +152,27 @@ def fingerprint_wines(*tables: "pd.DataFrame") -> str:
     return digest.hexdigest()
 
 
-def _load_first(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
+def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
     if _holds_wines(DROP_FOLDER):
         return _describe(read_folder(DROP_FOLDER, seed), f"folder {DROP_FOLDER.name}")
     try:
-        return _load_uci(seed, downloads, uci_url, timeout)
+        return _load_uci(seed, downloads, uci_url, AUTO_SECONDS)
     except (NotThereError, BadInputError) as error:
         return _load_twin(seed, f"There are no wines in {DROP_FOLDER.name}/, and {error}. These wines are synthetic.")
+
+
+def _load_file(path: Path, seed: int, wine_type: str) -> WineData:
+    from wine_data.reader import describe_file, read_wines
+    from wine_data.sources.pair import publish_pair
+
+    wines = read_wines(path, wine_type)
+    _require_both_types(wines, path)
+    unusual = describe_file(path, wine_type)
+    return _describe(
+        publish_pair(wines, seed),
+        f"file {path.name} (pair made with seed {seed})",
+        f"Read with: {unusual}" if unusual else "",
+    )
 
 
 def _load_uci(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
@@ -201,7 +221,18 @@ def _require_values(wines: "pd.DataFrame", where: str) -> None:
             raise BadInputError(f"{where}, column {column}: there is no value in any row")
 
 
+def _require_grades(wines: "pd.DataFrame", where: str) -> None:
+    """Refuse grades that are but two words, such as good or not: models, measures and figures are made for a scale."""
+    grades = sorted(wines[TARGET].unique().tolist())
+    if len(grades) < FEWEST_GRADES:
+        raise BadInputError(
+            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, grades))}; grades from 3 to 9 are needed, "
+            f"{FEWEST_GRADES} of them at least"
+        )
+
+
 def _describe(pair: Pair, source: str, note: str = "") -> WineData:
     for name, table in zip((TRAIN_FILE, VALIDATION_FILE), pair, strict=True):
         _require_values(table, f"{source}, {name}")
+        _require_grades(table, f"{source}, {name}")
     return WineData(*pair, source, fingerprint_wines(*pair), note)

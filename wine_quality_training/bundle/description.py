@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
-from wine_data.schema import BOUNDS, FEATURES, WineQuality, feature_frame
+from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, WineQuality, feature_frame
 from wine_data.sources.load import Origin
 from wine_quality_training.bundle.files import XGBOOST
 from wine_quality_training.bundle.metadata import KnownAnswer, ModelMetadata
@@ -49,7 +49,14 @@ def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame
         answers=_answer_some(evaluation.pipeline, fitted_on),
         files={},
         profiles=profile_wines(fitted_on, evaluation.predictions.get("cv")),
+        fills=_find_fills(evaluation.pipeline),
     )
+
+
+def _find_fills(pipeline: Pipeline) -> dict[str, float]:
+    """What a pipeline made by models.impute_before puts into a blank cell, by measurement."""
+    means = getattr(pipeline.named_steps.get("impute"), "statistics_", ())
+    return {name: float(mean) for name, mean in zip(FEATURES, means, strict=False) if name in MEASUREMENTS}
 
 
 def _find_ranges(wines: pd.DataFrame) -> dict[str, tuple[float, float]]:

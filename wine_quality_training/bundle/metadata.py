@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -25,7 +25,8 @@ class ModelMetadata:
     """All that is known of a pickled model.
 
     `files` is filled in when it is written; `compiled` says in a sentence how the compiled form was proved,
-    or why there is none; `profiles` is what monitoring compares live traffic with (profile.py).
+    or why there is none; `profiles` is what monitoring compares live traffic with (profile.py); `fills` is what the
+    model puts into a blank cell, by measurement.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelMetadata:
     files: dict[str, str]
     compiled: str = ""
     profiles: tuple[Profile, ...] = ()
+    fills: dict[str, float] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -1,0 +1,136 @@
+"""Which column of a file holds what: names by their letters, the colour by its words."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from commands import BadInputError
+from wine_data.schema import MEASUREMENTS, RED, TARGET, TYPE, TYPES
+
+BLANKS = ("", "NA", "N/A", "n/a", "#N/A", "na", "NaN", "nan", "NAN", "NULL", "null", "None", "?")
+_INDEX_NAMES = ("", "index", "id")  # not worth a word where they are not used
+_WORDS = {"red": 1.0, "redwine": 1.0, "r": 1.0, "white": 0.0, "whitewine": 0.0, "w": 0.0}
+_FLAGS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
+_TYPE_NAMES = ("type", "color", "colour", "winetype", "winecolor", "winecolour")
+_FLAG_NAMES = ("redwine", "isred")
+_WAY_ON = f"name it is_red if 1 is red, or write {' and '.join(TYPES)}"
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name, without units in brackets: "Fixed.Acidity (g/dm3)" is fixedacidity."""
+    text = re.sub(r"\(.*?\)|\[.*?\]|\{.*?\}", "", name).lower().replace("sulph", "sulf")
+    return re.sub(r"[^a-z0-9]", "", text)
+
+
+_KNOWN = {_letters(name): name for name in (*MEASUREMENTS, TARGET)}
+_KNOWN |= dict.fromkeys(_TYPE_NAMES, TYPE) | dict.fromkeys(_FLAG_NAMES, RED)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The position of each column of a wine in a file; `wine_type` is the colour of all wines of a file without one.
+
+    `name` is the colour's column as the file calls it; `has_flags` says that 1 and 0 may be under it.
+    """
+
+    fields: dict[str, int]
+    colour: int | None
+    name: str
+    has_flags: bool
+    wine_type: str
+    unused: tuple[str, ...]
+
+    def describe(self) -> list[str]:
+        """What is unusual about them, for a person to read."""
+        unusual = {
+            f"colour from {self.name}": self.colour is not None and self.name not in (TYPE, RED),
+            f"all wines {self.wine_type}": self.colour is None,
+            f"not used: {', '.join(self.unused)}": bool(self.unused),
+        }
+        return [text for text, applies in unusual.items() if applies]
+
+    def read_colour(self, cell: object) -> float | None:
+        """1.0 for red, 0.0 for white, None for neither: also 0 and 1 under a name that does not explain them."""
+        text = str(cell).strip().lower()
+        word = _WORDS.get(re.sub(r"[^a-z]", "", text)) if not re.search(r"\d", text) else None
+        return _FLAGS.get(text) if word is None and self.has_flags else word
+
+    def require_colours(self, cells: Iterable[object], name: object) -> None:
+        """Refuse a file none of whose first colours can be read: that is one mistake, not one a row."""
+        given = [cell for cell in cells if cell is not None and str(cell).strip() not in BLANKS]
+        if not given or any(self.read_colour(cell) is not None for cell in given):
+            return
+        where = f"{name}, column {self.name}"
+        if all(str(cell).strip().lower() in (*_FLAGS, "2", "2.0") for cell in given):
+            raise BadInputError(f"{where}: nothing says whether {given[0]} is {' or '.join(TYPES)}: {_WAY_ON}")
+        if len(given) > 1:
+            raise BadInputError(f"{where}: {given[0]} is neither {TYPES[0]} nor {TYPES[1]}, and so in every row")
+
+
+def find_known(name: str) -> str:
+    """A column's name as the schema has it; "" for one that is not known."""
+    return _KNOWN.get(_letters(name), "")
+
+
+def is_known(name: str) -> bool:
+    """Whether a column's name is one of a wine's."""
+    return bool(find_known(name))
+
+
+def find_type_of_file(name: object) -> str:
+    """The colour that the name of a UCI original gives, as in winequality-red.csv; "" for any other."""
+    match = re.match(rf"winequality[-_ ]?({'|'.join(TYPES)})\b", str(name).rsplit("/", 1)[-1].lower())
+    return match[1] if match else ""
+
+
+def match_columns(names: Sequence[str], name: object, wine_type: str = "", graded: bool = False) -> Columns:
+    """Find the columns of a wine among the names of a header.
+
+    Args:
+        names: as the file has them.
+        name: what errors call the file; that of a UCI original gives the colour of its wines.
+        wine_type: red or white, the colour of every wine of a file without such a column.
+        graded: the grade is needed too.
+
+    Raises:
+        BadInputError: a column is missing, or there twice.
+    """
+    places: dict[str, list[int]] = {}
+    for at, text in enumerate(names):
+        places.setdefault(find_known(text), []).append(at)
+    unknown = places.pop("", [])
+    needed = (*MEASUREMENTS, *((TARGET,) if graded else ()))
+    repeated = [known for known, found in places.items() if len(found) > 1]
+    if repeated:
+        raise BadInputError(f"{name} has the column {', '.join(repeated)} more than once: keep the one that is meant")
+    colour = next((known for known in (TYPE, RED) if known in places), "")
+    wine_type = "" if colour else wine_type or find_type_of_file(name)
+    _require_columns([known for known in needed if known not in places], bool(colour or wine_type), names, name)
+    unused = [names[at] for at in unknown if not _is_index(names[at])]
+    if colour == TYPE and RED in places:
+        unused.append(names[places[RED][0]])
+    return Columns(
+        fields={known: places[known][0] for known in (*MEASUREMENTS, TARGET) if known in places},
+        colour=places[colour][0] if colour else None,
+        name=names[places[colour][0]].strip() if colour else "",
+        has_flags=colour == RED,
+        wine_type=wine_type,
+        unused=tuple(unused),
+    )
+
+
+def _require_columns(missing: Sequence[str], has_colour: bool, names: Sequence[str], name: object) -> None:
+    found = f"found {', '.join(text.strip() for text in names if text.strip())}"
+    if missing:
+        also = "" if has_colour else f", {TYPE}"
+        raise BadInputError(f"{name} lacks the column {', '.join(missing)}{also}; {found}")
+    if not has_colour:
+        raise BadInputError(
+            f"{name} has no column for the colour ({TYPE}: {' or '.join(TYPES)}; or {RED}: 1 or 0); {found}. "
+            "If all its wines have one colour, say which: WINE_TYPE=red, or --type red"
+        )
+
+
+def _is_index(name: str) -> bool:
+    text = name.strip().lower()
+    return text in _INDEX_NAMES or text.startswith("unnamed:")
