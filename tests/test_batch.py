@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from prefect import flow
 
-from commands import BadInputError, NotThereError
+from commands import BadInputError, NotThereError, RefusedError
+from deployment.batch import __main__ as batch
 from deployment.batch.file import ScoredFile, score_file
 from orchestration.batch import batch_flow
 from orchestration.tasks.notification import notify_webhook
@@ -16,7 +18,7 @@ from settings import ROOT
 from tests.conftest import NOWHERE, PipelineRun, Receiver
 from tests.told import list_untold, naming
 from wine_data.schema import FEATURES
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.files import find_current, load_bundle, load_current
 
 GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
 HEADER = ",".join(("type", *FEATURES[:-1]))
@@ -24,7 +26,7 @@ HEADER = ",".join(("type", *FEATURES[:-1]))
 
 @pytest.fixture
 def wines(tmp_path: Path) -> Path:
-    """Three wines, a row that is none for two reasons, one without a value, and one of a third colour."""
+    """Four wines, one of them with a blank cell; a row that is none for two reasons, and one of a third colour."""
     folder = tmp_path / "to_score"
     folder.mkdir()
     rows = [f"white,{GOOD}", f"red,{GOOD}", f"red,{GOOD.replace('1.001', '-1').replace('8.8', 'strong')}"]
@@ -37,20 +39,51 @@ def test_wines_are_scored_and_other_rows_refused_with_reasons(
     pipeline_run: PipelineRun, wines: Path, tmp_path: Path
 ) -> None:
     scored = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
-    assert (scored.scored, scored.refusals, scored.new) == (3, 3, True)
+    assert (scored.scored, scored.refusals, scored.new) == (4, 2, True)
     answers = pd.read_parquet(scored.answers)
     metadata = load_current(pipeline_run.serving_models).metadata
-    assert answers["row"].tolist() == [2, 3, 5]
+    assert answers["row"].tolist() == [2, 3, 5, 6]
     assert answers["prediction"].between(3, 9).all()
-    assert answers.filter(like="probability_").sum(axis="columns").to_numpy() == pytest.approx([1, 1, 1])
+    assert answers.filter(like="probability_").sum(axis="columns").to_numpy() == pytest.approx([1, 1, 1, 1])
     assert set(answers["version"].astype(str)) == {metadata.version}
     assert set(answers["run_id"]) == {metadata.run_id}
-    assert answers["request_id"].str.fullmatch("[0-9a-f]{12}-[235]").all()
+    assert answers["request_id"].str.fullmatch("[0-9a-f]{12}-[2356]").all()
     assert answers["request_id"].is_unique
     refused = read_refused(scored)
-    told = {4: ("density", "0.9", "-1", "alcohol", "strong"), 6: ("sulphates",), 7: ("red_wine", "rose")}
+    told = {4: ("density", "0.9", "-1", "alcohol", "strong"), 7: ("type", "rose")}
     assert set(refused.index) == set(told)
     assert [refused[row] for row in told if list_untold(refused[row], *told[row])] == []
+
+
+def test_a_blank_cell_is_filled_as_the_model_does_and_a_warning_says_so(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path
+) -> None:
+    answers = pd.read_parquet(score_file(wines, pipeline_run.serving_models, tmp_path / "answers").answers)
+    bundle = load_bundle(find_current(pipeline_run.serving_models))
+    warning = answers["warnings"].iloc[-1]
+    assert f"sulphates is blank; the model takes {bundle.metadata.fills['sulphates']:g}" in warning
+    hole = pd.DataFrame([[*map(float, GOOD.split(",")), 1.0]], columns=list(FEATURES)).assign(sulphates=np.nan)
+    expected = bundle.pipeline.predict_proba(hole)[0]
+    assert answers.filter(like="probability_").iloc[-1].to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_bad_file_leaves_the_others_scored(
+    pipeline_run: PipelineRun, wines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wines.parent / "bad.CSV").write_text("no wines\n1\n")
+    (wines.parent / "hollow.txt").write_text(f"{HEADER}\nrose,{GOOD}\n")
+    for name, place in {"SERVING_MODELS": pipeline_run.serving_models, "BATCH_ANSWERS": tmp_path / "out"}.items():
+        monkeypatch.setenv(f"WINE_{name}", str(place))
+    monkeypatch.setattr(sys, "argv", ["batch", str(wines.parent)])
+    with pytest.raises(BadInputError, match="1 of 3"):
+        batch.main()
+    assert [path.name.split(".")[0] for path in sorted((tmp_path / "out").iterdir())] == ["hollow", "may"]
+    monkeypatch.setattr(sys, "argv", ["batch", str(wines.parent / "hollow.txt")])
+    with pytest.raises(RefusedError, match=r"hollow\.txt"):
+        batch.main()
+    monkeypatch.setattr(sys, "argv", ["batch", str(wines.parent / "none")])
+    with pytest.raises(NotThereError, match="none"):
+        batch.main()
 
 
 def read_refused(scored: ScoredFile) -> "pd.Series[str]":
@@ -72,7 +105,7 @@ def test_the_same_wines_get_the_same_answers_and_a_scored_file_is_left_alone(
     (part,) = Path(first.answers).iterdir()
     written = part.stat().st_mtime_ns
     again = score_file(wines, pipeline_run.serving_models, tmp_path / "one")
-    assert (again.new, again.scored, again.refusals) == (False, 3, 3)
+    assert (again.new, again.scored, again.refusals) == (False, 4, 2)
     assert part.stat().st_mtime_ns == written
 
 
@@ -124,8 +157,8 @@ def test_the_command_scores_the_waiting_files_and_says_where_the_answers_are(
         cwd=ROOT, env=pipeline_run.environment | places, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("may.csv: 3 wines scored by version 1 into ")
-    assert "3 refused, see " in done.stdout
+    assert done.stdout.startswith("may.csv: 4 wines scored by version 1 into ")
+    assert "2 refused, see " in done.stdout
 
 
 @pytest.mark.usefixtures("prefect")

@@ -239,7 +239,9 @@ def test_a_file_may_name_the_colour_by_number_and_leave_a_column_empty(part: Pro
     counts = find_values(tmp_path / "missing.json", "MissingValueCount")
     assert {name: value["count"] for name, value in counts.items() if value["count"]} == {"chlorides": 20}
     assert set(find_values(tmp_path / "inputs.json", "ValueDrift")) == {*FEATURES} - {"chlorides"}
-    wines.assign(**dict.fromkeys((*MEASUREMENTS, "red_wine"), "?")).to_csv(tmp_path / "may.csv", index=False)
+    wines.assign(**dict.fromkeys((*MEASUREMENTS, TYPE), "?")).drop(columns="red_wine").to_csv(
+        tmp_path / "may.csv", index=False
+    )
     assert list_names(report_batch(tmp_path / "may.csv", part, tmp_path)) == ["missing"]
 
 

@@ -164,6 +164,6 @@ def find_files(locations: Sequence[Location], default: Location) -> list[Locatio
     if not locations and isinstance(default, Path):
         default.mkdir(parents=True, exist_ok=True)
     found = [file for location in locations or [default] for file in list_files(location)]
-    if locations and not found:
+    if not found and any(isinstance(location, str) for location in locations):
         raise NotThereError(f"there is no table of wines in {', '.join(map(str, locations))}")
     return found
