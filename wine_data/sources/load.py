@@ -1,14 +1,10 @@
-"""Where the wines come from: one function, whatever the source.
+"""Loads the wines from a source: WINE_DATA=auto|uci|kaggle|twin|<folder>.
 
-    WINE_DATA=auto|uci|kaggle|twin|<folder>
-    python -m wine_data.sources [SOURCE]    (make data: uci)
-
-`auto` takes the first that is available: the files dropped into wine_data/, the originals from UCI,
-the synthetic twin.
+`auto` takes the first that is available: the files dropped into wine_data/, the originals from UCI, the synthetic twin.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,11 +15,11 @@ from commands import BadInputError, NotThereError
 from settings import ROOT
 from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
 
-# Each source imports what it needs itself: a command that only names sources need not wait.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each source imports what it needs, so that a command's --help is fast
     import pandas as pd
 
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
+PAIR_FILES = (TRAIN_FILE, VALIDATION_FILE)
 ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
 DROP_FOLDER = ROOT / "wine_data"
 DISTINCT_WINES = 5320  # of UCI; the twin makes as many
@@ -33,10 +29,9 @@ Pair = tuple["pd.DataFrame", "pd.DataFrame"]
 
 @dataclass(frozen=True)
 class WineData:
-    """The train and the validation file, with where they came from and a fingerprint of their content.
+    """The train and the validation file, their source and a fingerprint of their content.
 
-    `note` says why `auto` came to this source; `labelled` is the fingerprint of the labelled answers that joined
-    (labelled.py), "" for none.
+    `note` says why `auto` took this source; `labelled` is the fingerprint of the labelled answers in it (labelled.py).
     """
 
     train: "pd.DataFrame"
@@ -52,14 +47,12 @@ class WineData:
         return {"train_rows": len(self.train), "validation_rows": len(self.validation)}
 
     def introduce(self) -> str:
-        """Say which wines these are, for a person to read."""
-        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}" + (
-            f"\n{self.note}" if self.note else ""
-        )
+        """The source, the fingerprint and the note, for a person to read."""
+        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}\n{self.note}".rstrip()
 
 
 class Origin(Protocol):
-    """Where wines come from, as whatever is made of them remembers it: WineData, or more than memory holds."""
+    """What a run and a model record of their wines: WineData, or Partitions, which memory need not hold."""
 
     @property
     def source(self) -> str:
@@ -67,22 +60,18 @@ class Origin(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what they say."""
+        """SHA-256 of their content."""
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many there are."""
+        """How many rows there are."""
 
 
 def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: float = 5.0) -> WineData:
     """Load the pair of files from a source named as in WINE_DATA.
 
-    Args:
-        source: auto, uci, kaggle, twin, or a folder.
-        seed: decides what the twin draws, and how the pair is made again from the UCI originals.
-        downloads: where the UCI originals are kept once they are downloaded.
-        uci_url: the address under which they lie.
-        timeout: seconds that `auto` waits for that address to answer.
+    `seed` decides what the twin draws, and how a pair is made from the UCI originals. Those are downloaded from
+    `uci_url` and kept in `downloads`; `auto` waits `timeout` seconds for an answer.
 
     Raises:
         BadInputError: the source is unknown, or its files are not what they should be.
@@ -102,9 +91,9 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, timeout: f
             "fetches the wines into a folder, for WINE_DATA"
         )
     folder = Path(source).expanduser()
+    if not folder.is_dir() and len(folder.parts) > 1:  # a path: its folder may be made yet
+        raise NotThereError(f"WINE_DATA={source}: there is no such folder")
     if not folder.is_dir():
-        if len(folder.parts) > 1:  # a path, then, and what it leads to may come
-            raise NotThereError(f"WINE_DATA={source}: there is no such folder")
         raise BadInputError(f"WINE_DATA={source} is no folder, and none of {', '.join(loaders)}")
     return _describe(read_folder(folder, seed), f"folder {folder.name}")
 
@@ -114,16 +103,18 @@ def read_folder(folder: Path, seed: int) -> Pair:
     from wine_data.reader import read_wines
     from wine_data.sources.pair import publish_pair
 
-    if (folder / TRAIN_FILE).is_file() and (folder / VALIDATION_FILE).is_file():
-        tables = read_wines(folder / TRAIN_FILE), read_wines(folder / VALIDATION_FILE)
-        for name, table in zip((TRAIN_FILE, VALIDATION_FILE), tables, strict=True):
-            _require_both_types(table, folder / name)
-        return tables
-    if _holds_originals(folder):
+    if _holds(folder, PAIR_FILES):
+        train, validation = (read_wines(folder / name) for name in PAIR_FILES)
+        for name, table in zip(PAIR_FILES, (train, validation), strict=True):
+            found = sorted(table[TYPE].unique())
+            if len(found) < len(TYPES):
+                raise BadInputError(
+                    f"{folder / name} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed"
+                )
+        return train, validation
+    if _holds(folder, ORIGINALS.values()):
         return publish_pair(read_originals(folder), seed)
-    raise NotThereError(
-        f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}"
-    )
+    raise NotThereError(f"{folder} holds neither {' and '.join(PAIR_FILES)} nor {' and '.join(ORIGINALS.values())}")
 
 
 def read_originals(folder: Path) -> "pd.DataFrame":
@@ -137,7 +128,7 @@ def read_originals(folder: Path) -> "pd.DataFrame":
 
 
 def fingerprint_wines(*tables: "pd.DataFrame") -> str:
-    """SHA-256 of what the tables say: the same wines in the same order give the same from any form of file."""
+    """SHA-256 of the tables' content: the same wines in the same order give the same from any form of file."""
     digest = hashlib.sha256()
     for table in tables:
         numbers = table[[*FEATURES, TARGET]].to_numpy("float64")
@@ -147,7 +138,7 @@ def fingerprint_wines(*tables: "pd.DataFrame") -> str:
 
 
 def _load_first(seed: int, downloads: Path, uci_url: str, timeout: float) -> WineData:
-    if _holds_wines(DROP_FOLDER):
+    if any((DROP_FOLDER / name).is_file() for name in (*PAIR_FILES, *ORIGINALS.values())):
         return _describe(read_folder(DROP_FOLDER, seed), f"folder {DROP_FOLDER.name}")
     try:
         return _load_uci(seed, downloads, uci_url, timeout)
@@ -179,29 +170,13 @@ def _read_kaggle() -> Pair:
     return read_wines(train), read_wines(validation)
 
 
-def _holds_originals(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ORIGINALS.values())
-
-
-def _holds_wines(folder: Path) -> bool:
-    """Whether files were dropped here, so that a mistake in them is an error."""
-    return any((folder / name).is_file() for name in (TRAIN_FILE, VALIDATION_FILE, *ORIGINALS.values()))
-
-
-def _require_both_types(wines: "pd.DataFrame", path: Path) -> None:
-    found = sorted(wines[TYPE].unique())
-    if len(found) < len(TYPES):
-        raise BadInputError(f"{path} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed")
-
-
-def _require_values(wines: "pd.DataFrame", where: str) -> None:
-    """Refuse a column that is blank from top to bottom: there is nothing to fill its holes with."""
-    for column in MEASUREMENTS:
-        if wines[column].isna().all():
-            raise BadInputError(f"{where}, column {column}: there is no value in any row")
+def _holds(folder: Path, names: Iterable[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
 
 
 def _describe(pair: Pair, source: str, note: str = "") -> WineData:
-    for name, table in zip((TRAIN_FILE, VALIDATION_FILE), pair, strict=True):
-        _require_values(table, f"{source}, {name}")
+    for name, table in zip(PAIR_FILES, pair, strict=True):
+        for column in MEASUREMENTS:
+            if table[column].isna().all():  # there is no mean to fill its holes with
+                raise BadInputError(f"{source}, {name}, column {column}: there is no value in any row")
     return WineData(*pair, source, fingerprint_wines(*pair), note)
