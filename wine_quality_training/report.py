@@ -30,7 +30,7 @@ NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 column
 
 
 def list_scores(evaluations: Sequence[Scored]) -> list[Score]:
-    """All scores: those of one protocol together, and in it those on the same wines."""
+    """All scores, sorted by protocol and by the wines that were scored."""
     scores = [score for evaluation in evaluations for score in evaluation.scores]
     return sorted(scores, key=lambda score: (PROTOCOLS.index(score.protocol), SCORED_ON.index(score.scored_on)))
 
@@ -58,17 +58,10 @@ def render_scores(scores: Sequence[Score]) -> str:
 
 def render_slices(slices: Sequence[Slice]) -> str:
     """Scores by colour and grade in Markdown."""
-    rows = [
-        (
-            s.model,
-            LEAK_FREE,
-            s.scored_on,
-            s.slice,
-            f"{s.wines:,}",
-            *(f"{v:.3f}" for v in (s.mae, s.accuracy, s.within_one)),
-        )
-        for s in slices
-    ]
+    rows = []
+    for s in slices:
+        measures = (f"{value:.3f}" for value in (s.mae, s.accuracy, s.within_one))
+        rows.append((s.model, LEAK_FREE, s.scored_on, s.slice, f"{s.wines:,}", *measures))
     return _render_table(("model", "protocol", "scored on", "slice"), ("wines", "MAE", "accuracy", "within 1"), rows)
 
 

@@ -36,7 +36,7 @@ def tabulate_audit(audit: "Audit") -> Table:
 
 def main() -> int:
     """Audit the wines, print and plot the findings."""
-    parser = argparse.ArgumentParser(description="Say what is wrong with the wines.")
+    parser = argparse.ArgumentParser(description="Find what is wrong with the wines.")
     parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()

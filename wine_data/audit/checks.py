@@ -54,14 +54,14 @@ def audit_wines(data: WineData) -> Audit:
 def _find_leaks(data: WineData) -> Iterator[Finding]:
     both = is_in(data.validation, data.train)
     complete = data.validation[WINE].notna().all(axis="columns")
-    for name, rows, says in (
+    for name, rows, how in (
         ("complete", complete, "value for value"),
         ("incomplete", ~complete, "on all the cells they have"),
     ):
         count, total = int(both[rows].sum()), int(rows.sum())
         if count:
             share = f"{count:,} of the {total:,} {name} validation rows ({count / total:.1%})"
-            yield Finding(f"{LEAK}, {name}", "validation", count, total, f"{share} are in the train file, {says}.")
+            yield Finding(f"{LEAK}, {name}", "validation", count, total, f"{share} are in the train file, {how}.")
 
 
 def _find_repeats(where: str, table: pd.DataFrame) -> Iterator[Finding]:

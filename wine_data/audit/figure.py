@@ -10,7 +10,7 @@ AGAIN_COLOUR, NEW_COLOUR = "#8c1c3f", "#c9b458"
 
 
 def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
-    """Plot the rows of each file, split into the wines met for the first time and those met before."""
+    """Plot how many rows of each file are new wines, and how many repeat an earlier row."""
     new_to_train, known = len(drop_duplicates(train)), int(is_in(validation, train).sum())
     new = np.array([new_to_train, len(validation) - known])
     again = np.array([len(train) - new_to_train, known])

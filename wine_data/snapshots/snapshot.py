@@ -23,14 +23,16 @@ def keep_snapshot(data: WineData, snapshots: Path) -> Path:
     The same wines may come from another source the next time: about.json has the last one.
     """
     folder = snapshots / data.fingerprint
+    about = {"source": data.source, "note": data.note, "labelled": data.labelled}
+    described = json.dumps(about, indent=2) + "\n"
     if folder.is_dir():
-        _describe(data, folder)
+        write_atomically(folder / "about.json", described)
         return folder
     snapshots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=snapshots) as partial:
         for name in TABLES:
             getattr(data, name).to_parquet(Path(partial, f"{name}.parquet"))
-        _describe(data, Path(partial))
+        write_atomically(Path(partial, "about.json"), described)
         try:
             Path(partial).rename(folder)
         except OSError:
@@ -58,11 +60,6 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
     return data
-
-
-def _describe(data: WineData, folder: Path) -> None:
-    about = {"source": data.source, "note": data.note, "labelled": data.labelled}
-    write_atomically(folder / "about.json", json.dumps(about, indent=2) + "\n")
 
 
 def _require_columns(wines: pd.DataFrame, folder: Path) -> None:

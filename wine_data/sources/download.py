@@ -24,7 +24,7 @@ def download_uci(folder: Path, url: str, timeout: float) -> None:
         NotThereError: the server cannot be reached, or has no such file.
         BadInputError: what came is not the published file.
     """
-    pooch.get_logger().setLevel("WARNING")  # it says that it downloads before it knows whether it can
+    pooch.get_logger().setLevel("WARNING")  # it announces a download that may yet fail
     client = pooch.create(folder, base_url=url, registry=UCI_FILES, retry_if_failed=0)
     fetch = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
     for name in UCI_FILES:

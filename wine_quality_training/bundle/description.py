@@ -58,7 +58,7 @@ def _predict_some(pipeline: Pipeline, table: pd.DataFrame) -> tuple[KnownAnswer,
     possible = table[((table >= low) & (table <= high)).all(axis="columns")]
     if possible.empty:
         raise BadInputError(
-            "no wine that the model was fitted on is possible: python -m wine_data.audit says what is wrong"
+            "no wine that the model was fitted on is possible: python -m wine_data.audit finds what is wrong"
         )
     some = possible.iloc[np.linspace(0, len(possible) - 1, KNOWN_ANSWERS).astype(int)]
     probabilities: list[dict[str, float]] = [{}] * len(some)

@@ -150,8 +150,7 @@ def load_bundle(folder: Path) -> Bundle:
 
     Raises:
         NotThereError: the folder is not there, or scikit-learn is not installed.
-        BadInputError: a file is missing, damaged or too many, or the bundle was written for other
-            features or by other library versions.
+        BadInputError: a file is missing, damaged or too many, or of other features or library versions.
     """
     metadata, contents = _read_bundle(folder)
     return Bundle(_unpickle_checked(folder, metadata, contents, MODEL_FILE), metadata, contents.get(COMPILED_FILE))
