@@ -106,11 +106,9 @@ def read_folder(folder: Path, seed: int) -> Pair:
     if _holds(folder, PAIR_FILES):
         train, validation = (read_wines(folder / name) for name in PAIR_FILES)
         for name, table in zip(PAIR_FILES, (train, validation), strict=True):
-            found = sorted(table[TYPE].unique())
+            found, needed = table[TYPE].unique(), " and ".join(TYPES)
             if len(found) < len(TYPES):
-                raise BadInputError(
-                    f"{folder / name} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed"
-                )
+                raise BadInputError(f"{folder / name} holds {found[0]} wines only; both {needed} are needed")
         return train, validation
     if _holds(folder, ORIGINALS.values()):
         return publish_pair(read_originals(folder), seed)

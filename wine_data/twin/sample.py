@@ -47,10 +47,8 @@ def _read_parameters() -> dict[str, Any]:
     fitted = {name for wine_type in TYPES for name in parameters.get(wine_type, {}).get("quantiles", {})}
     unknown = [name for name in (*MEASUREMENTS, *TYPES) if name not in fitted | parameters.keys()]
     if unknown:
-        raise BadInputError(
-            f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without. "
-            "python -m wine_data.twin.fit FOLDER fits it anew, on your wines"
-        )
+        problem = f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
+        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your wines")
     return parameters
 
 

@@ -63,17 +63,22 @@ class Profile:
 
 
 def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> tuple[Profile, ...]:
-    """Profile the wines that a model was fitted on, and labelled answers among them by themselves.
+    """Profile the wines that a model was fitted on, and apart from them the labelled answers among them.
 
     `predictions` is of the same wines in the same order, with `prediction` and, of a classifier, `confidence`.
     """
     answered = wines[ANSWERED].eq(True) if ANSWERED in wines else wines[TARGET].isna()
-    parts = {KNOWN: ~answered, LABELLED: answered}
-    return tuple(
-        _profile_part(name, wines[members], None if predictions is None else predictions[members.to_numpy()])
-        for name, members in parts.items()
-        if members.any()
-    )
+    profiles = []
+    for name, members in {KNOWN: ~answered, LABELLED: answered}.items():
+        if members.any():
+            part = wines[members]
+            features = {column: describe_column(part[column]) for column in FEATURES}
+            grades = part[TARGET].to_numpy()
+            described = None
+            if predictions is not None and "confidence" in predictions:
+                described = _describe_predictions(predictions[members.to_numpy()], grades)
+            profiles.append(Profile(name, len(part), features, describe_column(grades), described))
+    return tuple(profiles)
 
 
 def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
@@ -86,14 +91,6 @@ def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
         points = np.unique(np.quantile(known, np.linspace(0, 1, LEVELS + 1), method="inverted_cdf"))
     shares = np.searchsorted(known, points, side="right") / len(known)
     return Marginal(tuple(points.tolist()), tuple(shares.round(6).tolist()))
-
-
-def _profile_part(name: str, wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> Profile:
-    features = {column: describe_column(wines[column]) for column in FEATURES}
-    described = None
-    if predictions is not None and "confidence" in predictions:
-        described = _describe_predictions(predictions, wines[TARGET].to_numpy())
-    return Profile(name, len(wines), features, describe_column(wines[TARGET]), described)
 
 
 def _describe_predictions(predictions: "pd.DataFrame", grades: np.ndarray) -> PredictionProfile:
