@@ -7,17 +7,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file, and the folders it lies in, so that readers see the old content or the new and nothing between.
+    """Write or replace a file, and make its folders, so that readers see the old content or the new.
 
-    Any number of processes may do so at once: each writes to a temporary name of its own, and the last one wins.
-    The content is on the disk before it gets its name, so a power cut leaves no empty file.
-
-    Args:
-        path: the file; an existing one is replaced.
-        content: text is written as UTF-8; half a character is written as "?".
-
-    Raises:
-        OSError: the disk is full or may not be written; the file that was there is intact.
+    Each of several writers has a temporary file of its own, and the last one wins. The content is on the disk before it
+    gets its name, so a power cut leaves no empty file. Text is written as UTF-8, half a character as "?". Raises
+    OSError where the disk is full or may not be written; the file that was there is intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode(errors="replace") if isinstance(content, str) else content

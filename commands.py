@@ -14,7 +14,7 @@ DONE, FINDING, BAD_INPUT, NOT_THERE = 0, 1, 2, 3
 
 
 class RefusedError(Exception):
-    """What was asked for was looked at and not done, for a reason that the text gives."""
+    """A check has refused what the user asked for. The text says why."""
 
     exit_code = FINDING
 
@@ -26,7 +26,7 @@ class BadInputError(Exception):
 
 
 class NotThereError(Exception):
-    """A service, port or file that a command needs and cannot have. The text says what to do."""
+    """A service, port or file that a command needs is not there. The text says what to do."""
 
     exit_code = NOT_THERE
 
@@ -38,9 +38,8 @@ def require_free_port(host: str, port: int, other: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise NotThereError(
-                f"{host}:{port} cannot be used ({error.strerror}): end what runs there, or {other}"
-            ) from error
+            problem = f"{host}:{port} cannot be used ({error.strerror})"
+            raise NotThereError(f"{problem}: end what runs there, or {other}") from error
 
 
 def run_command(main: Callable[[], int]) -> None:
@@ -56,14 +55,9 @@ def run_command(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # what a shell expects of a command stopped by ctrl-c
     except BrokenPipeError:
-        if not _reader_is_gone():
-            raise
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # a closed end is reported without being asked for
+        if not poll.poll(0):
+            raise  # it was another pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
         sys.exit(141)  # as a command that a shell ends because `head` has read enough
-
-
-def _reader_is_gone() -> bool:
-    """Whether it is the standard output that broke: poll reports a closed end although nobody asked for it."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return bool(poll.poll(0))

@@ -1,7 +1,7 @@
-"""Where many pieces of work run: on threads of this process, or on the workers of a Dask cluster.
+"""Where many pieces of work run: on threads of this process, or on the workers of a Dask cluster, as WINE_DASK says.
 
-WINE_DASK says which. The pieces are handed to either as to any concurrent.futures.Executor, so few need to know.
-A piece that is to run on a cluster is a function of an importable module, with arguments that can be pickled.
+Both are a concurrent.futures.Executor. On a cluster, a piece is a function of an importable module, with arguments that
+can be pickled.
 """
 
 import logging
@@ -19,33 +19,24 @@ if TYPE_CHECKING:
 LOCAL = "local"
 CONNECT_SECONDS = 20
 
-MapFunction = Callable[
-    ..., Iterable[Any]
-]  # a function, and its arguments as lists -> the results in that order: map is one
+MapFunction = Callable[..., Iterable[Any]]  # as map: a function and lists of its arguments to results in that order
 
 
 @contextmanager
 def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
-    """An executor for as long as the block lasts; what has not begun at its end is not begun.
+    """An executor for as long as the block lasts: `threads` of this process, or the cluster of WINE_DASK.
 
-    Args:
-        threads: pieces that run at once, where there is no cluster.
-        dask: WINE_DASK. Empty: threads; local: a cluster of processes on this machine; else a scheduler's address.
-
-    Raises:
-        BadInputError: it is no address.
-        NotThereError: Dask is not installed, or no scheduler answers there.
+    What has not begun at the block's end is not begun. Raises as open_cluster does.
     """
-    if not dask:
-        executor = ThreadPoolExecutor(threads)
-        try:
-            yield executor
-        finally:
-            executor.shutdown(cancel_futures=True)
+    if dask:
+        with open_cluster(dask) as client:  # which runs a piece again where its worker dies, three times
+            yield client.get_executor(pure=False)
         return
-    with open_cluster(dask) as client:
-        # A worker that dies is not the piece's fault until it has happened three times, as Dask's own default has it.
-        yield client.get_executor(pure=False)
+    executor = ThreadPoolExecutor(threads)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def is_local(executor: Executor) -> bool:
@@ -60,26 +51,21 @@ def make_map(executor: Executor) -> MapFunction:
 
 @contextmanager
 def open_cluster(dask: str) -> "Iterator[Client]":
-    """A client of the cluster that WINE_DASK names. Raises as open_executor does."""
+    """A client of a cluster: of processes on this machine (local), or of the scheduler at an address.
+
+    Raises:
+        BadInputError: it is no address.
+        NotThereError: Dask is not installed, or no scheduler answers there.
+    """
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as error:
-        raise NotThereError(
-            f"WINE_DASK={dask} needs Dask ({error}): pip install dask distributed, or unset it"
-        ) from error
-    if dask == LOCAL:
-        cluster = LocalCluster(
-            n_workers=os.cpu_count(),
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        )
-        with cluster, Client(cluster) as client:
-            yield client
-        return
+        problem = f"WINE_DASK={dask} needs Dask ({error})"
+        raise NotThereError(f"{problem}: pip install dask distributed, or unset it") from error
+    here = {"n_workers": os.cpu_count(), "threads_per_worker": 1, "host": "127.0.0.1"}
+    quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
     try:
-        client = Client(dask, timeout=CONNECT_SECONDS)
+        client = Client(**here, **quiet) if dask == LOCAL else Client(dask, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise NotThereError(f"no Dask scheduler answers at {dask}: start one, or correct WINE_DASK") from error
     except ValueError as error:

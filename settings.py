@@ -1,8 +1,6 @@
 """The one place for paths, ports and other settings.
 
-    python -m settings [--markdown]
-
-lists them with the values that are in force, or as docs/settings.md has them.
+    python -m settings [--markdown]    lists the values in force, or prints docs/settings.md
 
 A setting comes from the environment (WINE_PORT=8080), else from a file `.env` in the project's folder, else from the
 default here. Only commands and flows call load_settings(); functions get plain values.
@@ -15,13 +13,27 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from commands import DONE, BadInputError, run_command
 
 ROOT = Path(__file__).resolve().parent
+UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
 BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
+Place = Annotated[BucketAddress | Path, Field(union_mode="left_to_right")]
+PAGE = """# Settings
+
+Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is
+refused by name. `python -m settings` lists what is in force. The defaults lie in that folder; a path of
+yours that does not begin with `/` is taken from where the command is run.
+
+| variable | default | what it is |
+| --- | --- | --- |
+{rows}
+
+This page is what `python -m settings --markdown` prints.
+"""
 
 
 def count_cores() -> int:
@@ -36,18 +48,13 @@ class Settings(BaseSettings):
         env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
-    data: str = Field(
-        "auto", description="where the wines come from: auto, uci, kaggle, twin, a folder, s3://bucket/prefix"
-    )
+    data: str = Field("auto", description="the wines: auto, uci, kaggle, twin, a folder, a file, or s3://bucket/prefix")
     wine_type: Literal["", "red", "white"] = Field(
         "", description="the colour of all wines of a file that has no column for it: red or white"
     )
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
     snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")
-    uci_url: str = Field(
-        "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/",
-        description="address of the two UCI originals, for a mirror of yours",
-    )
+    uci_url: str = Field(UCI, description="address of the two UCI originals, for a mirror of yours")
     s3_block: str = Field("", description="a saved S3Bucket block with the keys for s3://; empty: the environment's")
     audit_figure: Path = Field(ROOT / "wine_data" / "figures" / "audit.png", description="the audit as a picture")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of every random draw")
@@ -61,33 +68,27 @@ class Settings(BaseSettings):
     batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
     body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
     log_url: str = Field(
-        f"sqlite:///{ROOT / 'deployment' / 'predictions.db'}",
+        f"sqlite:///{ROOT}/deployment/predictions.db",
         description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",
     )
     log_days: float = Field(90, gt=0, description="days that the log keeps")
     log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest")
     mlflow_uri: str = Field(
-        f"sqlite:///{ROOT / 'mlflow.db'}",
+        f"sqlite:///{ROOT}/mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow's tracking and registry store",
     )
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's pages, of make mlflow")
-    mlflow_artifacts: BucketAddress | Path = Field(
-        ROOT / "mlartifacts", union_mode="left_to_right", description="MLflow's artifacts: a folder or s3://bucket/path"
+    mlflow_artifacts: Place = Field(
+        ROOT / "mlartifacts", description="MLflow's artifacts: a folder or s3://bucket/path"
     )
-    training_models: Path = Field(
-        ROOT / "wine_quality_training" / "models", description="folder of the pickled candidates"
-    )
+    training_models: Path = Field(ROOT / "wine_quality_training" / "models", description="folder of the candidates")
     serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")
-    batch_wines: BucketAddress | Path = Field(
-        ROOT / "deployment" / "to_score",
-        union_mode="left_to_right",
-        description="the CSV and Parquet files to score: a folder or s3://bucket/path",
+    batch_wines: Place = Field(
+        ROOT / "deployment" / "to_score", description="the CSV and Parquet files to score: a folder or s3://bucket/path"
     )
-    batch_answers: BucketAddress | Path = Field(
-        ROOT / "deployment" / "answers",
-        union_mode="left_to_right",
-        description="the answers to them: a folder or s3://bucket/path",
+    batch_answers: Place = Field(
+        ROOT / "deployment" / "answers", description="the answers to them: a folder or s3://bucket/path"
     )
     dask: str = Field(
         "", description="a Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads here"
@@ -105,9 +106,7 @@ class Settings(BaseSettings):
     window_hours: float = Field(0, ge=0, description="length of a window of monitoring; 0: it is cut by window_rows")
     cool_down_hours: float = Field(24, ge=0, description="hours after a retraining in which no alarm starts another")
     monitoring_reports: Path = Field(ROOT / "monitoring" / "reports", description="folder of monitoring's reports")
-    webhook: SecretStr = Field(
-        SecretStr(""), description="address that gets failed and crashed flows and alarms; empty: none"
-    )
+    webhook: SecretStr = Field(SecretStr(""), description="address that gets failed flows and alarms; empty: none")
 
 
 def load_settings() -> Settings:
@@ -125,7 +124,7 @@ def name_variable(name: str) -> str:
 
 
 def list_values(settings: Settings) -> dict[str, str]:
-    """Variables and their values as text; what is secret stays so, and paths inside the project are short."""
+    """Variables and their values as text; secrets are hidden, and paths inside the project are short."""
     return {name_variable(name): _show_value(getattr(settings, name)) for name in Settings.model_fields}
 
 
@@ -133,24 +132,9 @@ def render_settings() -> str:
     """All settings with their defaults, as docs/settings.md."""
     fields = Settings.model_fields.items()
     rows = [
-        f"| `{name_variable(name)}` | {_show_default(field.default)} | {field.description} |" for name, field in fields
+        f"| `{name_variable(name)}` | {_show_default(each.default)} | {each.description} |" for name, each in fields
     ]
-    return "\n".join(
-        [
-            "# Settings",
-            "",
-            "Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is",
-            "refused by name. `python -m settings` lists what is in force. The defaults lie in that folder; a path of",
-            "yours that does not begin with `/` is taken from where the command is run.",
-            "",
-            "| variable | default | what it is |",
-            "| --- | --- | --- |",
-            *rows,
-            "",
-            "This page is what `python -m settings --markdown` prints.",
-            "",
-        ]
-    )
+    return PAGE.format(rows="\n".join(rows))
 
 
 def _show_default(value: object) -> str:
@@ -172,16 +156,16 @@ def main() -> int:
         return DONE
     values = list_values(load_settings())
     width = max(map(len, values))
-    for (variable, value), name in zip(values.items(), Settings.model_fields, strict=True):
-        print(f"{variable:{width}}  {value or '(empty)'}\n{'':{width}}  {Settings.model_fields[name].description}")
+    for (variable, value), field in zip(values.items(), Settings.model_fields.values(), strict=True):
+        print(f"{variable:{width}}  {value or '(empty)'}\n{'':{width}}  {field.description}")
     print("\nNext: export a variable, or write it into .env here")
     return DONE
 
 
-def _explain_setting(problem: object) -> str:
-    name = str(problem["loc"][0])  # type: ignore[index]
+def _explain_setting(problem: ErrorDetails) -> str:
+    name = str(problem["loc"][0])
     variable = name if name.isupper() else f"WINE_{name.upper()}"
-    return f"{variable} is set to {problem['input']!r}: {problem['msg']}"  # type: ignore[index]
+    return f"{variable} is set to {problem['input']!r}: {problem['msg']}"
 
 
 if __name__ == "__main__":

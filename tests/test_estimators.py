@@ -43,6 +43,14 @@ def test_the_kernel_predicts_what_a_gaussian_process_does(twin_split: Split) -> 
     np.testing.assert_allclose(ours.predict(X[500:]), process.predict(scale[500:]) + y[:500].mean(), rtol=1e-8)
 
 
+def test_a_kernel_from_a_pickle_of_an_earlier_version_predicts() -> None:
+    state = {"length": 2.0, "ridge": 0.5, "n_features_in_": 1, "mean_": 5.0, "weights_": np.array([1.0, 2.0])}
+    state |= {"offsets_": np.array([1.0]), "scales_": np.array([2.0]), "wines_": np.array([[0.0], [1.0]])}
+    model = KernelRegressor()
+    model.__setstate__(state)
+    np.testing.assert_allclose(model.predict([[1.0]]), 5 + 1 + 2 * np.exp(-1 / 2))
+
+
 def test_grades_from_numbers_are_the_nearest_ones() -> None:
     X = np.array([[4.0], [5.0], [6.0], [8.0]])
     model = GradesFromNumbers(LinearRegression(), spread=0.5).fit(X, np.array([4, 5, 6, 8]))

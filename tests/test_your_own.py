@@ -175,7 +175,7 @@ def test_a_feature_is_added_as_the_page_says_and_what_is_older_says_what_to_do(f
     found = run_python(ASK_FOR_TWIN, folder)
     assert found["glycerol"] == 7.5
     twin, log = map(str, found["said"] if isinstance(found["said"], list) else [])
-    assert list_untold(twin, "glycerol", "python -m wine_data.fit_twin FOLDER") == []
+    assert list_untold(twin, "glycerol", "python -m wine_data.twin.fit FOLDER") == []
     assert list_untold(log, "glycerol", "WINE_LOG_URL") == []
 
 

@@ -1,10 +1,7 @@
 """One wine: the only file that names the features.
 
-Training, tracking, the API, the load test and the drift check all lay out
-their tables here, so they cannot disagree on what a model sees.
-
-The bounds are physical: they refuse what cannot be a wine. The range seen in
-the 6,497 published wines is beside each as `seen`.
+All code lays out its tables here, so training and serving cannot disagree on a model's columns. The bounds are
+physical: they refuse what cannot be a wine. The range of the 6,497 published wines is beside each as `seen`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +16,7 @@ if TYPE_CHECKING:  # serving needs the names and bounds, and no pandas
 
 TARGET = "quality"
 TYPE = "type"
-ANSWERED = "answered"  # marks, where it is a column, wines that the API answered and a taster graded
+ANSWERED = "answered"  # a column that marks wines that the API predicted and a taster graded
 TYPES = ("red", "white")
 GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that published wines have
 SCALE = (0, 10)  # those that a taster may give
@@ -73,7 +70,7 @@ feature_values: Callable[[WineQuality], tuple[float, ...]] = attrgetter(*FEATURE
 
 
 def encode_type(wines: "pd.DataFrame") -> "pd.DataFrame":
-    """Add red_wine (1 red, 0 white) to a table that names its colour in the column `type`."""
+    """Add red_wine (1 red, 0 white) to a table with the column `type`."""
     return wines.assign(**{RED: (wines[TYPE] == TYPES[0]).astype("int64")})
 
 

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.inspection import PartialDependenceDisplay, permutation_importance
-from sklearn.metrics import ConfusionMatrixDisplay, make_scorer
+from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.pipeline import Pipeline
 
 from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, feature_frame
@@ -21,15 +21,14 @@ from wine_quality_training.evaluate import (
     LEAK_FREE,
     Evaluation,
     Score,
-    measure_predictions,
+    choose_classifier,
     round_predictions,
 )
-from wine_quality_training.models import predicts_grades
 
 RED, WHITE, GREY = "#8c1c3f", "#c9b458", "#b8b8b8"
 COLOURS = dict(zip(TYPES, (RED, WHITE), strict=True))
 DPI = 110
-SHUFFLES, POINTS = 10, 100  # of a feature, to see what a model makes of it
+SHUFFLES, POINTS = 10, 100  # of a feature, for its importance and its partial dependence
 
 
 def plot_boxes(wines: pd.DataFrame) -> Figure:
@@ -45,19 +44,9 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
 def plot_correlations(wines: pd.DataFrame) -> Figure:
     """Plot a heatmap of the correlations between features and grade."""
     figure, (axis,) = _grid(1, 1, height=7.5, width=8.5)
+    numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
     correlations = wines[[*FEATURES, TARGET]].corr()
-    sns.heatmap(
-        correlations,
-        vmin=-1,
-        vmax=1,
-        cmap="RdBu_r",
-        annot=True,
-        fmt=".2f",
-        square=True,
-        ax=axis,
-        annot_kws={"size": 7},
-        cbar_kws={"shrink": 0.7},
-    )
+    sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", square=True, ax=axis, cbar_kws={"shrink": 0.7}, **numbers)
     axis.set_title(f"Correlations, {len(wines):,} wines")
     return figure
 
@@ -84,20 +73,21 @@ def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
 def plot_protocols(scores: Sequence[Score]) -> Figure:
     """Plot each model as published and leak-free, by R2 and by accuracy."""
     figure, axes = _grid(1, 2, height=3.6, width=10)
-    names = list(dict.fromkeys(score.model for score in scores))
-    positions = np.arange(len(names))
-    for axis, measure, title in ((axes[0], "r2", "R2"), (axes[1], "accuracy", "accuracy")):
-        for offset, protocol, scored_on, colour, label in (
-            (-0.2, AS_PUBLISHED, "validation", GREY, "as published: validation file"),
-            (0.2, LEAK_FREE, "holdout", RED, "leak-free: holdout, wines never seen"),
-        ):
-            found = {
-                score.model: score for score in scores if (score.protocol, score.scored_on) == (protocol, scored_on)
+    shown = {
+        "as published: validation file": (AS_PUBLISHED, "validation"),
+        "leak-free: holdout, wines never seen": (LEAK_FREE, "holdout"),
+    }
+    for axis, measure, title in zip(axes, ("r2", "accuracy"), ("R2", "accuracy"), strict=True):
+        values = pd.DataFrame(
+            {
+                label: {each.model: each.metrics[measure] for each in scores if (each.protocol, each.scored_on) == kind}
+                for label, kind in shown.items()
             }
-            values = [found[name].metrics[measure] for name in names]
-            bars = axis.barh(positions + offset, values, height=0.38, color=colour, label=label)
-            axis.bar_label(bars, fmt="{:.2f}", padding=3)
-        axis.set(title=title, yticks=positions, yticklabels=names, xlim=(min(0, axis.get_xlim()[0]) * 1.7, 1.15))
+        )
+        values.plot.barh(ax=axis, color=[GREY, RED], width=0.78, legend=False)
+        for bars in axis.containers:
+            axis.bar_label(bars, fmt="{:.2f}", padding=3)  # type: ignore[arg-type]  # of a bar plot all are bars
+        axis.set(title=title, xlim=(min(0, axis.get_xlim()[0]) * 1.7, 1.15))
         axis.invert_yaxis()
         axis.axvline(0, color="black", linewidth=0.6)
     axes[1].set_yticklabels([])
@@ -127,25 +117,21 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
 
 
 def plot_confusion(evaluation: Evaluation) -> Figure:
-    """Plot which grades a model takes for which, on the holdout."""
+    """Plot the confusion matrix of a model on the holdout."""
     figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
     table = evaluation.predictions["holdout"]
+    predictions = round_predictions(table["prediction"].to_numpy())
     ConfusionMatrixDisplay.from_predictions(
-        table[TARGET],
-        round_predictions(table["prediction"].to_numpy()),
-        labels=list(GRADES),
-        cmap="Reds",
-        ax=axis,
-        colorbar=False,
+        table[TARGET], predictions, labels=list(GRADES), cmap="Reds", ax=axis, colorbar=False
     )
     axis.set(title=f"{evaluation.name}, leak-free, holdout", xlabel="prediction", ylabel="true grade")
     return figure
 
 
-def plot_importance(evaluation: Evaluation, split: Split, seed: int = 0, shuffles: int = SHUFFLES) -> Figure:
+def plot_importance(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES) -> Figure:
     """Plot how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
     figure, (axis,) = _grid(1, 1, height=4, width=7)
-    drops = _permute_features(evaluation.pipeline, split.holdout, seed, shuffles)
+    drops = _permute_features(evaluation.pipeline, split.holdout, shuffles)
     order = drops.mean(axis=1).sort_values().index
     axis.boxplot(drops.loc[order].to_numpy().T, orientation="horizontal", tick_labels=list(order), widths=0.6)
     axis.axvline(0, color="black", linewidth=0.6)
@@ -153,20 +139,13 @@ def plot_importance(evaluation: Evaluation, split: Split, seed: int = 0, shuffle
     return figure
 
 
-def plot_dependence(
-    evaluation: Evaluation, split: Split, seed: int = 0, shuffles: int = SHUFFLES, points: int = POINTS
-) -> Figure:
+def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES, points: int = POINTS) -> Figure:
     """Plot how the expected grade moves with each of the three features that matter most, at so many points."""
-    top = _permute_features(evaluation.pipeline, split.holdout, seed, shuffles).mean(axis=1).nlargest(3).index
+    wines = feature_frame(split.holdout)
+    top = list(_permute_features(evaluation.pipeline, split.holdout, shuffles).mean(axis=1).nlargest(3).index)
     figure, axes = _grid(1, 3, height=3.2, width=10)
     PartialDependenceDisplay.from_estimator(
-        evaluation.pipeline,
-        feature_frame(split.holdout),
-        list(top),
-        ax=list(axes),
-        kind="average",
-        grid_resolution=points,
-        line_kw={"color": RED},
+        evaluation.pipeline, wines, top, ax=axes, grid_resolution=points, line_kw={"color": RED}
     )
     for axis in axes:
         axis.set_ylabel("expected grade")
@@ -175,7 +154,7 @@ def plot_dependence(
 
 
 def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str, Figure]:
-    """Plot all that the evaluations at hand allow, by file name."""
+    """Plot every figure that these evaluations have the scores for, by file name."""
     wines = pd.concat([split.train, split.holdout], ignore_index=True)
     figures = {
         "boxes": plot_boxes(wines),
@@ -184,14 +163,13 @@ def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str
         "grades_by_type": plot_grades_by_type(wines),
     }
     leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
-    regressors = [evaluation for evaluation in leak_free if not predicts_grades(evaluation.pipeline)]
-    classifiers = [evaluation for evaluation in leak_free if predicts_grades(evaluation.pipeline)]
+    regressors = [evaluation for evaluation in leak_free if not evaluation.classifies]
     if leak_free:
         figures["predictions"] = plot_predictions(leak_free)
     if leak_free and len(evaluations) > len(leak_free):
         figures["protocols"] = plot_protocols([score for each in evaluations for score in each.scores])
-    if classifiers:
-        figures["confusion"] = plot_confusion(max(classifiers, key=lambda e: e.score_on("cv").metrics["kappa"]))
+    if len(regressors) < len(leak_free):
+        figures["confusion"] = plot_confusion(choose_classifier(leak_free))
     if regressors:
         best = min(regressors, key=lambda e: e.score_on("cv").metrics["rmse"])
         figures["importance"] = plot_importance(best, split)
@@ -199,11 +177,10 @@ def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str
     return figures
 
 
-def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, seed: int, shuffles: int) -> pd.DataFrame:
+def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, shuffles: int) -> pd.DataFrame:
     """The loss of R2 for each shuffle: features as rows, shuffles as columns."""
-    scorer = make_scorer(lambda grades, predictions: measure_predictions(np.asarray(grades), predictions)["r2"])
     result = permutation_importance(
-        pipeline, feature_frame(wines), wines[TARGET], scoring=scorer, n_repeats=shuffles, random_state=seed
+        pipeline, feature_frame(wines), wines[TARGET], scoring="r2", n_repeats=shuffles, random_state=0
     )
     return pd.DataFrame(result.importances, index=pd.Index(FEATURES))
 

@@ -3,11 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # commands list the names, and are not to wait for scikit-learn
+if TYPE_CHECKING:  # commands list the names without waiting for scikit-learn
     from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
 
-# The module that each class is in, and what it is made with; the seed comes on top where it draws at random.
+# The module and the parameters of each class; the seed is added where it draws at random.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "RandomForestRegressor": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
     "RandomForestClassifier": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
@@ -28,7 +28,7 @@ def make_model(name: str, seed: int) -> "Pipeline":
 
 
 def impute_before(estimator: "BaseEstimator") -> "Pipeline":
-    """Make the unfitted pipeline of an estimator: blank cells are filled first, with the mean of their column."""
+    """Make an unfitted pipeline: blank cells are filled with the mean of their column, before the estimator."""
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline
 
@@ -36,12 +36,12 @@ def impute_before(estimator: "BaseEstimator") -> "Pipeline":
 
 
 def predicts_grades(model: "Pipeline") -> bool:
-    """Say whether a model answers with a grade (a classifier) or with a number (a regressor)."""
+    """Whether a model predicts grades (a classifier) or numbers (a regressor)."""
     from sklearn.base import is_classifier
 
     return bool(is_classifier(model))
 
 
 def shorten_name(name: str) -> str:
-    """Give a model's file name: rfr for RandomForestRegressor."""
+    """A model's file name: rfr for RandomForestRegressor."""
     return "".join(letter for letter in name if letter.isupper()).lower()

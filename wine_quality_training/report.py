@@ -1,4 +1,4 @@
-"""What a comparison of models came to: as a table for a terminal, as Markdown, as JSON."""
+"""A comparison of models as a table for a terminal, as Markdown and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -21,14 +21,7 @@ from wine_quality_training.evaluate import (
     slice_predictions,
 )
 
-HEADINGS = {
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R2",
-    "accuracy": "accuracy",
-    "within_one": "within 1",
-    "kappa": "kappa",
-}
+HEADINGS = dict(zip(MEASURES, ("RMSE", "MAE", "R2", "accuracy", "within 1", "kappa"), strict=True))
 MEANING = {
     AS_PUBLISHED: "the same wines in both files, so this is memory",
     LEAK_FREE: "no wine in both parts, so this is what to expect",
@@ -37,59 +30,47 @@ NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 column
 
 
 def list_scores(evaluations: Sequence[Scored]) -> list[Score]:
-    """All scores: those of one protocol together, and in it those on the same wines."""
+    """All scores, sorted by protocol and by the wines that were scored."""
     scores = [score for evaluation in evaluations for score in evaluation.scores]
     return sorted(scores, key=lambda score: (PROTOCOLS.index(score.protocol), SCORED_ON.index(score.scored_on)))
 
 
 def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
     """The two-protocol table for a terminal of 80 columns: a block a protocol, and one of intervals."""
-    tables = [
-        _tabulate(
-            f"{protocol}: {MEANING[protocol]}",
-            [HEADINGS[measure] for measure in MEASURES],
-            [(s, [f"{s.metrics[measure]:.4f}" for measure in MEASURES]) for s in scores if s.protocol == protocol],
-        )
-        for protocol in dict.fromkeys(score.protocol for score in scores)
-    ]
-    bounded = [score for score in scores if score.intervals]
+    tables = []
+    for protocol in dict.fromkeys(score.protocol for score in scores):
+        cells = [(s, [f"{s.metrics[measure]:.4f}" for measure in MEASURES]) for s in scores if s.protocol == protocol]
+        tables.append(_tabulate(f"{protocol}: {MEANING[protocol]}", MEASURES, cells))
+    bounded = [(s, [_format_interval(s.intervals[measure]) for measure in NARROW]) for s in scores if s.intervals]
     if bounded:
-        rows = [(s, [_format_interval(s.intervals[measure]) for measure in NARROW]) for s in bounded]
-        headings = [HEADINGS[measure] for measure in NARROW]
-        tables.append(_tabulate("leak-free, 95 % intervals (bootstrap over the scored wines)", headings, rows))
+        tables.append(_tabulate("leak-free, 95 % intervals (bootstrap over the scored wines)", NARROW, bounded))
     return tables
 
 
 def render_scores(scores: Sequence[Score]) -> str:
     """The two-protocol table in Markdown, with intervals where there are any."""
-    rows: list[Sequence[str]] = [
-        ("model", "protocol", "scored on", "wines", *HEADINGS.values()),
-        ("---",) * 3 + ("---:",) * (1 + len(MEASURES)),
+    rows = [
+        (s.model, s.protocol, s.scored_on, f"{s.wines:,}", *(_format_measure(s, measure) for measure in MEASURES))
+        for s in scores
     ]
-    for score in scores:
-        cells = [_format_measure(score, measure) for measure in MEASURES]
-        rows.append((score.model, score.protocol, score.scored_on, f"{score.wines:,}", *cells))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _render_table(("model", "protocol", "scored on"), ("wines", *HEADINGS.values()), rows)
 
 
 def render_slices(slices: Sequence[Slice]) -> str:
     """Scores by colour and grade in Markdown."""
-    rows: list[Sequence[str]] = [
-        ("model", "protocol", "scored on", "slice", "wines", "MAE", "accuracy", "within 1"),
-        ("---",) * 4 + ("---:",) * 4,
-    ]
-    for part in slices:
-        figures = [f"{value:.3f}" for value in (part.mae, part.accuracy, part.within_one)]
-        rows.append((part.model, LEAK_FREE, part.scored_on, part.slice, f"{part.wines:,}", *figures))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = []
+    for s in slices:
+        measures = (f"{value:.3f}" for value in (s.mae, s.accuracy, s.within_one))
+        rows.append((s.model, LEAK_FREE, s.scored_on, s.slice, f"{s.wines:,}", *measures))
+    return _render_table(("model", "protocol", "scored on", "slice"), ("wines", "MAE", "accuracy", "within 1"), rows)
 
 
 def list_slices(evaluations: Sequence[Evaluation]) -> list[Slice]:
     """The leak-free scores by colour and grade, from cross-validation where there was one: it has the most wines."""
-    leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
     return [
         part
-        for evaluation in leak_free
+        for evaluation in evaluations
+        if evaluation.protocol == LEAK_FREE
         for part in slice_predictions(evaluation, "cv" if "cv" in evaluation.predictions else "holdout")
     ]
 
@@ -118,15 +99,21 @@ def dump_report(data: WineData, evaluations: Sequence[Evaluation]) -> str:
     return json.dumps(report, indent=2) + "\n"
 
 
-def _tabulate(title: str, headings: Sequence[str], rows: Sequence[tuple[Score, Sequence[str]]]) -> Table:
-    table = Table(
-        "model", "scored on", box=None, pad_edge=False, padding=(0, 1, 0, 0), title=f"\n{title}", title_justify="left"
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
+def _tabulate(title: str, measures: Sequence[str], rows: Sequence[tuple[Score, Sequence[str]]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=f"\n{title}", title_justify="left")
+    for heading in ("model", "scored on"):
+        table.add_column(heading)
+    for measure in measures:
+        table.add_column(HEADINGS[measure], justify="right")
     for score, cells in rows:
         table.add_row(score.model, score.scored_on, *cells)
     return table
+
+
+def _render_table(words: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: columns of words to the left, of numbers to the right."""
+    lines = [(*words, *numbers), ("---",) * len(words) + ("---:",) * len(numbers), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _format_measure(score: Score, measure: str) -> str:

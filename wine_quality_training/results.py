@@ -1,4 +1,4 @@
-"""What a training leaves in a folder: each model with its metadata, the comparison of all, and figures."""
+"""Writes a training's results: each model with its metadata, the comparison of all, and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +27,7 @@ def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: Wine
 
 def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
     """Write scores.md, scores.json and the figures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     texts = {"scores.md": render_report(data, evaluations), "scores.json": dump_report(data, evaluations)}
     for name, text in texts.items():
         write_atomically(folder / name, text)

@@ -2,8 +2,8 @@
 
     python -m wine_quality_training.train [--model NAME|all] [--protocol as-published|leak-free|both]
 
-Leaves in wine_quality_training/models/ each model (rfr.pkl) with its metadata beside it (rfr.json), the
-comparison as scores.md and scores.json, and figures/.
+Writes to wine_quality_training/models/ each model (rfr.pkl) with its metadata (rfr.json), the comparison as scores.md
+and scores.json, and figures/.
 """
 
 import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Train, show progress, print the table, write everything."""
+    """Train, print the scores and write everything."""
     parser = argparse.ArgumentParser(description="Fit the models and compare them under both protocols.")
     parser.add_argument("--model", default="all", choices=[*MODELS, "all"])
     parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"])
@@ -67,11 +67,9 @@ def _train_all(
         def show(step: str) -> None:
             progress.update(bar, advance=1, description=step)
 
-        def train(name: str) -> list[Evaluation]:
-            fitting = Fitting(protocols, make_map(executor), show)
-            return train_model(name, data, split, settings.seed, fitting)
-
-        trained = map(train, names) if is_local(executor) else waiting.map(train, names)
+        fitting = Fitting(protocols, make_map(executor), show)
+        map_models = map if is_local(executor) else waiting.map
+        trained = map_models(lambda name: train_model(name, data, split, settings.seed, fitting), names)
         return [evaluation for evaluations in trained for evaluation in evaluations]
 
 

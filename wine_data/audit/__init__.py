@@ -1,1 +1,1 @@
-"""What is wrong with a pair of files: the checks, the command and the picture."""
+"""The audit of a pair of files: checks, command and figure."""

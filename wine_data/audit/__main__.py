@@ -1,9 +1,8 @@
-"""What is wrong with the wines: above all, wines that are in both files.
+"""Find what is wrong with the wines: above all, wines that are in both files.
 
     python -m wine_data.audit [--strict]
 
-Prints what was found (checks.py), and plots it. A leak is a finding; it stops nothing by itself. With --strict
-the command ends with exit code 1.
+Prints and plots the findings of checks.py. With --strict the command ends with exit code 1 if there is a leak.
 """
 
 import argparse
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
 
 def tabulate_audit(audit: "Audit") -> Table:
     """The audit as a table for a terminal: one row a finding, and one a check that found nothing."""
+    from wine_data.audit.checks import CHECKS
+
     table = Table("check", "file", "count", "of", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for check in audit.checks:
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for check in CHECKS:
         found = [finding for finding in audit.findings if finding.check.startswith(check)]
         for finding in found:
             table.add_row(finding.check, finding.where, f"{finding.count:,}", f"{finding.total:,}")
@@ -35,8 +35,8 @@ def tabulate_audit(audit: "Audit") -> Table:
 
 
 def main() -> int:
-    """Audit the wines, print and draw what was found."""
-    parser = argparse.ArgumentParser(description="Say what is wrong with the wines.")
+    """Audit the wines, print and plot the findings."""
+    parser = argparse.ArgumentParser(description="Find what is wrong with the wines.")
     parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()

@@ -1,8 +1,8 @@
-"""The checks of the wines, and what they found: above all, wines that are in both files."""
+"""Checks of a pair of files: above all, for wines that are in both."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,11 @@ from wine_data.schema import BOUNDS, IDENTITY, MEASUREMENTS, PARTS, RED, SEEN, T
 from wine_data.sources.load import WineData
 from wine_data.split import WINE, drop_duplicates, is_in
 
-# Two files of one origin differ by chance; below this distance a difference is not worth a word.
-DRIFT_FLOOR = 0.05
+DRIFT_FLOOR = 0.05  # two files of one origin differ by chance: a smaller distance is no finding
 LEAK = "on both sides"
+COLUMNS = [*WINE, TARGET]
+
+Check = Callable[[WineData], Iterable["Finding"]]
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was looked for, and what was found."""
+    """What all checks found."""
 
-    checks: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -46,119 +47,79 @@ class Audit:
 
 
 def audit_wines(data: WineData) -> Audit:
-    """Look for all that CHECKS names. One million rows take seconds."""
-    findings = [finding for check in CHECKS.values() for finding in check(data)]
-    return Audit(tuple(CHECKS), tuple(findings))
+    """Run all CHECKS. One million rows take seconds."""
+    return Audit(tuple(finding for check in CHECKS.values() for finding in check(data)))
 
 
 def _find_leaks(data: WineData) -> Iterator[Finding]:
     both = is_in(data.validation, data.train)
     complete = data.validation[WINE].notna().all(axis="columns")
-    for name, rows, says in (
+    for name, rows, how in (
         ("complete", complete, "value for value"),
         ("incomplete", ~complete, "on all the cells they have"),
     ):
         count, total = int(both[rows].sum()), int(rows.sum())
         if count:
-            yield Finding(
-                f"{LEAK}, {name}",
-                "validation",
-                count,
-                total,
-                f"{count:,} of the {total:,} {name} validation rows ({count / total:.1%}) "
-                f"are in the train file, {says}.",
-            )
+            share = f"{count:,} of the {total:,} {name} validation rows ({count / total:.1%})"
+            yield Finding(f"{LEAK}, {name}", "validation", count, total, f"{share} are in the train file, {how}.")
 
 
-def _find_repeats(data: WineData) -> Iterator[Finding]:
-    for where, table in _name_tables(data):
-        distinct = len(drop_duplicates(table))
-        if distinct < len(table):
-            yield Finding(
-                "repeats",
-                where,
-                len(table) - distinct,
-                len(table),
-                f"The {where} file holds {distinct:,} distinct wines in {len(table):,} rows.",
-            )
+def _find_repeats(where: str, table: pd.DataFrame) -> Iterator[Finding]:
+    distinct, total = len(drop_duplicates(table)), len(table)
+    if distinct < total:
+        sentence = f"The {where} file holds {distinct:,} distinct wines in {total:,} rows."
+        yield Finding("repeats", where, total - distinct, total, sentence)
 
 
 def _find_disagreements(data: WineData) -> Iterator[Finding]:
     wines = pd.concat([data.train, data.validation], ignore_index=True)
-    grades = wines.drop_duplicates([*WINE, TARGET])
+    grades = wines.drop_duplicates(COLUMNS)
     disagreeing = grades[grades.duplicated(WINE, keep=False)]
     count = len(disagreeing.drop_duplicates(WINE))
     if count:
-        yield Finding(
-            "same wine, different grade",
-            "both",
-            count,
-            len(grades),
-            f"{count:,} wines carry more than one grade; the first is {_describe_wine(disagreeing.iloc[0])}.",
-        )
+        first = disagreeing.iloc[0]
+        wine = f"a {first[TYPE]} with " + ", ".join(f"{name} {first[name]:g}" for name in IDENTITY)
+        sentence = f"{count:,} wines have more than one grade; the first is {wine}."
+        yield Finding("same wine, different grade", "both", count, len(grades), sentence)
 
 
-def _find_blanks(data: WineData) -> Iterator[Finding]:
-    for where, table in _name_tables(data):
-        blanks = table[[*WINE, TARGET]].isna().sum()
-        if blanks.sum():
-            columns = ", ".join(f"{column} {count}" for column, count in blanks[blanks > 0].items())
-            yield Finding(
-                "blank cells",
-                where,
-                int(blanks.sum()),
-                table[[*WINE, TARGET]].size,
-                f"The {where} file has {blanks.sum():,} blank cells: {columns}.",
-            )
+def _find_blanks(where: str, table: pd.DataFrame) -> Iterator[Finding]:
+    blanks = table[COLUMNS].isna().sum()
+    count = int(blanks.sum())
+    if count:
+        columns = ", ".join(f"{column} {number}" for column, number in blanks[blanks > 0].items())
+        sentence = f"The {where} file has {count:,} blank cells: {columns}."
+        yield Finding("blank cells", where, count, table[COLUMNS].size, sentence)
 
 
-def _find_unknown_types(data: WineData) -> Iterator[Finding]:
-    for where, table in _name_tables(data):
-        unknown = table[TYPE][~table[TYPE].isin(TYPES)]
-        if len(unknown):
-            names = ", ".join(map(str, unknown.unique()[:5]))
-            yield Finding(
-                "unknown type",
-                where,
-                len(unknown),
-                len(table),
-                f"{len(unknown):,} rows of the {where} file are neither {TYPES[0]} nor {TYPES[1]} but {names}.",
-            )
+def _find_unknown_types(where: str, table: pd.DataFrame) -> Iterator[Finding]:
+    unknown = table[TYPE][~table[TYPE].isin(TYPES)]
+    if len(unknown):
+        names = ", ".join(map(str, unknown.unique()[:5]))
+        sentence = f"{len(unknown):,} rows of the {where} file are neither {TYPES[0]} nor {TYPES[1]} but {names}."
+        yield Finding("unknown type", where, len(unknown), len(table), sentence)
 
 
-def _find_impossible(data: WineData) -> Iterator[Finding]:
-    for where, table in _name_tables(data):
-        for column in MEASUREMENTS:
-            low, high = BOUNDS[column]
-            count = int(((table[column] < low) | (table[column] > high)).sum())
-            if count:
-                yield Finding(
-                    "out of bounds",
-                    where,
-                    count,
-                    len(table),
-                    f"{count:,} values of {column} in the {where} file lie outside {low:g} to {high:g}.",
-                )
-        for part, whole in PARTS:
-            count = int((table[part] > table[whole]).sum())
-            if count:
-                yield Finding(
-                    "out of bounds",
-                    where,
-                    count,
-                    len(table),
-                    f"{count:,} rows of the {where} file have more {part} than {whole}.",
-                )
+def _find_impossible(where: str, table: pd.DataFrame) -> Iterator[Finding]:
+    counts = {}
+    for column in MEASUREMENTS:
+        low, high = BOUNDS[column]
+        outside = (table[column] < low) | (table[column] > high)
+        counts[f"values of {column} in the {where} file lie outside {low:g} to {high:g}"] = int(outside.sum())
+    for part, whole in PARTS:
+        counts[f"rows of the {where} file have more {part} than {whole}"] = int((table[part] > table[whole]).sum())
+    for problem, count in counts.items():
+        if count:
+            yield Finding("out of bounds", where, count, len(table), f"{count:,} {problem}.")
 
 
-def _find_odd_columns(data: WineData) -> Iterator[Finding]:
-    for where, table in _name_tables(data):
-        columns = [TYPE, *MEASUREMENTS, TARGET]
-        odd = [f"{column} holds one value only" for column in columns if table[column].nunique() == 1]
-        odd += [f"{two} holds what {one} holds" for one, two in _pair_columns(table)]
-        odd += [f"{column} looks like {other}" for column, other in _find_swapped(table)]
-        for problem in odd:
-            yield Finding("odd column", where, 1, len(columns), f"In the {where} file, {problem}.")
+def _find_odd_columns(where: str, table: pd.DataFrame) -> Iterator[Finding]:
+    odd = [f"{column} holds one value only" for column in COLUMNS if table[column].nunique() == 1]
+    pairs = combinations(MEASUREMENTS, 2)
+    odd += [f"{two} holds what {one} holds" for one, two in pairs if table[one].equals(table[two])]
+    odd += [f"{column} has values as {other} has them" for column, other in _find_swapped(table)]
+    for problem in odd:
+        yield Finding("odd column", where, 1, len(COLUMNS), f"In the {where} file, {problem}.")
 
 
 def _find_drift(data: WineData) -> Iterator[Finding]:
@@ -166,38 +127,29 @@ def _find_drift(data: WineData) -> Iterator[Finding]:
     tables = [encode_type(table) for table in (data.train, data.validation)]
     for column in columns:
         one, other = (table[column].dropna() for table in tables)
-        if one.empty or other.empty:
-            continue
-        distance = float(ks_2samp(one, other).statistic)
+        distance = 0.0 if one.empty or other.empty else float(ks_2samp(one, other).statistic)
         if distance > DRIFT_FLOOR:
-            yield Finding(
-                "drift between files",
-                "both",
-                1,
-                len(columns),
-                f"{column} is distributed differently in the two files: Kolmogorov-Smirnov distance {distance:.3f}.",
+            sentence = (
+                f"{column} is distributed differently in the two files: Kolmogorov-Smirnov distance {distance:.3f}."
             )
+            yield Finding("drift between files", "both", 1, len(columns), sentence)
 
 
-CHECKS: dict[str, Callable[[WineData], Iterator[Finding]]] = {
+def _check_each(check: Callable[[str, pd.DataFrame], Iterable[Finding]]) -> Check:
+    """A check of both files, made of one of a file."""
+    return lambda data: chain(check("train", data.train), check("validation", data.validation))
+
+
+CHECKS: dict[str, Check] = {
     LEAK: _find_leaks,
-    "repeats": _find_repeats,
+    "repeats": _check_each(_find_repeats),
     "same wine, different grade": _find_disagreements,
-    "blank cells": _find_blanks,
-    "unknown type": _find_unknown_types,
-    "out of bounds": _find_impossible,
-    "odd column": _find_odd_columns,
+    "blank cells": _check_each(_find_blanks),
+    "unknown type": _check_each(_find_unknown_types),
+    "out of bounds": _check_each(_find_impossible),
+    "odd column": _check_each(_find_odd_columns),
     "drift between files": _find_drift,
 }
-
-
-def _name_tables(data: WineData) -> list[tuple[str, pd.DataFrame]]:
-    return [("train", data.train), ("validation", data.validation)]
-
-
-def _pair_columns(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Pairs of measurements that are equal from top to bottom."""
-    return [(one, two) for one, two in combinations(MEASUREMENTS, 2) if table[one].equals(table[two])]
 
 
 def _find_swapped(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -210,7 +162,3 @@ def _find_swapped(table: pd.DataFrame) -> list[tuple[str, str]]:
 def _is_seen(value: float, column: str) -> bool:
     low, high = SEEN[column]
     return bool(np.isnan(value) or low <= value <= high)
-
-
-def _describe_wine(wine: pd.Series) -> str:
-    return f"a {wine[TYPE]} with " + ", ".join(f"{name} {wine[name]:g}" for name in IDENTITY)

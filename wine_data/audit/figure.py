@@ -1,4 +1,4 @@
-"""The audit as a picture: how few wines there are, and how many of them are in both files."""
+"""The audit as a figure: how few wines there are, and how many of them are in both files."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ AGAIN_COLOUR, NEW_COLOUR = "#8c1c3f", "#c9b458"
 
 
 def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
-    """Plot the rows of each file, split into the wines met for the first time and those met before."""
+    """Plot how many rows of each file are new wines, and how many repeat an earlier row."""
     new_to_train, known = len(drop_duplicates(train)), int(is_in(validation, train).sum())
     new = np.array([new_to_train, len(validation) - known])
     again = np.array([len(train) - new_to_train, known])
@@ -21,10 +21,9 @@ def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
     for position in (0, 1):
         total = new[position] + again[position]
         axes.annotate(f" {new[position]:,} new of {total:,} rows", (total, position), va="center")
-    axes.set_xlim(0, (new + again).max() * 1.32)
-    axes.set_yticks([0, 1], ["train file", "validation file"])
+    axes.set(xlabel="rows", xlim=(0, (new + again).max() * 1.32), yticks=[0, 1])
+    axes.set_yticklabels(["train file", "validation file"])
     axes.invert_yaxis()
-    axes.set_xlabel("rows")
     axes.set_title("Reading the train file and then the validation file: how many wines are new?", loc="left")
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
-"""Labelled answers: wines that the API answered and a taster graded since, as data to learn from.
+"""Labelled answers: wines that the API predicted and a taster graded since, as data to train on.
 
-They are divided as all wines are, by content (split.py). Those of train may join the known wines;
-those of the holdout stay unseen, for the gate to judge a retrained model on.
+They are divided by content, as all wines are (split.py). Those of train may join the known wines; those of the holdout
+stay unseen, for the gate to judge a retrained model on.
 """
 
 import numpy as np
@@ -10,19 +10,14 @@ import pandas as pd
 from commands import BadInputError
 from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, TARGET, TYPE, TYPES
 from wine_data.sources.load import WineData, fingerprint_wines
-from wine_data.split import distinct_wines, is_holdout
+from wine_data.split import distinct_wines, divide_wines
 
 
 def divide_labelled(answers: pd.DataFrame) -> WineData:
-    """Make data of labelled answers: `train` those of train, `validation` those of the holdout.
+    """Make data of labelled answers: `train` those of train, `validation` those of the holdout, each wine once.
 
-    Each wine is there once. Answers without a grade, or with one that no published wine has, are left out.
-
-    Args:
-        answers: FEATURES and `quality`.
-
-    Raises:
-        BadInputError: none is left.
+    `answers` has FEATURES and `quality`. Those without a grade, or with one that no published wine has, are left out.
+    Raises BadInputError where none is left.
     """
     graded = answers[answers[TARGET].isin(GRADES)]
     if graded.empty:
@@ -32,9 +27,8 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
         **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
     )
     wines = distinct_wines(wines[[TYPE, *FEATURES, TARGET]])
-    unseen = is_holdout(wines)
-    split = wines[~unseen].reset_index(drop=True), wines[unseen].reset_index(drop=True)
-    return WineData(*split, f"{len(wines):,} labelled answers", fingerprint_wines(*split))
+    parts = divide_wines(wines)
+    return WineData(*parts, f"{len(wines):,} labelled answers", fingerprint_wines(*parts))
 
 
 def join_labelled(data: WineData, labelled: WineData) -> WineData:

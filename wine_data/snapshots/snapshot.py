@@ -1,10 +1,9 @@
-"""The wines of one run on disk, under their fingerprint: what passes between tasks is that name, not a table.
+"""The wines of one run on disk, under their fingerprint: tasks pass that name on, not a table.
 
 <snapshots>/<fingerprint>/train.parquet, validation.parquet, about.json
 """
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,32 +20,31 @@ TABLES = ("train", "validation")
 def keep_snapshot(data: WineData, snapshots: Path) -> Path:
     """Write the wines under their fingerprint, whole or not at all, if they are not there; return the folder.
 
-    The same wines may come from elsewhere the next time, or for another reason: the last says where from.
+    The same wines may come from another source the next time: about.json has the last one.
     """
     folder = snapshots / data.fingerprint
+    about = {"source": data.source, "note": data.note, "labelled": data.labelled}
+    described = json.dumps(about, indent=2) + "\n"
     if folder.is_dir():
-        _describe(data, folder)
+        write_atomically(folder / "about.json", described)
         return folder
     snapshots.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=snapshots))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=snapshots) as partial:
         for name in TABLES:
-            getattr(data, name).to_parquet(partial / f"{name}.parquet")
-        _describe(data, partial)
-        partial.rename(folder)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not folder.is_dir():  # else another run kept the same wines a moment ago
-            raise
+            getattr(data, name).to_parquet(Path(partial, f"{name}.parquet"))
+        write_atomically(Path(partial, "about.json"), described)
+        try:
+            Path(partial).rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run kept the same wines a moment ago
+                raise
     return folder
 
 
 def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     """Read wines back by their fingerprint.
 
-    Raises:
-        NotThereError: no run kept them here.
-        BadInputError: they are not what they were when they were kept, or have other columns than the schema.
+    Raises NotThereError where no run kept them, BadInputError where they have changed since, or the schema has.
     """
     folder = snapshots / fingerprint
     if not folder.is_dir():
@@ -64,15 +62,9 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     return data
 
 
-def _describe(data: WineData, folder: Path) -> None:
-    about = {"source": data.source, "note": data.note, "labelled": data.labelled}
-    write_atomically(folder / "about.json", json.dumps(about, indent=2) + "\n")
-
-
 def _require_columns(wines: pd.DataFrame, folder: Path) -> None:
-    """Refuse wines from before the schema changed: what else was made of them has those columns too."""
-    columns = {*FEATURES, TYPE, TARGET}
-    odd = sorted(columns.symmetric_difference(wines.columns) - {ANSWERED})
+    """Refuse wines from before the schema changed: the models fitted on them have their columns too."""
+    odd = sorted({*FEATURES, TYPE, TARGET}.symmetric_difference(wines.columns) - {ANSWERED})
     if odd:
         raise BadInputError(
             f"{folder} was kept before the schema changed ({', '.join(odd)}), and so were the models of the registry: "

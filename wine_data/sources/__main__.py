@@ -1,4 +1,4 @@
-"""Load the wines of a source, and say what it holds.
+"""Load the wines of a source, and describe them.
 
 python -m wine_data.sources [SOURCE]    (make data: uci)
 """
@@ -11,17 +11,15 @@ from wine_data.sources.load import load_wines
 
 
 def main() -> int:
-    """Load a source and say what it holds."""
-    parser = argparse.ArgumentParser(
-        description="Load the wines of a source, download them where need be, and say what they are."
-    )
+    """Load a source and describe its wines."""
+    parser = argparse.ArgumentParser(description="Load the wines of a source, from the network if needed.")
     parser.add_argument("source", nargs="?", help="auto, uci, kaggle, twin or a folder; WINE_DATA where it is left out")
     settings = load_settings()
     source = parser.parse_args().source or settings.data
     data = load_wines(source, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     print(data.introduce())
     print(f"{len(data.train):,} rows to train, {len(data.validation):,} to validate")
-    print("Next: python -m wine_data.audit says what is wrong with them")
+    print("Next: python -m wine_data.audit finds what is wrong with them")
     return DONE
 
 

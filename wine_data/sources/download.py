@@ -17,18 +17,14 @@ KAGGLE_SETS = ("subhajournal/wine-quality-data-combined", "rajyellow46/wine-qual
 def download_uci(folder: Path, url: str, timeout: float) -> None:
     """Fetch the two originals into a folder, with a progress bar; a file that is there and right is kept.
 
-    Each file is checked against its hash before it gets its name, so a broken download leaves nothing.
-
-    Args:
-        folder: where the files go; it is made if need be.
-        url: the address they lie under, ending with a slash.
-        timeout: seconds to wait for the server, at each step.
+    Each file is checked against its hash before it gets its name, so a broken download leaves nothing. `url` ends with
+    a slash; `timeout` is in seconds, for each step.
 
     Raises:
         NotThereError: the server cannot be reached, or has no such file.
         BadInputError: what came is not the published file.
     """
-    pooch.get_logger().setLevel("WARNING")  # it says that it downloads before it knows whether it can
+    pooch.get_logger().setLevel("WARNING")  # it announces a download that may yet fail
     client = pooch.create(folder, base_url=url, registry=UCI_FILES, retry_if_failed=0)
     fetch = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
     for name in UCI_FILES:
@@ -39,7 +35,7 @@ def download_uci(folder: Path, url: str, timeout: float) -> None:
                 f"{url}{name} could not be downloaded ({_say_why(error)}): try again, put both files into wine_data/, "
                 "or name a mirror in WINE_UCI_URL"
             ) from error
-        except ValueError as error:  # pooch's word for a wrong hash
+        except ValueError as error:  # what pooch raises for a wrong hash
             raise BadInputError(f"{url}{name} is not the published file: its SHA-256 is another") from error
 
 

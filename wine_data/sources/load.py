@@ -1,14 +1,10 @@
-"""Where the wines come from: one function, whatever the source.
+"""Loads the wines from a source: WINE_DATA=auto|uci|kaggle|twin|<folder>.
 
-    WINE_DATA=auto|uci|kaggle|twin|<folder>
-    python -m wine_data.sources [SOURCE]    (make data: uci)
-
-`auto` takes the first that is available: the files dropped into wine_data/, the originals from UCI,
-the synthetic twin.
+`auto` takes the first that is available: the files dropped into wine_data/, the originals from UCI, the synthetic twin.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,11 +15,11 @@ from commands import BadInputError, NotThereError
 from settings import ROOT
 from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
 
-# Each source imports what it needs itself: a command that only names sources need not wait.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each source imports what it needs, so that a command's --help is fast
     import pandas as pd
 
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
+PAIR_FILES = (TRAIN_FILE, VALIDATION_FILE)
 ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
 DROP_FOLDER = ROOT / "wine_data"
 AUTO_SECONDS = 5.0  # that `auto` waits for UCI to answer
@@ -35,10 +31,9 @@ Pair = tuple["pd.DataFrame", "pd.DataFrame"]
 
 @dataclass(frozen=True)
 class WineData:
-    """The train and the validation file, with where they came from and a fingerprint of their content.
+    """The train and the validation file, their source and a fingerprint of their content.
 
-    `note` says why `auto` came to this source; `labelled` is the fingerprint of the labelled answers that joined
-    (labelled.py), "" for none.
+    `note` says why `auto` took this source; `labelled` is the fingerprint of the labelled answers in it (labelled.py).
     """
 
     train: "pd.DataFrame"
@@ -54,14 +49,12 @@ class WineData:
         return {"train_rows": len(self.train), "validation_rows": len(self.validation)}
 
     def introduce(self) -> str:
-        """Say which wines these are, for a person to read."""
-        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}" + (
-            f"\n{self.note}" if self.note else ""
-        )
+        """The source, the fingerprint and the note, for a person to read."""
+        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}\n{self.note}".rstrip()
 
 
 class Origin(Protocol):
-    """Where wines come from, as whatever is made of them remembers it: WineData, or more than memory holds."""
+    """What a run and a model record of their wines: WineData, or Partitions, which memory need not hold."""
 
     @property
     def source(self) -> str:
@@ -69,22 +62,19 @@ class Origin(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what they say."""
+        """SHA-256 of their content."""
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many there are."""
+        """How many rows there are."""
 
 
 def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type: str = "") -> WineData:
     """Load the pair of files from a source named as in WINE_DATA. One file makes a pair as the UCI originals do.
 
-    Args:
-        source: auto, uci, kaggle, twin, a folder, or a file.
-        seed: decides what the twin draws, and how the pair is made again from the UCI originals.
-        downloads: where the UCI originals are kept once they are downloaded.
-        uci_url: the address under which they lie.
-        wine_type: the colour of every wine of a file that has no column for it.
+    `seed` decides what the twin draws, and how a pair is made from the UCI originals or from one file. The originals
+    are downloaded from `uci_url` and kept in `downloads`. `wine_type` is the colour of all wines of a file that has no
+    column for it.
 
     Raises:
         BadInputError: the source is unknown, or its files are not what they should be.
@@ -118,16 +108,18 @@ def read_folder(folder: Path, seed: int) -> Pair:
     from wine_data.reader import read_wines
     from wine_data.sources.pair import publish_pair
 
-    if (folder / TRAIN_FILE).is_file() and (folder / VALIDATION_FILE).is_file():
-        tables = read_wines(folder / TRAIN_FILE), read_wines(folder / VALIDATION_FILE)
-        for name, table in zip((TRAIN_FILE, VALIDATION_FILE), tables, strict=True):
-            _require_both_types(table, folder / name)
-        return tables
-    if _holds_originals(folder):
+    if _holds(folder, PAIR_FILES):
+        train, validation = (read_wines(folder / name) for name in PAIR_FILES)
+        for name, table in zip(PAIR_FILES, (train, validation), strict=True):
+            found, needed = table[TYPE].unique(), " and ".join(TYPES)
+            if len(found) < len(TYPES):
+                raise BadInputError(f"{folder / name} holds {found[0]} wines only; both {needed} are needed")
+        return train, validation
+    if _holds(folder, ORIGINALS.values()):
         return publish_pair(read_originals(folder), seed)
     found = sorted(path.name for path in folder.iterdir() if path.is_file())
     raise NotThereError(
-        f"{folder} holds neither {TRAIN_FILE} and {VALIDATION_FILE} nor {' and '.join(ORIGINALS.values())}; found "
+        f"{folder} holds neither {' and '.join(PAIR_FILES)} nor {' and '.join(ORIGINALS.values())}; found "
         f"{', '.join(found[:10]) or 'no file'}. For one file of wines: WINE_DATA={folder}/NAME"
     )
 
@@ -143,7 +135,7 @@ def read_originals(folder: Path) -> "pd.DataFrame":
 
 
 def fingerprint_wines(*tables: "pd.DataFrame") -> str:
-    """SHA-256 of what the tables say: the same wines in the same order give the same from any form of file."""
+    """SHA-256 of the tables' content: the same wines in the same order give the same from any form of file."""
     digest = hashlib.sha256()
     for table in tables:
         numbers = table[[*FEATURES, TARGET]].to_numpy("float64")
@@ -153,7 +145,7 @@ def fingerprint_wines(*tables: "pd.DataFrame") -> str:
 
 
 def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
-    if _holds_wines(DROP_FOLDER):
+    if any((DROP_FOLDER / name).is_file() for name in (*PAIR_FILES, *ORIGINALS.values())):
         return _describe(read_folder(DROP_FOLDER, seed), f"folder {DROP_FOLDER.name}")
     try:
         return _load_uci(seed, downloads, uci_url, AUTO_SECONDS)
@@ -166,7 +158,6 @@ def _load_file(path: Path, seed: int, wine_type: str) -> WineData:
     from wine_data.sources.pair import publish_pair
 
     wines = read_wines(path, wine_type)
-    _require_both_types(wines, path)
     unusual = describe_file(path, wine_type)
     return _describe(
         publish_pair(wines, seed),
@@ -199,26 +190,8 @@ def _read_kaggle() -> Pair:
     return read_wines(train), read_wines(validation)
 
 
-def _holds_originals(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ORIGINALS.values())
-
-
-def _holds_wines(folder: Path) -> bool:
-    """Whether files were dropped here, so that a mistake in them is an error."""
-    return any((folder / name).is_file() for name in (TRAIN_FILE, VALIDATION_FILE, *ORIGINALS.values()))
-
-
-def _require_both_types(wines: "pd.DataFrame", path: Path) -> None:
-    found = sorted(wines[TYPE].unique())
-    if len(found) < len(TYPES):
-        raise BadInputError(f"{path} holds {found[0]} wines only; both {' and '.join(TYPES)} are needed")
-
-
-def _require_values(wines: "pd.DataFrame", where: str) -> None:
-    """Refuse a column that is blank from top to bottom: there is nothing to fill its holes with."""
-    for column in MEASUREMENTS:
-        if wines[column].isna().all():
-            raise BadInputError(f"{where}, column {column}: there is no value in any row")
+def _holds(folder: Path, names: Iterable[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
 
 
 def _require_grades(wines: "pd.DataFrame", where: str) -> None:
@@ -232,7 +205,9 @@ def _require_grades(wines: "pd.DataFrame", where: str) -> None:
 
 
 def _describe(pair: Pair, source: str, note: str = "") -> WineData:
-    for name, table in zip((TRAIN_FILE, VALIDATION_FILE), pair, strict=True):
-        _require_values(table, f"{source}, {name}")
+    for name, table in zip(PAIR_FILES, pair, strict=True):
+        for column in MEASUREMENTS:
+            if table[column].isna().all():  # there is no mean to fill its holes with
+                raise BadInputError(f"{source}, {name}, column {column}: there is no value in any row")
         _require_grades(table, f"{source}, {name}")
     return WineData(*pair, source, fingerprint_wines(*pair), note)

@@ -1,8 +1,7 @@
-"""The pair of files this project is usually built on, made again from any wines.
+"""Makes a pair of files as the published one from any wines.
 
-As published: a train file of 5 x 6,497 draws with replacement from the 6,497 UCI rows, and a
-validation file that is those 6,497 rows with 38 cells blanked. That is how the same wines came
-to be in both files.
+As published: a train file of 5 x 6,497 draws with replacement from the 6,497 UCI rows, and a validation file that is
+those 6,497 rows with 38 cells blanked. That is how the same wines came to be in both files.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ from wine_data.schema import MEASUREMENTS
 
 ROWS = 6497  # of which 5,320 are distinct in the UCI files
 DRAWS = 5 * ROWS
-BLANKS = {  # cells blanked in the published validation file; of a column that the schema has not, none
+BLANKS = {  # cells blanked in the published validation file; a column that the schema has lost is passed over
     "fixed_acidity": 10,
     "volatile_acidity": 8,
     "citric_acid": 3,
@@ -35,7 +34,6 @@ def publish_pair(wines: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataF
     train = originals.iloc[random.integers(len(originals), size=DRAWS)].reset_index(drop=True)
     validation = originals.copy()
     for column, count in BLANKS.items():
-        if column not in MEASUREMENTS:
-            continue
-        validation.loc[random.choice(len(validation), count, replace=False), column] = np.nan
+        if column in MEASUREMENTS:
+            validation.loc[random.choice(len(validation), count, replace=False), column] = np.nan
     return train, validation

@@ -1,8 +1,7 @@
 """Wines in many files that need not fit into memory together: each file is a partition, and read by itself.
 
-A partition is a CSV or Parquet file with the columns of a train file. Train or holdout depends on a wine's
-content (split.py), so a partition need not know the others. A wine in several rows counts several times,
-and always in the same part.
+A partition is a CSV or Parquet file with the columns of a train file. Train or holdout depends on a wine's content
+alone (split.py). A wine in several rows counts several times, and always in the same part.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from commands import NotThereError
 from wine_data.reader import read_wines
 from wine_data.schema import FEATURES, IDENTITY, TARGET
 from wine_data.sources.load import fingerprint_wines
-from wine_data.split import Split, hash_to_unit, is_holdout
+from wine_data.split import Split, divide_wines, hash_to_unit
 
 SUFFIXES = (".csv", ".parquet")
 SAMPLE = 50_000  # wines that describe all of them
@@ -28,7 +27,7 @@ NUMBERS = {**dict.fromkeys(FEATURES, "float32"), TARGET: "float32", LOT: "float6
 
 @dataclass(frozen=True)
 class Partitions:
-    """Wines in files: what they say, how many there are, their grades, and a sample, split."""
+    """Wines in files: a fingerprint of their content, their number, their grades, and a sample, split."""
 
     files: tuple[Path, ...]
     fingerprint: str
@@ -48,7 +47,7 @@ class Partitions:
 
 
 def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) -> Partitions:
-    """Read every file of a folder once, and say what is there. `map_fn` reads the files, here or elsewhere.
+    """Read every file of a folder once, and describe them. `map_fn` runs the reading, here or on a cluster.
 
     Raises:
         NotThereError: there is no file of wines in it, or no such folder.
@@ -57,13 +56,11 @@ def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) ->
     files = tuple(sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES))
     if not files:
         raise NotThereError(f"{folder} holds no file that ends in {' or '.join(SUFFIXES)}")
-    looks = list(map_fn(_read_partition, files, [SAMPLE // len(files)] * len(files)))
-    fingerprint = hashlib.sha256("".join(look.fingerprint for look in looks).encode()).hexdigest()
-    grades = sorted({grade for look in looks for grade in look.grades})
-    sample = pd.concat([look.sample for look in looks], ignore_index=True)
-    unseen = is_holdout(sample)
-    split = Split(sample[~unseen].reset_index(drop=True), sample[unseen].reset_index(drop=True), folds=[])
-    return Partitions(files, fingerprint, sum(look.count for look in looks), tuple(grades), split)
+    read = map_fn(_read_partition, files, [SAMPLE // len(files)] * len(files))
+    fingerprints, counts, grades, samples = zip(*read, strict=True)
+    fingerprint = hashlib.sha256("".join(fingerprints).encode()).hexdigest()
+    train, holdout = divide_wines(pd.concat(samples, ignore_index=True))
+    return Partitions(files, fingerprint, sum(counts), tuple(sorted(set().union(*grades))), Split(train, holdout, []))
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
@@ -76,17 +73,8 @@ def read_numbers(path: Path) -> pd.DataFrame:
     return wines.assign(**{LOT: hash_to_unit(wines)})[list(NUMBERS)].astype(NUMBERS)
 
 
-@dataclass(frozen=True)
-class _Partition:
-    """What one file holds."""
-
-    fingerprint: str
-    count: int
-    grades: tuple[int, ...]
-    sample: pd.DataFrame
-
-
-def _read_partition(path: Path, share: int) -> _Partition:
+def _read_partition(path: Path, share: int) -> tuple[str, int, set[int], pd.DataFrame]:
+    """The fingerprint, the number of wines, their grades and a sample of them."""
     wines = read_wines(path)
     some = np.linspace(0, len(wines) - 1, min(share, len(wines))).astype(int)
-    return _Partition(fingerprint_wines(wines), len(wines), tuple(wines[TARGET].unique().tolist()), wines.iloc[some])
+    return fingerprint_wines(wines), len(wines), set(wines[TARGET].tolist()), wines.iloc[some]

@@ -1,8 +1,6 @@
-"""Fit the twin's parameters on real wines: only train of the split, only complete rows.
+"""Fit the twin's parameters, twin.json, on real wines: only train of the split, only complete rows.
 
-    python -m wine_data.fit_twin FOLDER
-
-writes twin.json beside this file.
+python -m wine_data.twin.fit FOLDER
 """
 
 import argparse
@@ -55,13 +53,11 @@ def _fit_type(wines: "pd.DataFrame", components: int, random: np.random.Generato
 
 
 def _score_normally(values: "pd.Series", random: np.random.Generator) -> np.ndarray:
-    """Rank, ties broken by lot (so a grade is spread over its whole share), and take to normal scores."""
+    """Normal scores of the ranks, ties in random order, so a grade is spread over its whole share."""
     from scipy.special import ndtri
-    from scipy.stats import rankdata
 
-    order = np.lexsort((random.random(len(values)), values))
-    ranks = rankdata(np.argsort(order))
-    return np.asarray(ndtri((ranks - 0.5) / len(values)))
+    ranks = np.argsort(np.lexsort((random.random(len(values)), values)))
+    return np.asarray(ndtri((ranks + 0.5) / len(values)))
 
 
 def _count_decimals(values: "pd.Series") -> int:
@@ -77,20 +73,18 @@ def _tabulate_quantiles(values: "pd.Series") -> list[float]:
 def main() -> int:
     """Fit twin.json on a folder of real wines."""
     parser = argparse.ArgumentParser(description="Fit the synthetic twin's parameters on real wines.")
-    parser.add_argument(
-        "folder", type=Path, help="folder with the train and validation file, or with the UCI originals"
-    )
+    parser.add_argument("folder", type=Path, help="folder of the train and validation file, or the UCI originals")
     folder = parser.parse_args().folder
 
-    from wine_data.split import distinct_wines, is_holdout
+    from wine_data.split import distinct_wines, divide_wines
     from wine_data.twin.sample import PARAMETERS
 
     wines = distinct_wines(*read_folder(folder, SEED))
     complete = wines[wines[list(MEASUREMENTS)].notna().all(axis="columns")]
-    training_side = complete[~is_holdout(complete)]
-    text = json.dumps(fit_twin(training_side), separators=(",", ":"))
+    train, _ = divide_wines(complete)
+    text = json.dumps(fit_twin(train), separators=(",", ":"))
     write_atomically(PARAMETERS, text + "\n")
-    print(f"Fitted on {len(training_side)} wines; {PARAMETERS.name} holds {len(text)} bytes. Next: make test")
+    print(f"Fitted on {len(train)} wines; {PARAMETERS.name} holds {len(text)} bytes. Next: make test")
     return DONE
 
 

@@ -1,8 +1,7 @@
 """Synthetic wines: what the project runs on where no data can be had.
 
-Per colour, a Gaussian mixture over the normal scores of the eleven measurements and the grade,
-with a table of quantiles that takes each score back to its unit. The numbers are in twin.json,
-fitted by fit_twin.py in train of the real wines, so the holdout stays unseen.
+Per colour, a Gaussian mixture over the normal scores of the measurements and the grade, with a table of quantiles that
+takes each score back to its unit. fit.py fitted twin.json in train of the real wines, so the holdout stays unseen.
 """
 
 import itertools
@@ -21,13 +20,10 @@ PARAMETERS = Path(__file__).with_name("twin.json")
 
 
 def sample_twin(count: int, seed: int) -> pd.DataFrame:
-    """Plot synthetic wines, independent of each other, the same for the same count and seed.
+    """Draw synthetic wines, independent of each other, the same for the same count and seed.
 
-    Returns a table as read_wines does, without holes. A measurement that was fitted and that the schema no longer
-    has is drawn and left out, so the others stay as they were.
-
-    Raises:
-        BadInputError: the schema has a measurement that was never fitted, or other colours.
+    Returns a table as read_wines does, without holes. A measurement that the schema has lost is drawn and left out, so
+    the others stay as they were. Raises BadInputError where the schema has one that was never fitted, or other colours.
     """
     parameters = _read_parameters()
     random = np.random.default_rng(seed)
@@ -51,22 +47,19 @@ def _read_parameters() -> dict[str, Any]:
     fitted = {name for wine_type in TYPES for name in parameters.get(wine_type, {}).get("quantiles", {})}
     unknown = [name for name in (*MEASUREMENTS, *TYPES) if name not in fitted | parameters.keys()]
     if unknown:
-        raise BadInputError(
-            f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without. "
-            "python -m wine_data.fit_twin FOLDER fits it anew, on your wines"
-        )
+        problem = f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
+        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your wines")
     return parameters
 
 
 def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random: np.random.Generator) -> pd.DataFrame:
-    """Plot scores component by component, then take each column back to its unit."""
+    """Draw scores component by component, then take each column back to its unit."""
     shares = ndtr(_sample_scores(parameters, count, random))
     wines = pd.DataFrame({TYPE: np.full(count, wine_type, dtype=object)}).astype({TYPE: "str"})
     for (column, table), share in zip(parameters["quantiles"].items(), shares.T[:-1], strict=True):
-        if column not in MEASUREMENTS:
-            continue
-        values = np.interp(share, np.linspace(0, 1, len(table)), table)
-        wines[column] = values.round(parameters["decimals"][column])
+        if column in MEASUREMENTS:
+            values = np.interp(share, np.linspace(0, 1, len(table)), table)
+            wines[column] = values.round(parameters["decimals"][column])
     bins = np.cumsum(parameters["grade_shares"])[:-1]
     wines[TARGET] = np.array(GRADES)[np.searchsorted(bins, shares[:, -1], side="right")]
     return wines

@@ -1,9 +1,9 @@
-"""Compile a fitted classifier for ONNX Runtime, and prove that it answers as the pickle does.
+"""Compile a fitted classifier for ONNX Runtime, and prove that it predicts as the pickle does.
 
-A forest in scikit-learn takes milliseconds to answer one wine, most of them for checks and threads that one
-wine does not need; compiled, it takes a tenth of one. The proof asks both of every row of a twin of the wines,
-of 100,000 random rows in the range of the wines, and of the known answers. Where one grade differs, or one
-probability by more than 1e-6, there is no compiled form, and the pickle serves.
+A forest in scikit-learn takes milliseconds for one wine, most of them for checks and threads that one wine does not
+need; compiled, it takes a tenth of one. The proof compares both on every row of a twin of the wines, on 100,000 random
+rows in the range of the wines, and on the known answers. Where one grade differs, or one probability by more than
+1e-6, there is no compiled form, and the pickle serves.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from wine_quality_training.models import predicts_grades
 
 TOLERANCE = 1e-6
 TWIN_ROWS, RANDOM_ROWS = 6_497, 100_000
-SEED = 0  # another than the pipeline's, so that the twin's wines are none that a model was fitted on
+SEED = 0  # another than the pipeline's, so that no model was fitted on the twin's wines
 
 
 def compile_model(pipeline: Pipeline, metadata: ModelMetadata) -> Compiled:
@@ -30,8 +30,8 @@ def compile_model(pipeline: Pipeline, metadata: ModelMetadata) -> Compiled:
         return Compiled(None, f"not compiled: {metadata.model} predicts no grades")
     try:
         content = convert_pipeline(pipeline)
-    except _unconvertible() as error:
-        return Compiled(None, f"not compiled: {_shorten(error)}")
+    except (RuntimeError, ValueError, KeyError) as error:  # skl2onnx has no converter: KeyError for a blend's members
+        return Compiled(None, f"not compiled: {str(error).strip().splitlines()[0][:200]}")
     proof = prove_equal(pipeline, CompiledModel(content), sample_rows(metadata))
     return Compiled(content if proof.startswith("compiled") else None, proof)
 
@@ -43,13 +43,14 @@ def convert_pipeline(pipeline: Pipeline) -> bytes:
 
     wines = [("wines", FloatTensorType([None, len(FEATURES)]))]
     graph = to_onnx(pipeline, initial_types=wines, options={id(pipeline): {"zipmap": False}}, name="wine-quality")
-    _keep_probabilities_only(graph)
+    for output in [output for output in graph.graph.output if output.name != PROBABILITIES]:
+        graph.graph.output.remove(output)
     _count_votes(graph)
     return bytes(graph.SerializeToString())
 
 
 def sample_rows(metadata: ModelMetadata) -> np.ndarray:
-    """The rows that a proof asks of: a twin's wines, random ones in the range of the wines, the known answers."""
+    """The rows of a proof: a twin's wines, random ones in the range of the wines, the known answers."""
     random = np.random.default_rng(SEED)
     low, high = np.array([metadata.ranges[name] for name in FEATURES]).T
     anywhere = random.uniform(low, high, size=(RANDOM_ROWS, len(FEATURES)))
@@ -59,12 +60,12 @@ def sample_rows(metadata: ModelMetadata) -> np.ndarray:
 
 
 def prove_equal(pipeline: Pipeline, compiled: CompiledModel, wines: np.ndarray) -> str:
-    """Ask both of every wine; return a sentence that begins with "compiled" if they agree, else "not compiled"."""
-    wanted = pipeline.predict_proba(pd.DataFrame(wines, columns=list(FEATURES)))
+    """Compare both on every wine; return a sentence that begins with "compiled" if they agree, else "not compiled"."""
+    expected = pipeline.predict_proba(pd.DataFrame(wines, columns=list(FEATURES)))
     found = compiled.predict_probabilities(wines)
-    differing = int((wanted.argmax(axis=1) != found.argmax(axis=1)).sum())
-    largest = float(np.abs(wanted - found).max())
-    ranked = np.sort(wanted, axis=1)
+    differing = int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
+    largest = float(np.abs(expected - found).max())
+    ranked = np.sort(expected, axis=1)
     tied = int((ranked[:, -1] == ranked[:, -2]).sum()) if ranked.shape[1] > 1 else 0
     rows = f"{len(wines):,} rows, {tied:,} of them with tied votes"
     if differing or largest > TOLERANCE:
@@ -72,27 +73,11 @@ def prove_equal(pipeline: Pipeline, compiled: CompiledModel, wines: np.ndarray) 
     return f"compiled: the same grades on {rows}; probabilities differ by up to {largest:.1g}"
 
 
-def _unconvertible() -> tuple[type[Exception], ...]:
-    """What skl2onnx raises where it knows no form of an estimator, or not of this one.
-
-    A KeyError where the members of a blend are among those that it does not know.
-    """
-    from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
-
-    return MissingConverter, MissingShapeCalculator, NotImplementedError, RuntimeError, ValueError, KeyError
-
-
-def _keep_probabilities_only(graph: Any) -> None:
-    for output in [output for output in graph.graph.output if output.name != PROBABILITIES]:
-        graph.graph.output.remove(output)
-
-
 def _count_votes(graph: Any) -> None:
     """Let a tree of a forest vote with 1, not with a hundredth, and leave out its votes of 0.
 
     Whole numbers add up exactly in 32 bits, and CompiledModel divides by their sum; the votes of 0 that a leaf
-    has for all grades but its own are half of the file. With two grades ONNX keeps the votes for one only, and
-    adding up is left as it is.
+    has for all grades but its own are half of the file. With two grades ONNX keeps the votes for one only: unchanged.
     """
     for node in graph.graph.node:
         attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -103,7 +88,3 @@ def _count_votes(graph: Any) -> None:
             attributes["class_weights"].floats[:] = votes[kept] * trees
             for name in ("class_ids", "class_nodeids", "class_treeids"):
                 attributes[name].ints[:] = np.array(attributes[name].ints)[kept]
-
-
-def _shorten(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]

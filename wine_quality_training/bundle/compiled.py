@@ -1,4 +1,4 @@
-"""A compiled model: an ONNX graph that ONNX Runtime answers with, where scikit-learn is not needed."""
+"""A compiled model: an ONNX graph for ONNX Runtime, without scikit-learn."""
 
 import ctypes
 
@@ -9,18 +9,17 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from commands import BadInputError
 
 PROBABILITIES = "probabilities"
-ANSWER = [PROBABILITIES]
 _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
 class CompiledModel:
-    """Answers arrays of wines as the pipeline does that it was compiled from.
+    """Predicts as the pipeline it was compiled from.
 
     On one thread: with two, votes are added up in another order, and a tie may go to another grade.
     """
 
     def __init__(self, content: bytes) -> None:
-        """Load a graph. Raises BadInputError if it is none that this version of ONNX Runtime knows."""
+        """Load a graph. Raises BadInputError if this version of ONNX Runtime cannot."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors; a warning here is about this machine's devices
@@ -28,7 +27,7 @@ class CompiledModel:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
             raise BadInputError(f"the compiled model cannot be loaded: {error}") from error
-        _hand_memory_back()
+        _return_memory()
         (wines,) = self._session.get_inputs()
         self._name, self._type = wines.name, _TYPES[wines.type]
 
@@ -38,20 +37,20 @@ class CompiledModel:
         The trees compare 32-bit numbers, as scikit-learn's do, so wines are rounded to these first. The graph
         may count votes; they are divided by their sum here.
         """
-        (votes,) = self._session.run(ANSWER, {self._name: wines.astype(self._type)})
+        (votes,) = self._session.run([PROBABILITIES], {self._name: wines.astype(self._type)})
         probabilities: np.ndarray = votes / votes.sum(axis=1, keepdims=True, dtype="float64")
         return probabilities
 
     def predict_one(self, wine: tuple[float, ...]) -> list[float]:
         """The same for one wine in the order of FEATURES: for so few numbers Python is faster than NumPy."""
-        (votes,) = self._session.run(ANSWER, {self._name: np.array([wine], self._type)})
+        (votes,) = self._session.run([PROBABILITIES], {self._name: np.array([wine], self._type)})
         counted: list[float] = votes[0].tolist()
         total = sum(counted)
         return [count / total for count in counted]
 
 
-def _hand_memory_back() -> None:
-    """Give the system what loading a graph took and freed: on Linux glibc keeps it, 100 MB for a forest."""
+def _return_memory() -> None:
+    """Return to the system what loading a graph took and freed: on Linux glibc keeps it, 100 MB for a forest."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

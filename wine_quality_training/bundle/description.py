@@ -1,4 +1,4 @@
-"""What is known of a fitted model, collected for the metadata beside its pickle."""
+"""Collects the metadata of a fitted model."""
 
 import platform
 from importlib.metadata import version
@@ -16,24 +16,16 @@ from wine_quality_training.bundle.profile import profile_wines
 from wine_quality_training.evaluate import Evaluation
 from wine_quality_training.models import predicts_grades
 
-
-def library_versions(pipeline: Pipeline) -> dict[str, str]:
-    """The versions, in this Python, that a pickle of this pipeline depends on."""
-    packages = {package: version(package) for package in ("scikit-learn", "numpy", "pandas")}
-    if any(type(part).__module__.startswith("xgboost.") for part in pipeline.get_params().values()):
-        packages["xgboost"] = version(XGBOOST)
-    return {"python": platform.python_version(), **packages}
+KNOWN_ANSWERS = 8
 
 
 def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame, **registration: str) -> ModelMetadata:
     """Collect the metadata of a fitted model.
 
-    Args:
-        evaluation: the model and its scores.
-        data: the wines it comes from.
-        fitted_on: the table it was fitted on, for the ranges, the known answers and the profiles.
-        registration: name, version and run_id, once it is registered.
+    `data` is where its wines come from, `fitted_on` the table of those it was fitted on. `registration` has the model's
+    name, version and run_id, once it is registered.
     """
+    table = feature_frame(fitted_on)
     return ModelMetadata(
         name=registration.get("name", ""),
         version=registration.get("version", ""),
@@ -41,12 +33,12 @@ def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame
         model=evaluation.name,
         protocol=evaluation.protocol,
         features=FEATURES,
-        versions=library_versions(evaluation.pipeline),
+        versions=_list_versions(evaluation.pipeline),
         data_source=data.source,
         data_fingerprint=data.fingerprint,
         metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
-        ranges=_find_ranges(fitted_on),
-        answers=_answer_some(evaluation.pipeline, fitted_on),
+        ranges={name: (float(table[name].min()), float(table[name].max())) for name in FEATURES},
+        answers=_predict_some(evaluation.pipeline, table),
         files={},
         profiles=profile_wines(fitted_on, evaluation.predictions.get("cv")),
         fills=_find_fills(evaluation.pipeline),
@@ -59,30 +51,26 @@ def _find_fills(pipeline: Pipeline) -> dict[str, float]:
     return {name: float(mean) for name, mean in zip(FEATURES, means, strict=False) if name in MEASUREMENTS}
 
 
-def _find_ranges(wines: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    table = feature_frame(wines)
-    return {name: (float(table[name].min()), float(table[name].max())) for name in FEATURES}
+def _list_versions(pipeline: Pipeline) -> dict[str, str]:
+    """The versions, in this Python, that a pickle of this pipeline depends on."""
+    packages = {package: version(package) for package in ("scikit-learn", "numpy", "pandas")}
+    if any(type(part).__module__.startswith("xgboost.") for part in pipeline.get_params().values()):
+        packages["xgboost"] = version(XGBOOST)
+    return {"python": platform.python_version(), **packages}
 
 
-def _answer_some(pipeline: Pipeline, wines: pd.DataFrame, count: int = 8) -> tuple[KnownAnswer, ...]:
-    """Ask the model of a few wines that the API would take, so that a server can check its answers."""
-    table = feature_frame(wines)
+def _predict_some(pipeline: Pipeline, table: pd.DataFrame) -> tuple[KnownAnswer, ...]:
+    """Predict KNOWN_ANSWERS wines that the API would take, so that a server can check its answers."""
     low, high = (pd.Series({name: BOUNDS[name][end] for name in FEATURES}) for end in (0, 1))
     possible = table[((table >= low) & (table <= high)).all(axis="columns")]
     if possible.empty:
         raise BadInputError(
-            "no wine that the model was fitted on is possible: python -m wine_data.audit says what is wrong"
+            "no wine that the model was fitted on is possible: python -m wine_data.audit finds what is wrong"
         )
-    some = possible.iloc[np.linspace(0, len(possible) - 1, count).astype(int)]
-    names: list[str] = []
-    rows: list[list[float]] = [[]] * len(some)
+    some = possible.iloc[np.linspace(0, len(possible) - 1, KNOWN_ANSWERS).astype(int)]
+    probabilities: list[dict[str, float]] = [{}] * len(some)
     if predicts_grades(pipeline):
-        names, rows = [str(grade) for grade in pipeline.classes_], pipeline.predict_proba(some).tolist()
-    return tuple(
-        KnownAnswer(
-            wine=WineQuality.model_validate(wine).model_dump(),
-            prediction=float(prediction),
-            probabilities=dict(zip(names, row, strict=True)),
-        )
-        for wine, prediction, row in zip(some.to_dict("records"), pipeline.predict(some), rows, strict=True)
-    )
+        names = [str(grade) for grade in pipeline.classes_]
+        probabilities = [dict(zip(names, row, strict=True)) for row in pipeline.predict_proba(some).tolist()]
+    wines = [WineQuality.model_validate(wine).model_dump() for wine in some.to_dict("records")]
+    return tuple(map(KnownAnswer, wines, pipeline.predict(some).astype(float).tolist(), probabilities))

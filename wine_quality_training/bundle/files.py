@@ -5,30 +5,28 @@
     <models>/<version>/facts.json    features, versions, data, metrics, run, a few answers, SHA-256 of each file
     <models>/current                 names the bundle that serves
 
-    <models>/rfr.pkl, rfr.json       a candidate, as the training command leaves it
+    <models>/rfr.pkl, rfr.json       a candidate, as the training command writes it
 
-A pickle can run anything when it is read, so all that can be checked is checked before a byte of it
-is: the files in the folder, their digests, the features and the library versions. That keeps out a
-damaged, mixed-up or mismatched bundle; it is no signature, so load only bundles you have written.
-
-Where a compiled form is enough, the pickle is left unread, and scikit-learn need not be installed.
+A pickle can run any code when it is read, so everything else is checked before: the files in the folder, their digests,
+the features and the library versions. That refuses a damaged, mixed-up or mismatched bundle; it is no signature, so
+load only bundles you have written. Where a compiled form is enough, the pickle is not read, and scikit-learn need not
+be installed.
 """
 
 import errno
 import hashlib
 import itertools
-import os
 import pickle
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atomic_files import write_atomically
 from commands import BadInputError, NotThereError
@@ -39,9 +37,9 @@ if TYPE_CHECKING:  # serving a compiled model needs no scikit-learn
     from sklearn.pipeline import Pipeline
 
 MODEL_FILE, COMPILED_FILE, METADATA_FILE, CURRENT = "model.pkl", "model.onnx", "facts.json", "current"
-EXACT = ("scikit-learn", "xgboost")  # another version may unpickle to a model that answers otherwise
-SAME_MINOR = ("python", "numpy")
 XGBOOST = "xgboost-cpu" if sys.platform == "linux" else "xgboost"  # the same library under two names
+# How many parts of a version must be equal. All of scikit-learn's and xgboost's: another may predict otherwise.
+EQUAL_PARTS = {"python": 2, "numpy": 2, "scikit-learn": None, "xgboost": None}
 
 
 @dataclass(frozen=True)
@@ -85,51 +83,28 @@ def unpickle_model(pickled: bytes) -> "Pipeline":
 def write_bundle(models: Path, pickled: bytes, metadata: ModelMetadata, compiled: Compiled = NOT_COMPILED) -> Path:
     """Write the serving bundle of a pickled pipeline, whole or not at all, and return its folder.
 
-    The folder is named for the version. Nothing is ever written over: where that name is taken, by a
-    store that was forgotten since, the next free of <version>-2, <version>-3, … is used.
-
-    Raises:
-        OSError: the disk is full or may not be written; what was there before is intact.
+    The folder is named for the version. Nothing is ever written over: where an older store has used that name, the
+    next free of <version>-2, <version>-3, … is taken. Raises OSError where the disk is full or may not be written.
     """
     models.mkdir(parents=True, exist_ok=True)
-    _sweep_partials(models)
-    partial = Path(tempfile.mkdtemp(prefix=f".{metadata.version}.partial-", dir=models))
-    try:
-        contents = {MODEL_FILE: pickled} | ({COMPILED_FILE: compiled.content} if compiled.content else {})
-        for name, content in contents.items():
-            _write_file(partial / name, content)
-        _write_file(
-            partial / METADATA_FILE,
-            dump_metadata(_add_digests(replace(metadata, compiled=compiled.proof), contents)).encode(),
-        )
-        partial.chmod(0o755)
-        return _move_to_free_name(partial, models / metadata.version)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    _remove_old_partials(models)
+    contents = {MODEL_FILE: pickled} | ({COMPILED_FILE: compiled.content} if compiled.content else {})
+    described = _dump_with_digests(replace(metadata, compiled=compiled.proof), contents)
+    with tempfile.TemporaryDirectory(prefix=f".{metadata.version}.partial-", dir=models) as partial:
+        for name, content in {**contents, METADATA_FILE: described}.items():
+            write_atomically(Path(partial, name), content)
+        Path(partial).chmod(0o755)  # a temporary folder is its owner's only
+        return _move_to_free_name(Path(partial), models / metadata.version)
 
 
 def write_candidate(folder: Path, short_name: str, pipeline: "Pipeline", metadata: ModelMetadata) -> Path:
-    """Write <short_name>.pkl with <short_name>.json beside it, each whole or not at all; return the pickle's path.
+    """Write <short_name>.pkl and then <short_name>.json, each whole or not at all; return the pickle's path.
 
-    A pair that was torn apart between the two is refused when it is loaded.
+    If the second is never written, loading refuses the pair.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    pickled = pickle_model(pipeline)
-    path = folder / f"{short_name}.pkl"
-    contents = {
-        path: pickled,
-        path.with_suffix(".json"): dump_metadata(_add_digests(metadata, {path.name: pickled})).encode(),
-    }
-    partials = {target: target.with_name(f".{target.name}.partial-{os.getpid()}") for target in contents}
-    try:
-        for target, partial in partials.items():
-            _write_file(partial, contents[target])
-        for target, partial in partials.items():
-            partial.replace(target)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
+    pickled, path = pickle_model(pipeline), folder / f"{short_name}.pkl"
+    write_atomically(path, pickled)
+    write_atomically(path.with_suffix(".json"), _dump_with_digests(metadata, {path.name: pickled}))
     return path
 
 
@@ -139,7 +114,7 @@ def find_bundle(models: Path, version: str, run_id: str) -> Path | None:
         try:
             metadata = read_metadata(path)
             if (metadata.version, metadata.run_id) == (version, run_id):
-                _read_checked(path.parent, metadata)
+                _read_bundle(path.parent)
                 return path.parent
         except (BadInputError, NotThereError):
             continue
@@ -152,7 +127,7 @@ def select_bundle(folder: Path) -> None:
 
 
 def serves(folder: Path) -> bool:
-    """Say whether `current` names this bundle."""
+    """Whether `current` names this bundle."""
     current = folder.with_name(CURRENT)
     return current.is_file() and current.read_text().strip() == folder.name
 
@@ -175,8 +150,7 @@ def load_bundle(folder: Path) -> Bundle:
 
     Raises:
         NotThereError: the folder is not there, or scikit-learn is not installed.
-        BadInputError: a file is missing, damaged or too many, or the bundle was written for other
-            features or by other library versions.
+        BadInputError: a file is missing, damaged or too many, or of other features or library versions.
     """
     metadata, contents = _read_bundle(folder)
     return Bundle(_unpickle_checked(folder, metadata, contents, MODEL_FILE), metadata, contents.get(COMPILED_FILE))
@@ -191,51 +165,55 @@ def load_compiled(folder: Path) -> CompiledBundle | None:
 def load_candidate(path: Path) -> Bundle:
     """Check a candidate's pickle by the metadata beside it, and unpickle it; errors as in load_bundle."""
     metadata = read_metadata(path.with_suffix(".json"))
-    _require_features(path.parent, metadata)
     return Bundle(_unpickle_checked(path.parent, metadata, _read_checked(path.parent, metadata), path.name), metadata)
 
 
 def _read_bundle(folder: Path) -> tuple[ModelMetadata, dict[str, bytes]]:
     metadata = read_metadata(folder / METADATA_FILE)
     present = {path.name for path in folder.iterdir()} - {METADATA_FILE}
-    _refuse_unless(
-        present == set(metadata.files), folder, f"should hold {_list(metadata.files)} and holds {_list(present)}"
-    )
-    _require_features(folder, metadata)
+    if present != set(metadata.files):
+        raise _refusal(folder, f"should hold {_list(metadata.files)} and holds {_list(present)}")
     return metadata, _read_checked(folder, metadata)
 
 
-def _require_features(folder: Path, metadata: ModelMetadata) -> None:
-    _refuse_unless(metadata.features == FEATURES, folder, f"was fitted on the features {', '.join(metadata.features)}")
+def _read_checked(folder: Path, metadata: ModelMetadata) -> dict[str, bytes]:
+    """Read all files of a model for these features, and check their digests."""
+    if metadata.features != FEATURES:
+        raise _refusal(folder, f"was fitted on the features {', '.join(metadata.features)}")
+    contents = {}
+    for name, digest in metadata.files.items():
+        try:
+            contents[name] = (folder / name).read_bytes()
+        except FileNotFoundError as error:
+            raise BadInputError(f"{folder / name} is missing; the model is refused: run make pipeline") from error
+        found = hashlib.sha256(contents[name]).hexdigest()
+        if found != digest:
+            raise _refusal(folder, f"has a changed {name}: SHA-256 {found[:12]}…, not {digest[:12]}…")
+    return contents
 
 
 def _unpickle_checked(
     folder: Path, metadata: ModelMetadata, contents: Mapping[str, bytes], model_file: str
 ) -> "Pipeline":
     """Unpickle contents whose digests are right, if this Python has the libraries that pickled them."""
-    _refuse_unless(model_file in metadata.files, folder, f"names no digest for {model_file}")
+    if model_file not in metadata.files:
+        raise _refusal(folder, f"names no digest for {model_file}")
     if _find_version("scikit-learn") == "none":
         raise NotThereError(
-            f"{folder} has only a pickle to answer with ({metadata.compiled}), and scikit-learn is not installed "
-            "here: install requirements.txt, or promote a model that could be compiled"
+            f"{folder} has no compiled model ({metadata.compiled}), and its pickle needs scikit-learn, which is not "
+            "installed here: install requirements.txt, or promote a model that could be compiled"
         )
-    for library in ("python", "scikit-learn", "numpy", "pandas", *metadata.versions):
+    for library, parts in EQUAL_PARTS.items():
         there, here = metadata.versions.get(library, "none"), _find_version(library)
-        problem = f"was pickled under {library} {there}, and here is {here}: run make pipeline"
-        _refuse_unless(_fits(library, there, here), folder, problem)
+        is_needed = library != "xgboost" or there != "none"
+        if is_needed and there.split(".")[:parts] != here.split(".")[:parts]:
+            raise _refusal(folder, f"was pickled under {library} {there}, and here is {here}: run make pipeline")
     return unpickle_model(contents[model_file])
 
 
-def _read_checked(folder: Path, metadata: ModelMetadata) -> dict[str, bytes]:
-    contents = {name: _read_file(folder / name) for name in metadata.files}
-    for name, digest in metadata.files.items():
-        found = hashlib.sha256(contents[name]).hexdigest()
-        _refuse_unless(found == digest, folder, f"has a changed {name}: SHA-256 {found[:12]}…, not {digest[:12]}…")
-    return contents
-
-
-def _add_digests(metadata: ModelMetadata, contents: Mapping[str, bytes]) -> ModelMetadata:
-    return replace(metadata, files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+def _dump_with_digests(metadata: ModelMetadata, contents: Mapping[str, bytes]) -> bytes:
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return dump_metadata(replace(metadata, files=files)).encode()
 
 
 def _move_to_free_name(partial: Path, folder: Path) -> Path:
@@ -259,40 +237,16 @@ def _find_version(library: str) -> str:
         return "none"
 
 
-def _fits(library: str, wanted: str, found: str) -> bool:
-    if library in EXACT:
-        return wanted == found
-    if library in SAME_MINOR:
-        return wanted.split(".")[:2] == found.split(".")[:2]
-    return True
+def _refusal(folder: Path, problem: str) -> BadInputError:
+    return BadInputError(f"the bundle {folder} is refused: it {problem}")
 
 
-def _refuse_unless(fine: bool, folder: Path, problem: str) -> None:
-    if not fine:
-        raise BadInputError(f"the bundle {folder} is refused: it {problem}")
-
-
-def _list(names: Any) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _sweep_partials(models: Path) -> None:
-    """Remove what killed writers left; a day is longer than any writer lives."""
+def _remove_old_partials(models: Path) -> None:
+    """Remove what killed writers have left; a day is longer than any writer lives."""
     for path in models.glob(".*.partial-*"):
         if path.is_dir() and time.time() - path.stat().st_mtime > 86_400:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise BadInputError(f"{path} is missing; the model is refused: run make pipeline") from error
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    """Write and force to disk, so that a rename never publishes a file that a power cut empties."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

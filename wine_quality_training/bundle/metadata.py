@@ -1,4 +1,4 @@
-"""What is known of a pickled model: facts.json, typed."""
+"""The metadata of a pickled model: facts.json, typed."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from wine_quality_training.bundle.profile import Profile
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """A wine and what the model said of it when it was pickled; a regressor has no probabilities."""
+    """A wine and what the model predicted for it when it was pickled; a regressor has no probabilities."""
 
     wine: dict[str, float]
     prediction: float
@@ -22,11 +22,11 @@ class KnownAnswer:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """All that is known of a pickled model.
+    """The metadata of a pickled model.
 
-    `files` is filled in when it is written; `compiled` says in a sentence how the compiled form was proved,
-    or why there is none; `profiles` is what monitoring compares live traffic with (profile.py); `fills` is what the
-    model puts into a blank cell, by measurement.
+    `files` is filled in when it is written. `compiled` is a sentence: how the compiled form was proved, or why there is
+    none. Monitoring compares live traffic with `profiles` (profile.py). `fills` is what the model puts into a blank
+    cell, by measurement.
     """
 
     name: str
@@ -59,18 +59,11 @@ def dump_metadata(metadata: ModelMetadata) -> str:
 
 
 def read_metadata(path: Path) -> ModelMetadata:
-    """Read and check the form of a metadata file; nothing is unpickled.
-
-    Raises:
-        NotThereError: there is no such file.
-        BadInputError: it is no JSON, or of another form.
-    """
+    """Read metadata. Raises NotThereError where there is no such file, BadInputError where it has another form."""
     try:
         return _FORM.validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise NotThereError(
-            f"there is no model in {path.parent} ({path.name} is missing): run make pipeline"
-        ) from error
+        raise NotThereError(f"there is no model in {path.parent}, {path.name} is missing: run make pipeline") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,12 +1,11 @@
-"""What a model expects to see: a compact profile of the wines that it learned from, kept with its metadata.
+"""The distributions of the wines that a model was fitted on, in its metadata: what live traffic is compared with.
 
-A profile has no wines in it. Each column is a handful of points with the share of wines at or below each;
-that is enough to compare a window of live traffic with. The predictions and their confidence are those of
-cross-validation, each from a model that had not seen the wine: on wines that it was fitted on, a forest is
-always right and always sure, and live traffic would look like drift from the first hour on.
+A profile has no wines in it: each column is a few points with the share of wines at or below each. The predictions and
+their confidence are those of cross-validation, from models that had not seen the wine: on wines that it was fitted on,
+a forest is always right and always confident, and live traffic would be drift from the first hour on.
 
-A model that was retrained on labelled answers has two profiles: of the wines that it was first trained on
-and of those answers. Traffic that looks like either is what it knows.
+A model that was retrained on labelled answers has two profiles, of its first wines and of those answers. Traffic that
+is like one of them is no drift.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from wine_data.schema import ANSWERED, MEASUREMENTS, RED, TARGET
+from wine_data.schema import ANSWERED, FEATURES, TARGET
 
 if TYPE_CHECKING:  # a server reads metadata and needs no pandas
     import pandas as pd
@@ -35,12 +34,12 @@ class Marginal:
 
 @dataclass(frozen=True)
 class PredictionProfile:
-    """How a model does on wines it has not seen, from cross-validation.
+    """A classifier's predictions in cross-validation.
 
     Attributes:
-        predictions: the grades that it gives.
+        predictions: the grades that it predicts.
         confidence: the highest of its probabilities.
-        calibration: pairs (confidence, share of right grades), from the least sure tenth of the wines to the surest.
+        calibration: pairs (confidence, share of right grades), from the tenth with the least confidence to the most.
         bias: mean of quality - prediction, in grades, and its standard deviation over the wines.
         squared_error: mean of (quality - prediction) squared, and its standard deviation.
     """
@@ -54,7 +53,7 @@ class PredictionProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """A part of what a model learned from: how many wines, each feature and the grade; a classifier's predictions."""
+    """A part of the wines that a model was fitted on: their number, features, grades and a classifier's predictions."""
 
     part: str
     wines: int
@@ -64,19 +63,22 @@ class Profile:
 
 
 def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> tuple[Profile, ...]:
-    """Profile the wines that a model was fitted on, and labelled answers among them by themselves.
+    """Profile the wines that a model was fitted on, and apart from them the labelled answers among them.
 
-    Args:
-        wines: train.
-        predictions: of the same wines in the same order, with columns `prediction` and `confidence`; None for none.
+    `predictions` is of the same wines in the same order, with `prediction` and, of a classifier, `confidence`.
     """
     answered = wines[ANSWERED].eq(True) if ANSWERED in wines else wines[TARGET].isna()
-    parts = {KNOWN: ~answered, LABELLED: answered}
-    return tuple(
-        _profile_part(name, wines[members], None if predictions is None else predictions[members.to_numpy()])
-        for name, members in parts.items()
-        if members.any()
-    )
+    profiles = []
+    for name, members in {KNOWN: ~answered, LABELLED: answered}.items():
+        if members.any():
+            part = wines[members]
+            features = {column: describe_column(part[column]) for column in FEATURES}
+            grades = part[TARGET].to_numpy()
+            described = None
+            if predictions is not None and "confidence" in predictions:
+                described = _describe_predictions(predictions[members.to_numpy()], grades)
+            profiles.append(Profile(name, len(part), features, describe_column(grades), described))
+    return tuple(profiles)
 
 
 def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
@@ -89,15 +91,6 @@ def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
         points = np.unique(np.quantile(known, np.linspace(0, 1, LEVELS + 1), method="inverted_cdf"))
     shares = np.searchsorted(known, points, side="right") / len(known)
     return Marginal(tuple(points.tolist()), tuple(shares.round(6).tolist()))
-
-
-def _profile_part(name: str, wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> Profile:
-    features = {column: describe_column(wines[column]) for column in (*MEASUREMENTS, RED)}
-    sure = predictions is not None and "confidence" in predictions
-    described = (
-        _describe_predictions(predictions, wines[TARGET].to_numpy()) if predictions is not None and sure else None
-    )
-    return Profile(name, len(wines), features, describe_column(wines[TARGET]), described)
 
 
 def _describe_predictions(predictions: "pd.DataFrame", grades: np.ndarray) -> PredictionProfile:
