@@ -14,7 +14,7 @@ from xgboost import dask as xgboost_on_dask
 
 from commands import BadInputError
 from experiment_tracking.search.space import PATIENCE, REGRESSOR, ROUNDS, START, XGBOOST
-from experiment_tracking.search.trial import STOPPING_PARTS
+from experiment_tracking.search.trials import STOPPING_PARTS
 from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.partitions import LOT, NUMBERS, Partitions, read_numbers
 from wine_data.split import HOLDOUT_SHARE

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # most runs hold no model, and the registry's commands read r
 # model in a new process, which takes 9 to 15 s.
 LIBRARIES = ("mlflow", "numpy", "pandas", "scikit-learn", XGBOOST)
 METADATA, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
+KILLED, PROBLEM = "KILLED", "problem"
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def start_run(
 ) -> str:
     """Start a run that knows its data, its code and its libraries; return its id. nest_under's tags make it nested."""
     client = mlflow.MlflowClient()
-    all_tags = {**describe_code(), **_tag_data(data), **tags}
-    run_id = str(client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id)
-    if parameters:
-        log_values(run_id, parameters)
+    origin = {"data.source": data.source, "data.fingerprint": data.fingerprint}
+    run = client.create_run(experiment_id, run_name=name, tags={**describe_code(), **origin, **tags})
+    run_id = str(run.info.run_id)
+    log_values(run_id, parameters)
     _log_dataset(run_id, data)
     return run_id
 
@@ -97,17 +98,17 @@ def log_values(
     )
 
 
-def end_run(run_id: str, problem: str | BaseException = "") -> None:
-    """End a run as finished, or as failed with the reason as its tag "problem"."""
+def end_run(run_id: str, problem: str | BaseException = "", status: str = "FAILED") -> None:
+    """End a run as FINISHED, or, where there was a problem, with this status and the reason as a tag."""
     client = mlflow.MlflowClient()
     if problem:
         text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}"
-        client.set_tag(run_id, "problem", text[:5000])
-    client.set_terminated(run_id, "FAILED" if problem else "FINISHED")
+        client.set_tag(run_id, PROBLEM, text[:5000])
+    client.set_terminated(run_id, status if problem else "FINISHED")
 
 
 def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]) -> str:
-    """Start the parent run of a pipeline and return its id."""
+    """Start the parent run of a pipeline; return its id."""
     return start_run(experiment_id, "pipeline", data, parameters)
 
 
@@ -129,12 +130,14 @@ def track_model(
     `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
-    scores = _join_scores(evaluations)
+    scores = tuple(score for evaluation in evaluations for score in evaluation.scores)
+    metrics = {name: value for score in scores for name, value in score.name_metrics().items()}
     run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name, **nest_under(parent_id)})
     try:
         _log_files(run_id, leak_free, evaluations, data, split)
         model = _log_pipeline(run_id, leak_free, split)
-        log_values(run_id, _list_parameters(leak_free), _name_metrics(scores), tags={DIGEST: _digest_pickle(model)})
+        parameters = leak_free.pipeline.named_steps["model"].get_params(deep=False)
+        log_values(run_id, parameters, metrics, tags={DIGEST: _digest_pickle(model)})
     except BaseException as error:
         end_run(run_id, error)
         raise
@@ -147,28 +150,28 @@ def describe_code() -> dict[str, str]:
 
     Outside a git checkout the first three say "unknown".
     """
-    changes = _ask_git("status", "--porcelain")
-    developer = _ask_git("config", "user.name") or "unknown"
+    changes = _run_git("status", "--porcelain")
+    developer = _run_git("config", "user.name") or "unknown"
     return {
         "mlflow.user": developer,
         "mlflow.source.name": Path(sys.argv[0]).name or "python",
-        "mlflow.source.git.commit": _ask_git("rev-parse", "HEAD") or "unknown",
+        "mlflow.source.git.commit": _run_git("rev-parse", "HEAD") or "unknown",
         "git.clean": "unknown" if changes is None else str(changes == "").lower(),
-        "developer": f"{developer} <{_ask_git('config', 'user.email') or 'unknown'}>",
+        "developer": f"{developer} <{_run_git('config', 'user.email') or 'unknown'}>",
         **{f"library.{library}": version(library) for library in LIBRARIES},
     }
 
 
-def _ask_git(*question: str) -> str | None:
+def _run_git(*arguments: str) -> str | None:
     try:
-        answer = subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return done.stdout.strip()
 
 
 def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "ModelInfo":
-    """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold; end the run."""
+    """Write the pipeline as an MLflow model, as the very pickle that a serving bundle will hold."""
     from mlflow.models import infer_signature
 
     wines = feature_frame(split.train).head(5)
@@ -210,35 +213,12 @@ def _log_files(
         client.log_figure(run_id, plot_predictions([leak_free]), "figures/predictions.png")
 
 
-def _list_parameters(evaluation: Evaluation) -> dict[str, Any]:
-    return dict(evaluation.pipeline.named_steps["model"].get_params(deep=False))
-
-
-def _join_scores(evaluations: Sequence[Evaluation]) -> tuple[Score, ...]:
-    return tuple(score for evaluation in evaluations for score in evaluation.scores)
-
-
-def _name_metrics(scores: Sequence[Score]) -> dict[str, float]:
-    return {name: value for score in scores for name, value in score.name_metrics().items()}
-
-
 def _log_dataset(run_id: str, data: Origin) -> None:
-    """Name the wines as the run's input.
+    """Log the wines as the run's input; the digest is the start of our own fingerprint.
 
     MLflow looks for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
     may be refused; the second time it finds the other's.
     """
-    client, dataset = mlflow.MlflowClient(), _describe_dataset(data)
-    try:
-        client.log_inputs(run_id, [dataset])
-    except MlflowException as error:
-        if "duplicate key" not in str(error):
-            raise
-        client.log_inputs(run_id, [dataset])
-
-
-def _describe_dataset(data: Origin) -> DatasetInput:
-    """The wines as MLflow's dataset input; its digest is the start of our own fingerprint."""
     columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
     dataset = Dataset(
         name="wine pair",
@@ -248,8 +228,10 @@ def _describe_dataset(data: Origin) -> DatasetInput:
         schema=json.dumps({"mlflow_colspec": columns}),
         profile=json.dumps(data.rows),
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
-def _tag_data(data: Origin) -> dict[str, str]:
-    return {"data.source": data.source, "data.fingerprint": data.fingerprint}
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+    try:
+        mlflow.MlflowClient().log_inputs(run_id, inputs)
+    except MlflowException as error:
+        if "duplicate key" not in str(error):
+            raise
+        mlflow.MlflowClient().log_inputs(run_id, inputs)

@@ -1,7 +1,7 @@
 """One trial: values in, a loss out. Nothing here knows of MLflow.
 
 The loss of a regressor is its RMSE. That of a classifier is one minus the mean of accuracy and
-quadratic weighted kappa: accuracy alone rewards a model that says 5 and 6 to everything, kappa alone
+quadratic weighted kappa: accuracy alone rewards a model that gives everything a 5 or a 6, kappa alone
 one that overreaches, and the search is to raise the first without lowering the second.
 """
 
@@ -22,7 +22,6 @@ from experiment_tracking.search.space import (
     PUBLISHED_ROUNDS,
     REGRESSOR,
     ROUNDS,
-    TRIAL_TREES,
     Study,
     Values,
     make_forest,
@@ -33,6 +32,7 @@ from wine_data.split import Split, fold_wines
 from wine_quality_training.evaluate import measure_predictions
 
 SCORED, PRUNED, FAILED = "scored", "pruned", "failed"
+TRIAL_TREES = 30
 STOPPING_PARTS = 6  # one of them decides when XGBoost stops
 FEWEST_TO_COMPARE = 3  # a median of fewer says little
 FOLDS_BEFORE_STOPPING = 2
@@ -44,7 +44,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class FoldData:
-    """The wines of one fold as arrays, blank cells filled: those to fit on, to stop by and to score."""
+    """The wines of one fold as arrays (X, y), blank cells filled: those to fit on, to stop by and to score."""
 
     fit: tuple[np.ndarray, np.ndarray]
     stop: tuple[np.ndarray, np.ndarray]
@@ -54,11 +54,18 @@ class FoldData:
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """What became of a trial.
+class Folds:
+    """The folds that a trial is scored on, and the seed of its models."""
 
-    `fold_losses` has as many as were scored before it was stopped, `rounds` how many XGBoost was
-    stopped at in each. `loss` is what the optimiser gets; a failed trial has none.
+    folds: tuple[FoldData, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of a trial; `loss` is what the optimiser gets, and a failed trial has none.
+
+    `fold_losses` has the folds that were scored, `rounds` how many XGBoost was stopped at in each.
     """
 
     outcome: str
@@ -70,11 +77,13 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class Folds:
-    """The folds that a trial is scored on, and the seed of its models."""
+class Trial:
+    """A trial that is over."""
 
-    folds: tuple[FoldData, ...]
-    seed: int
+    number: int
+    study: Study
+    values: Values
+    result: TrialResult
 
 
 def prepare_folds(split: Split, seed: int) -> Folds:
@@ -103,12 +112,12 @@ def run_trial(
         prepared: the folds.
         study: what is tuned.
         values: one draw from its space.
-        earlier: results of the same study from batches that are over; those of this batch have no
-            say, so that it does not matter which trial ends first.
-        is_stopped: asked between folds and between rounds.
+        earlier: results of the same study from earlier batches; without those of this batch it does not
+            matter which trial ends first.
+        is_stopped: called between folds and between rounds.
 
     Raises:
-        StoppedError: `is_stopped` said so.
+        StoppedError: `is_stopped` was true.
     """
     folds, predictions = prepared.folds, []
     losses: list[float] = []
@@ -123,10 +132,13 @@ def run_trial(
         if len(losses) < len(folds) and should_prune(losses, earlier):
             break
     grades = np.concatenate([fold.score[1] for fold in folds[: len(losses)]])
-    outcome = SCORED if len(losses) == len(folds) else PRUNED
-    loss = _project_loss(losses, len(folds), earlier)
-    measures = measure_predictions(grades, np.concatenate(predictions))
-    return TrialResult(outcome, loss, tuple(losses), tuple(rounds), measures)
+    return TrialResult(
+        SCORED if len(losses) == len(folds) else PRUNED,
+        _project_loss(losses, len(folds), earlier),
+        tuple(losses),
+        tuple(rounds),
+        measure_predictions(grades, np.concatenate(predictions)),
+    )
 
 
 def measure_loss(task: str, grades: np.ndarray, predictions: np.ndarray) -> float:
@@ -136,9 +148,15 @@ def measure_loss(task: str, grades: np.ndarray, predictions: np.ndarray) -> floa
 
 
 def should_prune(losses: Sequence[float], earlier: Sequence[TrialResult]) -> bool:
-    """Say whether a trial does worse on its first folds than the median of the earlier ones did on the same."""
+    """Whether a trial does worse on its first folds than the median of the earlier ones did on the same."""
     median = _find_median(len(losses), earlier)
     return len(losses) >= FOLDS_BEFORE_STOPPING and median is not None and float(np.mean(losses)) > median
+
+
+def choose_best(trials: Sequence[Trial], study: Study) -> Trial | None:
+    """The trial of a study with the lowest loss over all folds; None where every one failed."""
+    scored = [trial for trial in trials if trial.study == study and trial.result.outcome == SCORED]
+    return min(scored, key=lambda trial: (trial.result.loss, trial.number), default=None)
 
 
 def _project_loss(losses: Sequence[float], folds: int, earlier: Sequence[TrialResult]) -> float:
