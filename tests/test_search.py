@@ -163,7 +163,7 @@ def measure_distances(sign: float) -> list[float]:
 
 
 def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
-    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1).folds, strict=True):
+    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1), strict=True):
         sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
         assert sum(sizes) == len(split.train)
         assert sizes[2] == len(score_on)

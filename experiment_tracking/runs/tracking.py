@@ -1,14 +1,11 @@
 """Runs in MLflow: one parent a pipeline, one nested run a model, with all that is needed to trace a number.
 
-What a run carries: its parameters, the metrics of each protocol under full names (leak-free.cv.kappa),
-series where there are rounds, the wines as a dataset input with source and fingerprint, the commit and
-whether the tree was clean, who ran it, the library versions; a model's run also its figures, metadata, card,
-and the pipeline with signature and input example.
-
-A run is named by its id, and not by being MLflow's "active" one, so that threads cannot mix theirs up.
+A run has its parameters, the metrics of each protocol under full names (leak-free.cv.kappa), series where there are
+rounds, the wines as a dataset input, the commit, who ran it, the library versions; a model's run also its figures,
+metadata, card, and the pipeline with signature and input example. A run is named by its id, and not by being MLflow's
+"active" one, so that threads cannot mix theirs up.
 """
 
-import hashlib
 import json
 import logging
 import subprocess
@@ -17,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,10 +111,7 @@ def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]
 
 
 def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
-    """Put the two-protocol table and the run of each model on the parent run, and end it.
-
-    The run of a model that was fitted before, by another parent, is named here too.
-    """
+    """Put the two-protocol table and the run of each model, an earlier parent's too, on the parent run, and end it."""
     mlflow.MlflowClient().log_text(run_id, table, "scores.md")
     log_values(run_id, tags={f"run.{name}": model_run for name, model_run in models.items()})
     end_run(run_id)
@@ -137,7 +132,8 @@ def track_model(
         _log_files(run_id, leak_free, evaluations, data, split)
         model = _log_pipeline(run_id, leak_free, split)
         parameters = leak_free.pipeline.named_steps["model"].get_params(deep=False)
-        log_values(run_id, parameters, metrics, tags={DIGEST: _digest_pickle(model)})
+        pickled = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}")).read_bytes()
+        log_values(run_id, parameters, metrics, tags={DIGEST: sha256(pickled).hexdigest()})
     except BaseException as error:
         end_run(run_id, error)
         raise
@@ -146,10 +142,7 @@ def track_model(
 
 @lru_cache
 def describe_code() -> dict[str, str]:
-    """What ran, as tags: the commit, whether the tree was clean, who ran it, and the library versions.
-
-    Outside a git checkout the first three say "unknown".
-    """
+    """What ran, as tags: commit, whether the tree was clean, and developer, each "unknown" outside git; versions."""
     changes = _run_git("status", "--porcelain")
     developer = _run_git("config", "user.name") or "unknown"
     return {
@@ -188,12 +181,6 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "Model
             pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
         )
     return model
-
-
-def _digest_pickle(model: "ModelInfo") -> str:
-    path = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}"))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _log_files(

@@ -67,7 +67,7 @@ def plot_parallel(trials: Sequence[Trial], study: Study) -> Figure:
 def plot_parameters(trials: Sequence[Trial], study: Study) -> Figure:
     """Plot the loss against each value that was varied."""
     rows = _tabulate(trials, study)
-    names = list(_select_values(rows))
+    names = [str(name) for name in _select_values(rows)]
     lines = -(-len(names) // ACROSS)
     figure = Figure(figsize=(9, 2.4 * lines + 0.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(lines, ACROSS, sharey=True, squeeze=False).ravel()
@@ -139,6 +139,5 @@ def _scale(values: pd.Series) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(values):
         values = values.astype("category").cat.codes
     numbers = np.asarray(np.log(values) if values.name in LOGARITHMIC else values, dtype=float)
-    width = float(np.ptp(numbers))
-    scaled: np.ndarray = (numbers - numbers.min()) / width if width else np.full(len(numbers), 0.5)
-    return scaled
+    width = np.ptp(numbers)
+    return (numbers - numbers.min()) / width if width else np.full(len(numbers), 0.5)

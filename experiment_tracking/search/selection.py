@@ -58,7 +58,7 @@ Fold = tuple[int, np.ndarray, np.ndarray]  # repeat, rows to fit on, rows to sco
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to: its parent run, its trials, the models that were scored, and the runs to register."""
+    """A search that is over: its parent run, its trials, the models that were scored, and the runs to register."""
 
     run_id: str
     trials: list[Trial]
@@ -229,18 +229,14 @@ class Selection:
         """Choose a winner for each task, then open the holdout for the winners, and track them."""
         tasks = [task for task in TASKS if any(trial.study.task == task for trial in trials)]
         winners = [self._choose_winner(task, trials) for task in tasks]
-        evaluations = [
-            evaluate_leak_free(winner.name, winner.pipeline, self.split, map_fn=self.map_fn) for winner in winners
-        ]
-        tracked = [self._track([evaluation]) for evaluation in evaluations]
-        self._show(evaluations)
+        evaluations = [evaluate_leak_free(one.name, one.pipeline, self.split, map_fn=self.map_fn) for one in winners]
+        tracked = self._track(*([evaluation] for evaluation in evaluations))
         for winner, model in zip(winners, tracked, strict=True):
+            following = f"make mlflow shows {model.name}; the API serves classifiers: --task classifier"
             if predicts_grades(winner.pipeline):
                 command = f"python -m experiment_tracking.registry register {model.run_id}"
-                self.console.print(f"Next: make {model.name} a version, {command}")
-            else:
-                shown = f"make mlflow shows {model.name}"
-                self.console.print(f"Next: {shown}; the API serves classifiers: --task classifier")
+                following = f"make {model.name} a version, {command}"
+            self.console.print(f"Next: {following}")
         return evaluations, tracked
 
     def finish_published(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
@@ -252,8 +248,7 @@ class Selection:
             evaluate_as_published(PUBLISHED, pipeline, self.search.data, self.map_fn),
             evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.map_fn),
         ]
-        tracked = [self._track(evaluations)]
-        self._show(evaluations)
+        tracked = self._track(evaluations)
         published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
         self.console.print(
             f"\nRMSE {published.metrics['rmse']:.3f} on the validation file, {leak_free.metrics['rmse']:.3f} on wines "
@@ -270,12 +265,12 @@ class Selection:
             log_values(self.search.run_id, metrics=metrics)
         return min(finalists, key=lambda finalist: finalist.loss)
 
-    def _track(self, evaluations: Sequence[Evaluation]) -> TrackedModel:
+    def _track(self, *models: Sequence[Evaluation]) -> list[TrackedModel]:
+        """Track each model by its evaluations, and show the scores of all."""
         search = self.search
-        return track_model(search.experiment_id, search.run_id, search.data, self.split, evaluations)
-
-    def _show(self, evaluations: Sequence[Evaluation]) -> None:
-        scores = list_scores(evaluations)
-        mlflow.MlflowClient().log_text(self.search.run_id, render_scores(scores), "scores.md")
+        tracked = [track_model(search.experiment_id, search.run_id, search.data, self.split, each) for each in models]
+        scores = list_scores([evaluation for each in models for evaluation in each])
+        mlflow.MlflowClient().log_text(search.run_id, render_scores(scores), "scores.md")
         self.console.print(*tabulate_scores(scores), sep="\n")
         self.console.print()
+        return tracked

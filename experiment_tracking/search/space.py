@@ -137,6 +137,15 @@ def describe_published_space() -> Space:
     }
 
 
+def list_spaces(plan: Plan) -> dict[Study, tuple[Space, dict[str, float]]]:
+    """The studies of a search in their order, each with its space and the values of its first trial, if given."""
+    if plan.protocol == AS_PUBLISHED:
+        return {Study(REGRESSOR, XGBOOST): (describe_published_space(), {})}
+    tasks = TASKS if plan.task == BOTH else (plan.task,)
+    studies = [Study(task, family) for task in tasks for family in FAMILIES]
+    return {study: (describe_space(study), START[study.task, study.family]) for study in studies}
+
+
 def make_forest(study: Study, values: Values, seed: int, trees: int, cores: int) -> "BaseEstimator":
     """Make the unfitted forest of these values."""
     from sklearn import ensemble

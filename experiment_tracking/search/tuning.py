@@ -7,8 +7,7 @@ Trials run in threads, where XGBoost and the forests fit outside Python's lock, 
 process behind and the wines need not be sent anywhere; or on a cluster, where there is one (WINE_DASK).
 
 In MLflow a search is a parent run with a nested run for each trial: FINISHED with its result, FAILED with the
-reason, or, where the search ended while it ran, KILLED. One tag holds the whole result, so that --resume reads
-back exactly what the optimiser got.
+reason, or KILLED with the search. One tag holds the whole result: --resume reads back exactly what TPE got.
 """
 
 import json
@@ -31,20 +30,7 @@ from rich.progress import Progress
 from commands import BadInputError
 from executors import is_local
 from experiment_tracking.runs.tracking import KILLED, PROBLEM, end_run, log_values, nest_under, start_run
-from experiment_tracking.search.space import (
-    BOTH,
-    FAMILIES,
-    REGRESSOR,
-    START,
-    TASKS,
-    XGBOOST,
-    Plan,
-    Space,
-    Study,
-    Values,
-    describe_published_space,
-    describe_space,
-)
+from experiment_tracking.search.space import Plan, Space, Study, Values, list_spaces
 from experiment_tracking.search.trials import (
     FAILED,
     SCORED,
@@ -63,18 +49,16 @@ KIND, SEARCH, TRIAL = "search.kind", "search", "trial"
 IDENTITY, NUMBER, VALUES, RESULT = "search.identity", "search.trial", "search.values", "search.result"
 RANDOM_DRAWS = 5  # before TPE models the losses; hyperopt's 20 suit longer searches
 
-# (study, values, results of earlier batches, whether the search is stopped) -> result
-RunTrial = Callable[[Study, Values, Sequence[TrialResult], Callable[[], bool]], TrialResult]
+RunTrial = Callable[..., TrialResult]  # as trials.run_trial, but for the folds
 
 
 class TreeParzenOptimiser:
-    """Hyperopt's tree of Parzen estimators (TPE), one trial at a time.
+    """Hyperopt's tree of Parzen estimators (TPE): the same seed and losses give the same values.
 
-    The same seed and losses give the same values, which --resume relies on. Trials that wait for their loss
-    count as bad meanwhile, which keeps the trials of a batch apart.
+    Trials that wait for their loss count as bad meanwhile, which keeps the trials of a batch apart.
     """
 
-    def __init__(self, space: Space, seed: int, start: Mapping[str, float] | None = None) -> None:
+    def __init__(self, space: Space, seed: int, start: Mapping[str, float] = {}) -> None:
         """Set the space, the seed and, where given, the values of the first trial, with choices by their index."""
         self._space, self._seed = space, seed
         self._domain = Domain(lambda values: None, space)
@@ -139,7 +123,7 @@ def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any
     if PROBLEM in unfinished[0].data.tags:
         client.delete_tag(run_id, PROBLEM)
     finished = {}
-    for run in _find_trials(experiment_id, run_id):
+    for run in _find_runs(experiment_id, {KIND: TRIAL, **nest_under(run_id)}):
         number, status = int(run.data.tags[NUMBER]), run.info.status
         if status == "RUNNING":
             end_run(run.info.run_id, f"the search was killed while trial {number} ran; it ran again", KILLED)
@@ -166,18 +150,18 @@ def finish_trial(run_id: str, result: TrialResult) -> None:
 
 
 def kill_open_trials(search: SearchRun) -> None:
-    """End the runs of trials that are still open, because their search is stopped.
+    """End the runs of trials that are open when their search is stopped.
 
     They are looked up in the store: a search that is stopped while it starts a run does not know its id yet.
     """
-    for run in _find_trials(search.experiment_id, search.run_id):
+    for run in _find_runs(search.experiment_id, {KIND: TRIAL, **nest_under(search.run_id)}):
         if run.info.status == "RUNNING":
             end_run(run.info.run_id, f"the search was stopped while trial {run.data.tags[NUMBER]} ran", KILLED)
 
 
 @dataclass(frozen=True)
 class TrialRunner:
-    """How trials are run and logged; `on_trial` is called for each that is over."""
+    """How trials are run and logged; `on_trial` is called after each."""
 
     run_trial: RunTrial
     search: SearchRun
@@ -195,7 +179,7 @@ class TrialRunner:
                 )
             self.on_trial(trial)
         stopped = threading.Event()
-        is_stopped = stopped.is_set if is_local(self.executor) else never
+        is_stopped = [stopped.is_set] if is_local(self.executor) else []  # another process cannot know
         runs: dict[int, str] = {}  # by trial
         futures: dict[Future[TrialResult], int] = {}
         try:
@@ -203,7 +187,7 @@ class TrialRunner:
                 if number not in over:
                     runs[number] = start_trial(self.search, number, study, values)
                     results = [trial.result for trial in earlier if trial.study == study]
-                    futures[self.executor.submit(self.run_trial, study, values, results, is_stopped)] = number
+                    futures[self.executor.submit(self.run_trial, study, values, results, *is_stopped)] = number
             for future in as_completed(futures):
                 number = futures[future]
                 over[number] = Trial(number, *batch[number], _take_result(future))
@@ -230,7 +214,9 @@ def run_trials(executor: Executor, plan: Plan, split: Split, search: SearchRun, 
             progress.update(bar, advance=1, description=_describe_best(over))
 
         runner = TrialRunner(partial(run_trial, folds), search, executor, show)
-        trials = run_batches(_make_optimisers(plan), plan, runner)
+        spaces = list_spaces(plan)
+        optimisers = {study: TreeParzenOptimiser(space, plan.seed, start) for study, (space, start) in spaces.items()}
+        trials = run_batches(optimisers, plan, runner)
     if not any(trial.result.outcome == SCORED for trial in trials):
         raise BadInputError(f"every trial failed; the first with {trials[0].result.problem}")
     return trials
@@ -258,21 +244,6 @@ def run_batches(optimisers: Mapping[Study, TreeParzenOptimiser], plan: Plan, run
     return over
 
 
-def never() -> bool:
-    """Whether the search is stopped, for a trial in another process, which cannot know."""
-    return False
-
-
-def _make_optimisers(plan: Plan) -> dict[Study, TreeParzenOptimiser]:
-    if plan.protocol == AS_PUBLISHED:
-        return {Study(REGRESSOR, XGBOOST): TreeParzenOptimiser(describe_published_space(), plan.seed)}
-    tasks = TASKS if plan.task == BOTH else (plan.task,)
-    return {
-        study: TreeParzenOptimiser(describe_space(study), plan.seed, START[study.task, study.family])
-        for study in (Study(task, family) for task in tasks for family in FAMILIES)
-    }
-
-
 def _take_result(future: Future[TrialResult]) -> TrialResult:
     """The result of a trial; one that raised has failed, and the search goes on."""
     error = future.exception()
@@ -289,10 +260,6 @@ def _describe_best(trials: Sequence[Trial]) -> str:
     return "Best so far: " + (", ".join(losses) or "none")
 
 
-def _find_trials(experiment_id: str, parent_id: str) -> list[Run]:
-    return _find_runs(experiment_id, {KIND: TRIAL, **nest_under(parent_id)})
-
-
 def _find_runs(experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
     """The runs that carry these tags, the latest first."""
     condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
@@ -300,7 +267,7 @@ def _find_runs(experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
 
 
 def _read_trial(run: Run) -> Trial:
-    tags, study = run.data.tags, Study(run.data.params["task"], run.data.params["family"])
-    plain = json.loads(tags[RESULT])
-    result = TrialResult(**plain | {name: tuple(plain[name]) for name in ("fold_losses", "rounds")})
-    return Trial(int(tags[NUMBER]), study, json.loads(tags[VALUES]), result)
+    tags, parameters = run.data.tags, run.data.params
+    fields = json.loads(tags[RESULT])
+    result = TrialResult(**fields | {name: tuple(fields[name]) for name in ("fold_losses", "rounds")})
+    return Trial(int(tags[NUMBER]), Study(parameters["task"], parameters["family"]), json.loads(tags[VALUES]), result)
