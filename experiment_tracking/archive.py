@@ -25,11 +25,7 @@ PICKLES = f"{ARTIFACTS}/models"  # where MLflow keeps its models, a folder each
 
 
 def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
-    """Write the registry at `places` into a file; return the numbers of the versions whose pickles are in it.
-
-    Raises:
-        NotThereError: there is no store.
-    """
+    """Write the registry into a file; return the numbers of the versions whose pickles are in it."""
     if not places[DATABASE].is_file():
         raise NotThereError(f"there is no {places[DATABASE]}: run make pipeline")
 
@@ -62,12 +58,7 @@ def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
 
 
 def unpack_registry(file: Path, places: dict[str, Path]) -> None:
-    """Put the registry of a file in its places.
-
-    Raises:
-        NotThereError: there is no such file, or this Python cannot unpack one safely.
-        BadInputError: something is in one of the places already, or the file holds no registry.
-    """
+    """Put the registry of a file in its places. Raises BadInputError where one of them is taken already."""
     if not hasattr(tarfile, "data_filter"):  # what keeps an archive from writing outside of the folder
         raise NotThereError("unpacking safely needs Python 3.11.4 or newer")
     taken = [str(place) for place in places.values() if place.exists()]
@@ -79,7 +70,7 @@ def unpack_registry(file: Path, places: dict[str, Path]) -> None:
     with tempfile.TemporaryDirectory(dir=places[DATABASE].parent) as folder:
         try:
             with tarfile.open(file) as archive:
-                archive.extractall(folder, filter="data")  # nothing outside of the folder
+                archive.extractall(folder, filter="data")
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise BadInputError(f"{file} cannot be unpacked: {error}") from error
         if not (Path(folder) / DATABASE).is_file():

@@ -34,11 +34,7 @@ def fit_partitions(
     """Fit in train of all partitions, and return the model with the wines that it is to be scored on.
 
     The same partitions, seed and number of workers give the same model, but for the rounding of sums that three
-    workers or more add up in any order. Another number of workers cuts columns of many values, such as the density,
-    into slightly other bins.
-
-    Raises:
-        BadInputError: the partitions leave one part empty.
+    workers or more add up in any order. Another number of workers cuts columns of many values into other bins.
     """
     workers = sorted(client.scheduler_info()["workers"])
     read = [  # each file has its worker, or the same wines would be cut into other bins the next time

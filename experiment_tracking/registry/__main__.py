@@ -1,8 +1,6 @@
 """The registry as a command: versions, the gate, promotion, rollback.
 
-    python -m experiment_tracking.registry list | show | register | promote | rollback | export | history
-
-The same as functions: versions.py, gate.py and promotion.py.
+python -m experiment_tracking.registry list | show | register | promote | rollback | export | history
 """
 
 import argparse
@@ -42,7 +40,7 @@ def show_history(console: Console) -> None:
 
 
 def show_version(name: str | None, console: Console) -> None:
-    """Print what is known of a version, the champion where none is named, and its card."""
+    """Print a version, the champion where none is named, and its card."""
     from experiment_tracking.registry.versions import CHAMPION, find_version
 
     version = find_version(CHAMPION if name is None else name)
@@ -95,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     parts.add_parser("history", help="every promotion, rollback and refusal")
     arguments = parser.parse_args()
     if arguments.part == "promote" and arguments.reason is not None and not arguments.reason.strip():
-        raise BadInputError("--reason is empty; say why the version goes in although the gate may refuse it")
+        raise BadInputError("--reason is empty; give the reason why it goes in although the gate may refuse it")
     if arguments.part == "promote" and not 0 <= arguments.margin <= 1:
         raise BadInputError(f"--margin is {arguments.margin:g}; it is a difference of kappa, 0 to 1")
     return arguments

@@ -1,12 +1,10 @@
 """The gate: a challenger gets in only if it is better on wines that neither model trained on.
 
-Both are scored on the identical holdout wines. The bootstrap of the difference in quadratic weighted
-kappa is paired, and its one-sided 95 % interval has to lie above 0. There is no champion at first;
-then the rival is the majority-class baseline.
+Both are scored on the same holdout wines, and the one-sided 95 % interval of their paired bootstrap difference in
+quadratic weighted kappa has to lie above 0. Without a champion the rival is the majority-class baseline.
 
-After drift the holdout of old wines cannot show what a retrained model is for. The gate then also takes
-a recent set of labelled wines: the challenger must be better there, and on the holdout worse by no more
-than MARGIN, with the same confidence.
+After drift the holdout of old wines cannot show what a retrained model is for. Then the challenger must be better on
+recent labelled wines, and on the holdout worse by no more than MARGIN, with the same confidence.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Promotion and rollback: the champion alias, the bundle that serves, and a record of each move.
 
 A record is one MLflow run in the experiment wine-quality-promotions, written once and never changed: who,
-when, from, to, verdict, reason. The alias says who the champion is; the records say how it got there.
+when, from, to, verdict, reason. The alias names the champion; the records show how it got there.
 
 A move is: open the record, move the alias, make its bundle the one that serves, close the record, all under a
 lock. The next move finishes one that was killed on the way, or marks it as failed if the alias had not moved yet.
@@ -77,11 +77,7 @@ def record_refusal(version: Version, verdict: Verdict) -> None:
 
 
 def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
-    """Bring back the champion before this one, with the bundle that it had, and return both.
-
-    Raises:
-        RefusedError: there was no champion before this one.
-    """
+    """Bring back the champion before this one, with its bundle. Raises RefusedError where there was none."""
     with _moving(models):
         champions = list_champions()
         if len(champions) < 2:
@@ -93,7 +89,12 @@ def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
 
 def list_records() -> list[Record]:
     """Every promotion, rollback and refusal, the oldest first."""
-    return [_read_record(run) for run in _find_runs("FINISHED")]
+    records = []
+    for run in _find_runs("FINISHED"):
+        tags, when = run.data.tags, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+        fields = (tags[name] for name in ("developer", "from", "to", "verdict", "reason"))
+        records.append(Record(tags["event"], when, *fields))
+    return records
 
 
 def list_champions() -> list[str]:
@@ -108,7 +109,7 @@ def list_champions() -> list[str]:
 
 
 def settle_moves(models: Path) -> Path | None:
-    """Bring moves that were killed on the way to their end; return the bundle that serves, the champion's."""
+    """Finish moves that were killed on the way; return the bundle that serves, the champion's."""
     with _moving(models) as bundle:
         return bundle
 
@@ -117,9 +118,6 @@ def serve_champion(models: Path) -> tuple[Version, Path]:
     """Make the champion's bundle the one that serves from this folder, and change nothing else.
 
     For a machine that serves what another one promotes, or whose bundles were lost.
-
-    Raises:
-        NotThereError: there is no champion.
     """
     with hold_lock(models / ".moving.lock"):
         champion = find_version(CHAMPION)
@@ -183,9 +181,3 @@ def _find_runs(status: str) -> list[Run]:
     """The records of this status, the oldest first."""
     experiment_id, condition = find_experiment(PROMOTIONS).experiment_id, f"attributes.status = '{status}'"
     return mlflow.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"], output_format="list")
-
-
-def _read_record(run: Run) -> Record:
-    tags = run.data.tags
-    when = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    return Record(tags["event"], when, tags["developer"], tags["from"], tags["to"], tags["verdict"], tags["reason"])

@@ -51,9 +51,9 @@ def register_model(run_id: str) -> Version:
         BadInputError: the run has no model, or the model no signature or no leak-free score.
     """
     client = mlflow.MlflowClient()
-    metadata = _read_metadata_of(run_id)
+    metadata = _read_metadata(run_id)
+    words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
     try:
-        words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
         client.create_registered_model(MODEL, description=words)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -94,11 +94,7 @@ def set_alias(alias: str, number: str) -> None:
 
 
 def load_version(version: Version) -> Bundle:
-    """Load the pipeline of a version with its metadata; the pickle's digest is checked before it is read.
-
-    Raises:
-        BadInputError: it was changed since it was tracked, or fitted on other features than the schema's.
-    """
+    """Load a version. Raises BadInputError where its pickle was changed, or it was fitted on other features."""
     pickled, metadata = _read_model(version)
     if metadata.features != FEATURES:
         raise BadInputError(
@@ -149,7 +145,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMet
     return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card, model_id=model_id)
 
 
-def _read_metadata_of(run_id: str) -> ModelMetadata:
+def _read_metadata(run_id: str) -> ModelMetadata:
     """The metadata that track_model left on a run."""
     try:
         mlflow.MlflowClient().get_run(run_id)
@@ -173,7 +169,7 @@ def _read_model(version: Version) -> tuple[bytes, ModelMetadata]:
     pickled = Path(mlflow.artifacts.download_artifacts(f"{folder}/{MODEL_FILE}")).read_bytes()
     if sha256(pickled).hexdigest() != client.get_model_version(MODEL, version.number).tags[DIGEST]:
         raise BadInputError(f"the pickle of {MODEL} version {version.number} was changed since it was tracked")
-    metadata = _read_metadata_of(version.run_id)
+    metadata = _read_metadata(version.run_id)
     return pickled, replace(metadata, name=MODEL, version=version.number, run_id=version.run_id)
 
 

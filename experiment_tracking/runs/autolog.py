@@ -22,8 +22,7 @@ SETTINGS = {"max_depth": 8, "learning_rate": 0.05, "subsample": 0.7, "colsample_
 def compare_logging(experiment_id: str, data: WineData, split: Split, seed: int, rounds: int = ROUNDS) -> pd.DataFrame:
     """Train twice in two nested runs and count what each holds: one column a way of logging.
 
-    XGBoost is fitted on the first fold of train and stopped by the wines that fold leaves
-    out. A parameter, a metric or an artifact counts by its name, a series by its points.
+    A parameter, a metric or an artifact counts by its name, a series by its points.
     """
     parent_id = start_run(experiment_id, "autolog against by hand", data)
     counts = {}

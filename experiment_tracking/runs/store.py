@@ -1,8 +1,7 @@
 """The store that runs and versions are kept in: opened by many at once, and found again after a move.
 
-MLflow writes absolute artifact paths into its database. Where database and artifacts lie side by side,
-as they do by default, they are moved and copied together, so open_store puts the paths right whenever
-it finds them pointing elsewhere.
+MLflow writes absolute artifact paths into its database. Where database and artifacts are moved or copied together,
+open_store puts the paths right.
 """
 
 import logging
@@ -41,8 +40,7 @@ _PATHS = (
 def open_store(uri: str, artifacts: Path | str) -> str:
     """Point MLflow at its store, make the experiments that are new, and return the id of EXPERIMENT.
 
-    Any number of processes may do this at the same moment, to a new store too. Artifacts lie in a folder, or in
-    a bucket: s3://bucket/path.
+    Any number of processes may do this at once, to a new store too. Artifacts lie in a folder or at s3://bucket/path.
 
     Raises:
         BadInputError: an experiment was deleted there, or the server needs a password.

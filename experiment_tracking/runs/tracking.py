@@ -56,13 +56,9 @@ class TrackedModel:
 
 
 def start_run(
-    experiment_id: str,
-    name: str,
-    data: Origin,
-    parameters: Mapping[str, Any] = {},
-    tags: Mapping[str, str] = {},
+    experiment_id: str, name: str, data: Origin, parameters: Mapping[str, Any] = {}, tags: Mapping[str, str] = {}
 ) -> str:
-    """Start a run that knows its data, its code and its libraries; return its id. nest_under's tags make it nested."""
+    """Start a run with its data, code and libraries; return its id. nest_under's tags make it nested."""
     client = mlflow.MlflowClient()
     origin = {"data.source": data.source, "data.fingerprint": data.fingerprint}
     run = client.create_run(experiment_id, run_name=name, tags={**describe_code(), **origin, **tags})
@@ -203,7 +199,7 @@ def _log_files(
 def _log_dataset(run_id: str, data: Origin) -> None:
     """Log the wines as the run's input; the digest is the start of our own fingerprint.
 
-    MLflow looks for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
+    MLflow searches for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
     may be refused; the second time it finds the other's.
     """
     columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]

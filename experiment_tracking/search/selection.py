@@ -77,11 +77,7 @@ class Finalist:
 
 
 def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, console: Console) -> SearchResult:
-    """Run a search, or resume the last unfinished one like it, and put all it comes to into MLflow.
-
-    Raises:
-        BadInputError: there is nothing to resume, or every trial failed.
-    """
+    """Run a search, or resume the last unfinished one like it, and put all it comes to into MLflow."""
     search = _open_search(plan, data, split, experiment_id)
     try:
         with open_executor(plan.workers, plan.dask) as executor:
@@ -119,7 +115,7 @@ def make_best(trial: Trial, seed: int) -> BaseEstimator:
     """The unfitted model of a trial: XGBoost with the median of the rounds that its folds were stopped at.
 
     A forest takes all cores. XGBoost takes one: on so few wines a second saves a third of 0.4 s while it
-    is idle, and makes it 11 s while another process wants it, because the threads wait for each other.
+    is idle, and makes it 11 s while another process uses it, because the threads wait for each other.
     """
     if trial.study.family == FOREST:
         return make_forest(trial.study, trial.values, seed, TREES, cores=-1)

@@ -78,11 +78,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is to do. All but `minutes`, `workers`, `dask` and `resume` decide what it finds on given wines.
-
-    Raises:
-        BadInputError: a number is not above 0, or the published search is to tune a classifier.
-    """
+    """What a search is to do. All but `minutes`, `workers`, `dask` and `resume` decide what it finds on given wines."""
 
     protocol: str = LEAK_FREE
     task: str = BOTH

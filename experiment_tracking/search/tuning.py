@@ -1,10 +1,8 @@
 """Hyperparameter search: hyperopt suggests a batch of trials, they run in parallel, and it gets their losses.
 
-A batch has as many trials whatever the number of workers, nothing in it depends on another trial of it,
-and losses are passed on in the order of the trials. So the seed alone decides what is tried and found.
-
-Trials run in threads, where XGBoost and the forests fit outside Python's lock, a killed search leaves no
-process behind and the wines need not be sent anywhere; or on a cluster, where there is one (WINE_DASK).
+The number of workers does not change a batch, nothing in it depends on another trial of it, and losses are passed on
+in the order of the trials: the seed alone decides what is tried and found. Trials run in threads, where XGBoost and
+forests fit outside Python's lock and the wines need not be sent anywhere; or on a cluster (WINE_DASK).
 
 In MLflow a search is a parent run with a nested run for each trial: FINISHED with its result, FAILED with the
 reason, or KILLED with the search. One tag holds the whole result: --resume reads back exactly what TPE got.
@@ -106,12 +104,9 @@ def start_search(
 
 
 def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any]) -> SearchRun:
-    """Find the last search of this identity that did not end well, with the trials that it finished.
+    """Find the last unfinished search of this identity, with the trials that it finished.
 
     A trial that was running when the search was killed is marked and will run again.
-
-    Raises:
-        BadInputError: there is no such search.
     """
     alike = _find_runs(experiment_id, {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True)})
     unfinished = [run for run in alike if run.info.status != "FINISHED"]
@@ -150,10 +145,7 @@ def finish_trial(run_id: str, result: TrialResult) -> None:
 
 
 def kill_open_trials(search: SearchRun) -> None:
-    """End the runs of trials that are open when their search is stopped.
-
-    They are looked up in the store: a search that is stopped while it starts a run does not know its id yet.
-    """
+    """End the runs of open trials, by the store: a search stopped while it starts a run does not know its id yet."""
     for run in _find_runs(search.experiment_id, {KIND: TRIAL, **nest_under(search.run_id)}):
         if run.info.status == "RUNNING":
             end_run(run.info.run_id, f"the search was stopped while trial {run.data.tags[NUMBER]} ran", KILLED)
@@ -223,10 +215,7 @@ def run_trials(executor: Executor, plan: Plan, split: Split, search: SearchRun, 
 
 
 def run_batches(optimisers: Mapping[Study, TreeParzenOptimiser], plan: Plan, runner: TrialRunner) -> list[Trial]:
-    """Run the trials of a plan in batches, dealt out to the studies in turn, with an optimiser for each study.
-
-    No batch is started after the minutes of the plan; a batch of another size finds other values.
-    """
+    """Run trials in batches, dealt out to the studies in turn; none is started after the minutes of the plan."""
     deadline = time.monotonic() + 60 * plan.minutes if plan.minutes else np.inf
     studies = list(optimisers)
     over: list[Trial] = []
