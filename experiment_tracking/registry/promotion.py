@@ -115,10 +115,7 @@ def settle_moves(models: Path) -> Path | None:
 
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
-    """Make the champion's bundle the one that serves from this folder, and change nothing else.
-
-    For a machine that serves what another one promotes, or whose bundles were lost.
-    """
+    """Let the champion's bundle serve from this folder, where another machine promoted it, or the bundles were lost."""
     with hold_lock(models / ".moving.lock"):
         champion = find_version(CHAMPION)
         bundle = export_version(champion, models)

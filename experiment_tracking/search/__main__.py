@@ -3,9 +3,8 @@
     python -m experiment_tracking.search [--trials N] [--minutes M] [--task regressor|classifier|both]
                                          [--protocol leak-free|as-published] [--workers N] [--resume]
 
-Ends with the best of each family and their blend on repeated grouped cross-validation, and the winner's
-run, for which the holdout is opened once. `--protocol as-published` runs the published search instead,
-whose objective is the validation file, and shows what its winner is worth on wines it has not seen.
+Ends with the best of each family and their blend on repeated grouped cross-validation, and the winner's run.
+`--protocol as-published` runs the published search instead, whose objective is the validation file.
 """
 
 import argparse

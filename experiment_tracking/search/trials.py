@@ -1,8 +1,7 @@
 """One trial: values in, a loss out. Nothing here knows of MLflow.
 
-The loss of a regressor is its RMSE. That of a classifier is one minus the mean of accuracy and
-quadratic weighted kappa: accuracy alone rewards a model that gives everything a 5 or a 6, kappa alone
-one that overreaches, and the search is to raise the first without lowering the second.
+The loss of a regressor is its RMSE. That of a classifier is one minus the mean of accuracy and quadratic weighted
+kappa: accuracy alone rewards a model that gives everything a 5 or a 6, kappa alone one that overreaches.
 """
 
 from collections.abc import Callable, Sequence
