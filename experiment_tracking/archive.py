@@ -2,9 +2,9 @@
 
     python -m experiment_tracking.archive pack|unpack FILE.tar.gz
 
-What travels: the tracking store with every run, the serving bundles, and the pickles of the challenger and of
-every version that a rollback can go back to. The pickles of other runs stay behind: five models are 100 MB a run.
-Unpack only what you packed. A pickle can run anything when it is read, and the digests travel in the same file.
+It holds the tracking store with every run, the serving bundles, and the pickles of the challenger and of every
+version that a rollback can go back to. The pickles of other runs stay behind: five models are 100 MB a run.
+Unpack only what you packed. A pickle can run anything when it is read, and the digests are in the same file.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import sqlite3
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,38 +25,40 @@ PICKLES = f"{ARTIFACTS}/models"  # where MLflow keeps its models, a folder each
 
 
 def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
-    """Write the registry at `places` into a file; return the numbers of the versions whose pickles are in it.
-
-    Raises:
-        NotThereError: there is no store.
-    """
+    """Write the registry into a file; return the numbers of the versions whose pickles are in it."""
     if not places[DATABASE].is_file():
         raise NotThereError(f"there is no {places[DATABASE]}: run make pipeline")
 
+    from mlflow import MlflowClient
+
     from experiment_tracking.registry.promotion import list_champions
-    from experiment_tracking.registry.versions import CHALLENGER, list_versions
+    from experiment_tracking.registry.versions import CHALLENGER, MODEL, list_versions
     from experiment_tracking.runs.store import open_store
 
     open_store(f"sqlite:///{places[DATABASE]}", places[ARTIFACTS])
     champions = list_champions()
-    kept = [version for version in list_versions() if version.number in champions or CHALLENGER in version.aliases]
-    folders = {_find_folder(version.number) for version in kept}
+    kept = [
+        version.number for version in list_versions() if version.number in champions or CHALLENGER in version.aliases
+    ]
+    folders = [Path(MlflowClient().get_model_version_download_uri(MODEL, number)).parent.name for number in kept]
+
+    def choose(part: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        path = Path(part.name)
+        return None if str(path.parent) == PICKLES and path.name not in folders else part
+
     with tempfile.TemporaryDirectory() as folder, tarfile.open(file, "w:gz", compresslevel=6) as archive:
-        _copy_database(places[DATABASE], Path(folder) / DATABASE)
-        archive.add(Path(folder) / DATABASE, DATABASE)
-        archive.add(places[ARTIFACTS], ARTIFACTS, filter=_leave_out_others(folders))
+        copy = Path(folder) / DATABASE
+        with closing(sqlite3.connect(places[DATABASE])) as database, closing(sqlite3.connect(copy)) as target:
+            database.backup(target)  # others may write to the database meanwhile
+        archive.add(copy, DATABASE)
+        archive.add(places[ARTIFACTS], ARTIFACTS, filter=choose)
         if places[BUNDLES].is_dir():
             archive.add(places[BUNDLES], BUNDLES)
-    return [version.number for version in kept]
+    return kept
 
 
 def unpack_registry(file: Path, places: dict[str, Path]) -> None:
-    """Put the registry of a file in its places.
-
-    Raises:
-        NotThereError: there is no such file, or this Python cannot unpack one safely.
-        BadInputError: something is in one of the places already, or the file holds no registry.
-    """
+    """Put the registry of a file in its places. Raises BadInputError where one of them is taken already."""
     if not hasattr(tarfile, "data_filter"):  # what keeps an archive from writing outside of the folder
         raise NotThereError("unpacking safely needs Python 3.11.4 or newer")
     taken = [str(place) for place in places.values() if place.exists()]
@@ -69,7 +70,7 @@ def unpack_registry(file: Path, places: dict[str, Path]) -> None:
     with tempfile.TemporaryDirectory(dir=places[DATABASE].parent) as folder:
         try:
             with tarfile.open(file) as archive:
-                archive.extractall(folder, filter="data")  # nothing outside of the folder
+                archive.extractall(folder, filter="data")
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise BadInputError(f"{file} cannot be unpacked: {error}") from error
         if not (Path(folder) / DATABASE).is_file():
@@ -90,31 +91,8 @@ def find_places(settings: Settings) -> dict[str, Path]:
     return {DATABASE: Path(url.database), ARTIFACTS: artifacts, BUNDLES: settings.serving_models}
 
 
-def _find_folder(number: str) -> str:
-    """The name of the folder of a version's pickle among PICKLES."""
-    from mlflow import MlflowClient
-
-    from experiment_tracking.registry.versions import MODEL
-
-    return Path(MlflowClient().get_model_version_download_uri(MODEL, number)).parent.name
-
-
-def _copy_database(database: Path, copy: Path) -> None:
-    """Copy a database that may be written to meanwhile."""
-    with closing(sqlite3.connect(database)) as one, closing(sqlite3.connect(copy)) as other:
-        one.backup(other)
-
-
-def _leave_out_others(folders: set[str]) -> Callable[[tarfile.TarInfo], tarfile.TarInfo | None]:
-    def choose(part: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        path = Path(part.name)
-        return None if str(path.parent) == PICKLES and path.name not in folders else part
-
-    return choose
-
-
 def main() -> int:
-    """Pack or unpack, as ordered."""
+    """Pack or unpack the registry."""
     parser = argparse.ArgumentParser(description="The registry as one file, to carry it to another machine.")
     parser.add_argument("order", choices=["pack", "unpack"])
     parser.add_argument("file", type=Path, help="the archive, a .tar.gz")

@@ -3,7 +3,7 @@
     python -m experiment_tracking.pages    (make mlflow)
 
 serves the store of MLFLOW_TRACKING_URI on 127.0.0.1 until ctrl-c. Where that is a server already, it has the
-pages, and the command only says where.
+pages, and the command only prints their addresses.
 """
 
 import argparse
@@ -15,13 +15,6 @@ from commands import DONE, require_free_port, run_command
 from settings import ROOT, load_settings
 
 HOST = "127.0.0.1"
-
-
-def list_pages(address: str, experiment_id: str) -> str:
-    """The addresses of the two pages to look at; the server's own first page is for other things."""
-    from experiment_tracking.registry.versions import MODEL
-
-    return f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
 
 
 def find_address(uri: str, port: int) -> str:
@@ -39,16 +32,18 @@ def serve_pages(uri: str, port: int) -> NoReturn:
 
 
 def main() -> int:
-    """Say where the pages are, and serve them unless a server does."""
+    """Print the addresses of the pages, and serve them unless a server does."""
     argparse.ArgumentParser(description="MLflow's pages: runs, metrics and registry, in a browser.").parse_args()
     settings = load_settings()
     uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
     if address != uri.rstrip("/"):
         require_free_port(HOST, settings.mlflow_port, "set WINE_MLFLOW_PORT to another")
 
+    from experiment_tracking.registry.versions import MODEL
     from experiment_tracking.runs.store import open_store
 
-    pages = list_pages(address, open_store(uri, settings.mlflow_artifacts))
+    experiment_id = open_store(uri, settings.mlflow_artifacts)
+    pages = f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
     if address == uri.rstrip("/"):
         print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")
         return DONE

@@ -21,12 +21,11 @@ from deployment.batch import chunks
 from deployment.batch.file import map_chunks, score_file
 from executors import LOCAL, make_map, open_cluster, open_executor
 from experiment_tracking.partitioned.boosting import NAME, evaluate_partitions, fit_partitions
-from experiment_tracking.search import steps
-from experiment_tracking.search.finalists import compare_finalists, repeat_folds
-from experiment_tracking.search.ledger import open_ledger
-from experiment_tracking.search.loop import Trial
+from experiment_tracking.search import tuning
+from experiment_tracking.search.selection import compare_finalists, repeat_folds
 from experiment_tracking.search.space import Plan
-from experiment_tracking.search.steps import run_trials
+from experiment_tracking.search.trials import Trial
+from experiment_tracking.search.tuning import run_trials, start_search
 from orchestration.flows import compare_flow, prepare_flow
 from settings import ROOT
 from tests.conftest import Store, isolated_environment
@@ -54,8 +53,9 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[Trial]:
-    ledger = open_ledger(store.experiment_id, data, {"dask": plan.dask}, {})
-    return run_trials(plan, split, ledger, QUIET)
+    search = start_search(store.experiment_id, data, {"dask": plan.dask})
+    with open_executor(plan.workers, plan.dask) as executor:
+        return run_trials(executor, plan, split, search, QUIET)
 
 
 def list_results(trials: list[Trial]) -> list[tuple[str, float | None, tuple[float, ...], tuple[int, ...]]]:
@@ -85,7 +85,7 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
             os.kill(killed[0], signal.SIGKILL)
         return ""
 
-    monkeypatch.setattr(steps, "_describe_best", kill_one)
+    monkeypatch.setattr(tuning, "_describe_best", kill_one)
     there = run_plan(replace(plan, dask=cluster.scheduler_address), store, twin, twin_split)
     assert len(killed) == 1
     assert list_results(there) == list_results(here)

@@ -5,9 +5,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -19,10 +20,7 @@ from rich.console import Console
 from commands import BadInputError
 from executors import open_executor
 from experiment_tracking.runs.store import EXPERIMENT, open_store
-from experiment_tracking.search.finalists import DEFAULTS
-from experiment_tracking.search.ledger import NUMBER, Ledger, open_ledger, reopen_ledger
-from experiment_tracking.search.loop import RunTrial, Trial, TrialRunner, run_search
-from experiment_tracking.search.optimiser import Optimiser, TreeParzenOptimiser
+from experiment_tracking.search.selection import DEFAULTS, SearchResult, search_models
 from experiment_tracking.search.space import (
     BATCH,
     CLASSIFIER,
@@ -38,17 +36,28 @@ from experiment_tracking.search.space import (
     describe_published_space,
     describe_space,
 )
-from experiment_tracking.search.steps import SearchResult, run_trials, search_models
-from experiment_tracking.search.trial import (
+from experiment_tracking.search.trials import (
     FAILED,
     PRUNED,
     SCORED,
     StoppedError,
+    Trial,
     TrialResult,
     measure_loss,
     prepare_folds,
     run_trial,
     should_prune,
+)
+from experiment_tracking.search.tuning import (
+    NUMBER,
+    RunTrial,
+    SearchRun,
+    TreeParzenOptimiser,
+    TrialRunner,
+    resume_search,
+    run_batches,
+    run_trials,
+    start_search,
 )
 from settings import ROOT
 from tests.conftest import Store, isolated_environment, make_store, run_here
@@ -81,22 +90,23 @@ def split(data: WineData) -> Split:
 
 
 @pytest.fixture
-def ledger(store: Store, data: WineData) -> Ledger:
-    return open_ledger(store.experiment_id, data, {"seed": 1}, {})
+def search(store: Store, data: WineData) -> SearchRun:
+    return start_search(store.experiment_id, data, {"seed": 1})
 
 
-class RandomOptimiser:
-    """The least that fits the seam."""
+class RandomOptimiser(TreeParzenOptimiser):
+    """Draws at random, and keeps the losses."""
 
     def __init__(self, study: Study) -> None:
-        self._space, self._random = describe_space(study), np.random.default_rng(1)
-        self.told: list[float | None] = []
+        super().__init__(describe_space(study), seed=1)
+        self._random = np.random.default_rng(1)
+        self.losses: list[float | None] = []
 
-    def suggest(self, count: int) -> list[Values]:
-        return [sample(self._space, rng=self._random) for _ in range(count)]
+    def suggest(self) -> Values:
+        return dict(sample(self._space, rng=self._random))
 
-    def tell(self, losses: Sequence[float | None]) -> None:
-        self.told += losses
+    def observe(self, loss: float | None) -> None:
+        self.losses.append(loss)
 
 
 def find_runs(experiment_id: str) -> list[Run]:
@@ -111,7 +121,7 @@ def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None
 def test_the_space_gives_values_that_fit(study: Study, split: Split) -> None:
     optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
     folds = prepare_folds(split, seed=1)
-    for values in optimiser.suggest(6):
+    for values in (optimiser.suggest() for _ in range(6)):
         assert all(type(value) in (int, float, str) for value in values.values())
         result = run_trial(folds, study, values, [])
         assert result.outcome == SCORED
@@ -119,40 +129,41 @@ def test_the_space_gives_values_that_fit(study: Study, split: Split) -> None:
 
 
 def test_the_first_values_are_the_known_ones() -> None:
-    first, second = TreeParzenOptimiser(
-        describe_space(Study(REGRESSOR, FOREST)), seed=1, start=START[REGRESSOR, FOREST]
-    ).suggest(2)
+    start = START[REGRESSOR, FOREST]
+    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, FOREST)), seed=1, start=start)
+    first = optimiser.suggest()
     assert first == {"kind": "extra", "max_features": 0.6, "min_samples_leaf": 1}
-    assert second != first
+    assert optimiser.suggest() != first
 
 
 def test_published_values_lie_in_the_published_ranges() -> None:
     optimiser = TreeParzenOptimiser(describe_published_space(), seed=1)
-    for values in optimiser.suggest(20):
+    for values in (optimiser.suggest() for _ in range(20)):
         assert 4 <= values["max_depth"] <= 100
         assert isinstance(values["max_depth"], int)
         assert np.exp(-3) <= values["learning_rate"] <= 1
         assert np.exp(-1) <= values["min_child_weight"] <= np.exp(3)
 
 
-def test_an_optimiser_follows_the_losses_it_is_told() -> None:
-    """Told that values near 0.8 are good it tries them more than told that they are bad."""
-    distances = {sign: ask_for_subsample(sign) for sign in (1.0, -1.0)}
+def test_an_optimiser_follows_the_losses() -> None:
+    """It tries values near 0.8 more where they have the lower losses."""
+    distances = {sign: measure_distances(sign) for sign in (1.0, -1.0)}
     assert np.mean(distances[1.0]) < np.mean(distances[-1.0]) - 0.02
 
 
-def ask_for_subsample(sign: float) -> list[float]:
+def measure_distances(sign: float) -> list[float]:
     optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, XGBOOST)), seed=1)
     distances: list[float] = []
     for _ in range(15):
-        batch = [abs(values["subsample"] - 0.8) for values in optimiser.suggest(4)]
-        optimiser.tell([sign * distance for distance in batch])
+        batch = [abs(optimiser.suggest()["subsample"] - 0.8) for _ in range(4)]
+        for distance in batch:
+            optimiser.observe(sign * distance)
         distances += batch
     return distances
 
 
 def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
-    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1).folds, strict=True):
+    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1), strict=True):
         sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
         assert sum(sizes) == len(split.train)
         assert sizes[2] == len(score_on)
@@ -184,24 +195,30 @@ def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(spl
     assert result.loss > 0.2  # never better than the median
 
 
-def search_here(optimisers: Mapping[Study, Optimiser], trials: int, run: RunTrial, ledger: Ledger) -> list[Trial]:
-    """Run a search on one thread."""
+def search_at_random(optimiser: RandomOptimiser, trials: int, run: RunTrial, search: SearchRun) -> list[Trial]:
+    """Run a search of the regressor forest on one thread."""
     with open_executor(1) as executor:
-        return run_search(optimisers, Plan(trials=trials), TrialRunner(run, ledger, executor))
+        runner = TrialRunner(run, search, executor)
+        return run_batches({Study(REGRESSOR, FOREST): optimiser}, Plan(trials=trials), runner)
+
+
+def run_plan(plan: Plan, split: Split, search: SearchRun) -> list[Trial]:
+    with open_executor(plan.workers) as executor:
+        return run_trials(executor, plan, split, search, QUIET)
 
 
 @pytest.mark.full
 def test_the_seed_alone_decides_whatever_the_number_of_workers(split: Split, data: WineData, store: Store) -> None:
     found = []
     for workers in (1, 2):
-        ledger = open_ledger(store.experiment_id, data, {"workers": workers}, {})
-        found.append(list_losses(run_trials(Plan(trials=14, workers=workers), split, ledger, QUIET)))
+        search = start_search(store.experiment_id, data, {"workers": workers})
+        found.append(list_losses(run_plan(Plan(trials=14, workers=workers), split, search)))
     assert found[0] == found[1]
-    ledger = open_ledger(store.experiment_id, data, {"seed": 7}, {})
-    assert list_losses(run_trials(Plan(trials=8, seed=7), split, ledger, QUIET)) != found[0][:8]
+    search = start_search(store.experiment_id, data, {"seed": 7})
+    assert list_losses(run_plan(Plan(trials=8, seed=7), split, search)) != found[0][:8]
 
 
-def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(ledger: Ledger, split: Split) -> None:
+def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(search: SearchRun, split: Split) -> None:
     study, folds = Study(REGRESSOR, FOREST), prepare_folds(split, seed=1)
     optimiser, numbers = RandomOptimiser(study), iter(range(100))
 
@@ -209,24 +226,24 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(l
         broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
         return run_trial(folds, study, broken, earlier)
 
-    trials = search_here({study: optimiser}, 6, fail_once, ledger)
+    trials = search_at_random(optimiser, 6, fail_once, search)
     assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
-    assert optimiser.told[1] is None
-    assert all(loss is not None for loss in optimiser.told[2:])
-    runs = {run.info.run_name: run for run in find_runs(ledger.experiment_id)}
+    assert optimiser.losses[1] is None
+    assert all(loss is not None for loss in optimiser.losses[2:])
+    runs = {run.info.run_name: run for run in find_runs(search.experiment_id)}
     failed = runs["regressor forest 1"]
     assert failed.info.status == "FAILED"
     assert "max_features" in failed.data.tags["problem"]
     assert runs["regressor forest 2"].info.status == "FINISHED"
 
 
-def test_a_search_goes_on_when_every_trial_fails(ledger: Ledger) -> None:
+def test_a_search_goes_on_when_every_trial_fails(search: SearchRun) -> None:
     study = Study(REGRESSOR, FOREST)
 
     def fail(*_: object) -> TrialResult:
         raise ValueError("a reason")
 
-    trials = search_here({study: RandomOptimiser(study)}, 6, fail, ledger)
+    trials = search_at_random(RandomOptimiser(study), 6, fail, search)
     assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
 
 
@@ -235,8 +252,8 @@ def test_a_stopped_trial_ends_between_folds(split: Split) -> None:
         run_trial(prepare_folds(split, seed=1), Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
 
 
-def test_no_batch_starts_after_the_minutes(split: Split, ledger: Ledger) -> None:
-    trials = run_trials(Plan(task=REGRESSOR, trials=400, minutes=1e-6), split, ledger, QUIET)
+def test_no_batch_starts_after_the_minutes(split: Split, search: SearchRun) -> None:
+    trials = run_plan(Plan(task=REGRESSOR, trials=400, minutes=1e-6), split, search)
     assert len(trials) == 4
 
 
@@ -385,11 +402,11 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
     data = load_wines(str(folder), 42, folder, "")
     identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3}
     identity |= {"fingerprint": data.fingerprint, "batch": BATCH}
-    assert len(reopen_ledger(experiment.experiment_id, data, identity).finished) >= 3
+    assert len(resume_search(experiment.experiment_id, data, identity).finished) >= 3
 
 
 def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
-    ledger: Ledger, split: Split, monkeypatch: pytest.MonkeyPatch
+    search: SearchRun, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = iter(range(100))
 
@@ -399,8 +416,8 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
 
     monkeypatch.setattr("experiment_tracking.runs.tracking._log_dataset", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run_trials(Plan(task=REGRESSOR, trials=4), split, ledger, QUIET)
-    trials = [run for run in find_runs(ledger.experiment_id) if run.info.run_id != ledger.parent_id]
+        run_plan(Plan(task=REGRESSOR, trials=4), split, search)
+    trials = [run for run in find_runs(search.experiment_id) if run.info.run_id != search.run_id]
     assert len(trials) == 3
     assert {run.info.status for run in trials} == {"KILLED"}
     assert [run for run in trials if list_untold(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
@@ -412,21 +429,17 @@ def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan",
-    [Plan(trials=0), Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")],
+    "wrong",
+    [{"trials": 0}, {"workers": 0}, {"minutes": 0}, {"protocol": "as-published", "task": "classifier"}],
 )
-def test_a_plan_without_sense_is_refused_before_a_run_starts(
-    plan: Plan, split: Split, data: WineData, store: Store
-) -> None:
+def test_a_plan_without_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInputError):
-        search_models(plan, data, split, store.experiment_id, QUIET)
-    assert find_runs(store.experiment_id) == []
+        Plan(**wrong)
 
 
-def test_a_resumed_search_refuses_trials_of_another_space(split: Split, ledger: Ledger) -> None:
+def test_a_resumed_search_refuses_trials_of_another_space(split: Split, search: SearchRun) -> None:
     study = Study(REGRESSOR, FOREST)
-    plan = Plan(task=REGRESSOR, trials=4)
-    run_trials(plan, split, ledger, QUIET)
-    reopened = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
+    run_plan(Plan(task=REGRESSOR, trials=4), split, search)
+    resumed = resume_search(search.experiment_id, search.data, {"seed": 1})
     with pytest.raises(BadInputError, match=naming("trial 0", "--resume")):
-        search_here({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), reopened)
+        search_at_random(RandomOptimiser(study), 4, lambda *_: TrialResult(FAILED), resumed)

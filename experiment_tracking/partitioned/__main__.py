@@ -2,11 +2,8 @@
 
     python -m experiment_tracking.partitioned FOLDER
 
-Each file of the folder is a partition (wine_data/sources/partitions.py), and the workers of a Dask cluster
-(WINE_DASK, or processes of this machine) fit on them together (boosting.py).
-
-Leaves a run with the model and its score in the holdout, which python -m experiment_tracking.registry can make a
-version.
+Each file is a partition, and the workers of a Dask cluster (WINE_DASK, or processes of this machine) fit on them
+together. Leaves a run with the model and its score in the holdout, which can be registered.
 """
 
 import argparse
@@ -21,7 +18,7 @@ from settings import load_settings
 
 
 def main() -> int:
-    """Look, fit, score, track, and say what to do next."""
+    """Read, fit, score, track, and say what to do next."""
     parser = argparse.ArgumentParser(description="Fit XGBoost on wines in many files, on a Dask cluster.")
     parser.add_argument("folder", type=Path, help="folder of CSV or Parquet files, each a partition")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"the most rounds of XGBoost ({ROUNDS})")

@@ -14,7 +14,7 @@ from xgboost import dask as xgboost_on_dask
 
 from commands import BadInputError
 from experiment_tracking.search.space import PATIENCE, REGRESSOR, ROUNDS, START, XGBOOST
-from experiment_tracking.search.trial import STOPPING_PARTS
+from experiment_tracking.search.trials import STOPPING_PARTS
 from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.partitions import LOT, NUMBERS, Partitions, read_numbers
 from wine_data.split import HOLDOUT_SHARE
@@ -34,11 +34,7 @@ def fit_partitions(
     """Fit in train of all partitions, and return the model with the wines that it is to be scored on.
 
     The same partitions, seed and number of workers give the same model, but for the rounding of sums that three
-    workers or more add up in any order. Another number of workers cuts columns of many values, such as the density,
-    into slightly other bins.
-
-    Raises:
-        BadInputError: the partitions leave one part empty.
+    workers or more add up in any order. Another number of workers cuts columns of many values into other bins.
     """
     workers = sorted(client.scheduler_info()["workers"])
     read = [  # each file has its worker, or the same wines would be cut into other bins the next time

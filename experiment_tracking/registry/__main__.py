@@ -1,8 +1,6 @@
 """The registry as a command: versions, the gate, promotion, rollback.
 
-    python -m experiment_tracking.registry list | show | register | promote | rollback | export | history
-
-The same as functions: versions.py, gate.py and promotion.py.
+python -m experiment_tracking.registry list | show | register | promote | rollback | export | history
 """
 
 import argparse
@@ -25,14 +23,8 @@ def show_versions(console: Console) -> None:
 
     table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
     for version in list_versions():
-        table.add_row(
-            version.number,
-            version.model,
-            "\n".join(version.aliases),
-            f"{version.kappa_cv:.3f}",
-            f"{version.kappa_holdout:.3f}",
-            version.fingerprint[:8],
-        )
+        scores = f"{version.kappa_cv:.3f}", f"{version.kappa_holdout:.3f}"
+        table.add_row(version.number, version.model, "\n".join(version.aliases), *scores, version.fingerprint[:8])
     console.print(table)
 
 
@@ -48,7 +40,7 @@ def show_history(console: Console) -> None:
 
 
 def show_version(name: str | None, console: Console) -> None:
-    """Print what is known of a version, the champion where none is named, and its card."""
+    """Print a version, the champion where none is named, and its card."""
     from experiment_tracking.registry.versions import CHAMPION, find_version
 
     version = find_version(CHAMPION if name is None else name)
@@ -56,15 +48,6 @@ def show_version(name: str | None, console: Console) -> None:
     console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
     console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
     console.print(version.card)
-
-
-def run_register(run_id: str, console: Console) -> None:
-    """Register the model of a run and say its version."""
-    from experiment_tracking.registry.versions import CHALLENGER, register_model
-
-    version = register_model(run_id)
-    console.print(f"{version.model} of run {run_id} is wine-quality version {version.number}, the {CHALLENGER}")
-    console.print(f"Next: {COMMAND} promote {version.number}")
 
 
 def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
@@ -91,25 +74,8 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
     console.print(f"Next: make serve; back again: {COMMAND} rollback")
 
 
-def run_rollback(reason: str, settings: Settings, console: Console) -> None:
-    """Bring back the champion before this one."""
-    from experiment_tracking.registry.promotion import roll_back
-
-    version, bundle = roll_back(settings.serving_models, reason)
-    console.print(f"version {version.number} ({version.model}) is the champion again, and a running API takes it over:")
-    console.print(f"{bundle}\nNext: make serve")
-
-
-def run_export(settings: Settings, console: Console) -> None:
-    """Write the champion's bundle into this machine's folder, if it is not there, and let it serve."""
-    from experiment_tracking.registry.promotion import serve_champion
-
-    version, bundle = serve_champion(settings.serving_models)
-    console.print(f"version {version.number} ({version.model}), the champion, serves from {bundle}\nNext: make serve")
-
-
 def parse_arguments() -> argparse.Namespace:
-    """The command's arguments."""
+    """Read and check the command line."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of wine-quality, and which of them serves.")
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("list", help="all versions")
@@ -127,17 +93,19 @@ def parse_arguments() -> argparse.Namespace:
     parts.add_parser("history", help="every promotion, rollback and refusal")
     arguments = parser.parse_args()
     if arguments.part == "promote" and arguments.reason is not None and not arguments.reason.strip():
-        raise BadInputError("--reason is empty; say why the version goes in although the gate may refuse it")
+        raise BadInputError("--reason is empty; give the reason why it goes in although the gate may refuse it")
     if arguments.part == "promote" and not 0 <= arguments.margin <= 1:
         raise BadInputError(f"--margin is {arguments.margin:g}; it is a difference of kappa, 0 to 1")
     return arguments
 
 
 def main() -> int:
-    """Do the part that was asked for."""
+    """Run one part of the command."""
     arguments, settings = parse_arguments(), load_settings()
     console = Console(highlight=False, soft_wrap=True)
 
+    from experiment_tracking.registry.promotion import roll_back, serve_champion
+    from experiment_tracking.registry.versions import CHALLENGER, register_model
     from experiment_tracking.runs.store import open_store
 
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -149,13 +117,19 @@ def main() -> int:
             show_version(arguments.version, console)
             console.print(f"Next: {COMMAND} history")
         case "register":
-            run_register(arguments.run_id, console)
+            version, run_id = register_model(arguments.run_id), arguments.run_id
+            console.print(f"{version.model} of run {run_id} is wine-quality version {version.number}, the {CHALLENGER}")
+            console.print(f"Next: {COMMAND} promote {version.number}")
         case "promote":
             run_promote(arguments, settings, console)
         case "rollback":
-            run_rollback(arguments.reason, settings, console)
+            version, bundle = roll_back(settings.serving_models, arguments.reason)
+            again = f"version {version.number} ({version.model}) is the champion again"
+            console.print(f"{again}, and a running API takes it over:\n{bundle}\nNext: make serve")
         case "export":
-            run_export(settings, console)
+            version, bundle = serve_champion(settings.serving_models)
+            console.print(f"version {version.number} ({version.model}), the champion, serves from {bundle}")
+            console.print("Next: make serve")
         case "history":
             show_history(console)
             console.print(f"\nNext: {COMMAND} list")

@@ -1,12 +1,10 @@
 """The gate: a challenger gets in only if it is better on wines that neither model trained on.
 
-Both are scored on the identical holdout wines. The bootstrap of the difference in quadratic weighted
-kappa is paired, and its one-sided 95 % interval has to lie above 0. There is no champion at first;
-then the rival is the majority-class baseline.
+Both are scored on the same holdout wines, and the one-sided 95 % interval of their paired bootstrap difference in
+quadratic weighted kappa has to lie above 0. Without a champion the rival is the majority-class baseline.
 
-After drift the holdout of old wines cannot show what a retrained model is for. The gate then also takes
-a recent set of labelled wines: the challenger must be better there, and on the holdout worse by no more
-than MARGIN, with the same confidence.
+After drift the holdout of old wines cannot show what a retrained model is for. Then the challenger must be better on
+recent labelled wines, and on the holdout worse by no more than MARGIN, with the same confidence.
 """
 
 from dataclasses import dataclass
@@ -20,9 +18,8 @@ from wine_quality_training.bundle.files import Bundle
 from wine_quality_training.evaluate import LEAK_FREE, bootstrap_difference, measure_predictions
 from wine_quality_training.models import predicts_grades
 
-if TYPE_CHECKING:  # who asks what the gate said needs neither
+if TYPE_CHECKING:
     import pandas as pd
-    from sklearn.pipeline import Pipeline
 
 MARGIN = 0.05  # of kappa: about half the width of its 95 % interval on the published holdout
 FEWEST_RECENT = 50  # wines; the interval of fewer is too wide to let anything through
@@ -41,11 +38,6 @@ class Comparison:
     lower: float
     needed: float
 
-    @property
-    def passed(self) -> bool:
-        """Whether the interval lies above what is needed."""
-        return self.lower > self.needed
-
     def sentence(self) -> str:
         """What was compared and what came of it, for people."""
         return (
@@ -56,7 +48,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a challenger. `champion` is the version number it was compared with, "" for none."""
+    """What the gate found. `champion` is the version number that the challenger was compared with, "" for none."""
 
     challenger: str
     champion: str
@@ -64,8 +56,8 @@ class Verdict:
 
     @property
     def admitted(self) -> bool:
-        """Whether every comparison came out above what is needed."""
-        return all(comparison.passed for comparison in self.comparisons)
+        """Whether the interval of every comparison lies above what is needed."""
+        return all(comparison.lower > comparison.needed for comparison in self.comparisons)
 
     def name_rival(self) -> str:
         """What the challenger was compared with."""
@@ -74,10 +66,8 @@ class Verdict:
     def sentences(self) -> list[str]:
         """The verdict for people: one line what, one line for each comparison."""
         word = "better" if self.admitted else "not shown to be better"
-        return [
-            f"version {self.challenger} is {word} than {self.name_rival()}",
-            *(c.sentence() for c in self.comparisons),
-        ]
+        first = f"version {self.challenger} is {word} than {self.name_rival()}"
+        return [first, *(comparison.sentence() for comparison in self.comparisons)]
 
 
 def judge_challenger(
@@ -89,12 +79,8 @@ def judge_challenger(
 ) -> Verdict:
     """Compare a challenger with the champion, or with the majority-class baseline where there is none.
 
-    Args:
-        challenger: the challenger, with its metadata.
-        champion: the model that serves, with its metadata.
-        holdout: labelled wines of the holdout.
-        recent: labelled wines after drift; those of the holdout are scored, which neither trained on.
-        margin: how much worse the challenger may be on the holdout when `recent` is given.
+    Of labelled `recent` wines those of the holdout are scored, which neither model trained on; with them, the
+    challenger may lose `margin` of kappa on the old holdout.
 
     Raises:
         BadInputError: a model is a regressor or was not fitted leak-free, or there are too few recent wines.
@@ -102,37 +88,32 @@ def judge_challenger(
     for bundle in (challenger, champion):
         if bundle is not None:
             _refuse_unfit(bundle)
+    versions = challenger.metadata.version, champion.metadata.version if champion else ""
     if recent is None:
-        comparisons = [_compare("holdout", challenger.pipeline, champion, holdout, needed=0.0)]
-    else:
-        from wine_data.split import is_holdout
+        return Verdict(*versions, (_compare("holdout", challenger, champion, holdout, needed=0.0),))
+    from wine_data.split import is_holdout
 
-        unseen = recent[is_holdout(recent)]
-        if len(unseen) < FEWEST_RECENT:
-            raise BadInputError(
-                f"{len(unseen)} of {len(recent)} recent wines are in the holdout; {FEWEST_RECENT} are needed"
-            )
-        comparisons = [
-            _compare("recent wines", challenger.pipeline, champion, unseen, needed=0.0),
-            _compare("holdout", challenger.pipeline, champion, holdout, needed=-margin),
-        ]
-    return Verdict(challenger.metadata.version, champion.metadata.version if champion else "", tuple(comparisons))
+    unseen = recent[is_holdout(recent)]
+    if len(unseen) < FEWEST_RECENT:
+        raise BadInputError(
+            f"{len(unseen)} of {len(recent)} recent wines are in the holdout; {FEWEST_RECENT} are needed"
+        )
+    comparisons = (
+        _compare("recent wines", challenger, champion, unseen, needed=0.0),
+        _compare("holdout", challenger, champion, holdout, needed=-margin),
+    )
+    return Verdict(*versions, comparisons)
 
 
 def _compare(
-    scored_on: str, challenger: "Pipeline", champion: Bundle | None, wines: "pd.DataFrame", needed: float
+    scored_on: str, challenger: Bundle, champion: Bundle | None, wines: "pd.DataFrame", needed: float
 ) -> Comparison:
-    grades = wines[TARGET].to_numpy()
-    predictions = challenger.predict(feature_frame(wines))
-    rival = champion.pipeline.predict(feature_frame(wines)) if champion else _predict_majority(grades)
+    X, grades = feature_frame(wines), wines[TARGET].to_numpy()
+    predictions = challenger.pipeline.predict(X)
+    rival = champion.pipeline.predict(X) if champion else np.full(len(grades), wines[TARGET].mode()[0])
     difference, lower = bootstrap_difference(grades, predictions, rival)
     ours, theirs = (measure_predictions(grades, each)["kappa"] for each in (predictions, rival))
     return Comparison(scored_on, len(wines), ours, round(theirs, 12) + 0.0, difference, lower, needed)
-
-
-def _predict_majority(grades: np.ndarray) -> np.ndarray:
-    values, counts = np.unique(grades, return_counts=True)
-    return np.full(len(grades), values[counts.argmax()])
 
 
 def _refuse_unfit(bundle: Bundle) -> None:

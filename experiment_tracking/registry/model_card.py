@@ -10,6 +10,8 @@ from wine_quality_training.report import list_scores, list_slices, render_scores
 
 def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
     """Write the card of a model in Markdown, from its metadata and the evaluations of both protocols."""
+    accuracy, within_one = (metadata.metrics[f"{LEAK_FREE}.holdout.{name}"] for name in ("accuracy", "within_one"))
+    missed = f"Of the holdout's grades it missed {1 - accuracy:.0%}, and {1 - within_one:.0%} by more than one."
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
     return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from
@@ -30,15 +32,8 @@ what to expect of a new wine are the leak-free rows.
 ## Limits
 
 Portuguese Vinho Verde of 2004 to 2007, where the wines are the published ones. Grades 3, 4, 8 and 9 are rare and
-seldom found. {_count_misses(metadata)} A measurement in another
+seldom found. {missed} A measurement in another
 unit than the schema names gives a wrong grade without a word, unless it leaves the physical bounds.
 
 Fitted with {versions}.
 """
-
-
-def _count_misses(metadata: ModelMetadata) -> str:
-    accuracy, within_one = (
-        metadata.metrics[f"{LEAK_FREE}.holdout.{measure}"] for measure in ("accuracy", "within_one")
-    )
-    return f"Of the holdout's grades it missed {1 - accuracy:.0%}, and {1 - within_one:.0%} by more than one."

@@ -1,11 +1,10 @@
 """Promotion and rollback: the champion alias, the bundle that serves, and a record of each move.
 
 A record is one MLflow run in the experiment wine-quality-promotions, written once and never changed: who,
-when, from, to, verdict, reason. The alias says who the champion is; the records say how it got there.
+when, from, to, verdict, reason. The alias names the champion; the records show how it got there.
 
-A move is: open the record, move the alias, make its bundle the one that serves, close the record. All of it
-happens under a lock, and a move that was killed on the way is brought to its end, or written off if the
-alias had not moved yet, by the next promotion.
+A move is: open the record, move the alias, make its bundle the one that serves, close the record, all under a
+lock. The next move finishes one that was killed on the way, or marks it as failed if the alias had not moved yet.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 
 from commands import RefusedError
 from experiment_tracking.registry.gate import Verdict
@@ -51,11 +50,7 @@ class Record:
 def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") -> Path:
     """Make a version the champion, and its bundle the one that serves; return the bundle's folder.
 
-    Args:
-        version: what the verdict is on.
-        verdict: the gate's. With a reason from a person, a refusal by the gate is overruled.
-        models: the folder of serving bundles.
-        reason: why a person promotes it; recorded.
+    A person's `reason` is recorded, and overrules a refusal by the gate. `models` has the serving bundles.
 
     Raises:
         RefusedError: the gate refused, which is recorded, or another version became champion since the verdict.
@@ -78,15 +73,11 @@ def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") 
 
 def record_refusal(version: Version, verdict: Verdict) -> None:
     """Record that the gate refused a version."""
-    end_run(_open_record(REFUSED, verdict.champion, version.number, verdict))
+    end_run(_open_record(REFUSED, version.number, verdict.champion, verdict))
 
 
 def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
-    """Bring back the champion before this one, with the bundle that it had, and return both.
-
-    Raises:
-        RefusedError: there was no champion before this one.
-    """
+    """Bring back the champion before this one, with its bundle. Raises RefusedError where there was none."""
     with _moving(models):
         champions = list_champions()
         if len(champions) < 2:
@@ -98,7 +89,12 @@ def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
 
 def list_records() -> list[Record]:
     """Every promotion, rollback and refusal, the oldest first."""
-    return [_read_record(run) for run in _find_runs("attributes.status = 'FINISHED'")]
+    records = []
+    for run in _find_runs("FINISHED"):
+        tags, when = run.data.tags, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+        fields = (tags[name] for name in ("developer", "from", "to", "verdict", "reason"))
+        records.append(Record(tags["event"], when, *fields))
+    return records
 
 
 def list_champions() -> list[str]:
@@ -113,19 +109,13 @@ def list_champions() -> list[str]:
 
 
 def settle_moves(models: Path) -> Path | None:
-    """Bring moves that were killed on the way to their end; return the bundle that serves, the champion's."""
+    """Finish moves that were killed on the way; return the bundle that serves, the champion's."""
     with _moving(models) as bundle:
         return bundle
 
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
-    """Make the champion's bundle the one that serves from this folder; moves nothing and settles nothing.
-
-    For a machine that serves what another one promotes, or whose bundles were lost.
-
-    Raises:
-        NotThereError: there is no champion.
-    """
+    """Let the champion's bundle serve from this folder, where another machine promoted it, or the bundles were lost."""
     with hold_lock(models / ".moving.lock"):
         champion = find_version(CHAMPION)
         bundle = export_version(champion, models)
@@ -135,10 +125,10 @@ def serve_champion(models: Path) -> tuple[Version, Path]:
 
 @contextmanager
 def _moving(models: Path) -> Iterator[Path | None]:
-    """Hold the lock of all moves, with nothing half-done left by those before; gives the champion's bundle."""
+    """Hold the lock of all moves, finish those that were killed, and give the champion's bundle."""
     with hold_lock(models / ".moving.lock"):
         champion = find_champion()
-        for run in _find_runs("attributes.status = 'RUNNING'"):
+        for run in _find_runs("RUNNING"):
             moved = champion is not None and champion.number == run.data.tags["to"]
             end_run(run.info.run_id, "" if moved else "killed before the alias moved")
         bundle = export_version(champion, models) if champion else None
@@ -148,7 +138,7 @@ def _moving(models: Path) -> Iterator[Path | None]:
 
 
 def _move(event: str, version: Version, bundle: Path, verdict: Verdict | None, reason: str) -> Path:
-    run_id = _open_record(event, _name_champion(), version.number, verdict, reason)
+    run_id = _open_record(event, version.number, _name_champion(), verdict, reason)
     set_alias(CHAMPION, version.number)
     _serve(bundle)
     end_run(run_id)
@@ -165,18 +155,18 @@ def _name_champion() -> str:
     return champion.number if champion else ""
 
 
-def _open_record(event: str, champion: str, version: str, verdict: Verdict | None, reason: str = "") -> str:
+def _open_record(event: str, version: str, champion: str, verdict: Verdict | None, reason: str = "") -> str:
     """Start the record of a move: a run whose tags and metrics say all of it before anything moves."""
-    experiment = find_experiment(PROMOTIONS)
-    name = f"{event} of version {version}"
-    told = {
+    tags = {
+        **describe_code(),
         "event": event,
         "from": champion,
         "to": version,
         "verdict": "; ".join(verdict.sentences()) if verdict else "",
         "reason": reason,
     }
-    run = mlflow.MlflowClient().create_run(experiment.experiment_id, run_name=name, tags={**describe_code(), **told})
+    experiment_id = find_experiment(PROMOTIONS).experiment_id
+    run = mlflow.MlflowClient().create_run(experiment_id, run_name=f"{event} of version {version}", tags=tags)
     run_id = str(run.info.run_id)
     for comparison in verdict.comparisons if verdict else ():
         figures = ("wines", "challenger", "rival", "difference", "lower", "needed")
@@ -184,19 +174,7 @@ def _open_record(event: str, champion: str, version: str, verdict: Verdict | Non
     return run_id
 
 
-def _find_runs(condition: str) -> list[Run]:
-    experiment = find_experiment(PROMOTIONS)
-    runs: list[Run] = []
-    token: str | None = ""
-    while token is not None:
-        page = mlflow.MlflowClient().search_runs(
-            [experiment.experiment_id], condition, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time ASC"], token
-        )
-        runs, token = runs + list(page), page.token or None
-    return runs
-
-
-def _read_record(run: Run) -> Record:
-    tags = run.data.tags
-    when = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    return Record(tags["event"], when, tags["developer"], tags["from"], tags["to"], tags["verdict"], tags["reason"])
+def _find_runs(status: str) -> list[Run]:
+    """The records of this status, the oldest first."""
+    experiment_id, condition = find_experiment(PROMOTIONS).experiment_id, f"attributes.status = '{status}'"
+    return mlflow.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"], output_format="list")

@@ -51,8 +51,13 @@ def register_model(run_id: str) -> Version:
         BadInputError: the run has no model, or the model no signature or no leak-free score.
     """
     client = mlflow.MlflowClient()
-    metadata = _read_metadata_of(run_id)
-    _create_registered_model(client)
+    metadata = _read_metadata(run_id)
+    words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
+    try:
+        client.create_registered_model(MODEL, description=words)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     found = client.search_model_versions(f"name = '{MODEL}' and run_id = '{run_id}'")
     version = found[0] if found else _create_version(client, run_id, metadata)
     client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
@@ -62,20 +67,20 @@ def register_model(run_id: str) -> Version:
 def list_versions() -> list[Version]:
     """All versions, the newest first."""
     client = mlflow.MlflowClient()
-    versions = [_describe(version) for version in client.search_model_versions(f"name = '{MODEL}'")]
-    aliases = _list_aliases(client)
-    named = [replace(version, aliases=aliases.get(version.number, ())) for version in versions]
-    return sorted(named, key=lambda version: int(version.number), reverse=True)
+    models = client.search_registered_models(f"name = '{MODEL}'")
+    aliases = models[0].aliases if models else {}
+    versions = [_describe(version, aliases) for version in client.search_model_versions(f"name = '{MODEL}'")]
+    return sorted(versions, key=lambda version: int(version.number), reverse=True)
 
 
 def find_version(name: str) -> Version:
-    """Find a version by its number or alias. Raises NotThereError that says which there are."""
+    """Find a version by its number or alias. Raises NotThereError, which lists those there are."""
     versions = list_versions()
     for version in versions:
         if name == version.number or name in version.aliases:
             return version
-    there_are = ", ".join(version.number for version in versions) or "none; run make pipeline"
-    raise NotThereError(f"{MODEL} has no version {name}; there are: {there_are}")
+    known = ", ".join(version.number for version in versions) or "none; run make pipeline"
+    raise NotThereError(f"{MODEL} has no version {name}; there are: {known}")
 
 
 def find_champion() -> Version | None:
@@ -89,12 +94,8 @@ def set_alias(alias: str, number: str) -> None:
 
 
 def load_version(version: Version) -> Bundle:
-    """Load the pipeline of a version with its metadata; the pickle's digest is checked before it is read.
-
-    Raises:
-        BadInputError: it was changed since it was tracked, or fitted on other features than the schema has.
-    """
-    metadata, pickled = _name_metadata(version), _read_pickle(version)
+    """Load a version. Raises BadInputError where its pickle was changed, or it was fitted on other features."""
+    pickled, metadata = _read_model(version)
     if metadata.features != FEATURES:
         raise BadInputError(
             f"{MODEL} version {version.number} was fitted on other features than wine_data/schema.py has now "
@@ -109,9 +110,8 @@ def judge_version(
 ) -> Verdict:
     """Load a version and the champion, and let the gate compare them."""
     champion = find_champion()
-    return judge_challenger(
-        load_version(version), load_version(champion) if champion else None, holdout, recent, margin
-    )
+    rival = load_version(champion) if champion else None
+    return judge_challenger(load_version(version), rival, holdout, recent, margin)
 
 
 def export_version(version: Version, models: Path) -> Path:
@@ -121,17 +121,8 @@ def export_version(version: Version, models: Path) -> Path:
         return there
     from wine_quality_training.bundle.compilation import compile_model  # two seconds, and it is seldom needed
 
-    pickled, metadata = _read_pickle(version), _name_metadata(version)
+    pickled, metadata = _read_model(version)
     return write_bundle(models, pickled, metadata, compile_model(unpickle_model(pickled), metadata))
-
-
-def _create_registered_model(client: mlflow.MlflowClient) -> None:
-    try:
-        words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
-        client.create_registered_model(MODEL, description=words)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
 
 
 def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMetadata) -> ModelVersion:
@@ -154,7 +145,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMet
     return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card, model_id=model_id)
 
 
-def _read_metadata_of(run_id: str) -> ModelMetadata:
+def _read_metadata(run_id: str) -> ModelMetadata:
     """The metadata that track_model left on a run."""
     try:
         mlflow.MlflowClient().get_run(run_id)
@@ -171,38 +162,21 @@ def _read_metadata_of(run_id: str) -> ModelMetadata:
     return metadata
 
 
-def _name_metadata(version: Version) -> ModelMetadata:
-    return replace(_read_metadata_of(version.run_id), name=MODEL, version=version.number, run_id=version.run_id)
-
-
-def _read_pickle(version: Version) -> bytes:
-    """The pickle of a version, if it is the one that was tracked."""
+def _read_model(version: Version) -> tuple[bytes, ModelMetadata]:
+    """The pickle of a version, if it is the one that was tracked, and its metadata."""
     client = mlflow.MlflowClient()
     folder = client.get_model_version_download_uri(MODEL, version.number)
     pickled = Path(mlflow.artifacts.download_artifacts(f"{folder}/{MODEL_FILE}")).read_bytes()
-    wanted = client.get_model_version(MODEL, version.number).tags[DIGEST]
-    if sha256(pickled).hexdigest() != wanted:
+    if sha256(pickled).hexdigest() != client.get_model_version(MODEL, version.number).tags[DIGEST]:
         raise BadInputError(f"the pickle of {MODEL} version {version.number} was changed since it was tracked")
-    return pickled
+    metadata = _read_metadata(version.run_id)
+    return pickled, replace(metadata, name=MODEL, version=version.number, run_id=version.run_id)
 
 
-def _list_aliases(client: mlflow.MlflowClient) -> dict[str, tuple[str, ...]]:
-    try:
-        aliases = client.get_registered_model(MODEL).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}
-    numbers = {str(number) for number in aliases.values()}
-    return {
-        number: tuple(sorted(alias for alias, named in aliases.items() if str(named) == number)) for number in numbers
-    }
-
-
-def _describe(version: ModelVersion) -> Version:
-    tags = version.tags
+def _describe(version: ModelVersion, aliases: dict[str, str]) -> Version:
+    tags, number = version.tags, str(version.version)
     return Version(
-        number=str(version.version),
+        number=number,
         model=tags.get("model", "unknown"),
         run_id=str(version.run_id),
         source=tags.get("data.source", "unknown"),
@@ -210,6 +184,6 @@ def _describe(version: ModelVersion) -> Version:
         kappa_cv=float(tags.get("kappa.cv", "nan")),
         kappa_holdout=float(tags.get("kappa.holdout", "nan")),
         registered=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
-        aliases=(),
+        aliases=tuple(sorted(alias for alias, named in aliases.items() if str(named) == number)),
         card=version.description or "",
     )

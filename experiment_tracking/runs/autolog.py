@@ -22,8 +22,7 @@ SETTINGS = {"max_depth": 8, "learning_rate": 0.05, "subsample": 0.7, "colsample_
 def compare_logging(experiment_id: str, data: WineData, split: Split, seed: int, rounds: int = ROUNDS) -> pd.DataFrame:
     """Train twice in two nested runs and count what each holds: one column a way of logging.
 
-    XGBoost is fitted on the first fold of train and stopped by the wines that fold leaves
-    out. A parameter, a metric or an artifact counts by its name, a series by its points.
+    A parameter, a metric or an artifact counts by its name, a series by its points.
     """
     parent_id = start_run(experiment_id, "autolog against by hand", data)
     counts = {}
@@ -38,9 +37,7 @@ def compare_logging(experiment_id: str, data: WineData, split: Split, seed: int,
 
 
 def _train_by_hand(run_id: str, split: Split, seed: int, rounds: int) -> None:
-    train, test = _prepare(split)
-    history: dict[str, dict[str, list[float]]] = {}
-    booster = _train(train, test, seed, rounds, history)
+    booster, history = _train(split, seed, rounds)
     log_values(
         run_id,
         SETTINGS | {"seed": seed, "rounds": rounds, "early_stopping_rounds": PATIENCE},
@@ -63,21 +60,16 @@ def _train_with_autolog(run_id: str, split: Split, seed: int, rounds: int) -> No
     mlflow.xgboost.autolog(log_input_examples=True, silent=True)
     try:
         with mlflow.start_run(run_id=run_id):
-            _train(*_prepare(split), seed, rounds, {})
+            _train(split, seed, rounds)
     finally:
         mlflow.xgboost.autolog(disable=True, silent=True)
 
 
-def _prepare(split: Split) -> tuple[xgb.DMatrix, xgb.DMatrix]:
+def _train(split: Split, seed: int, rounds: int) -> tuple[xgb.Booster, dict[str, dict[str, list[float]]]]:
     X, y = feature_frame(split.train), split.train[TARGET]
     train, test = (xgb.DMatrix(X.iloc[part], label=y.iloc[part]) for part in split.folds[0])
-    return train, test
-
-
-def _train(
-    train: xgb.DMatrix, test: xgb.DMatrix, seed: int, rounds: int, history: dict[str, dict[str, list[float]]]
-) -> xgb.Booster:
-    return xgb.train(
+    history: dict[str, dict[str, list[float]]] = {}
+    booster = xgb.train(
         SETTINGS | {"seed": seed, "nthread": 1},
         train,
         rounds,
@@ -86,6 +78,7 @@ def _train(
         evals_result=history,
         verbose_eval=False,
     )
+    return booster, history
 
 
 def _count(run_id: str) -> dict[str, Any]:

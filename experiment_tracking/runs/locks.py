@@ -8,10 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; wait while another process has it.
-
-    The system lets go of it when the process ends, however it ends, so no process waits for a dead one.
-    """
+    """Hold the lock of a file; wait while another process has it. It ends with the process, however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,15 +1,14 @@
 """The store that runs and versions are kept in: opened by many at once, and found again after a move.
 
-MLflow writes absolute artifact paths into its database. Where database and artifacts lie side by side,
-as they do by default, they are moved and copied together, so open_store puts the paths right whenever
-it finds them pointing elsewhere.
+MLflow writes absolute artifact paths into its database. Where database and artifacts are moved or copied together,
+open_store puts the paths right.
 """
 
 import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -41,8 +40,7 @@ _PATHS = (
 def open_store(uri: str, artifacts: Path | str) -> str:
     """Point MLflow at its store, make the experiments that are new, and return the id of EXPERIMENT.
 
-    Any number of processes may do this at the same moment, to a store that is not there yet too. Artifacts
-    lie in a folder, or in a bucket: s3://bucket/path.
+    Any number of processes may do this at once, to a new store too. Artifacts lie in a folder or at s3://bucket/path.
 
     Raises:
         BadInputError: an experiment was deleted there, or the server needs a password.
@@ -52,7 +50,7 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
     database = _find_database(uri)
-    with _opening(uri):
+    with _hold_store(uri, database):
         if database and isinstance(artifacts, Path):
             _follow_move(database, artifacts)
         experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS, MONITORING)]
@@ -60,36 +58,31 @@ def open_store(uri: str, artifacts: Path | str) -> str:
 
 
 @contextmanager
-def _opening(uri: str) -> Iterator[None]:
-    """Be the only process that opens a database, because its tables can be made only once.
-
-    A server is asked once, and briefly, whether it is there; MLflow would try for minutes.
-    """
-    database = _find_database(uri)
+def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
+    """Let no other process open a database meanwhile, because its tables can be made only once."""
     if database:
         with hold_lock(database.with_name(f"{database.name}.lock")):
             yield
-    elif uri.startswith("postgresql"):
-        engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
-        with _explaining(uri):
-            connection = engine.connect()
-        with closing(connection):
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")  # freed with the connection
-            yield
-    else:
-        with _explaining(uri):
-            if uri.startswith("http"):
-                requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
-        yield
-
-
-@contextmanager
-def _explaining(uri: str) -> Iterator[None]:
+        return
     try:
-        yield
+        connection = _reach_server(uri)
     except (requests.RequestException, SQLAlchemyError) as error:
         place = make_url(uri).render_as_string(hide_password=True)
         raise NotThereError(f"no MLflow store answers at {place}: start it, or correct MLFLOW_TRACKING_URI") from error
+    with connection:
+        yield
+
+
+def _reach_server(uri: str) -> AbstractContextManager[object]:
+    """Ask a server once, and briefly, whether it is there; MLflow would try for minutes. PostgreSQL is locked."""
+    if uri.startswith("postgresql"):
+        engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
+        connection = engine.connect()
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")  # freed with the connection
+        return closing(connection)
+    if uri.startswith("http"):
+        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
+    return nullcontext()
 
 
 def _find_database(uri: str) -> Path | None:
@@ -138,9 +131,12 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
 
 def _follow_move(database: Path, artifacts: Path) -> None:
     """Make the paths in a database point to `artifacts`, where these are the artifacts that belong to it."""
-    with _connect(database) as store:
-        old = _find_old_place(store)
-        if old is None or old == _as_uri(artifacts) or not artifacts.is_dir():
+    with closing(sqlite3.connect(database, timeout=60)) as store:
+        if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
+            return
+        found = store.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+        old = str(found[0]) if found else ""
+        if not old.startswith("file://") or old == _as_uri(artifacts) or not artifacts.is_dir():
             return
         if database.parent != artifacts.parent and Path(unquote(old.removeprefix("file://"))).is_dir():
             return  # a database that several folders share keeps its artifacts where they are
@@ -151,19 +147,6 @@ def _follow_move(database: Path, artifacts: Path) -> None:
                     f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
                     {"old": old, "new": _as_uri(artifacts)},
                 )
-
-
-def _find_old_place(store: sqlite3.Connection) -> str | None:
-    if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
-        return None
-    found = store.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
-    return str(found[0]) if found and str(found[0]).startswith("file://") else None
-
-
-@contextmanager
-def _connect(database: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(database, timeout=60)) as store:
-        yield store
 
 
 def _as_uri(artifacts: Path | str) -> str:

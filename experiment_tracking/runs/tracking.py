@@ -1,14 +1,11 @@
 """Runs in MLflow: one parent a pipeline, one nested run a model, with all that is needed to trace a number.
 
-What a run carries: its parameters, the metrics of each protocol under full names (leak-free.cv.kappa),
-series where there are rounds, the wines as a dataset input with source and fingerprint, the commit and
-whether the tree was clean, who ran it, the library versions; a model's run also its figures, metadata, card,
-and the pipeline with signature and input example.
-
-A run is named by its id, and not by being MLflow's "active" one, so that threads cannot mix theirs up.
+A run has its parameters, the metrics of each protocol under full names (leak-free.cv.kappa), series where there are
+rounds, the wines as a dataset input, the commit, who ran it, the library versions; a model's run also its figures,
+metadata, card, and the pipeline with signature and input example. A run is named by its id, and not by being MLflow's
+"active" one, so that threads cannot mix theirs up.
 """
 
-import hashlib
 import json
 import logging
 import subprocess
@@ -17,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +41,7 @@ if TYPE_CHECKING:  # most runs hold no model, and the registry's commands read r
 # model in a new process, which takes 9 to 15 s.
 LIBRARIES = ("mlflow", "numpy", "pandas", "scikit-learn", XGBOOST)
 METADATA, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
+KILLED, PROBLEM = "KILLED", "problem"
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,14 @@ class TrackedModel:
 
 
 def start_run(
-    experiment_id: str,
-    name: str,
-    data: Origin,
-    parameters: Mapping[str, Any] = {},
-    tags: Mapping[str, str] = {},
+    experiment_id: str, name: str, data: Origin, parameters: Mapping[str, Any] = {}, tags: Mapping[str, str] = {}
 ) -> str:
-    """Start a run that knows its data, its code and its libraries; return its id. nest_under's tags make it nested."""
+    """Start a run with its data, code and libraries; return its id. nest_under's tags make it nested."""
     client = mlflow.MlflowClient()
-    all_tags = {**describe_code(), **_tag_data(data), **tags}
-    run_id = str(client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id)
-    if parameters:
-        log_values(run_id, parameters)
+    origin = {"data.source": data.source, "data.fingerprint": data.fingerprint}
+    run = client.create_run(experiment_id, run_name=name, tags={**describe_code(), **origin, **tags})
+    run_id = str(run.info.run_id)
+    log_values(run_id, parameters)
     _log_dataset(run_id, data)
     return run_id
 
@@ -97,25 +92,22 @@ def log_values(
     )
 
 
-def end_run(run_id: str, problem: str | BaseException = "") -> None:
-    """End a run as finished, or as failed with the reason as its tag "problem"."""
+def end_run(run_id: str, problem: str | BaseException = "", status: str = "FAILED") -> None:
+    """End a run as FINISHED, or, where there was a problem, with this status and the reason as a tag."""
     client = mlflow.MlflowClient()
     if problem:
         text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}"
-        client.set_tag(run_id, "problem", text[:5000])
-    client.set_terminated(run_id, "FAILED" if problem else "FINISHED")
+        client.set_tag(run_id, PROBLEM, text[:5000])
+    client.set_terminated(run_id, status if problem else "FINISHED")
 
 
 def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]) -> str:
-    """Start the parent run of a pipeline and return its id."""
+    """Start the parent run of a pipeline; return its id."""
     return start_run(experiment_id, "pipeline", data, parameters)
 
 
 def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
-    """Put the two-protocol table and the run of each model on the parent run, and end it.
-
-    The run of a model that was fitted before, by another parent, is named here too.
-    """
+    """Put the two-protocol table and the run of each model, an earlier parent's too, on the parent run, and end it."""
     mlflow.MlflowClient().log_text(run_id, table, "scores.md")
     log_values(run_id, tags={f"run.{name}": model_run for name, model_run in models.items()})
     end_run(run_id)
@@ -129,12 +121,15 @@ def track_model(
     `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
-    scores = _join_scores(evaluations)
+    scores = tuple(score for evaluation in evaluations for score in evaluation.scores)
+    metrics = {name: value for score in scores for name, value in score.name_metrics().items()}
     run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name, **nest_under(parent_id)})
     try:
         _log_files(run_id, leak_free, evaluations, data, split)
         model = _log_pipeline(run_id, leak_free, split)
-        log_values(run_id, _list_parameters(leak_free), _name_metrics(scores), tags={DIGEST: _digest_pickle(model)})
+        parameters = leak_free.pipeline.named_steps["model"].get_params(deep=False)
+        pickled = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}")).read_bytes()
+        log_values(run_id, parameters, metrics, tags={DIGEST: sha256(pickled).hexdigest()})
     except BaseException as error:
         end_run(run_id, error)
         raise
@@ -143,32 +138,29 @@ def track_model(
 
 @lru_cache
 def describe_code() -> dict[str, str]:
-    """What ran, as tags: the commit, whether the tree was clean, who ran it, and the library versions.
-
-    Outside a git checkout the first three say "unknown".
-    """
-    changes = _ask_git("status", "--porcelain")
-    developer = _ask_git("config", "user.name") or "unknown"
+    """What ran, as tags: commit, whether the tree was clean, and developer, each "unknown" outside git; versions."""
+    changes = _run_git("status", "--porcelain")
+    developer = _run_git("config", "user.name") or "unknown"
     return {
         "mlflow.user": developer,
         "mlflow.source.name": Path(sys.argv[0]).name or "python",
-        "mlflow.source.git.commit": _ask_git("rev-parse", "HEAD") or "unknown",
+        "mlflow.source.git.commit": _run_git("rev-parse", "HEAD") or "unknown",
         "git.clean": "unknown" if changes is None else str(changes == "").lower(),
-        "developer": f"{developer} <{_ask_git('config', 'user.email') or 'unknown'}>",
+        "developer": f"{developer} <{_run_git('config', 'user.email') or 'unknown'}>",
         **{f"library.{library}": version(library) for library in LIBRARIES},
     }
 
 
-def _ask_git(*question: str) -> str | None:
+def _run_git(*arguments: str) -> str | None:
     try:
-        answer = subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return done.stdout.strip()
 
 
 def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "ModelInfo":
-    """Write the pipeline as an MLflow model, once, as the very pickle that a serving bundle will hold; end the run."""
+    """Write the pipeline as an MLflow model, as the very pickle that a serving bundle will hold."""
     from mlflow.models import infer_signature
 
     wines = feature_frame(split.train).head(5)
@@ -185,12 +177,6 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "Model
             pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
         )
     return model
-
-
-def _digest_pickle(model: "ModelInfo") -> str:
-    path = Path(mlflow.artifacts.download_artifacts(f"{model.artifact_path}/{MODEL_FILE}"))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _log_files(
@@ -210,35 +196,12 @@ def _log_files(
         client.log_figure(run_id, plot_predictions([leak_free]), "figures/predictions.png")
 
 
-def _list_parameters(evaluation: Evaluation) -> dict[str, Any]:
-    return dict(evaluation.pipeline.named_steps["model"].get_params(deep=False))
-
-
-def _join_scores(evaluations: Sequence[Evaluation]) -> tuple[Score, ...]:
-    return tuple(score for evaluation in evaluations for score in evaluation.scores)
-
-
-def _name_metrics(scores: Sequence[Score]) -> dict[str, float]:
-    return {name: value for score in scores for name, value in score.name_metrics().items()}
-
-
 def _log_dataset(run_id: str, data: Origin) -> None:
-    """Name the wines as the run's input.
+    """Log the wines as the run's input; the digest is the start of our own fingerprint.
 
-    MLflow looks for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
+    MLflow searches for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
     may be refused; the second time it finds the other's.
     """
-    client, dataset = mlflow.MlflowClient(), _describe_dataset(data)
-    try:
-        client.log_inputs(run_id, [dataset])
-    except MlflowException as error:
-        if "duplicate key" not in str(error):
-            raise
-        client.log_inputs(run_id, [dataset])
-
-
-def _describe_dataset(data: Origin) -> DatasetInput:
-    """The wines as MLflow's dataset input; its digest is the start of our own fingerprint."""
     columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
     dataset = Dataset(
         name="wine pair",
@@ -248,8 +211,10 @@ def _describe_dataset(data: Origin) -> DatasetInput:
         schema=json.dumps({"mlflow_colspec": columns}),
         profile=json.dumps(data.rows),
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
-def _tag_data(data: Origin) -> dict[str, str]:
-    return {"data.source": data.source, "data.fingerprint": data.fingerprint}
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+    try:
+        mlflow.MlflowClient().log_inputs(run_id, inputs)
+    except MlflowException as error:
+        if "duplicate key" not in str(error):
+            raise
+        mlflow.MlflowClient().log_inputs(run_id, inputs)

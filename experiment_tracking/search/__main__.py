@@ -3,9 +3,8 @@
     python -m experiment_tracking.search [--trials N] [--minutes M] [--task regressor|classifier|both]
                                          [--protocol leak-free|as-published] [--workers N] [--resume]
 
-Ends with the best of each family and their blend on repeated grouped cross-validation, and the winner's
-run, for which the holdout is opened once. `--protocol as-published` runs the published search instead,
-whose objective is the validation file, and shows what its winner is worth on wines it has not seen.
+Ends with the best of each family and their blend on repeated grouped cross-validation, and the winner's run.
+`--protocol as-published` runs the published search instead, whose objective is the validation file.
 """
 
 import argparse
@@ -35,28 +34,16 @@ def parse_plan(settings: Settings) -> Plan:
         "--batch",
         type=int,
         default=BATCH,
-        help=f"trials that know nothing of each other ({BATCH}): no more run at once; another number finds others",
+        help=f"trials suggested together ({BATCH}): no more run at once; another number finds other models",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the last search like this that was ended")
-    arguments = parser.parse_args()
-    return Plan(
-        arguments.protocol,
-        arguments.task,
-        arguments.trials,
-        settings.seed,
-        arguments.minutes,
-        arguments.workers,
-        settings.dask,
-        arguments.batch,
-        arguments.resume,
-    )
+    parser.add_argument("--resume", action="store_true", help="go on with the last unfinished search like this")
+    return Plan(**vars(parser.parse_args()), seed=settings.seed, dask=settings.dask)
 
 
 def main() -> int:
     """Search, show progress, print the tables and what to do next."""
     settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
     plan = parse_plan(settings)
-    plan.require_sense()
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
 
     from wine_data.split import split_wines
@@ -65,7 +52,7 @@ def main() -> int:
     console.print(data.introduce())
 
     from experiment_tracking.runs.store import open_store
-    from experiment_tracking.search.steps import search_models
+    from experiment_tracking.search.selection import search_models
 
     experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     search_models(plan, data, split, experiment_id, console)

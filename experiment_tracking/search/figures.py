@@ -1,10 +1,11 @@
-"""The pictures of a search. Each function returns a matplotlib Figure and saves nothing."""
+"""The figures of a search. Each function returns a matplotlib Figure and saves nothing."""
 
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -12,71 +13,68 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from experiment_tracking.search.loop import Trial
 from experiment_tracking.search.space import REGRESSOR, Study
-from experiment_tracking.search.trial import SCORED
+from experiment_tracking.search.trials import SCORED, Trial
 
 RED, GREY, DPI, FEWEST = "#8c1c3f", "#b8b8b8", 110, 4
 ACROSS = 3  # panels beside each other
-OUTCOMES = ((True, RED, "scored on every fold"), (False, GREY, "stopped after its first folds"))
 LOGARITHMIC = ("learning_rate", "min_child_weight", "reg_alpha", "reg_lambda")
 
 
-def name_loss(study: Study) -> str:
-    """The loss of a study as an axis says it."""
-    return "RMSE" if study.task == REGRESSOR else "1 - (accuracy + kappa) / 2"
+def plot_study(trials: Sequence[Trial], study: Study) -> dict[str, Figure]:
+    """Plot all figures of a study, by file name; none for fewer than four trials, where there is nothing to see."""
+    if len(_tabulate(trials, study)) < FEWEST:
+        return {}
+    plots = (plot_history, plot_parallel, plot_parameters, plot_importance)
+    return {f"{study.task}_{study.family}_{plot.__name__[5:]}": plot(trials, study) for plot in plots}
 
 
 def plot_history(trials: Sequence[Trial], study: Study) -> Figure:
     """Plot the loss of each trial, those that were stopped in grey, and the best so far."""
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axis = figure.subplots()
-    rows = tabulate_trials(trials, study)
-    for scored, colour, label in OUTCOMES:
-        part = rows[rows["scored"] == scored]
-        axis.scatter(part["trial"], part["loss"], color=colour, s=16, label=label)
+    rows = _tabulate(trials, study)
+    _scatter(axis, rows, "trial", size=16)
     best = rows["loss"].where(rows["scored"]).cummin().ffill()
     axis.step(rows["trial"], best, where="post", color="black", linewidth=0.9, label="best so far")
-    axis.set(title=f"{study.name}: history", xlabel="trial", ylabel=name_loss(study))
+    axis.set(title=f"{study.name}: history", xlabel="trial", ylabel=_name_loss(study))
     axis.legend(frameon=False, fontsize=8)
     return figure
 
 
 def plot_parallel(trials: Sequence[Trial], study: Study) -> Figure:
     """Plot each trial as a line across its values; the darker, the lower its loss."""
-    rows = tabulate_trials(trials, study)
-    names = _list_values(rows)
-    figure = Figure(figsize=(1.5 * len(names) + 2.5, 3.8), dpi=DPI, layout="constrained")
+    rows = _tabulate(trials, study)
+    values = _select_values(rows)
+    figure = Figure(figsize=(1.5 * values.shape[1] + 2.5, 3.8), dpi=DPI, layout="constrained")
     axis = figure.subplots()
-    heights = pd.DataFrame({name: _scale(rows[name]) for name in names})
     norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
     colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
-    for (_, line), loss in sorted(zip(heights.iterrows(), rows["loss"], strict=True), key=lambda pair: -pair[1]):
-        axis.plot(range(len(names)), line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
-    for position, name in enumerate(names):
+    lines = np.column_stack([_scale(values[name]) for name in values])
+    for line, loss in sorted(zip(lines, rows["loss"], strict=True), key=lambda pair: -pair[1]):
+        axis.plot(line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
+    for position, name in enumerate(values):
         axis.axvline(position, color="black", linewidth=0.6)
-        for height, text in zip((-0.06, 1.03), _name_ends(rows[name]), strict=True):
-            axis.text(position, height, text, ha="center", fontsize=8)
-    axis.set(title=f"{study.name}: every trial", xticks=range(len(names)), yticks=[], ylim=(-0.1, 1.1))
-    axis.set_xticklabels(names, fontsize=8)
+        for height, end in ((-0.06, values[name].min()), (1.03, values[name].max())):
+            axis.text(position, height, end if isinstance(end, str) else f"{end:.3g}", ha="center", fontsize=8)
+    axis.set(title=f"{study.name}: every trial", xticks=range(values.shape[1]), yticks=[], ylim=(-0.1, 1.1))
+    axis.set_xticklabels(values.columns, fontsize=8)
     axis.spines[:].set_visible(False)
-    figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=name_loss(study), extend="max")
+    figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=_name_loss(study), extend="max")
     return figure
 
 
 def plot_parameters(trials: Sequence[Trial], study: Study) -> Figure:
     """Plot the loss against each value that was varied."""
-    rows = tabulate_trials(trials, study)
-    names = _list_values(rows)
+    rows = _tabulate(trials, study)
+    names = [str(name) for name in _select_values(rows)]
     lines = -(-len(names) // ACROSS)
     figure = Figure(figsize=(9, 2.4 * lines + 0.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(lines, ACROSS, sharey=True, squeeze=False).ravel()
     for axis in axes[len(names) :]:
         axis.remove()
     for axis, name in zip(axes, names, strict=False):
-        for scored, colour, label in OUTCOMES:
-            part = rows[rows["scored"] == scored]
-            axis.scatter(part[name], part["loss"], color=colour, s=14, label=label)
+        _scatter(axis, rows, name, size=14)
         axis.set_xlabel(name)
         if name in LOGARITHMIC:
             axis.set_xscale("log")
@@ -84,27 +82,26 @@ def plot_parameters(trials: Sequence[Trial], study: Study) -> Figure:
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter(NullFormatter())
     for axis in axes[: len(names) : ACROSS]:
-        axis.set_ylabel(name_loss(study))
+        axis.set_ylabel(_name_loss(study))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.suptitle(f"{study.name}: value against loss")
     return figure
 
 
 def plot_importance(trials: Sequence[Trial], study: Study) -> Figure:
-    """Plot how much worse a forest fitted to the trials predicts their loss when one value is shuffled.
+    """Plot the permutation importance of each value in a forest fitted to the trials, to predict their loss.
 
-    This is permutation importance over the trials themselves: the share of the losses' variance that
-    the forest no longer explains, 10 shuffles each.
+    It is the share of the losses' variance that the forest no longer explains, over 10 shuffles of a value.
     """
-    rows = tabulate_trials(trials, study)
-    names = _list_values(rows)
-    X = np.column_stack([_scale(rows[name]) for name in names])
+    rows = _tabulate(trials, study)
+    values = _select_values(rows)
+    X = np.column_stack([_scale(values[name]) for name in values])
     forest = RandomForestRegressor(100, random_state=0).fit(X, rows["loss"])
     drops = permutation_importance(forest, X, rows["loss"], n_repeats=10, random_state=0).importances_mean
     order = np.argsort(drops)
-    figure = Figure(figsize=(7, 0.4 * len(names) + 1.5), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(7, 0.4 * len(order) + 1.5), dpi=DPI, layout="constrained")
     axis = figure.subplots()
-    axis.barh([names[position] for position in order], drops[order], color=RED)
+    axis.barh(values.columns[order], drops[order], color=RED)
     axis.set(
         title=f"{study.name}: what the loss of the {len(rows)} trials hangs on",
         xlabel="permutation importance in a random forest of values to loss",
@@ -112,20 +109,7 @@ def plot_importance(trials: Sequence[Trial], study: Study) -> Figure:
     return figure
 
 
-def plot_search(trials: Sequence[Trial], studies: Sequence[Study]) -> dict[str, Figure]:
-    """Plot all that the trials at hand allow, by file name. With fewer than four of a study there is nothing to see."""
-    figures = {}
-    for study in studies:
-        if len(tabulate_trials(trials, study)) >= FEWEST:
-            name = study.name.replace(" ", "_")
-            figures[f"{name}_history"] = plot_history(trials, study)
-            figures[f"{name}_parallel"] = plot_parallel(trials, study)
-            figures[f"{name}_parameters"] = plot_parameters(trials, study)
-            figures[f"{name}_importance"] = plot_importance(trials, study)
-    return figures
-
-
-def tabulate_trials(trials: Sequence[Trial], study: Study) -> pd.DataFrame:
+def _tabulate(trials: Sequence[Trial], study: Study) -> pd.DataFrame:
     """The trials of a study that have a loss, one row each: number, values, loss, whether scored on every fold."""
     return pd.DataFrame(
         [
@@ -136,8 +120,18 @@ def tabulate_trials(trials: Sequence[Trial], study: Study) -> pd.DataFrame:
     )
 
 
-def _list_values(rows: pd.DataFrame) -> list[str]:
-    return [str(name) for name in rows.columns if name not in ("trial", "loss", "scored")]
+def _select_values(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns=["trial", "loss", "scored"])
+
+
+def _name_loss(study: Study) -> str:
+    return "RMSE" if study.task == REGRESSOR else "1 - (accuracy + kappa) / 2"
+
+
+def _scatter(axis: Axes, rows: pd.DataFrame, name: str, size: int) -> None:
+    for scored, colour, label in ((True, RED, "scored on every fold"), (False, GREY, "stopped after its first folds")):
+        part = rows[rows["scored"] == scored]
+        axis.scatter(part[name], part["loss"], color=colour, s=size, label=label)
 
 
 def _scale(values: pd.Series) -> np.ndarray:
@@ -145,11 +139,5 @@ def _scale(values: pd.Series) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(values):
         values = values.astype("category").cat.codes
     numbers = np.asarray(np.log(values) if values.name in LOGARITHMIC else values, dtype=float)
-    width = float(np.ptp(numbers))
-    scaled: np.ndarray = (numbers - numbers.min()) / width if width else np.full(len(numbers), 0.5)
-    return scaled
-
-
-def _name_ends(values: pd.Series) -> tuple[str, str]:
-    low, high = values.min(), values.max()
-    return (low, high) if isinstance(low, str) else (f"{low:.3g}", f"{high:.3g}")
+    width = np.ptp(numbers)
+    return (numbers - numbers.min()) / width if width else np.full(len(numbers), 0.5)

@@ -1,10 +1,10 @@
 """Which models the search tries, and why these.
 
-The training part holds about 4,200 wines with twelve features and a target that is mostly noise: the
-best models explain 40 % of it. Every range below follows from that.
+Train holds about 4,200 wines with twelve features and a target that is mostly noise: the best models
+explain 40 % of it. Every range follows from that.
 
-XGBoost, to predict the grade as a number (as a classifier, the nearest grade is its answer: seven
-trees a round instead of one would cost seven times as much, and scored lower on these wines):
+XGBoost, as a regressor (a classifier rounds its answer: seven trees a round would cost seven times as
+much, and scored lower on these wines):
 
 - depth 4 to 12: wines interact in many features; beyond 12 a leaf holds single wines.
 - learning_rate 0.02 to 0.15: slower gains nothing that 600 rounds allow, faster overshoots within ten.
@@ -15,10 +15,7 @@ A forest, random or extremely randomised, as regressor or classifier:
 
 - max_features 0.15 to 0.9: the published forests use all features (regressor) or 3 (classifier).
 - min_samples_leaf 1 to 4: more than that forgets the near neighbours that help most here.
-- the criterion, for a classifier. Not the number of trees: more are never worse, so a trial takes
-  30, which ranks the same values as 100 do in a third of the time, and the finalist takes 100.
-
-Each study starts at values that are known to do well on such wines (START) and has to beat them.
+- the criterion, for a classifier. A trial takes 30 trees, which rank the same values as 100 do.
 
 The published space is wider (depth to 100, learning rates to 1) and its objective is the RMSE on the
 validation file, whose wines are in the train file too: there the deepest and most exact memory wins.
@@ -32,26 +29,20 @@ import numpy as np
 from commands import BadInputError
 from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE
 
-if TYPE_CHECKING:  # the command has to know what can be tuned before it loads what tunes and fits it
+if TYPE_CHECKING:  # a command answers --help before it loads what fits models
     from sklearn.base import BaseEstimator
 
-    from experiment_tracking.search.optimiser import Optimiser
-
-REGRESSOR, CLASSIFIER = "regressor", "classifier"
+REGRESSOR, CLASSIFIER, BOTH = "regressor", "classifier", "both"
 TASKS = (REGRESSOR, CLASSIFIER)
 XGBOOST, FOREST = "xgboost", "forest"
 FAMILIES = (XGBOOST, FOREST)
 ROUNDS, PATIENCE = 600, 40
-TRIAL_TREES = 30
 PUBLISHED_ROUNDS, PUBLISHED_PATIENCE = 1000, 50
-FORESTS = {  # in sklearn.ensemble
-    (REGRESSOR, "random"): "RandomForestRegressor",
-    (REGRESSOR, "extra"): "ExtraTreesRegressor",
-    (CLASSIFIER, "random"): "RandomForestClassifier",
-    (CLASSIFIER, "extra"): "ExtraTreesClassifier",
-}
+TRIALS = 32  # eight a study
+BATCH = 4  # trials that are suggested together, without the losses of each other
 
-# Choices are given by their index in the list, as hyperopt counts them.
+# The first trial of each study: values known to do well on such wines, which the search has to beat.
+# Choices are given by their index, as hyperopt counts them.
 _START_BOOSTER = {
     "max_depth": 8,
     "learning_rate": 0.03,
@@ -82,6 +73,27 @@ class Study:
     def name(self) -> str:
         """As in "regressor xgboost"."""
         return f"{self.task} {self.family}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search is to do. All but `minutes`, `workers`, `dask` and `resume` decide what it finds on given wines."""
+
+    protocol: str = LEAK_FREE
+    task: str = BOTH
+    trials: int = TRIALS
+    seed: int = 42
+    minutes: float | None = None
+    workers: int = 1
+    dask: str = ""
+    batch: int = BATCH
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or self.workers < 1 or self.batch < 1 or (self.minutes is not None and self.minutes <= 0):
+            raise BadInputError("--trials, --workers, --batch and --minutes must be more than 0")
+        if self.protocol == AS_PUBLISHED and self.task not in (BOTH, REGRESSOR):
+            raise BadInputError("the published search is over a regressor: leave --task out, or say --task regressor")
 
 
 def describe_space(study: Study) -> Space:
@@ -120,70 +132,19 @@ def describe_published_space() -> Space:
     }
 
 
+def list_spaces(plan: Plan) -> dict[Study, tuple[Space, dict[str, float]]]:
+    """The studies of a search in their order, each with its space and the values of its first trial, if given."""
+    if plan.protocol == AS_PUBLISHED:
+        return {Study(REGRESSOR, XGBOOST): (describe_published_space(), {})}
+    tasks = TASKS if plan.task == BOTH else (plan.task,)
+    studies = [Study(task, family) for task in tasks for family in FAMILIES]
+    return {study: (describe_space(study), START[study.task, study.family]) for study in studies}
+
+
 def make_forest(study: Study, values: Values, seed: int, trees: int, cores: int) -> "BaseEstimator":
-    """Make the unfitted forest that values of its space describe."""
+    """Make the unfitted forest of these values."""
     from sklearn import ensemble
 
     others = {name: value for name, value in values.items() if name != "kind"}
-    make = getattr(ensemble, FORESTS[study.task, values["kind"]])
-    return make(trees, **others, random_state=seed, n_jobs=cores)
-
-
-def make_finalist(study: Study, values: Values, rounds: int, seed: int) -> "BaseEstimator":
-    """Make the unfitted model of the best values, ready to be fitted on all wines.
-
-    A forest takes all cores. XGBoost takes one: on so few wines a second saves a third of 0.4 s while it
-    is idle, and makes it 11 s while another process wants it, because the threads wait for each other.
-    """
-    from xgboost import XGBRegressor
-
-    from wine_quality_training.estimators import TREES
-
-    if study.family == FOREST:
-        return make_forest(study, values, seed, TREES, cores=-1)
-    return XGBRegressor(n_estimators=rounds, **values, random_state=seed, n_jobs=1)
-
-
-TRIALS = 32  # eight a study
-BATCH = 4  # trials that know nothing of each other
-BOTH = "both"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a search is to do. All but `minutes`, `workers`, `dask` and `resume` decide what it finds on given wines."""
-
-    protocol: str = LEAK_FREE
-    task: str = BOTH
-    trials: int = TRIALS
-    seed: int = 42
-    minutes: float | None = None
-    workers: int = 1
-    dask: str = ""
-    batch: int = BATCH
-    resume: bool = False
-
-    def list_studies(self) -> list[Study]:
-        """What is tuned; the trials are dealt out to these in turn."""
-        if self.protocol == AS_PUBLISHED:
-            return [Study(REGRESSOR, XGBOOST)]
-        tasks = TASKS if self.task == BOTH else (self.task,)
-        return [Study(task, family) for task in tasks for family in FAMILIES]
-
-    def make_optimisers(self) -> "dict[Study, Optimiser]":
-        """An optimiser for each study, in the space of the protocol."""
-        from experiment_tracking.search.optimiser import TreeParzenOptimiser
-
-        if self.protocol == AS_PUBLISHED:
-            return {study: TreeParzenOptimiser(describe_published_space(), self.seed) for study in self.list_studies()}
-        return {
-            study: TreeParzenOptimiser(describe_space(study), self.seed, START[study.task, study.family])
-            for study in self.list_studies()
-        }
-
-    def require_sense(self) -> None:
-        """Raise BadInputError where the plan makes no sense."""
-        if self.trials < 1 or self.workers < 1 or self.batch < 1 or (self.minutes is not None and self.minutes <= 0):
-            raise BadInputError("--trials, --workers, --batch and --minutes must be more than 0")
-        if self.protocol == AS_PUBLISHED and self.task not in (BOTH, REGRESSOR):
-            raise BadInputError("the published search is over a regressor: leave --task out, or say --task regressor")
+    kind = {"random": "RandomForest", "extra": "ExtraTrees"}[values["kind"]]
+    return getattr(ensemble, kind + study.task.capitalize())(trees, **others, random_state=seed, n_jobs=cores)

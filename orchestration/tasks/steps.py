@@ -20,8 +20,8 @@ from experiment_tracking.registry.gate import FEWEST_RECENT, Verdict
 from experiment_tracking.registry.versions import Version, find_champion, judge_version
 from experiment_tracking.runs.store import EXPERIMENT, find_experiment
 from experiment_tracking.runs.tracking import TrackedModel, track_model
+from experiment_tracking.search.selection import search_models
 from experiment_tracking.search.space import CLASSIFIER, Plan
-from experiment_tracking.search.steps import search_models
 from orchestration.s3 import load_source
 from orchestration.tasks.probe import pick_wine
 from settings import ROOT

@@ -14,9 +14,8 @@ from sklearn.base import clone
 from executors import LOCAL, open_cluster, open_executor
 from experiment_tracking.partitioned.boosting import fit_partitions
 from experiment_tracking.runs.store import open_store
-from experiment_tracking.search.ledger import open_ledger
 from experiment_tracking.search.space import Plan
-from experiment_tracking.search.steps import run_trials_on
+from experiment_tracking.search.tuning import run_trials, start_search
 from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData, fingerprint_wines
@@ -42,9 +41,9 @@ def time_trials(executor: Executor, data: WineData, split: Split) -> float:
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
         plan = Plan(task="regressor", trials=TRIALS, seed=SEED, workers=CORES)
-        ledger = open_ledger(experiment_id, data, {"trials": TRIALS}, {})
+        search = start_search(experiment_id, data, {"trials": TRIALS})
         start = time.perf_counter()
-        run_trials_on(executor, plan, split, ledger, Console(quiet=True))
+        run_trials(executor, plan, split, search, Console(quiet=True))
         return time.perf_counter() - start
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands import DONE, run_command
+from executors import open_executor
 from experiment_tracking.search.space import CLASSIFIER, REGRESSOR, TRIALS, Plan
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
@@ -23,8 +24,8 @@ from wine_data.sources.load import WineData, read_folder
 from wine_quality_training.evaluate import evaluate_leak_free, measure_predictions
 
 if TYPE_CHECKING:
-    from experiment_tracking.search.finalists import Finalist
-    from experiment_tracking.search.loop import Trial
+    from experiment_tracking.search.selection import Finalist
+    from experiment_tracking.search.trials import Trial
     from wine_data.split import Split
 
 SEED, REPEATS, FOLDS = 42, 3, 5
@@ -38,14 +39,14 @@ def run_default_search(data: WineData, split: "Split", trials: int) -> "list[Tri
     from rich.console import Console
 
     from experiment_tracking.runs.store import open_store
-    from experiment_tracking.search.ledger import open_ledger
-    from experiment_tracking.search.steps import run_trials
+    from experiment_tracking.search.tuning import run_trials, start_search
 
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
-        ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
+        search = start_search(experiment_id, data, {"trials": trials})
         plan = Plan(trials=trials, seed=SEED, workers=os.cpu_count() or 1)
-        return run_trials(plan, split, ledger, Console(quiet=True))
+        with open_executor(plan.workers) as executor:
+            return run_trials(executor, plan, split, search, Console(quiet=True))
 
 
 def bound_ratio(grades: np.ndarray, ours: np.ndarray, default: np.ndarray, measure: str) -> tuple[float, float]:
@@ -65,7 +66,7 @@ def score_task(task: str, trials: "list[Trial]", split: "Split") -> list[dict[st
     """The rows of one task: cross-validation, time of a fit, then the holdout."""
     from sklearn.base import clone
 
-    from experiment_tracking.search.finalists import BLENDS, DEFAULTS, compare_finalists, make_finalists, repeat_folds
+    from experiment_tracking.search.selection import BLENDS, DEFAULTS, compare_finalists, make_finalists, repeat_folds
 
     models = make_finalists(task, trials, SEED)
     pair = {name: models[name] for name in (DEFAULTS[task], BLENDS[task])}

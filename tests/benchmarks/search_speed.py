@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands import DONE, run_command
+from executors import open_executor
 from tests.benchmarks.results import render_result, write_result
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData, read_folder
@@ -55,16 +56,16 @@ def time_ours(data: WineData, split: "Split", trials: int) -> float:
     from rich.console import Console
 
     from experiment_tracking.runs.store import open_store
-    from experiment_tracking.search.ledger import open_ledger
     from experiment_tracking.search.space import Plan
-    from experiment_tracking.search.steps import run_trials
+    from experiment_tracking.search.tuning import run_trials, start_search
 
     with tempfile.TemporaryDirectory() as name:
         experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
-        ledger = open_ledger(experiment_id, data, {"trials": trials}, {})
+        search = start_search(experiment_id, data, {"trials": trials})
         plan = Plan(task="regressor", trials=trials, seed=SEED, workers=os.cpu_count() or 1)
         start = time.perf_counter()
-        run_trials(plan, split, ledger, Console(quiet=True))
+        with open_executor(plan.workers) as executor:
+            run_trials(executor, plan, split, search, Console(quiet=True))
         return time.perf_counter() - start
 
 

@@ -1,15 +1,13 @@
 """One trial: values in, a loss out. Nothing here knows of MLflow.
 
-The loss of a regressor is its RMSE. That of a classifier is one minus the mean of accuracy and
-quadratic weighted kappa: accuracy alone rewards a model that says 5 and 6 to everything, kappa alone
-one that overreaches, and the search is to raise the first without lowering the second.
+The loss of a regressor is its RMSE. That of a classifier is one minus the mean of accuracy and quadratic weighted
+kappa: accuracy alone rewards a model that gives everything a 5 or a 6, kappa alone one that overreaches.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.impute import SimpleImputer
 from xgboost import XGBRegressor
@@ -22,7 +20,6 @@ from experiment_tracking.search.space import (
     PUBLISHED_ROUNDS,
     REGRESSOR,
     ROUNDS,
-    TRIAL_TREES,
     Study,
     Values,
     make_forest,
@@ -33,6 +30,7 @@ from wine_data.split import Split, fold_wines
 from wine_quality_training.evaluate import measure_predictions
 
 SCORED, PRUNED, FAILED = "scored", "pruned", "failed"
+TRIAL_TREES = 30
 STOPPING_PARTS = 6  # one of them decides when XGBoost stops
 FEWEST_TO_COMPARE = 3  # a median of fewer says little
 FOLDS_BEFORE_STOPPING = 2
@@ -43,22 +41,22 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class FoldData:
-    """The wines of one fold as arrays, blank cells filled: those to fit on, to stop by and to score."""
+class Fold:
+    """The wines of one fold as arrays (X, y): those to fit on, to stop by and to score; the seed of its model."""
 
     fit: tuple[np.ndarray, np.ndarray]
     stop: tuple[np.ndarray, np.ndarray]
     score: tuple[np.ndarray, np.ndarray]
+    seed: int
     rounds: int = ROUNDS
     patience: int = PATIENCE
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial.
+    """What became of a trial; `loss` is what the optimiser gets, and a failed trial has none.
 
-    `fold_losses` has as many as were scored before it was stopped, `rounds` how many XGBoost was
-    stopped at in each. `loss` is what the optimiser gets; a failed trial has none.
+    `fold_losses` has the folds that were scored, `rounds` how many XGBoost was stopped at in each.
     """
 
     outcome: str
@@ -70,28 +68,39 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class Folds:
-    """The folds that a trial is scored on, and the seed of its models."""
+class Trial:
+    """A trial that is over."""
 
-    folds: tuple[FoldData, ...]
-    seed: int
-
-
-def prepare_folds(split: Split, seed: int) -> Folds:
-    """Prepare the folds of train; a sixth of each fit fold, by group, is what XGBoost stops by."""
-    return Folds(tuple(_prepare_fold(split.train, fit_on, score_on, seed) for fit_on, score_on in split.folds), seed)
+    number: int
+    study: Study
+    values: Values
+    result: TrialResult
 
 
-def prepare_published(data: WineData, seed: int) -> Folds:
+def prepare_folds(split: Split, seed: int) -> list[Fold]:
+    """Prepare the folds of train, blank cells filled; a sixth of each fit fold, by group, is what XGBoost stops by."""
+    folds, wines = [], split.train
+    for fit_on, score_on in split.folds:
+        rest, stop_by = fold_wines(wines.iloc[fit_on].reset_index(drop=True), STOPPING_PARTS, seed)[0]
+        imputer = SimpleImputer(strategy="mean").fit(feature_frame(wines.iloc[fit_on]))
+        fit, stop, score = (
+            (imputer.transform(feature_frame(wines.iloc[part])), wines[TARGET].iloc[part].to_numpy())
+            for part in (fit_on[rest], fit_on[stop_by], score_on)
+        )
+        folds.append(Fold(fit, stop, score, seed))
+    return folds
+
+
+def prepare_published(data: WineData, seed: int) -> list[Fold]:
     """Prepare the published objective: the validation file both stops and scores; blank cells stay blank."""
     train, validation = (
         (feature_frame(wines).to_numpy(), wines[TARGET].to_numpy()) for wines in (data.train, data.validation)
     )
-    return Folds((FoldData(train, validation, validation, PUBLISHED_ROUNDS, PUBLISHED_PATIENCE),), seed)
+    return [Fold(train, validation, validation, seed, PUBLISHED_ROUNDS, PUBLISHED_PATIENCE)]
 
 
 def run_trial(
-    prepared: Folds,
+    folds: Sequence[Fold],
     study: Study,
     values: Values,
     earlier: Sequence[TrialResult],
@@ -99,22 +108,14 @@ def run_trial(
 ) -> TrialResult:
     """Fit and score one fold after the other on one core, until the trial is pruned.
 
-    Args:
-        prepared: the folds.
-        study: what is tuned.
-        values: one draw from its space.
-        earlier: results of the same study from batches that are over; those of this batch have no
-            say, so that it does not matter which trial ends first.
-        is_stopped: asked between folds and between rounds.
-
-    Raises:
-        StoppedError: `is_stopped` said so.
+    `earlier` has the results of the same study from earlier batches: without those of this batch it does not matter
+    which trial ends first. `is_stopped` is called between folds and between rounds; StoppedError follows.
     """
-    folds, predictions = prepared.folds, []
+    predictions: list[np.ndarray] = []
     losses: list[float] = []
     rounds: list[int] = []
     for fold in folds:
-        model = _fit(study, values, fold, prepared.seed, is_stopped)
+        model = _fit(study, values, fold, is_stopped)
         if is_stopped():
             raise StoppedError
         predictions.append(model.predict(fold.score[0]))
@@ -122,11 +123,13 @@ def run_trial(
         rounds += [model.best_iteration + 1] if isinstance(model, XGBRegressor) else []
         if len(losses) < len(folds) and should_prune(losses, earlier):
             break
+    outcome, loss = SCORED, float(np.mean(losses))
+    if len(losses) < len(folds):  # as far above the median over all folds as it was over the first ones
+        outcome = PRUNED
+        loss = loss - _find_median(len(losses), earlier) + _find_median(len(folds), earlier)
     grades = np.concatenate([fold.score[1] for fold in folds[: len(losses)]])
-    outcome = SCORED if len(losses) == len(folds) else PRUNED
-    loss = _project_loss(losses, len(folds), earlier)
-    measures = measure_predictions(grades, np.concatenate(predictions))
-    return TrialResult(outcome, loss, tuple(losses), tuple(rounds), measures)
+    metrics = measure_predictions(grades, np.concatenate(predictions))
+    return TrialResult(outcome, loss, tuple(losses), tuple(rounds), metrics)
 
 
 def measure_loss(task: str, grades: np.ndarray, predictions: np.ndarray) -> float:
@@ -136,45 +139,31 @@ def measure_loss(task: str, grades: np.ndarray, predictions: np.ndarray) -> floa
 
 
 def should_prune(losses: Sequence[float], earlier: Sequence[TrialResult]) -> bool:
-    """Say whether a trial does worse on its first folds than the median of the earlier ones did on the same."""
-    median = _find_median(len(losses), earlier)
-    return len(losses) >= FOLDS_BEFORE_STOPPING and median is not None and float(np.mean(losses)) > median
+    """Whether a trial does worse on its first folds than the median of the earlier ones did on the same."""
+    return len(losses) >= FOLDS_BEFORE_STOPPING and float(np.mean(losses)) > _find_median(len(losses), earlier)
 
 
-def _project_loss(losses: Sequence[float], folds: int, earlier: Sequence[TrialResult]) -> float:
-    """The mean over all folds; where a trial stopped before, as far above the median as it was then."""
-    loss = float(np.mean(losses))
-    if len(losses) == folds:
-        return loss
-    there, at_the_end = (_find_median(count, earlier) for count in (len(losses), folds))
-    assert there is not None and at_the_end is not None
-    return loss - there + at_the_end
+def choose_best(trials: Sequence[Trial], study: Study) -> Trial | None:
+    """The trial of a study with the lowest loss over all folds; None where every one failed."""
+    scored = [trial for trial in trials if trial.study == study and trial.result.outcome == SCORED]
+    return min(scored, key=lambda trial: (trial.result.loss, trial.number), default=None)
 
 
-def _find_median(folds: int, earlier: Sequence[TrialResult]) -> float | None:
+def _find_median(folds: int, earlier: Sequence[TrialResult]) -> float:
+    """The median of the mean losses over the first folds; infinite where there are too few results."""
     means = [np.mean(result.fold_losses[:folds]) for result in earlier if result.outcome == SCORED]
-    return float(np.median(means)) if len(means) >= FEWEST_TO_COMPARE else None
+    return float(np.median(means)) if len(means) >= FEWEST_TO_COMPARE else np.inf
 
 
-def _prepare_fold(wines: pd.DataFrame, fit_on: np.ndarray, score_on: np.ndarray, seed: int) -> FoldData:
-    rest, stop_by = fold_wines(wines.iloc[fit_on].reset_index(drop=True), STOPPING_PARTS, seed)[0]
-    imputer = SimpleImputer(strategy="mean").fit(feature_frame(wines.iloc[fit_on]))
-    fit, stop, score = (
-        (imputer.transform(feature_frame(wines.iloc[part])), wines[TARGET].iloc[part].to_numpy())
-        for part in (fit_on[rest], fit_on[stop_by], score_on)
-    )
-    return FoldData(fit, stop, score)
-
-
-def _fit(study: Study, values: Values, fold: FoldData, seed: int, is_stopped: Callable[[], bool]) -> BaseEstimator:
+def _fit(study: Study, values: Values, fold: Fold, is_stopped: Callable[[], bool]) -> BaseEstimator:
     """Fit on one core: the trials of a batch are what runs in parallel. A forest needs no part to stop by."""
     if study.family == FOREST:
         X, y = (np.concatenate(both) for both in zip(fold.fit, fold.stop, strict=True))
-        return make_forest(study, values, seed, TRIAL_TREES, cores=1).fit(X, y)
+        return make_forest(study, values, fold.seed, TRIAL_TREES, cores=1).fit(X, y)
     model = XGBRegressor(
         n_estimators=fold.rounds,
         **values,
-        random_state=seed,
+        random_state=fold.seed,
         n_jobs=1,
         early_stopping_rounds=fold.patience,
         callbacks=[_StopWhen(is_stopped)],

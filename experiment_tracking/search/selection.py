@@ -1,8 +1,7 @@
-"""The end of a search: the best of each family and their blend, beside the forest that scikit-learn starts with.
+"""Model selection: a search from its plan to the winner, which is the best of each family, or their blend.
 
-They are compared on repeated grouped cross-validation of train, on other folds than the
-search was tuned on. The holdout has no say in it. The winner gets a run of its own, for which the holdout is
-opened once.
+These finalists are compared with the forest that scikit-learn starts with, on repeated grouped cross-validation of
+train, on other folds than the search was tuned on. The holdout has no say in it: it is opened once, for the winner.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +16,28 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from xgboost import XGBRegressor
 
-from executors import MapFunction
-from experiment_tracking.runs.tracking import TrackedModel, log_values, track_model
-from experiment_tracking.search.figures import plot_search
-from experiment_tracking.search.ledger import Ledger
-from experiment_tracking.search.loop import Trial, choose_best
-from experiment_tracking.search.space import CLASSIFIER, FOREST, REGRESSOR, TASKS, XGBOOST, Study, make_finalist
-from experiment_tracking.search.trial import measure_loss
+from executors import MapFunction, make_map, open_executor
+from experiment_tracking.runs.tracking import KILLED, TrackedModel, end_run, log_values, track_model
+from experiment_tracking.search.figures import plot_study
+from experiment_tracking.search.space import (
+    CLASSIFIER,
+    FAMILIES,
+    FOREST,
+    REGRESSOR,
+    TASKS,
+    XGBOOST,
+    Plan,
+    Study,
+    make_forest,
+)
+from experiment_tracking.search.trials import Trial, choose_best, measure_loss
+from experiment_tracking.search.tuning import SearchRun, resume_search, run_trials, start_search
 from wine_data.schema import TARGET, feature_frame
+from wine_data.sources.load import WineData
 from wine_data.split import Split, fold_wines
-from wine_quality_training.estimators import GradesFromNumbers, blend_classifiers, blend_regressors
+from wine_quality_training.estimators import TREES, GradesFromNumbers, blend_classifiers, blend_regressors
 from wine_quality_training.evaluate import (
+    AS_PUBLISHED,
     MEASURES,
     Evaluation,
     evaluate_as_published,
@@ -39,16 +49,21 @@ from wine_quality_training.report import HEADINGS, list_scores, render_scores, t
 
 REPEATS, PARTS = 2, 3  # what counts are differences; these six fits take half the time of ten on five parts
 DEFAULTS = {REGRESSOR: "RandomForestRegressor", CLASSIFIER: "RandomForestClassifier"}
-NAMES = {
-    (REGRESSOR, XGBOOST): "TunedXGBRegressor",
-    (REGRESSOR, FOREST): "TunedForestRegressor",
-    (CLASSIFIER, XGBOOST): "TunedXGBClassifier",
-    (CLASSIFIER, FOREST): "TunedForestClassifier",
-}
-PUBLISHED = "PublishedXGBRegressor"
 BLENDS = {REGRESSOR: "BlendRegressor", CLASSIFIER: "BlendClassifier"}
+SHORT = {XGBOOST: "XGB", FOREST: "Forest"}
+PUBLISHED = "PublishedXGBRegressor"
 
 Fold = tuple[int, np.ndarray, np.ndarray]  # repeat, rows to fit on, rows to score
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A search that is over: its parent run, its trials, the models that were scored, and the runs to register."""
+
+    run_id: str
+    trials: list[Trial]
+    evaluations: list[Evaluation]
+    tracked: list[TrackedModel]
 
 
 @dataclass(frozen=True)
@@ -61,25 +76,67 @@ class Finalist:
     loss: float
 
 
+def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, console: Console) -> SearchResult:
+    """Run a search, or resume the last unfinished one like it, and put all it comes to into MLflow."""
+    search = _open_search(plan, data, split, experiment_id)
+    try:
+        with open_executor(plan.workers, plan.dask) as executor:
+            trials = run_trials(executor, plan, split, search, console)
+            selection = Selection(split, plan.seed, search, console, make_map(executor))
+            selection.log_trials(trials)
+            finish = selection.finish_published if plan.protocol == AS_PUBLISHED else selection.finish_leak_free
+            evaluations, tracked = finish(trials)
+    except Exception as error:
+        end_run(search.run_id, error)
+        raise
+    except BaseException:
+        end_run(search.run_id, "the search was stopped; --resume goes on with it", KILLED)
+        raise
+    end_run(search.run_id)
+    return SearchResult(search.run_id, trials, evaluations, tracked)
+
+
+def _open_search(plan: Plan, data: WineData, split: Split, experiment_id: str) -> SearchRun:
+    identity = {
+        "protocol": plan.protocol,
+        "task": plan.task,
+        "seed": plan.seed,
+        "folds": len(split.folds),
+        "fingerprint": data.fingerprint,
+        "batch": plan.batch,
+    }
+    if plan.resume:
+        return resume_search(experiment_id, data, identity)
+    budget = {"trials": plan.trials, "minutes": plan.minutes, "workers": plan.workers}
+    return start_search(experiment_id, data, identity, budget)
+
+
+def make_best(trial: Trial, seed: int) -> BaseEstimator:
+    """The unfitted model of a trial: XGBoost with the median of the rounds that its folds were stopped at.
+
+    A forest takes all cores. XGBoost takes one: on so few wines a second saves a third of 0.4 s while it
+    is idle, and makes it 11 s while another process uses it, because the threads wait for each other.
+    """
+    if trial.study.family == FOREST:
+        return make_forest(trial.study, trial.values, seed, TREES, cores=-1)
+    rounds = int(np.median(trial.result.rounds))
+    return XGBRegressor(n_estimators=rounds, **trial.values, random_state=seed, n_jobs=1)
+
+
 def make_finalists(task: str, trials: Sequence[Trial], seed: int) -> dict[str, Pipeline]:
     """The default forest, the best of each family, and the blend where there is one of both; all unfitted."""
     models = {DEFAULTS[task]: make_model(DEFAULTS[task], seed)}
-    best = {family: choose_best(trials, Study(task, family)) for family in (XGBOOST, FOREST)}
+    best = {family: choose_best(trials, Study(task, family)) for family in FAMILIES}
     made = {family: make_best(trial, seed) for family, trial in best.items() if trial}
     for family, model in made.items():
         numbers = task == CLASSIFIER and family == XGBOOST
-        models[NAMES[task, family]] = impute_before(GradesFromNumbers(model) if numbers else model)
+        name = f"Tuned{SHORT[family]}{task.capitalize()}"
+        models[name] = impute_before(GradesFromNumbers(model) if numbers else model)
     if len(made) == 2:
         parts = made[XGBOOST], made[FOREST]
         blend = blend_regressors(*parts) if task == REGRESSOR else blend_classifiers(*parts, seed)
         models[BLENDS[task]] = impute_before(blend)
     return models
-
-
-def make_best(trial: Trial, seed: int) -> BaseEstimator:
-    """The unfitted model of a trial: XGBoost with the median of the rounds that its folds were stopped at."""
-    rounds = int(np.median(trial.result.rounds)) if trial.result.rounds else 0
-    return make_finalist(trial.study, trial.values, rounds, seed)
 
 
 def repeat_folds(split: Split, seed: int, repeats: int = REPEATS, parts: int = PARTS) -> list[Fold]:
@@ -94,10 +151,7 @@ def repeat_folds(split: Split, seed: int, repeats: int = REPEATS, parts: int = P
 def compare_finalists(
     task: str, models: Mapping[str, Pipeline], split: Split, folds: Sequence[Fold], map_fn: MapFunction = map
 ) -> list[Finalist]:
-    """Score each on repeated grouped cross-validation of train, in the order given.
-
-    `map_fn` runs the fits, here or elsewhere.
-    """
+    """Score each on repeated grouped cross-validation of train, in the order given; `map_fn` runs the fits."""
     X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
     repeats = 1 + max(repeat for repeat, _, _ in folds)
     pieces = [(name, *fold) for fold in folds for name in models]
@@ -111,12 +165,13 @@ def compare_finalists(
     predictions = {name: np.empty((repeats, len(y))) for name in models}
     for (name, repeat, _, score_on), prediction in zip(pieces, predicted, strict=True):
         predictions[name][repeat, score_on] = prediction
-    return [_measure(task, name, model, y, predictions[name]) for name, model in models.items()]
-
-
-def choose_winner(finalists: Sequence[Finalist]) -> Finalist:
-    """The finalist with the lowest loss."""
-    return min(finalists, key=lambda finalist: finalist.loss)
+    finalists = []
+    for name, model in models.items():
+        measures = [measure_predictions(y, repeat) for repeat in predictions[name]]
+        metrics = {measure: float(np.mean([each[measure] for each in measures])) for measure in MEASURES}
+        loss = float(np.mean([measure_loss(task, y, repeat) for repeat in predictions[name]]))
+        finalists.append(Finalist(name, model, metrics, loss))
+    return finalists
 
 
 def tabulate_finalists(task: str, finalists: Sequence[Finalist]) -> Table:
@@ -132,70 +187,52 @@ def tabulate_finalists(task: str, finalists: Sequence[Finalist]) -> Table:
     return table
 
 
-def trace_final_fit(model: XGBRegressor, split: Split) -> list[float]:
-    """The RMSE in train after each round of the best XGBoost's fit on all of it."""
-    X, y = feature_frame(split.train), split.train[TARGET]
-    fitted = clone(model).fit(X, y, eval_set=[(X, y)], verbose=False)
-    return list(fitted.evals_result()["validation_0"]["rmse"])
-
-
 def _fit_and_predict(model: Pipeline, X: pd.DataFrame, y: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     predictions: np.ndarray = clone(model).fit(X, y).predict(table)
     return predictions
 
 
-def _measure(task: str, name: str, model: Pipeline, grades: np.ndarray, predictions: np.ndarray) -> Finalist:
-    measures = [measure_predictions(grades, repeat) for repeat in predictions]
-    metrics = {measure: float(np.mean([one[measure] for one in measures])) for measure in MEASURES}
-    loss = float(np.mean([measure_loss(task, grades, repeat) for repeat in predictions]))
-    return Finalist(name, model, metrics, loss)
-
-
 @dataclass(frozen=True)
-class SearchEnd:
-    """What follows the trials of a search: what it works on, where it is logged and printed, what runs its fits."""
+class Selection:
+    """What follows the trials of a search; `map_fn` runs the fits."""
 
     split: Split
     seed: int
-    ledger: Ledger
+    search: SearchRun
     console: Console
     map_fn: MapFunction = map
 
     def log_trials(self, trials: Sequence[Trial]) -> None:
         """Log figures, the best values of each study and the rounds of the best XGBoost's fit on the parent run."""
-        client, parent_id = mlflow.MlflowClient(), self.ledger.parent_id
-        studies = list(dict.fromkeys(trial.study for trial in trials))
-        for name, figure in plot_search(trials, studies).items():
-            client.log_figure(parent_id, figure, f"figures/{name}.png")
-        for study in studies:
+        run_id = self.search.run_id
+        for study in dict.fromkeys(trial.study for trial in trials):
+            for name, figure in plot_study(trials, study).items():
+                mlflow.MlflowClient().log_figure(run_id, figure, f"figures/{name}.png")
             best = choose_best(trials, study)
             if best is None or best.result.loss is None:
                 continue
             prefix = f"best.{study.task}.{study.family}"
-            values = {f"{prefix}.{name}": value for name, value in best.values.items()}
+            parameters = {f"{prefix}.{name}": value for name, value in best.values.items()}
+            parameters[f"{prefix}.trial"] = best.number
             series = {}
             if study.family == XGBOOST:
-                series = {f"{prefix}.final_fit.rmse": trace_final_fit(make_best(best, self.seed), self.split)}
-            log_values(
-                parent_id, values | {f"{prefix}.trial": best.number}, {f"{prefix}.loss": best.result.loss}, series
-            )
+                X, y = feature_frame(self.split.train), self.split.train[TARGET]
+                fitted = make_best(best, self.seed).fit(X, y, eval_set=[(X, y)], verbose=False)
+                series[f"{prefix}.final_fit.rmse"] = fitted.evals_result()["validation_0"]["rmse"]
+            log_values(run_id, parameters, {f"{prefix}.loss": best.result.loss}, series)
 
     def finish_leak_free(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
         """Choose a winner for each task, then open the holdout for the winners, and track them."""
         tasks = [task for task in TASKS if any(trial.study.task == task for trial in trials)]
         winners = [self._choose_winner(task, trials) for task in tasks]
-        evaluations = [
-            evaluate_leak_free(winner.name, winner.pipeline, self.split, map_fn=self.map_fn) for winner in winners
-        ]
-        tracked = [self._track([evaluation]) for evaluation in evaluations]
-        self._show(evaluations)
+        evaluations = [evaluate_leak_free(one.name, one.pipeline, self.split, map_fn=self.map_fn) for one in winners]
+        tracked = self._track(*([evaluation] for evaluation in evaluations))
         for winner, model in zip(winners, tracked, strict=True):
+            following = f"make mlflow shows {model.name}; the API serves classifiers: --task classifier"
             if predicts_grades(winner.pipeline):
                 command = f"python -m experiment_tracking.registry register {model.run_id}"
-                self.console.print(f"Next: make {model.name} a version, {command}")
-            else:
-                shown = f"make mlflow shows {model.name}"
-                self.console.print(f"Next: {shown}; the API serves classifiers: --task classifier")
+                following = f"make {model.name} a version, {command}"
+            self.console.print(f"Next: {following}")
         return evaluations, tracked
 
     def finish_published(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
@@ -204,11 +241,10 @@ class SearchEnd:
         assert best is not None
         pipeline = impute_before(make_best(best, self.seed))
         evaluations = [
-            evaluate_as_published(PUBLISHED, pipeline, self.ledger.data, self.map_fn),
+            evaluate_as_published(PUBLISHED, pipeline, self.search.data, self.map_fn),
             evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.map_fn),
         ]
-        tracked = [self._track(evaluations)]
-        self._show(evaluations)
+        tracked = self._track(evaluations)
         published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
         self.console.print(
             f"\nRMSE {published.metrics['rmse']:.3f} on the validation file, {leak_free.metrics['rmse']:.3f} on wines "
@@ -222,15 +258,15 @@ class SearchEnd:
         self.console.print(tabulate_finalists(task, finalists))
         for finalist in finalists:
             metrics = {f"repeated-cv.{finalist.name}.{name}": value for name, value in finalist.metrics.items()}
-            log_values(self.ledger.parent_id, metrics=metrics)
-        return choose_winner(finalists)
+            log_values(self.search.run_id, metrics=metrics)
+        return min(finalists, key=lambda finalist: finalist.loss)
 
-    def _track(self, evaluations: Sequence[Evaluation]) -> TrackedModel:
-        ledger = self.ledger
-        return track_model(ledger.experiment_id, ledger.parent_id, ledger.data, self.split, evaluations)
-
-    def _show(self, evaluations: Sequence[Evaluation]) -> None:
-        scores = list_scores(evaluations)
-        mlflow.MlflowClient().log_text(self.ledger.parent_id, render_scores(scores), "scores.md")
+    def _track(self, *models: Sequence[Evaluation]) -> list[TrackedModel]:
+        """Track each model by its evaluations, and show the scores of all."""
+        search = self.search
+        tracked = [track_model(search.experiment_id, search.run_id, search.data, self.split, each) for each in models]
+        scores = list_scores([evaluation for each in models for evaluation in each])
+        mlflow.MlflowClient().log_text(search.run_id, render_scores(scores), "scores.md")
         self.console.print(*tabulate_scores(scores), sep="\n")
         self.console.print()
+        return tracked

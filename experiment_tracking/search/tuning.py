@@ -1,0 +1,262 @@
+"""Hyperparameter search: hyperopt suggests a batch of trials, they run in parallel, and it gets their losses.
+
+The number of workers does not change a batch, nothing in it depends on another trial of it, and losses are passed on
+in the order of the trials: the seed alone decides what is tried and found. Trials run in threads, where XGBoost and
+forests fit outside Python's lock and the wines need not be sent anywhere; or on a cluster (WINE_DASK).
+
+In MLflow a search is a parent run with a nested run for each trial: FINISHED with its result, FAILED with the
+reason, or KILLED with the search. One tag holds the whole result: --resume reads back exactly what TPE got.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed, wait
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import mlflow
+import numpy as np
+from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, space_eval, tpe
+from hyperopt.fmin import generate_trials_to_calculate
+from mlflow.entities import Run
+from rich.console import Console
+from rich.progress import Progress
+
+from commands import BadInputError
+from executors import is_local
+from experiment_tracking.runs.tracking import KILLED, PROBLEM, end_run, log_values, nest_under, start_run
+from experiment_tracking.search.space import Plan, Space, Study, Values, list_spaces
+from experiment_tracking.search.trials import (
+    FAILED,
+    SCORED,
+    Trial,
+    TrialResult,
+    choose_best,
+    prepare_folds,
+    prepare_published,
+    run_trial,
+)
+from wine_data.sources.load import WineData
+from wine_data.split import Split
+from wine_quality_training.evaluate import AS_PUBLISHED
+
+KIND, SEARCH, TRIAL = "search.kind", "search", "trial"
+IDENTITY, NUMBER, VALUES, RESULT = "search.identity", "search.trial", "search.values", "search.result"
+RANDOM_DRAWS = 5  # before TPE models the losses; hyperopt's 20 suit longer searches
+
+RunTrial = Callable[..., TrialResult]  # as trials.run_trial, but for the folds
+
+
+class TreeParzenOptimiser:
+    """Hyperopt's tree of Parzen estimators (TPE): the same seed and losses give the same values.
+
+    Trials that wait for their loss count as bad meanwhile, which keeps the trials of a batch apart.
+    """
+
+    def __init__(self, space: Space, seed: int, start: Mapping[str, float] = {}) -> None:
+        """Set the space, the seed and, where given, the values of the first trial, with choices by their index."""
+        self._space, self._seed = space, seed
+        self._domain = Domain(lambda values: None, space)
+        self._trials = generate_trials_to_calculate([start] if start else [])
+        self._trials.refresh()
+        self._suggested = self._observed = 0
+
+    def suggest(self) -> Values:
+        """Suggest the values of the next trial."""
+        if self._suggested == len(self._trials.trials):
+            (trial_id,) = self._trials.new_trial_ids(1)
+            seed = int(np.random.SeedSequence([self._seed, trial_id]).generate_state(1)[0])
+            self._trials.insert_trial_docs(
+                tpe.suggest([trial_id], self._domain, self._trials, seed, n_startup_jobs=RANDOM_DRAWS, verbose=False)
+            )
+            self._trials.refresh()
+        drawn = self._trials.trials[self._suggested]["misc"]["vals"]
+        self._suggested += 1
+        return dict(space_eval(self._space, {name: values[0] for name, values in drawn.items() if values}))
+
+    def observe(self, loss: float | None) -> None:
+        """Take the loss of the oldest trial without one: the lower the better, None for a failed trial."""
+        document = self._trials.trials[self._observed]
+        document["result"] = {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss}
+        document["state"] = JOB_STATE_DONE
+        self._observed += 1
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """The parent run of a search; `finished` has the trials, by number, of a search that is resumed."""
+
+    experiment_id: str
+    run_id: str
+    data: WineData
+    finished: Mapping[int, Trial] = field(default_factory=dict)
+
+
+def start_search(
+    experiment_id: str, data: WineData, identity: Mapping[str, Any], others: Mapping[str, Any] = {}
+) -> SearchRun:
+    """Start the parent run of a new search; --resume finds it by its `identity`, `others` are only logged."""
+    tags = {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True)}
+    return SearchRun(experiment_id, start_run(experiment_id, "search", data, {**identity, **others}, tags), data)
+
+
+def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any]) -> SearchRun:
+    """Find the last unfinished search of this identity, with the trials that it finished.
+
+    A trial that was running when the search was killed is marked and will run again.
+    """
+    alike = _find_runs(experiment_id, {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True)})
+    unfinished = [run for run in alike if run.info.status != "FINISHED"]
+    if not unfinished:
+        known = ", ".join(f"{name} {value}" for name, value in identity.items())
+        raise BadInputError(f"there is no unfinished search to resume ({known}). Start one without --resume")
+    client, run_id = mlflow.MlflowClient(), unfinished[0].info.run_id
+    client.update_run(run_id, status="RUNNING")
+    if PROBLEM in unfinished[0].data.tags:
+        client.delete_tag(run_id, PROBLEM)
+    finished = {}
+    for run in _find_runs(experiment_id, {KIND: TRIAL, **nest_under(run_id)}):
+        number, status = int(run.data.tags[NUMBER]), run.info.status
+        if status == "RUNNING":
+            end_run(run.info.run_id, f"the search was killed while trial {number} ran; it ran again", KILLED)
+        elif status != KILLED and RESULT in run.data.tags:
+            finished[number] = _read_trial(run)
+    return SearchRun(experiment_id, run_id, data, finished)
+
+
+def start_trial(search: SearchRun, number: int, study: Study, values: Values) -> str:
+    """Start the nested run of a trial and return its id."""
+    tags = {KIND: TRIAL, NUMBER: str(number), VALUES: json.dumps(values, sort_keys=True), **nest_under(search.run_id)}
+    parameters = {"task": study.task, "family": study.family, **values}
+    return start_run(search.experiment_id, f"{study.name} {number}", search.data, parameters, tags)
+
+
+def finish_trial(run_id: str, result: TrialResult) -> None:
+    """Log the result of a trial and end its run, as FAILED where the trial failed."""
+    metrics = {} if result.loss is None else {"loss": result.loss}
+    metrics |= {f"trial.{measure}": value for measure, value in result.metrics.items()}
+    series = {"fold_loss": result.fold_losses, "rounds": result.rounds}
+    tags = {"search.outcome": result.outcome, RESULT: json.dumps(asdict(result))}
+    log_values(run_id, metrics=metrics, series=series, tags=tags)
+    end_run(run_id, result.problem)
+
+
+def kill_open_trials(search: SearchRun) -> None:
+    """End the runs of open trials, by the store: a search stopped while it starts a run does not know its id yet."""
+    for run in _find_runs(search.experiment_id, {KIND: TRIAL, **nest_under(search.run_id)}):
+        if run.info.status == "RUNNING":
+            end_run(run.info.run_id, f"the search was stopped while trial {run.data.tags[NUMBER]} ran", KILLED)
+
+
+@dataclass(frozen=True)
+class TrialRunner:
+    """How trials are run and logged; `on_trial` is called after each."""
+
+    run_trial: RunTrial
+    search: SearchRun
+    executor: Executor
+    on_trial: Callable[[Trial], None] = lambda trial: None
+
+    def run_batch(self, batch: Mapping[int, tuple[Study, Values]], earlier: Sequence[Trial]) -> list[Trial]:
+        """Run a batch, by number, but for the trials that a resumed search has finished."""
+        over = {number: trial for number, trial in self.search.finished.items() if number in batch}
+        for number, trial in sorted(over.items()):
+            if (trial.study, trial.values) != batch[number]:
+                raise BadInputError(
+                    f"trial {number} of the search to resume had other values than it would get now: the space, the "
+                    "optimiser or a library has changed since. Start a new search without --resume"
+                )
+            self.on_trial(trial)
+        stopped = threading.Event()
+        is_stopped = [stopped.is_set] if is_local(self.executor) else []  # another process cannot know
+        runs: dict[int, str] = {}  # by trial
+        futures: dict[Future[TrialResult], int] = {}
+        try:
+            for number, (study, values) in batch.items():
+                if number not in over:
+                    runs[number] = start_trial(self.search, number, study, values)
+                    results = [trial.result for trial in earlier if trial.study == study]
+                    futures[self.executor.submit(self.run_trial, study, values, results, *is_stopped)] = number
+            for future in as_completed(futures):
+                number = futures[future]
+                over[number] = Trial(number, *batch[number], _take_result(future))
+                finish_trial(runs[number], over[number].result)
+                self.on_trial(over[number])
+        except BaseException:  # ctrl-c too: a run that nothing works on must not stay open
+            stopped.set()
+            wait([future for future in futures if not future.cancel()])
+            kill_open_trials(self.search)
+            raise
+        return [over[number] for number in batch]
+
+
+def run_trials(executor: Executor, plan: Plan, split: Split, search: SearchRun, console: Console) -> list[Trial]:
+    """Run the trials of a plan, under a progress bar that names the best so far."""
+    published = plan.protocol == AS_PUBLISHED
+    folds = prepare_published(search.data, plan.seed) if published else prepare_folds(split, plan.seed)
+    over: list[Trial] = []
+    with Progress(console=console, disable=console.quiet) as progress:
+        bar = progress.add_task("Searching", total=plan.trials)
+
+        def show(trial: Trial) -> None:
+            over.append(trial)
+            progress.update(bar, advance=1, description=_describe_best(over))
+
+        runner = TrialRunner(partial(run_trial, folds), search, executor, show)
+        spaces = list_spaces(plan)
+        optimisers = {study: TreeParzenOptimiser(space, plan.seed, start) for study, (space, start) in spaces.items()}
+        trials = run_batches(optimisers, plan, runner)
+    if not any(trial.result.outcome == SCORED for trial in trials):
+        raise BadInputError(f"every trial failed; the first with {trials[0].result.problem}")
+    return trials
+
+
+def run_batches(optimisers: Mapping[Study, TreeParzenOptimiser], plan: Plan, runner: TrialRunner) -> list[Trial]:
+    """Run trials in batches, dealt out to the studies in turn; none is started after the minutes of the plan."""
+    deadline = time.monotonic() + 60 * plan.minutes if plan.minutes else np.inf
+    studies = list(optimisers)
+    over: list[Trial] = []
+    for first in range(0, plan.trials, plan.batch):
+        if over and time.monotonic() > deadline:
+            break
+        batch = {}
+        for number in range(first, min(first + plan.batch, plan.trials)):
+            study = studies[number % len(studies)]
+            batch[number] = study, optimisers[study].suggest()
+        trials = runner.run_batch(batch, over)
+        for trial in trials:
+            optimisers[trial.study].observe(trial.result.loss)
+        over += trials
+    return over
+
+
+def _take_result(future: Future[TrialResult]) -> TrialResult:
+    """The result of a trial; one that raised has failed, and the search goes on."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if not isinstance(error, Exception):
+        raise error
+    return TrialResult(FAILED, problem=f"{type(error).__name__}: {error}")
+
+
+def _describe_best(trials: Sequence[Trial]) -> str:
+    best = [choose_best(trials, study) for study in {trial.study: None for trial in trials}]
+    losses = sorted(f"{trial.study.name} {trial.result.loss:.4f}" for trial in best if trial)
+    return "Best so far: " + (", ".join(losses) or "none")
+
+
+def _find_runs(experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+    """The runs that carry these tags, the latest first."""
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    return mlflow.search_runs([experiment_id], condition, output_format="list")
+
+
+def _read_trial(run: Run) -> Trial:
+    tags, parameters = run.data.tags, run.data.params
+    fields = json.loads(tags[RESULT])
+    result = TrialResult(**fields | {name: tuple(fields[name]) for name in ("fold_losses", "rounds")})
+    return Trial(int(tags[NUMBER]), Study(parameters["task"], parameters["family"]), json.loads(tags[VALUES]), result)
