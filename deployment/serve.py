@@ -26,7 +26,7 @@ KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
 
 
 def create_worker() -> "ASGIApp":
-    """The API as one of several processes runs it, by the settings; uvicorn calls this in each."""
+    """The API by the settings, as one process runs it: uvicorn's factory."""
     settings = load_settings()
     return make_app(settings, make_service(settings))
 
@@ -36,20 +36,12 @@ def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     from deployment.api.app import create_app
 
     reduce_latency_spikes()
-    return create_app(
-        service,
-        settings.in_flight,
-        settings.api_key.get_secret_value(),
-        [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
-    )
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    return create_app(service, settings.in_flight, settings.api_key.get_secret_value(), origins)
 
 
 def reduce_latency_spikes() -> None:
-    """Keep two things of Python's from making a few answers late.
-
-    What is in memory now stays there, so it need not be looked through for garbage; and the log's writer hands
-    over to the next answer after a millisecond, not after five.
-    """
+    """Keep what is in memory now out of garbage collection, and let the log's writer hand over after 1 ms, not 5."""
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(0.001)
@@ -64,7 +56,6 @@ def make_service(settings: Settings) -> "Service":
 
     metrics = Metrics()
     live = LiveModel(settings.serving_models, metrics.count_load)
-    live.load()
     log = None
     if settings.log_url != LOG_OFF:
         log = PredictionLog(settings.log_url, settings.log_days, settings.log_rows)
@@ -78,7 +69,7 @@ def serve(settings: Settings, service: "Service") -> None:
 
     from deployment.api.metrics import FOLDER
 
-    knobs: dict[str, Any] = {
+    options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "log_level": "warning",
@@ -87,13 +78,13 @@ def serve(settings: Settings, service: "Service") -> None:
         "timeout_graceful_shutdown": STOP_SECONDS,
     }
     if settings.workers == 1:
-        uvicorn.run(make_app(settings, service), **knobs)
+        uvicorn.run(make_app(settings, service), **options)
         return
     if service.log:
         service.log.close()
     with tempfile.TemporaryDirectory(prefix="wine-metrics-") as folder:
         os.environ[FOLDER] = folder  # before the processes start: each looks there when it is imported
-        uvicorn.run("deployment.serve:create_worker", factory=True, workers=settings.workers, **knobs)
+        uvicorn.run("deployment.serve:create_worker", factory=True, workers=settings.workers, **options)
 
 
 def main() -> int:
