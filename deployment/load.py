@@ -72,13 +72,6 @@ def run_load(options: list[str], seconds: int, folder: Path) -> int:
     return code
 
 
-def run_ui(options: list[str], port: int) -> int:
-    """Serve locust's page, on which a person starts and stops the users, until stopped with ctrl-c."""
-    options = [*options, f"--web-host={UI_HOST}", f"--web-port={port}", "--loglevel=WARNING"]
-    code, interrupted = _run_locust(options)
-    return DONE if interrupted else code
-
-
 def read_lines(folder: Path) -> list[Line]:
     """What a run measured: a line each kind of request, and the last for all."""
     return [Line(**line) for line in json.loads((folder / LINES).read_text())]
@@ -124,10 +117,12 @@ def main() -> int:
     require_api(address)
     options = [f"--host={address}", f"--users={given.users}", f"--spawn-rate={given.rate:g}"]
     if given.ui is not None:
-        require_free_port(UI_HOST, given.ui, "say --ui PORT")
+        require_free_port(UI_HOST, given.ui, "choose another with --ui PORT")
         print(f"Locust: http://{UI_HOST}:{given.ui}, to load {address}", flush=True)
         print("Next: open it and press Start, or stop with ctrl-c", flush=True)
-        return run_ui(options, given.ui)
+        page = [f"--web-host={UI_HOST}", f"--web-port={given.ui}", "--loglevel=WARNING"]
+        code, interrupted = _run_locust([*options, *page])
+        return DONE if interrupted else code
     print(f"{given.users} users ask {address} for {given.seconds} s:", end=" ")
     print("GET / once, wines twice, what is no wine three times", flush=True)
     return run_load(options, given.seconds, make_folder(settings.load_reports))

@@ -2,7 +2,7 @@
 
     python -m deployment.serve     (make serve)
 
-WINE_HOST, WINE_PORT and WINE_WORKERS say where and with how many processes; settings.py has the other settings.
+WINE_HOST, WINE_PORT and WINE_WORKERS set where and with how many processes; settings.py has the other settings.
 With your own server: uvicorn --factory deployment.serve:create_worker
 """
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:  # a taken port and a missing model are reported before a serv
     from starlette.types import ASGIApp
 
     from deployment.api.predict import Service
-
-LOG_OFF = "off"
-KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
 
 
 def create_worker() -> "ASGIApp":
@@ -57,7 +54,7 @@ def make_service(settings: Settings) -> "Service":
     metrics = Metrics()
     live = LiveModel(settings.serving_models, metrics.count_load)
     log = None
-    if settings.log_url != LOG_OFF:
+    if settings.log_url != "off":
         log = PredictionLog(settings.log_url, settings.log_days, settings.log_rows)
         log.open()
     return Service(live, metrics, log, settings.batch_rows, settings.body_seconds)
@@ -74,8 +71,8 @@ def serve(settings: Settings, service: "Service") -> None:
         "port": settings.port,
         "log_level": "warning",
         "access_log": False,
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": STOP_SECONDS,
+        "timeout_keep_alive": 15,
+        "timeout_graceful_shutdown": 10,
     }
     if settings.workers == 1:
         uvicorn.run(make_app(settings, service), **options)
@@ -91,7 +88,7 @@ def main() -> int:
     """Serve the current bundle until stopped."""
     argparse.ArgumentParser(
         description="Serve the current model: a form at /, POST /predict, /docs to try it. "
-        "WINE_HOST, WINE_PORT and WINE_WORKERS say where, and with how many processes."
+        "WINE_HOST, WINE_PORT and WINE_WORKERS set where, and with how many processes."
     ).parse_args()
     settings = load_settings()
     require_free_port(settings.host, settings.port, "set WINE_PORT to another")

@@ -54,8 +54,7 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
     _add_greeting(app, service, needs_key=bool(api_key))
     _describe_predictions(app, service)
     _add_feedback(app, service)
-    _add_model(app, service)
-    _add_server(app, service)
+    _add_state(app, service)
     _complete_description(app, needs_key=bool(api_key))
     fast = {route.path: route for route in (Predict(service), PredictBatch(service))}
 
@@ -71,7 +70,7 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
 
 
 def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
-    @app.get("/", response_class=JSONResponse, tags=["server"], summary="Say hello; to a browser, show a form")
+    @app.get("/", response_class=JSONResponse, tags=["server"], summary="Where to go; in a browser, a form")
     async def greet(request: Request) -> Response:
         model = service.live.writer.predictor.metadata
         if "text/html" in request.headers.get("accept", ""):
@@ -137,12 +136,12 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         except RepeatedFeedbackError as error:
             raise ProblemError(409, "This answer has a feedback already") from error
         except NotThereError as error:
-            reason = "The log cannot be written now; come again"
+            reason = "The log cannot be written now; try again"
             raise ProblemError(503, reason, headers={"Retry-After": "5"}) from error
         return feedback
 
 
-def _add_model(app: FastAPI, service: Service) -> None:
+def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/model", tags=["model"], summary="What is known of the model that serves")
     async def describe_model() -> ModelCard:
         predictor = service.live.writer.predictor
@@ -154,8 +153,6 @@ def _add_model(app: FastAPI, service: Service) -> None:
         version = service.live.writer.predictor.metadata.version
         return Readiness(version=version, refused=service.live.refused)
 
-
-def _add_server(app: FastAPI, service: Service) -> None:
     @app.get("/health", tags=["server"], summary="Whether this process answers")
     async def check_health() -> dict[Literal["status"], Literal["alive"]]:
         return {"status": "alive"}

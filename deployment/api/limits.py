@@ -69,7 +69,7 @@ class Guard:
                 reason = "Send the key in the header Authorization: Bearer KEY"
                 return ProblemError(401, reason, headers={"WWW-Authenticate": "Bearer"})
         if self._in_flight > self._most:
-            return ProblemError(503, "Too many requests at once; come again", headers={"Retry-After": "1"})
+            return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
 
 

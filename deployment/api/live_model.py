@@ -29,7 +29,7 @@ class LiveModel:
 
     @classmethod
     def of_bundle(cls, folder: Path) -> "LiveModel":
-        """One bundle for ever: it holds no `current`, so nothing changes there."""
+        """Always this one bundle: it holds no `current`, so nothing changes there."""
         return cls(folder, load=load_predictor_of)
 
     def load(self) -> None:

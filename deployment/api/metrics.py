@@ -29,8 +29,8 @@ class Metrics:
         self._requests = cache(
             Counter("wine_requests", "Requests by status", ["route", "status"], registry=every).labels
         )
-        self._seconds = Histogram("wine_request_seconds", "Time to answer", ["route"], registry=every, buckets=SECONDS)
-        self._timers = {route: self._seconds.labels(route) for route in (*ROUTES, OTHER)}
+        seconds = Histogram("wine_request_seconds", "Time to answer", ["route"], registry=every, buckets=SECONDS)
+        self._timers = {route: seconds.labels(route) for route in (*ROUTES, OTHER)}
         self._predictions = cache(
             Counter("wine_predictions", "Wines by grade", ["grade", "version"], registry=every).labels
         )

@@ -1,4 +1,4 @@
-"""Servers that are asked in turn by wrk, and what they answer in a second: serving_speed.py says which and why."""
+"""Servers that wrk asks in turn, and their rates: serving_speed.py describes which and why."""
 
 import json
 import os
@@ -84,10 +84,10 @@ def run_server(command: list[str], port: int, path: str, environment: dict[str, 
         process.wait(timeout=30)
 
 
-def ask(target: Target, connections: int, seconds: float) -> Measured:
+def ask(target: Target, connections: int, seconds: int) -> Measured:
     """Ask a server as fast as it answers, over so many connections. Raises BadInputError for a wrong answer."""
     options = ["--timeout", "30s", "-s", str(target.script), target.address]
-    command = [*WRK, f"-c{connections}", f"-d{seconds:g}s", *options]
+    command = [*WRK, f"-c{connections}", f"-d{seconds}s", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     if report["errors"]:
@@ -103,7 +103,7 @@ def write_script(folder: Path, name: str, body: str) -> Path:
     return path
 
 
-def measure_rounds(targets: list[Target], connections: int, rounds: int, seconds: float) -> dict[str, list[Measured]]:
+def measure_rounds(targets: list[Target], connections: int, rounds: int, seconds: int) -> dict[str, list[Measured]]:
     """Ask every target in turn, as often as there are rounds, every other time in the opposite order."""
     measured: dict[str, list[Measured]] = {target.name: [] for target in targets}
     for number in range(rounds):
@@ -155,7 +155,7 @@ def tabulate(measured: dict[int, dict[str, list[Measured]]], batches: list[str])
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
-def run_benchmark(data: WineData, rounds: int, seconds: float, with_mlflow: bool) -> list[dict[str, str]]:
+def run_benchmark(data: WineData, rounds: int, seconds: int, with_mlflow: bool) -> list[dict[str, str]]:
     """Fit, start all servers, ask them, and stop them."""
     table = feature_frame(data.train.dropna().head(BATCH))
     wines = [WineQuality.model_validate(row) for row in table.to_dict("records")]
