@@ -20,16 +20,18 @@ class Predictor:
     """Answers with one bundle: compiled where it has that form, else with the pickled pipeline."""
 
     def __init__(self, bundle: Bundle | CompiledBundle) -> None:
-        """Take a loaded bundle and check that it still answers as it did when it was written.
-
-        Raises:
-            BadInputError: an answer differs from the stored one, or the compiled form cannot be loaded.
-        """
+        """Take a loaded bundle. Raises BadInputError if it no longer answers as it did when it was written."""
         self.metadata: ModelMetadata = bundle.metadata
         self.grades = [int(grade) for grade in self.metadata.answers[0].probabilities]
         self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
         self._model = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else CompiledModel(bundle.compiled)
-        self._check_answers()
+        wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
+        stored = [[answer.probabilities[str(grade)] for grade in self.grades] for answer in self.metadata.answers]
+        if not np.allclose(stored, self.predict_probabilities(wines), rtol=0, atol=TOLERANCE):
+            raise BadInputError(
+                f"version {self.metadata.version} of {self.metadata.name} no longer answers as it did when it was "
+                "bundled: run make pipeline"
+            )
 
     @property
     def is_compiled(self) -> bool:
@@ -45,7 +47,7 @@ class Predictor:
         return self._model.predict_one(wine)
 
     def list_warnings(self, wine: tuple[float, ...]) -> list[str]:
-        """Say which measurements of a wine, in the order of FEATURES, lie outside what the model was fitted on."""
+        """Which values of a wine, in the order of FEATURES, lie outside what the model was fitted on, as sentences."""
         if all(map(le, self._lowest, wine)) and all(map(le, wine, self._highest)):
             return []
         return [
@@ -53,16 +55,6 @@ class Predictor:
             for name, value, low, high in zip(FEATURES, wine, self._lowest, self._highest, strict=True)
             if not low <= value <= high
         ]
-
-    def _check_answers(self) -> None:
-        wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
-        for answer, row in zip(self.metadata.answers, self.predict_probabilities(wines), strict=True):
-            stored = [answer.probabilities[str(grade)] for grade in self.grades]
-            if not np.allclose(stored, row, rtol=0, atol=TOLERANCE):
-                raise BadInputError(
-                    f"version {self.metadata.version} of {self.metadata.name} no longer answers as it did when it was "
-                    "bundled: run make pipeline"
-                )
 
 
 def explain_fill(name: str, value: float) -> str:
@@ -88,8 +80,8 @@ class PickledModel:
 
     def predict_one(self, wine: tuple[float, ...]) -> list[float]:
         """The same for one wine in the order of FEATURES."""
-        (row,) = self.predict_probabilities(np.array([wine])).tolist()
-        return list(row)
+        row: list[float] = self.predict_probabilities(np.array([wine]))[0].tolist()
+        return row
 
 
 def _use_one_core(model: Any) -> None:
@@ -105,7 +97,7 @@ def _use_one_core(model: Any) -> None:
 
 
 def load_predictor(models: Path) -> Predictor:
-    """Load and check the bundle that serves, for single wines: the pickle is read only where it must be.
+    """Load and check the bundle that serves, for single wines: the pickle is read only where there is no compiled form.
 
     Raises:
         NotThereError: there is no bundle, or only a pickle and no scikit-learn.

@@ -2,7 +2,7 @@
 
     python -m deployment.serve     (make serve)
 
-WINE_HOST, WINE_PORT and WINE_WORKERS say where and with how many processes; settings.py has the other settings.
+WINE_HOST, WINE_PORT and WINE_WORKERS set where and with how many processes; settings.py has the other settings.
 With your own server: uvicorn --factory deployment.serve:create_worker
 """
 
@@ -21,12 +21,9 @@ if TYPE_CHECKING:  # a taken port and a missing model are reported before a serv
 
     from deployment.api.predict import Service
 
-LOG_OFF = "off"
-KEEP_ALIVE_SECONDS, STOP_SECONDS = 15, 10
-
 
 def create_worker() -> "ASGIApp":
-    """The API as one of several processes runs it, by the settings; uvicorn calls this in each."""
+    """The API by the settings, as one process runs it: uvicorn's factory."""
     settings = load_settings()
     return make_app(settings, make_service(settings))
 
@@ -36,20 +33,12 @@ def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     from deployment.api.app import create_app
 
     reduce_latency_spikes()
-    return create_app(
-        service,
-        settings.in_flight,
-        settings.api_key.get_secret_value(),
-        [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
-    )
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    return create_app(service, settings.in_flight, settings.api_key.get_secret_value(), origins)
 
 
 def reduce_latency_spikes() -> None:
-    """Keep two things of Python's from making a few answers late.
-
-    What is in memory now stays there, so it need not be looked through for garbage; and the log's writer hands
-    over to the next answer after a millisecond, not after five.
-    """
+    """Keep what is in memory now out of garbage collection, and let the log's writer hand over after 1 ms, not 5."""
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(0.001)
@@ -64,9 +53,8 @@ def make_service(settings: Settings) -> "Service":
 
     metrics = Metrics()
     live = LiveModel(settings.serving_models, metrics.count_load)
-    live.load()
     log = None
-    if settings.log_url != LOG_OFF:
+    if settings.log_url != "off":
         log = PredictionLog(settings.log_url, settings.log_days, settings.log_rows)
         log.open()
     return Service(live, metrics, log, settings.batch_rows, settings.body_seconds)
@@ -78,29 +66,29 @@ def serve(settings: Settings, service: "Service") -> None:
 
     from deployment.api.metrics import FOLDER
 
-    knobs: dict[str, Any] = {
+    options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "log_level": "warning",
         "access_log": False,
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": STOP_SECONDS,
+        "timeout_keep_alive": 15,
+        "timeout_graceful_shutdown": 10,
     }
     if settings.workers == 1:
-        uvicorn.run(make_app(settings, service), **knobs)
+        uvicorn.run(make_app(settings, service), **options)
         return
     if service.log:
         service.log.close()
     with tempfile.TemporaryDirectory(prefix="wine-metrics-") as folder:
         os.environ[FOLDER] = folder  # before the processes start: each looks there when it is imported
-        uvicorn.run("deployment.serve:create_worker", factory=True, workers=settings.workers, **knobs)
+        uvicorn.run("deployment.serve:create_worker", factory=True, workers=settings.workers, **options)
 
 
 def main() -> int:
     """Serve the current bundle until stopped."""
     argparse.ArgumentParser(
         description="Serve the current model: a form at /, POST /predict, /docs to try it. "
-        "WINE_HOST, WINE_PORT and WINE_WORKERS say where, and with how many processes."
+        "WINE_HOST, WINE_PORT and WINE_WORKERS set where, and with how many processes."
     ).parse_args()
     settings = load_settings()
     require_free_port(settings.host, settings.port, "set WINE_PORT to another")

@@ -15,8 +15,16 @@ import pytest
 from playwright.sync_api import Browser
 from pydantic import ValidationError
 
-from deployment.load import find_address, find_percentile, make_folder
-from deployment.load_test.questions import SPOILERS, Question, ask_for_refusal, ask_for_wine, find_fault, read_rows
+from deployment.load import find_address, make_folder
+from deployment.load_test.questions import (
+    SPOILERS,
+    Question,
+    ask_for_refusal,
+    ask_for_wine,
+    find_fault,
+    read_rows,
+    spoil_wine,
+)
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment, needs_browser
 from tests.test_schema import WINE
@@ -213,11 +221,11 @@ def test_every_wine_asked_for_is_one(rows: list[dict[str, float]]) -> None:
 @pytest.mark.parametrize("kind", SPOILERS)
 def test_every_spoiled_wine_is_refused_at_the_field_that_was_spoiled(rows: list[dict[str, float]], kind: str) -> None:
     for seed in range(30):
-        body, field = SPOILERS[kind](rows[seed], Random(seed))
+        spoiled = spoil_wine(rows[seed], kind, Random(seed))
         with pytest.raises(ValidationError) as refusal:
-            WineQuality.model_validate_json(body)
+            WineQuality.model_validate_json(spoiled.body)
         named = {".".join(map(str, problem["loc"])) or "body" for problem in refusal.value.errors()}
-        assert named == {field}
+        assert named == {spoiled.field}
 
 
 def test_all_kinds_of_spoiled_wines_are_asked_for(rows: list[dict[str, float]]) -> None:
@@ -266,12 +274,6 @@ def test_an_answer_is_judged(
 
 def test_an_answer_that_is_no_json_is_a_fault() -> None:
     assert find_fault(Question("any", "{}", None), 200, "text/html", "<html>") is not None
-
-
-def test_percentiles_are_times_that_were_measured() -> None:
-    assert find_percentile([(1.0, 50), (2.0, 45), (9.0, 5)], 0.5) == 1.0
-    assert find_percentile([(1.0, 50), (2.0, 45), (9.0, 5)], 0.95) == 2.0
-    assert find_percentile([(1.0, 50), (2.0, 45), (9.0, 5)], 0.99) == 9.0
 
 
 def test_no_run_writes_into_the_folder_of_another(tmp_path: Path) -> None:

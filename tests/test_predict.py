@@ -1,6 +1,7 @@
 """Batches, feedback and limits, on real server processes around small forests."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from settings import ROOT
 from tests.conftest import Served, run_api
 from tests.test_schema import WINE
 from tests.told import assert_told
-from tests.waiting import wait_until
+from tests.waiting import free_port, wait_for, wait_until
 from tests.web import WEB
 from wine_data.schema import FEATURES
 from wine_quality_training.bundle.files import NOT_COMPILED
@@ -161,6 +162,31 @@ def test_with_a_key_only_its_holders_are_answered(served: Served) -> None:
         answer = WEB.post(f"{address}/predict", json=WINE, headers={"Authorization": "Bearer secret"})
         assert answer.status_code == 200
         assert "bearer" in str(WEB.get(f"{address}/openapi.json").json()["components"]["securitySchemes"])
+
+
+def test_behind_a_proxy_that_cuts_a_prefix_off_routes_keys_and_docs_work(served: Served) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    uvicorn = ["uvicorn", "--factory", "deployment.serve:create_worker", "--root-path", "/wine", "--port", str(port)]
+    command = [sys.executable, "-m", *uvicorn]
+    with subprocess.Popen(command, cwd=ROOT, env=served.environment | {"WINE_API_KEY": "secret"}) as server:
+        try:
+            wait_for(f"{address}/ready", server)
+            headers = {"Authorization": "Bearer secret"}
+            assert WEB.post(f"{address}/predict", json=WINE).status_code == 401
+            assert WEB.post(f"{address}/predict", json=WINE, headers=headers).status_code == 200
+            assert WEB.post(f"{address}/predict/batch", json=[WINE], headers=headers).status_code == 200
+            parts = re.findall(r"['\"]/wine(/[^'\"]+)", WEB.get(f"{address}/docs").raise_for_status().text)
+            assert len(parts) >= 3  # the description, a script and a style sheet
+            for path in parts:
+                WEB.get(f"{address}{path}").raise_for_status()
+            description = WEB.get(f"{address}/openapi.json").json()
+            assert description["servers"] == [{"url": "/wine"}]
+            assert {"/predict", "/predict/batch"} <= set(description["paths"])
+            metrics = WEB.get(f"{address}/metrics", headers=headers).text
+            assert 'wine_requests_total{route="/predict/batch",status="200"} 1.0' in metrics
+        finally:
+            server.terminate()
 
 
 def test_other_web_pages_may_call_only_where_a_setting_says_so(small_api: str, served: Served) -> None:

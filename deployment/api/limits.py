@@ -1,4 +1,4 @@
-"""What a request may cost: how many at once, how large, how long it may take to arrive; and whose it is."""
+"""Limits on a request: how many at once, how large, how long it may take to arrive; and the key."""
 
 import asyncio
 import logging
@@ -13,6 +13,13 @@ from deployment.api.problems import FAILURE, ProblemError
 logger = logging.getLogger("uvicorn.error")
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})  # without a key, and however full
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs is drawn with
+CLOSE = {"Connection": "close"}  # nobody will read the rest of a body that may still be on its way
+
+
+def find_path(scope: Scope) -> str:
+    """The path of a request as routes name it: below uvicorn's --root-path, if it has one."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class Guard:
@@ -23,7 +30,7 @@ class Guard:
         self._app = app
         self._metrics = metrics
         self._most = in_flight
-        self._wanted = f"Bearer {api_key}".encode() if api_key else b""
+        self._authorization = f"Bearer {api_key}".encode() if api_key else b""
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,6 +39,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         start = perf_counter()
+        path = find_path(scope)
         status = 0
 
         async def watch(message: Message) -> None:
@@ -42,7 +50,7 @@ class Guard:
 
         self._in_flight += 1
         try:
-            problem = self._find_problem(scope)
+            problem = self._find_problem(path, scope)
             await (problem.response() if problem else self._app)(scope, receive, watch)
         except Exception:
             logger.exception("A request could not be answered")
@@ -50,26 +58,23 @@ class Guard:
                 await FAILURE.response()(scope, receive, watch)
         finally:
             self._in_flight -= 1
-            self._metrics.count_request(scope["path"], status or 500, perf_counter() - start)
+            self._metrics.count_request(path, status or 500, perf_counter() - start)
 
-    def _find_problem(self, scope: Scope) -> ProblemError | None:
-        path: str = scope["path"]
+    def _find_problem(self, path: str, scope: Scope) -> ProblemError | None:
         if path in OPEN or path.startswith(OPEN_FOLDER):
             return None
-        if self._wanted and not self._has_key(scope):
-            reason = "Send the key in the header Authorization: Bearer KEY"
-            return ProblemError(401, reason, headers={"WWW-Authenticate": "Bearer"})
+        if self._authorization:
+            sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not secrets.compare_digest(sent, self._authorization):
+                reason = "Send the key in the header Authorization: Bearer KEY"
+                return ProblemError(401, reason, headers={"WWW-Authenticate": "Bearer"})
         if self._in_flight > self._most:
-            return ProblemError(503, "Too many requests at once; come again", headers={"Retry-After": "1"})
+            return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
-
-    def _has_key(self, scope: Scope) -> bool:
-        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return secrets.compare_digest(sent, self._wanted)
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: int, seconds: float) -> bytes:
-    """Read the body of a request, with an end to its size and its time.
+    """Read the body of a request within a size and a time.
 
     Raises:
         ProblemError: 413 it is too large, 408 it took too long, 400 the sender went away.
@@ -77,30 +82,21 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: i
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > most_bytes:
         raise _too_large(most_bytes)
+    body, more = bytearray(), True
     try:
         async with asyncio.timeout(seconds):
-            return await _read_chunks(receive, most_bytes)
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ProblemError(400, "The request ended before its body did")
+                body += message.get("body", b"")
+                if len(body) > most_bytes:
+                    raise _too_large(most_bytes)
+                more = message.get("more_body", False)
     except TimeoutError as error:
-        raise ProblemError(
-            408, f"The body did not arrive within {seconds:g} s", headers={"Connection": "close"}
-        ) from error
-
-
-async def _read_chunks(receive: Receive, most_bytes: int) -> bytes:
-    parts = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ProblemError(400, "The request ended before its body did")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most_bytes:
-            raise _too_large(most_bytes)
-        if not message.get("more_body"):
-            return b"".join(parts)
+        raise ProblemError(408, f"The body did not arrive within {seconds:g} s", headers=CLOSE) from error
+    return bytes(body)
 
 
 def _too_large(most_bytes: int) -> ProblemError:
-    # Closed, because nobody will read the rest of the body that may still be on its way.
-    return ProblemError(413, f"A body here may have {most_bytes:,} bytes", headers={"Connection": "close"})
+    return ProblemError(413, f"A body here may have {most_bytes:,} bytes", headers=CLOSE)

@@ -1,4 +1,4 @@
-"""What /metrics says, in Prometheus' words.
+"""What /metrics answers, in Prometheus' format.
 
 With one process the numbers are in its memory. With several, serve.py names a folder in
 PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported; each process then keeps its numbers in files
@@ -7,6 +7,7 @@ there, and whichever is asked adds them all up.
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,7 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 ROUTES = frozenset({"/", "/predict", "/predict/batch", "/feedback", "/model", "/health", "/ready", "/metrics", "/docs"})
-OTHER = "other"  # one name for all that is not there, or a scan of the server would make thousands
+OTHER = "other"  # one name for all other paths, or a scan of the server would make thousands
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -24,41 +25,32 @@ class Metrics:
     def __init__(self) -> None:
         """Make them, all at zero."""
         self._registry = every = CollectorRegistry()
-        self._requests = Counter("wine_requests", "Requests by status", ["route", "status"], registry=every)
-        self._seconds = Histogram("wine_request_seconds", "Time to answer", ["route"], registry=every, buckets=SECONDS)
-        self._predictions = Counter("wine_predictions", "Wines by grade", ["grade", "version"], registry=every)
-        self._loads = Counter("wine_model_loads", "Bundles loaded or refused", ["outcome"], registry=every)
-        self._refused = Gauge(
-            "wine_model_refused",
-            "1 while the bundle that should serve is refused",
-            registry=every,
-            multiprocess_mode="livemax",
+        # Cached, as looking a label up costs more than counting.
+        self._requests = cache(
+            Counter("wine_requests", "Requests by status", ["route", "status"], registry=every).labels
         )
+        seconds = Histogram("wine_request_seconds", "Time to answer", ["route"], registry=every, buckets=SECONDS)
+        self._timers = {route: seconds.labels(route) for route in (*ROUTES, OTHER)}
+        self._predictions = cache(
+            Counter("wine_predictions", "Wines by grade", ["grade", "version"], registry=every).labels
+        )
+        self._loads = Counter("wine_model_loads", "Bundles loaded or refused", ["outcome"], registry=every)
+        refused = "1 while the bundle that should serve is refused"
+        self._refused = Gauge("wine_model_refused", refused, registry=every, multiprocess_mode="livemax")
         self._written = Counter("wine_log_written_rows", "Rows that the prediction log wrote", registry=every)
         self._lost = Counter("wine_log_lost_rows", "Rows that the prediction log lost", registry=every)
-        self._waiting = Gauge(
-            "wine_log_waiting_rows", "Rows that wait for the log's writer", registry=every, multiprocess_mode="livesum"
-        )
-        # Looking a label up costs more than counting.
-        self._request_counters: dict[tuple[str, int], Counter] = {}
-        self._timers = {route: self._seconds.labels(route) for route in (*ROUTES, OTHER)}
-        self._grade_counters: dict[tuple[int, str], Counter] = {}
+        waiting = "Rows that wait for the log's writer"
+        self._waiting = Gauge("wine_log_waiting_rows", waiting, registry=every, multiprocess_mode="livesum")
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """Count one request that was answered."""
         route = path if path in ROUTES else OTHER
-        counter = self._request_counters.get((route, status))
-        if counter is None:
-            counter = self._request_counters[route, status] = self._requests.labels(route, str(status))
-        counter.inc()
+        self._requests(route, status).inc()
         self._timers[route].observe(seconds)
 
     def count_prediction(self, grade: int, version: str) -> None:
         """Count one wine that was graded."""
-        counter = self._grade_counters.get((grade, version))
-        if counter is None:
-            counter = self._grade_counters[grade, version] = self._predictions.labels(str(grade), version)
-        counter.inc()
+        self._predictions(grade, version).inc()
 
     def count_load(self, refused: bool) -> None:
         """Count a bundle that was loaded or refused."""
@@ -72,7 +64,7 @@ class Metrics:
         self._waiting.set(waiting)
 
     def render(self) -> bytes:
-        """All of it, over all processes, as Prometheus reads it."""
+        """All numbers, over all processes, as Prometheus reads them."""
         if FOLDER not in os.environ:
             return generate_latest(self._registry)
         _forget_dead(Path(os.environ[FOLDER]))
@@ -82,7 +74,7 @@ class Metrics:
 
 
 def _forget_dead(folder: Path) -> None:
-    """Leave what dead processes counted, but not what they had in hand."""
+    """Remove the gauges of processes that died; what they counted stays."""
     for path in folder.glob("gauge_live*.db"):
         number = re.search(r"_(\d+)\.db$", path.name)
         if number and not Path(f"/proc/{number[1]}").exists() and Path("/proc/self").exists():

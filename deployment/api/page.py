@@ -6,6 +6,7 @@ One HTML file with its style and its script inside, and no request but to the AP
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -15,23 +16,15 @@ PAGE = Path(__file__).with_name("page.html")
 COLOURS = {0: TYPES[1].capitalize(), 1: TYPES[0].capitalize()}
 
 
+@lru_cache(maxsize=1)
 def render_page(name: str, version: str, needs_key: bool = False) -> str:
-    """Lay out the page, once for as long as the API runs.
-
-    Args:
-        name: of the model that serves.
-        version: of that model.
-        needs_key: whether the API asks for a key; the page then has a field for it, and keeps it nowhere else.
-    """
-    parts = {
-        "fields": "\n".join([_render_colour(), *map(_render_measurement, MEASUREMENTS)]),
-        "key": _render_key() if needs_key else "",
-        "model": escape(f"{name} version {version}"),
-    }
+    """Lay out the page around the model that serves; a key, where one is needed, is kept only in its field there."""
     page = PAGE.read_text(encoding="utf-8")
-    for place, text in parts.items():  # an escaped text holds no "<", so none of them can be such a place itself
-        page = page.replace(f"<!--{place}-->", text)
-    return page
+    if not needs_key:
+        page = re.sub("<!--key-->.*<!--/key-->", "", page, flags=re.DOTALL)
+    fields = "\n".join([_render_colour(), *map(_render_measurement, MEASUREMENTS)])
+    page = page.replace("<!--fields-->", fields).replace("<!--key-->", "").replace("<!--/key-->", "")
+    return page.replace("<!--model-->", escape(f"{name} version {version}"))
 
 
 def find_policy(page: str) -> str:
@@ -74,15 +67,6 @@ def _render_colour() -> str:
 {choices}
 </div>
 <p class="wrong" id="{RED}-wrong"></p>
-</div>"""
-
-
-def _render_key() -> str:
-    return """<div class="key">
-<label for="key"><span id="key-name">Key</span>
-<span class="unit">this API asks for one; it stays in this page</span></label>
-<input type="password" id="key" autocomplete="off" spellcheck="false" required aria-describedby="key-wrong">
-<p class="wrong" id="key-wrong"></p>
 </div>"""
 
 

@@ -1,7 +1,6 @@
 """Refusals: one shape (RFC 9457) for whatever is wrong with a request, with field and reason."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -18,7 +17,6 @@ REASONS = {  # by pydantic's name for them, in place of its words, which speak o
     "missing": "is missing",
     "extra_forbidden": "unknown field",
     "float_type": "must be a number",
-    "float_parsing": "must be a number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "string_type": "must be a text",
@@ -38,18 +36,18 @@ class ProblemError(Exception):
     """A request that is refused."""
 
     def __init__(
-        self, status: int, title: str, errors: list[Refusal] | None = None, headers: Mapping[str, str] | None = None
+        self, status: int, title: str, errors: Sequence[Refusal] = (), headers: Mapping[str, str] | None = None
     ) -> None:
         """Take the HTTP status, one sentence, the fields that were wrong, and headers such as Retry-After."""
         super().__init__(title)
         self.status = status
         self.title = title
-        self.errors = errors or []
+        self.errors = errors
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
         """The refusal as it is sent."""
-        shown = self.errors[:MOST_ERRORS]
+        shown = list(self.errors[:MOST_ERRORS])
         sentences = [f"{error.field}: {error.reason}" for error in shown]
         if len(self.errors) > len(shown):
             sentences.append(f"and {len(self.errors) - len(shown):,} more")
@@ -60,43 +58,20 @@ class ProblemError(Exception):
 FAILURE = ProblemError(500, "Internal server error; see the server log")
 
 
-def refuse_body(error: ValidationError, title: str = "The body is not a wine") -> ProblemError:
-    """Refuse a body with each field that was wrong."""
-    return ProblemError(422, title, list_refusals(error))
+def refuse_body(error: ValidationError, title: str) -> ProblemError:
+    """Refuse a body with each field that was wrong, and why; its value stays out, as NaN has no form in JSON."""
+    refusals = []
+    for problem in error.errors(include_url=False, include_input=False):
+        # density, or 17.density for the 17th wine of a batch
+        place = ".".join(str(part + 1 if isinstance(part, int) else part) for part in problem["loc"])
+        reason = REASONS.get(problem["type"])
+        text = reason.format(**problem.get("ctx", {})) if reason else problem["msg"]
+        refusals.append(Refusal(field=place[:MOST_LETTERS] or "body", reason=text))
+    return ProblemError(422, title, refusals)
 
 
-def list_refusals(error: ValidationError, *row: int) -> list[Refusal]:
-    """Name each wrong field, of a row of a table if one is given, and why.
-
-    The value itself stays out: NaN has no form in JSON.
-    """
-    problems = error.errors(include_url=False, include_input=False)
-    return [Refusal(field=name_field((*row, *p["loc"])), reason=explain(dict(p))) for p in problems]
-
-
-def explain(problem: Mapping[str, Any]) -> str:
-    """One of pydantic's problems in plain words."""
-    context = problem.get("ctx", {})
-    return REASONS[problem["type"]].format(**context) if problem["type"] in REASONS else str(problem["msg"])
-
-
-def name_field(place: tuple[int | str, ...]) -> str:
-    """Name the place of a problem: density, or 17.density for the 17th wine of a batch."""
-    return ".".join(str(part + 1 if isinstance(part, int) else part) for part in place)[:MOST_LETTERS] or "body"
-
-
-async def answer_problem(_: Request, error: Exception) -> Response:
-    """FastAPI's handler of ProblemError."""
-    assert isinstance(error, ProblemError)
-    return error.response()
-
-
-async def answer_http_error(_: Request, error: Exception) -> Response:
-    """FastAPI's handler of a path that is not there, or a method that a path does not know."""
-    assert isinstance(error, HTTPException)
-    return ProblemError(error.status_code, str(error.detail), headers=error.headers).response()
-
-
-async def answer_failure(_: Request, error: Exception) -> Response:  # noqa: ARG001
-    """FastAPI's handler of a mistake of ours: Guard logs its traceback, the caller gets none."""
-    return FAILURE.response()
+async def answer_error(_: Request, error: Exception) -> Response:
+    """FastAPI's handler of all errors; the traceback of a mistake of ours is logged by Guard, the caller gets none."""
+    if isinstance(error, HTTPException):  # an unknown path, or a method that a path does not take
+        error = ProblemError(error.status_code, str(error.detail), headers=error.headers)
+    return (error if isinstance(error, ProblemError) else FAILURE).response()

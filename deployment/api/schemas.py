@@ -1,4 +1,4 @@
-"""What the API says: the form of each answer, and the fast way to write one."""
+"""The answers of the API: the form of each, and the fast way to write one."""
 
 import json
 from operator import mul
@@ -50,19 +50,9 @@ class Feedback(BaseModel):
     quality: int = Field(ge=SCALE[0], le=SCALE[1], description="the grade that tasters gave", examples=[6])
 
 
-class FeedbackAccepted(BaseModel):
-    """A feedback was kept."""
-
-    request_id: str
-    quality: int
-
-
-class ModelCard(BaseModel):
+class ModelCard(ServingModel):
     """What is known of the model that serves."""
 
-    name: str
-    version: str
-    run_id: str
     model: str = Field(description="kind of model")
     compiled: str = Field(description="how the compiled form was proved, or why there is none")
     protocol: str
@@ -75,9 +65,9 @@ class ModelCard(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a checked model is loaded, and what became of the last attempt to load another."""
+    """The model that is loaded, and what became of the last attempt to load another."""
 
-    ready: bool
+    ready: bool = True  # the server starts only with a checked model
     version: str
     refused: str = Field(description="why the bundle that should serve was refused; empty: it was not")
 
@@ -100,35 +90,31 @@ class Problem(BaseModel):
 
 
 class ResponseWriter:
-    """Writes the answers of one engine.
+    """Writes the answers of one model.
 
-    By hand, because this is done for every wine: the parts that do not change are written once, the numbers
-    are formatted here, and no text in it comes from the request. Probabilities have seven digits, more than
-    a hundred votes can distinguish.
+    By hand, because this is done for every wine: the parts that do not change are written once, and no text in
+    it comes from the request. Probabilities have seven digits, more than a hundred votes can distinguish.
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        """Take the engine whose answers are to be written."""
-        metadata = predictor.metadata
+        """Take the model whose answers are to be written."""
         self.predictor = predictor
-        self.model = ServingModel(
-            name=metadata.name, version=metadata.version, run_id=metadata.run_id
-        ).model_dump_json()
+        self.model = ServingModel.model_validate(vars(predictor.metadata)).model_dump_json()
         self._grades = tuple(predictor.grades)
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
-    def grade(self, probabilities: list[float]) -> tuple[int, str, float]:
-        """The likeliest grade (of equals the lowest), the probabilities as JSON, and the expected quality."""
-        likeliest = self._grades[probabilities.index(max(probabilities))]
-        expected = sum(map(mul, self._grades, probabilities))
-        return likeliest, self._probabilities % tuple(probabilities), expected
+    def write(self, request_id: str, wine: tuple[float, ...], row: list[float]) -> tuple[str, int, str, float]:
+        """Write the answer to one wine from its row of probabilities.
 
-    def write(
-        self, request_id: str, prediction: int, probabilities: str, expected_quality: float, wine: tuple[float, ...]
-    ) -> str:
-        """One answer as the inside of a JSON object, without the model."""
+        Returns the inside of a JSON object without the model; the likeliest grade, of equals the lowest; the
+        probabilities as JSON; and the expected quality.
+        """
+        grade = self._grades[row.index(max(row))]
+        probabilities = self._probabilities % tuple(row)
+        expected = sum(map(mul, self._grades, row))
         warnings = self.predictor.list_warnings(wine)
-        return (
-            f'"request_id":"{request_id}","prediction":{prediction},"probabilities":{probabilities},'
-            f'"expected_quality":{expected_quality:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
+        text = (
+            f'"request_id":"{request_id}","prediction":{grade},"probabilities":{probabilities},'
+            f'"expected_quality":{expected:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
         )
+        return text, grade, probabilities, expected

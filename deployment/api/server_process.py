@@ -1,6 +1,6 @@
 """A server of the project as a child process: on a free port, awaited until it answers, and ended.
 
-The notebooks, the drill and what takes the pictures serve like this; `make serve` needs nothing of it.
+For the notebooks, the drill and the pictures; `make serve` needs nothing of it.
 """
 
 import socket
@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from http.client import HTTPException
 from pathlib import Path
-
-import httpx
+from urllib.request import urlopen
 
 from commands import NotThereError
 from settings import ROOT
@@ -34,26 +33,18 @@ def find_free_ports(count: int) -> list[int]:
 def run_server(
     module: str, ready: str, environment: Mapping[str, str], log: Path, seconds: float = START_SECONDS
 ) -> Iterator[None]:
-    """Run `python -m module` beside this process for as long as the block lasts, from when it is ready.
+    """Run `python -m module` beside this process for as long as the block lasts.
 
-    Args:
-        module: the server, such as deployment.serve.
-        ready: the address that answers with success once it is.
-        environment: its settings, its port among them.
-        log: the file for what it prints.
-        seconds: how long it may take to be ready.
+    The block begins once the address `ready` answers with success, within so many seconds. The environment has
+    the server's settings, its port among them; the file `log` gets what it prints.
 
     Raises:
         NotThereError: it ended before it was ready, or was not ready in that time.
     """
+    command = [sys.executable, "-m", module]
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", module],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
         wait_until(lambda: server.poll() is not None or answers(ready), f"{module} to answer on {ready}", seconds)
@@ -61,49 +52,32 @@ def run_server(
             raise NotThereError(f"{module} ended with {server.returncode}:\n{log.read_text()}".rstrip())
         yield
     finally:
-        _end(server)
+        server.terminate()
+        try:
+            server.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_SECONDS, every: float = 0.1) -> int:
-    """Check until something has happened; return how many checks that took.
-
-    Args:
-        happened: checks, and returns what is true or not.
-        what: what is waited for, as the error says it: "waited 60 s in vain for what".
-        seconds: how long to wait.
-        every: seconds between two checks.
+    """Check every so many seconds until something has happened; return how many checks that took.
 
     Raises:
-        NotThereError: it did not happen in that time.
+        NotThereError: it did not happen in that time: "waited 60 s in vain for what".
     """
     deadline = time.monotonic() + seconds
-    looks = 1
+    checks = 1
     while not happened():
         if time.monotonic() > deadline:
             raise NotThereError(f"waited {seconds:g} s in vain for {what}")
         time.sleep(every)
-        looks += 1
-    return looks
+        checks += 1
+    return checks
 
 
 def answers(address: str) -> bool:
     """Whether a server answers there with success."""
-    with suppress(httpx.HTTPError):
-        return _make_client().get(address).is_success
+    with suppress(OSError, HTTPException), urlopen(address, timeout=5):
+        return True
     return False
-
-
-@cache
-def _make_client() -> httpx.Client:
-    """One for all checks: making it costs the starting server 30 times as much as a check."""
-    return httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """Ask a server to end, and see that it has."""
-    server.terminate()
-    try:
-        server.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()

@@ -1,16 +1,13 @@
-"""The users of the load test, for locust.
+"""The users of the load test, for locust, and the gate at its end.
 
-    make load      (deployment/load.py, which runs this file and judges the outcome)
+    make load      (deployment/load.py, which runs this file)
     make load-ui
 
-Of six questions one is GET /, two are wines and three are bodies that are no wine.
+Of six requests one is GET /, two are wines and three are bodies that are no wine.
 """
 
-import json
 import signal
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, cast
 
@@ -20,18 +17,18 @@ from locust import FastHttpUser, between, events, task
 from locust.env import Environment
 
 from commands import BadInputError
+from deployment.load_test.gate import judge_run
 from deployment.load_test.questions import (
+    GREETING,
     Question,
     Wine,
     ask_for_refusal,
     ask_for_wine,
     find_fault,
-    find_fault_in_greeting,
     read_rows,
 )
 from settings import load_settings
 
-FAULTS = "unexpected.json"  # beside --json-file
 SHOWN = 300  # characters of a body or an answer
 
 
@@ -52,42 +49,41 @@ class WineUser(FastHttpUser):
 
     @task(1)
     def greet(self) -> None:
-        """Ask where to go."""
-        self.ask("GET", "/", "/", "", lambda status, _, text: find_fault_in_greeting(status, text))
+        """Ask GET /."""
+        self.ask(GREETING)
 
     @task(2)
     def predict(self) -> None:
         """Ask for the grade of a wine."""
-        self.post(ask_for_wine(self.rows, self.random))
+        self.ask(ask_for_wine(self.rows, self.random))
 
     @task(3)
     def predict_no_wine(self) -> None:
         """Ask for the grade of what is no wine."""
-        self.post(ask_for_refusal(self.rows, self.random))
+        self.ask(ask_for_refusal(self.rows, self.random))
 
-    def post(self, question: Question) -> None:
-        """Ask POST /predict; each kind of question is a line of its own in the statistics."""
-        name = f"/predict, {question.kind}"
-        self.ask("POST", "/predict", name, question.body, lambda *answer: find_fault(question, *answer))
-
-    def ask(self, method: str, path: str, name: str, body: str, judge: Callable[[int, str, str], str | None]) -> None:
-        """Ask once and keep the first example of each fault."""
+    def ask(self, question: Question) -> None:
+        """Ask once; each kind of question is a line of its own, and keeps the first example of each fault."""
+        method, path, name = ("POST", "/predict", f"/predict, {question.kind}")
+        if question is GREETING:
+            method, path, name = ("GET", "/", "/")
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
+        body = question.body or None
         with self.client.request(
-            method, path, name=name, data=body or None, headers=headers, catch_response=True, allow_redirects=False
+            method, path, name=name, data=body, headers=headers, catch_response=True, allow_redirects=False
         ) as response:
             # Not response.text: where a header names no encoding it guesses one, for milliseconds.
             text = (response.content or b"").decode(errors="replace")
             content_type = (response.headers or {}).get("content-type", "")
-            fault = judge(response.status_code, content_type, text) if response.status_code else "no answer"
+            fault = find_fault(question, response.status_code, content_type, text)
             if fault is None:
                 response.success()
                 return
             response.failure(fault)
             answered = text if response.status_code else repr(response.error)
-            example = {"asked": body[:SHOWN], "answered": answered[:SHOWN]}
+            example = {"asked": question.body[:SHOWN], "answered": answered[:SHOWN]}
             self.examples.setdefault((name, fault), example)
 
 
@@ -110,24 +106,13 @@ def prepare_users(environment: Environment, **_: Any) -> None:
     WineUser.key = settings.api_key.get_secret_value()
     if environment.parsed_options is not None and environment.parsed_options.headless:
         # Python would raise KeyboardInterrupt in whichever user is just asking, and print a traceback.
-        gevent.signal_handler(signal.SIGINT, stop_users, environment)
+        assert environment.runner is not None
+        gevent.signal_handler(signal.SIGINT, environment.runner.quit)
     gevent.get_hub().loop.update_now()  # else the clock of --run-time started before the wines were read
 
 
-def stop_users(environment: Environment) -> None:
-    """End the test early; locust then writes its reports, as at the end."""
-    assert environment.runner is not None
-    environment.runner.quit()
-
-
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
-def write_faults(environment: Environment, **_: Any) -> None:
-    """Write what was unexpected, how often and an example of each, beside the statistics."""
-    if environment.parsed_options is None or not environment.parsed_options.json_file:
-        return
-    faults = [
-        {"name": error.name, "fault": str(error.error), "times": error.occurrences}
-        | WineUser.examples.get((error.name, str(error.error)), {"asked": "", "answered": ""})
-        for error in environment.stats.errors.values()
-    ]
-    Path(environment.parsed_options.json_file).with_name(FAULTS).write_text(json.dumps(faults, indent=2))
+def judge(environment: Environment, **_: Any) -> None:
+    """Decide whether a test without a page has passed."""
+    if environment.parsed_options is not None and environment.parsed_options.headless:
+        judge_run(environment, WineUser.examples, load_settings().load_p95)

@@ -5,7 +5,8 @@ Other bodies are no wine: their 422 is the right answer.
 """
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,8 +20,16 @@ from wine_data.sources.load import DROP_FOLDER, read_folder
 from wine_data.twin.sample import sample_twin
 
 ROWS = 2_000  # enough that no cache would know them
-POSITIVE = next((name for name in MEASUREMENTS if BOUNDS[name][0] > 0), MEASUREMENTS[0])
 TOLERANCE = 1e-6
+POSITIVE = next((name for name in MEASUREMENTS if BOUNDS[name][0] > 0), MEASUREMENTS[0])
+CUT_OFF, MISSING = "cut off", "missing field"
+REPLACED: dict[str, tuple[Sequence[str], object]] = {  # one of these fields gets this value
+    f"negative {POSITIVE}": ([POSITIVE], min(-1.0, BOUNDS[POSITIVE][0] - 1)),
+    "word for number": (FEATURES, "strong"),
+    "unknown field": (["taste"], 9),
+    "NaN": (MEASUREMENTS, math.nan),
+}
+SPOILERS = (*REPLACED, MISSING, CUT_OFF)
 
 Wine = dict[str, Any]
 
@@ -31,50 +40,45 @@ class Question:
 
     kind: str
     body: str
-    field: str | None
+    field: str | None = None
+
+
+GREETING = Question("greeting", "")  # GET /
 
 
 def read_rows(source: str, downloads: Path, seed: int) -> list[Wine]:
-    """Read wines of a source that lie on disk, else draw them from the twin; nothing is downloaded.
+    """Read wines of a source (as in WINE_DATA) that lie on disk, else draw them from the twin.
 
-    Args:
-        source: as in WINE_DATA.
-        downloads: where the UCI originals are kept.
-        seed: decides which rows, and what the twin draws.
+    Nothing is downloaded; `downloads` is where the UCI originals are kept. The rows are as the API takes them:
+    without holes, inside the bounds.
 
     Raises:
         BadInputError: the files are there and not what they should be.
     """
+    wines = _read_wines(source, downloads, seed).loc[:, list(FEATURES)].dropna()
+    fine = pd.concat([wines[name].between(*BOUNDS[name]) for name in FEATURES], axis="columns").all(axis="columns")
+    rows = wines[fine].sample(min(ROWS, int(fine.sum())), random_state=seed).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _read_wines(source: str, downloads: Path, seed: int) -> pd.DataFrame:
     folders = {"auto": (DROP_FOLDER, downloads), "uci": (downloads,), "kaggle": (), "twin": ()}
     for folder in folders.get(source, (Path(source).expanduser(),)):
         try:
-            return _lay_out_rows(pd.concat(read_folder(folder, seed)), seed)
+            return pd.concat(read_folder(folder, seed))
         except NotThereError:
             continue
-    return _lay_out_rows(sample_twin(ROWS, seed), seed)
-
-
-def _lay_out_rows(wines: pd.DataFrame, seed: int) -> list[Wine]:
-    """Lay out rows as the API takes them: without holes, inside the bounds."""
-    wines = wines.loc[:, list(FEATURES)].dropna()
-    fine = pd.concat([wines[name].between(*BOUNDS[name]) for name in FEATURES], axis="columns").all(axis="columns")
-    wines = wines[fine]
-    return [
-        {str(name): value for name, value in row.items()}
-        for row in wines.sample(min(ROWS, len(wines)), random_state=seed).to_dict("records")
-    ]
+    return sample_twin(ROWS, seed)
 
 
 def ask_for_wine(rows: list[Wine], random: Random) -> Question:
     """Take a wine of the rows or, as often, draw one from the ranges seen."""
-    return Question("a wine", json.dumps(_choose_wine(rows, random)), field=None)
+    return Question("a wine", json.dumps(_choose_wine(rows, random)))
 
 
 def ask_for_refusal(rows: list[Wine], random: Random) -> Question:
     """Spoil a wine in one of the ways that users do."""
-    kind = random.choice(list(SPOILERS))
-    body, field = SPOILERS[kind](_choose_wine(rows, random), random)
-    return Question(kind, body, field)
+    return spoil_wine(_choose_wine(rows, random), random.choice(SPOILERS), random)
 
 
 def _choose_wine(rows: list[Wine], random: Random) -> Wine:
@@ -83,65 +87,38 @@ def _choose_wine(rows: list[Wine], random: Random) -> Wine:
     return {name: random.uniform(*SEEN[name]) for name in MEASUREMENTS} | {RED: random.randint(0, 1)}
 
 
-def _negate(wine: Wine, _: Random) -> tuple[str, str]:
-    return json.dumps(wine | {POSITIVE: min(-wine[POSITIVE], BOUNDS[POSITIVE][0] - 1)}), POSITIVE
-
-
-def _leave_field_out(wine: Wine, random: Random) -> tuple[str, str]:
-    left_out = random.choice(FEATURES)
-    return json.dumps({name: value for name, value in wine.items() if name != left_out}), left_out
-
-
-def _write_word(wine: Wine, random: Random) -> tuple[str, str]:
-    name = random.choice(FEATURES)
-    return json.dumps(wine | {name: "strong"}), name
-
-
-def _add_field(wine: Wine, _: Random) -> tuple[str, str]:
-    return json.dumps(wine | {"taste": 9}), "taste"
-
-
-def _write_nan(wine: Wine, random: Random) -> tuple[str, str]:
-    name = random.choice(MEASUREMENTS)
-    return json.dumps(wine | {name: float("nan")}), name
-
-
-def _cut_off(wine: Wine, random: Random) -> tuple[str, str]:
-    text = json.dumps(wine)
-    return text[: random.randrange(1, len(text))], "body"
-
-
-SPOILERS: dict[str, Callable[[Wine, Random], tuple[str, str]]] = {
-    f"negative {POSITIVE}": _negate,
-    "missing field": _leave_field_out,
-    "word for number": _write_word,
-    "unknown field": _add_field,
-    "NaN": _write_nan,
-    "cut off": _cut_off,
-}
-
-
-def find_fault_in_greeting(status: int, text: str) -> str | None:
-    """Say what is wrong with an answer to GET /; None where nothing is.
-
-    Faults are reported without the values of the one answer, so that equal ones are counted together.
-    """
-    if status != 200:
-        return f"status {status}, not 200"
-    return None if "predict" in _read_object(text) else "does not say where to predict"
+def spoil_wine(wine: Wine, kind: str, random: Random) -> Question:
+    """Make a body of a wine that is no wine, in the way that is one of SPOILERS."""
+    if kind == CUT_OFF:
+        text = json.dumps(wine)
+        return Question(kind, text[: random.randrange(1, len(text))], "body")
+    if kind == MISSING:
+        field = random.choice(FEATURES)
+        return Question(kind, json.dumps({name: value for name, value in wine.items() if name != field}), field)
+    fields, value = REPLACED[kind]
+    field = random.choice(fields)
+    return Question(kind, json.dumps(wine | {field: value}), field)
 
 
 def find_fault(question: Question, status: int, content_type: str, text: str) -> str | None:
-    """Say what is wrong with an answer to POST /predict; None where nothing is."""
-    if question.field is None:
-        return _find_fault_in_prediction(status, text)
-    return _find_fault_in_refusal(question.field, status, content_type, text)
+    """What is wrong with an answer; None where nothing is.
 
-
-def _find_fault_in_prediction(status: int, text: str) -> str | None:
-    if status != 200:
-        return f"status {status}, not 200"
+    Without the values of the one answer, so that equal faults are counted together.
+    """
+    if not status:
+        return "no answer"
+    expected = 200 if question.field is None else 422
+    if status != expected:
+        return f"status {status}, not {expected}"
     answer = _read_object(text)
+    if question is GREETING:
+        return None if "predict" in answer else "does not name the address for predictions"
+    if question.field is None:
+        return _find_fault_in_prediction(answer)
+    return _find_fault_in_refusal(question.field, content_type, answer)
+
+
+def _find_fault_in_prediction(answer: dict[str, Any]) -> str | None:
     probabilities = answer.get("probabilities")
     if answer.get("prediction") not in GRADES:
         return f"prediction is no grade from {GRADES[0]} to {GRADES[-1]}"
@@ -154,12 +131,10 @@ def _find_fault_in_prediction(status: int, text: str) -> str | None:
     return None
 
 
-def _find_fault_in_refusal(field: str, status: int, content_type: str, text: str) -> str | None:
-    if status != 422:
-        return f"status {status}, not 422"
+def _find_fault_in_refusal(field: str, content_type: str, answer: dict[str, Any]) -> str | None:
     if content_type.partition(";")[0] != "application/problem+json":
         return f"content type is {content_type or 'not given'}, not application/problem+json"
-    errors = _read_object(text).get("errors")
+    errors = answer.get("errors")
     named = {error.get("field") for error in errors if isinstance(error, dict)} if isinstance(errors, list) else set()
     return None if named == {field} else "names another field than the one that is wrong"
 

@@ -1,16 +1,25 @@
-"""What the API is measured against: a route that does nothing, and one that calls scikit-learn.
+"""What the API is measured against: a route that does nothing, one that calls scikit-learn, and its own as FastAPI's.
 
 uvicorn tests.benchmarks.serving_apps:noop
+uvicorn --factory tests.benchmarks.serving_apps:make_ordinary
 WINE_PICKLE=model.pkl uvicorn --factory tests.benchmarks.serving_apps:make_plain
 """
 
 import os
 import pickle
 from pathlib import Path
+from time import perf_counter
 
 import pandas as pd
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi_offline import FastAPIOffline
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
+from deployment.api.limits import Guard
+from deployment.api.predict import JSON, Predict, make_request_id
+from deployment.serve import make_service, reduce_latency_spikes
+from settings import load_settings
 from wine_data.schema import FEATURES, WineQuality
 
 noop = FastAPI()
@@ -20,6 +29,25 @@ noop = FastAPI()
 async def answer_nothing(wine: WineQuality) -> dict[str, int]:  # noqa: ARG001
     """Check the body and answer at once: what FastAPI costs by itself."""
     return {"prediction": 6}
+
+
+def make_ordinary() -> ASGIApp:
+    """This API with POST /predict as an ordinary FastAPI route, from a Request to a Response."""
+    settings = load_settings()
+    service = make_service(settings)
+    app, predict = FastAPIOffline(), Predict(service)
+
+    @app.post("/predict")
+    async def answer(request: Request) -> Response:
+        headers, start = dict(request.scope["headers"]), perf_counter()
+        return Response(await predict.answer(make_request_id(), headers, request.receive, start), media_type=JSON)
+
+    @app.get("/health")
+    async def check_health() -> dict[str, str]:
+        return {"status": "alive"}
+
+    reduce_latency_spikes()
+    return Guard(app, service.metrics, settings.in_flight, "")
 
 
 def make_plain() -> FastAPI:

@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How fast the API answers, on one core.")
     parser.add_argument("source", nargs="?", help="a folder with the two files, or another word of WINE_DATA")
     parser.add_argument("--rounds", type=int, default=8, help="how often every server is asked in turn (8)")
-    parser.add_argument("--seconds", type=float, default=2, help="how long each time (2)")
+    parser.add_argument("--seconds", type=int, default=2, help="how long each time (2)")
     parser.add_argument("--no-mlflow", action="store_true", help="leave mlflow models serve out")
     arguments = parser.parse_args()
     for tool in ("wrk", "taskset"):
