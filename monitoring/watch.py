@@ -16,14 +16,7 @@ from commands import BadInputError
 from deployment.prediction_log.windows import Span, Window, find_windows, read_window
 from monitoring.alarm import RECENT, Alarm, raise_alarm
 from monitoring.drift import Check, check_window, count_refusals, describe_reasons, find_nearest
-from monitoring.quality import (
-    Health,
-    Quality,
-    count_low_confidence,
-    estimate_accuracy,
-    measure_health,
-    measure_quality,
-)
+from monitoring.quality import Health, Quality, count_low_confidence, estimate_accuracy, measure_health, measure_quality
 from settings import Settings
 from wine_data.schema import RED
 from wine_quality_training.bundle.files import METADATA_FILE, find_current

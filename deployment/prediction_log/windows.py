@@ -13,6 +13,7 @@ cannot be read as an answer is left out and counted.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +61,11 @@ class Window:
     def labelled(self) -> pd.DataFrame:
         """The answers that a taster has graded."""
         return self.answers[self.answers["quality"].notna()]
+
+
+def format_time(seconds: float) -> str:
+    """A time as 2026-11-23 18:44:48 UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:

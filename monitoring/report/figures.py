@@ -1,12 +1,11 @@
 """The pictures of monitoring: what the service did, what it answered, how good it was and what has drifted.
 
-Each function returns a matplotlib Figure and saves nothing. Every window is a column, all as wide as each other:
-windows by count last as long as the traffic is thin, and on an axis of time a busy hour would be a hair and a gap
-half the picture. The time at which a window ended stands under it, in UTC.
+Each function returns a matplotlib Figure and saves nothing. Every window is a column of the same width: on an axis
+of time a busy hour would be a hair and a gap half the picture. Below it is the time, in UTC, when the window ended.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -18,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS, Check
+from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
 from monitoring.quality import LOW_CONFIDENCE_SHARE
 from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
@@ -165,23 +164,16 @@ def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndar
     A feature's strength is that of its distribution or of its share outside the known range, whichever is more;
     the fields of refusals are added up.
     """
-    found = [[list(_find_checks(window, *row)) for window in windows] for row in ROWS.values()]
-    strengths = [
-        [_join_strengths(kind, checks) for checks in cells]
-        for (kind, _), cells in zip(ROWS.values(), found, strict=True)
-    ]
-    drifted = [[any(check.drifted for check in checks) for checks in cells] for cells in found]
-    return np.array(strengths, dtype="float64"), np.array(drifted, dtype=bool)
-
-
-def _find_checks(window: WindowReport, kind: str, names: tuple[str, ...]) -> Iterator[Check]:
-    return (check for check in window.checks if check.kind == kind and (check.name in names or not names))
-
-
-def _join_strengths(kind: str, checks: Sequence[Check]) -> float:
-    if not checks:
-        return math.nan
-    return (sum if kind == REFUSALS else max)(check.strength for check in checks)
+    strengths = np.full((len(ROWS), len(windows)), math.nan)
+    drifted = np.zeros(strengths.shape, dtype=bool)
+    for row, (kind, names) in enumerate(ROWS.values()):
+        for column, window in enumerate(windows):
+            checks = [check for check in window.checks if check.kind == kind and (check.name in names or not names)]
+            if checks:
+                join = sum if kind == REFUSALS else max
+                strengths[row, column] = join(check.strength for check in checks)
+                drifted[row, column] = any(check.drifted for check in checks)
+    return strengths, drifted
 
 
 def _name_strengths() -> list[Patch | Line2D]:

@@ -1,8 +1,12 @@
-"""The pictures of the page, each with its title and the sentence that says how to read it."""
+"""The pictures of the page, each with its title and the sentence that explains how to read it, as SVG."""
 
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -19,7 +23,6 @@ from monitoring.report.figures import (
 )
 from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
-from monitoring.report.svg import render_svg
 from monitoring.watch import Watch
 
 LONGEST_LABEL = 14  # characters of a version beside a line in a picture
@@ -55,7 +58,7 @@ TEXTS = {  # title and caption
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its title, the sentence that says how to read it, and whether it takes the page's whole width."""
+    """A figure with its title and the sentence that explains it; a wide one takes the page's whole width."""
 
     name: str
     title: str
@@ -66,12 +69,12 @@ class Picture:
     @property
     def svg(self) -> Markup:
         """The figure as SVG, which needs no escaping."""
-        return Markup(render_svg(self.name, self.title, self.figure))
+        return Markup(_render_svg(self.name, self.title, self.figure))
 
 
-def make_marks(looks: Sequence[MonitoringRun], records: Sequence[Record]) -> list[Mark]:
-    """What the pictures mark: alarms at the end of their window, promotions and rollbacks when they were."""
-    marks = [Mark(look.until, "alarm", ALARM) for look in looks if look.reason]
+def make_marks(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> list[Mark]:
+    """Mark alarms at the end of their window, promotions and rollbacks when they happened."""
+    marks = [Mark(run.until, "alarm", ALARM) for run in runs if run.reason]
     for record in records:
         if record.event == PROMOTED:
             marks.append(Mark(record.when.timestamp(), f"version {_shorten(record.version)}", PROMOTION))
@@ -99,3 +102,34 @@ def _shorten(text: str) -> str:
     """Keep of a text what a picture has room for, and an SVG may hold."""
     printable = "".join(character for character in text if character.isprintable())
     return printable if len(printable) <= LONGEST_LABEL else f"{printable[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _render_svg(name: str, title: str, figure: Figure) -> str:
+    """Write a figure as SVG for a page whose policy allows no style but the page's own.
+
+    Text stays text and takes the page's font. Ids are the same each time and differ between the pictures.
+    """
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>| xmlns="[^"]*"', "", file.getvalue(), flags=re.DOTALL)
+    text = text.replace("xlink:href=", "href=")
+    referenced = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    root = ElementTree.fromstring(text)
+    for element in root.iter():
+        _tidy_attributes(element, referenced)
+    root.attrib |= {"role": "img", "aria-label": title}
+    return ElementTree.tostring(root, encoding="unicode").strip()
+
+
+def _tidy_attributes(element: ElementTree.Element, referenced: set[str]) -> None:
+    """Turn a style into attributes of its own, and leave out what the page decides or nothing refers to."""
+    styles = (style.partition(":") for style in element.attrib.pop("style", "").split(";") if style.strip())
+    element.attrib |= {name.strip(): value.strip() for name, _, value in styles}
+    unused = ["font-family", "version", *(("width", "height") if element.tag == "svg" else ())]
+    if element.get("id") not in referenced:
+        unused.append("id")
+    for name in unused:
+        element.attrib.pop(name, None)
+    if "d" in element.attrib:  # a thousandth of a point is nothing to see, and half of the page
+        element.attrib["d"] = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(element.attrib["d"].split()))
