@@ -1,8 +1,6 @@
-"""The page that monitoring shows to people: one file, index.html, that a browser opens without a server.
+"""The command that writes monitoring's page: one file, index.html, that a browser opens without a server.
 
-    python -m monitoring.page
-
-What is on it, page_layout.py says.
+python -m monitoring.page
 """
 
 import argparse
@@ -20,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def _watch(settings: Settings, console: Console, now: float) -> "Watch":
-    """Look at the newest windows, with a bar. Raises NotThereError where there is none yet."""
+    """Check the newest windows, with a progress bar. Raises NotThereError where there is none yet."""
     from deployment.prediction_log.windows import require_window
     from monitoring.watch import MOST_WINDOWS, watch_log
 
     with Progress(console=console) as progress:
-        bar = progress.add_task("Looking at the windows", total=None)
+        bar = progress.add_task("Checking the windows", total=None)
         watch = watch_log(
             settings, MOST_WINDOWS, now, lambda done, total: progress.update(bar, completed=done, total=total)
         )
@@ -34,7 +32,7 @@ def _watch(settings: Settings, console: Console, now: float) -> "Watch":
 
 
 def main() -> int:
-    """Look at the log, write the page and say where it is."""
+    """Check the log, write the page and print its path."""
     argparse.ArgumentParser(
         prog="python -m monitoring.page",
         description="Write the page that shows how the model that serves is doing: traffic, quality, drift, alarms.",
@@ -46,9 +44,8 @@ def main() -> int:
         from deployment.prediction_log.windows import read_window
         from monitoring.report.files import write_window_reports
 
-        write_window_reports(
-            read_window(settings.log_url, watch.windows[-1].span), watch.metadata, settings.monitoring_reports
-        )
+        latest = read_window(settings.log_url, watch.windows[-1].span)
+        write_window_reports(latest, watch.metadata, settings.monitoring_reports)
 
     from experiment_tracking.registry.promotion import list_records
     from experiment_tracking.runs.store import open_store

@@ -8,12 +8,12 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -114,20 +114,13 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
     figure, axis = _lay_out(windows, marks)
     if promised is not None:
         axis.axhline(promised, color=GREY, linewidth=1.2, linestyle="dotted", label="in cross-validation")
-    measured = [(number, each.quality) for number, each in enumerate(windows) if each.quality]
-    accuracy = np.array([quality.metrics["accuracy"] for _, quality in measured])
-    ends = np.array([quality.intervals["accuracy"] for _, quality in measured]).reshape(-1, 2).T
-    axis.errorbar(
-        [number for number, _ in measured],
-        accuracy,
-        yerr=np.abs(ends - accuracy),
-        fmt="o",
-        markersize=4,
-        color=RED,
-        elinewidth=1.2,
-        capsize=2,
-        label="measured" if measured else "measured: none yet",
-    )
+    numbers = [number for number, window in enumerate(windows) if window.quality]
+    measured = [window.quality for window in windows if window.quality]
+    accuracy = np.array([quality.metrics["accuracy"] for quality in measured])
+    ends = np.array([quality.intervals["accuracy"] for quality in measured]).reshape(-1, 2).T
+    label = "measured" if measured else "measured: none yet"
+    style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
+    axis.errorbar(numbers, accuracy, yerr=np.abs(ends - accuracy), label=label, **style)
     _plot(axis, [window.estimate for window in windows], INK, "estimate from its confidence", linestyle="dashed")
     _widen(axis, least=0.2)
     _show_shares(axis, "right grades")
@@ -145,7 +138,8 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
     shades = STRENGTHS.with_extremes(bad=UNKNOWN)
     axis.pcolormesh(*edges, cells, cmap=shades, vmin=0, vmax=STRONGEST, edgecolors="white", linewidth=0.8)
     row, column = np.nonzero(drifted)
-    axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3)
+    label = "drifted: it matters and is certain"
+    dots = axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3, label=label)
     axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
     axis.yaxis.tick_right()  # beside the newest window, which a phone shows first
     axis.set_yticklabels([name.replace("_", " ") for name in rows], fontsize=TEXT)
@@ -154,7 +148,8 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
             axis.axhline(number + 0.5, color=INK, linewidth=0.8)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    figure.legend(handles=_name_strengths(), loc="outside upper right", ncols=3, fontsize=TEXT, frameon=False)
+    legend = [*_list_shades(), dots]
+    figure.legend(handles=legend, loc="outside upper right", ncols=3, fontsize=TEXT, frameon=False)
     return figure
 
 
@@ -176,23 +171,13 @@ def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndar
     return strengths, drifted
 
 
-def _name_strengths() -> list[Patch | Line2D]:
-    shades: list[Patch | Line2D] = [
+def _list_shades() -> list[Patch]:
+    labels = {0: "as the reference", 1: "1: it matters", 2: "2", 3: "3 times that, or more"}
+    shades = [
         Patch(facecolor=STRENGTHS(strength / STRONGEST), edgecolor=GREY, linewidth=0.5, label=label)
-        for strength, label in ((0, "as the reference"), (1, "1: it matters"), (2, "2"), (3, "3 times that, or more"))
+        for strength, label in labels.items()
     ]
-    dot = Line2D(
-        [],
-        [],
-        marker="o",
-        markersize=4,
-        color="white",
-        markeredgecolor=INK,
-        markeredgewidth=0.7,
-        linestyle="none",
-        label="drifted: it matters and is certain",
-    )
-    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say"), dot]
+    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say")]
 
 
 def _lay_out(
