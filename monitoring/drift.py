@@ -169,11 +169,10 @@ def _check_predictions(window: Window, predictions: PredictionProfile, size: int
 
 
 def _check_quality(window: Window, part: Profile, predictions: PredictionProfile) -> Iterator[Check]:
-    labelled = window.labelled
-    if len(labelled) < FEWEST_LABELS:
+    if len(window.labelled) < FEWEST_LABELS:
         return
-    grades = labelled["quality"].to_numpy("float64")
-    errors = grades - labelled["prediction"].to_numpy("float64")
+    grades, predicted = (window.labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    errors = grades - predicted
     yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
     by, p = _compare_means(errors, predictions.bias, part.wines)
     yield _measure(QUALITY, "bias", {"grades": (by, p, BIAS_FLOOR)})
@@ -222,5 +221,4 @@ def _choose_edges(shares: np.ndarray) -> list[int]:
 
 def _smooth(shares: np.ndarray, size: int) -> np.ndarray:
     """Add half a wine to each bin, so that an empty one has a logarithm."""
-    smoothed: np.ndarray = (shares * size + 0.5) / (size + 0.5 * len(shares))
-    return smoothed
+    return np.asarray((shares * size + 0.5) / (size + 0.5 * len(shares)))

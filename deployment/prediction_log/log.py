@@ -86,13 +86,10 @@ class PredictionLog:
     """A log with one writer thread; several processes may keep one in the same database."""
 
     def __init__(self, url: str, days: float, rows: int, waiting: int = 50_000) -> None:
-        """Describe a log; nothing is opened yet.
+        """Describe a log at SQLAlchemy's address of a SQLite file or a PostgreSQL database; nothing is opened yet.
 
-        Args:
-            url: SQLAlchemy's address of a SQLite file or a PostgreSQL database.
-            days: how long answers and refusals are kept.
-            rows: how many answers are kept, the newest; and as many refusals.
-            waiting: how many answers and refusals may wait to be written.
+        Answers and refusals are kept for so many days, the newest `rows` of each; `waiting` of them together may wait
+        to be written.
         """
         self._url, self._days, self._rows, self._capacity = url, days, rows, waiting
         self._queue: deque[LoggedAnswer | LoggedRefusal] = deque()
@@ -103,13 +100,12 @@ class PredictionLog:
         self._writer: threading.Thread | None = None
         self._engine: Engine
         self._trim_at = 0.0
-        self._trimming: Iterator[None] = iter(())
 
     def open(self) -> None:
         """Make what is missing of the database and start to write. Raises as make_engine and prepare_tables do."""
         self._engine = make_engine(self._url)
         prepare_tables(self._engine)
-        self._trimming = trim_tables(self._engine, self._days, self._rows)
+        self._trimming: Iterator[None] = trim_tables(self._engine, self._days, self._rows)
         self._writer = threading.Thread(target=self._run_writer, name="prediction log", daemon=True)
         self._writer.start()
 

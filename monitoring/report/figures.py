@@ -69,7 +69,7 @@ def plot_latency(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
     shown = {"p50": GREY, "p95": WHITE, "p99": RED}
     health = [window.health for window in windows]
     for name, colour in shown.items():
-        _plot(axis, [float(getattr(each, f"{name}_ms")) if each else None for each in health], colour, name)
+        _plot(axis, [getattr(each, f"{name}_ms") if each else None for each in health], colour, name)
     axis.set_ylabel("ms", fontsize=TEXT)
     if any(each and each.p99_ms > 20 * max(each.p50_ms, 0.1) for each in health):  # the median would lie on the axis
         axis.set_yscale("log")
@@ -241,15 +241,7 @@ def _explain(figure: Figure, axis: Axes, title: str = "") -> None:
     if title:
         handles, labels = [Patch(alpha=0), *handles], [title, *labels]
     short = all(len(label) < 4 for label in labels[1:])
-    fits = sum(map(len, labels)) < 58
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper left",
-        ncols=len(labels) if fits else 2,
-        fontsize=TEXT,
-        frameon=False,
-        handlelength=1.1 if short else 1.8,
-        columnspacing=1 if short else 1.6,
-        borderpad=0.1,
-    )
+    columns = len(labels) if sum(map(len, labels)) < 58 else 2
+    style = {"fontsize": TEXT, "borderpad": 0.1, "handlelength": 1.1 if short else 1.8}
+    style["columnspacing"] = 1 if short else 1.6
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, **style)

@@ -88,16 +88,7 @@ def _label_bands(axis: Axes, bands: Sequence[_Band], columns_a_point: float) -> 
         free = (n for n, lane in enumerate(lanes) if all(abs(place - at) >= half + room for at, room in lane))
         if (lane := next(free, None)) is not None:
             lanes[lane].append((place, half))
-            axis.annotate(
-                text,
-                (place, 1),
-                (0, 3 + lane * (SMALL + 2.5)),
-                axis.get_xaxis_transform(),
-                "offset points",
-                ha="center",
-                va="bottom",
-                fontsize=SMALL,
-                color=LINES[band.mark.kind][0],
-                parse_math=False,
-                annotation_clip=False,
-            )
+            offset = 0, 3 + lane * (SMALL + 2.5)
+            style: dict[str, Any] = {"fontsize": SMALL, "color": LINES[band.mark.kind][0], "parse_math": False}
+            style |= {"ha": "center", "va": "bottom", "annotation_clip": False}
+            axis.annotate(text, (place, 1), offset, axis.get_xaxis_transform(), "offset points", **style)

@@ -7,22 +7,28 @@ a browser run and load nothing.
 
 import base64
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from atomic_files import write_atomically
 from commands import NotThereError
 from deployment.prediction_log.windows import Span, format_time
-from experiment_tracking.registry.promotion import Record
+from experiment_tracking.registry.promotion import PROMOTED, ROLLED_BACK, Record
 from monitoring.alarm import DRIFTED, OF
 from monitoring.drift import ALPHA, KINDS, Check
+from monitoring.report import figures
 from monitoring.report.files import name_folder
-from monitoring.report.pictures import make_marks, plot_pictures, render_svg
+from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
 from monitoring.watch import Watch, WindowReport
 from wine_quality_training.report import HEADINGS
@@ -30,6 +36,7 @@ from wine_quality_training.report import HEADINGS
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "index.html"
 MOST_EVENTS, MOST_REPORTS = 100, 50
+LONGEST_LABEL = 14  # characters of a version beside a line in a picture
 
 
 def write_page(
@@ -37,12 +44,8 @@ def write_page(
 ) -> Path:
     """Write the page of a run with at least one window, whole or not at all, and return its path.
 
-    Args:
-        watch: the run.
-        runs: every recorded run of monitoring.
-        records: every promotion, rollback and refusal.
-        folder: where the page goes; folders in it that hold HTML files are reports, and are linked.
-        now: when the page is made, seconds since 1970.
+    `runs` and `records` are all there are, and become its history; folders beside it that hold HTML files are reports,
+    and are linked. `now` is in seconds since 1970.
 
     Raises:
         NotThereError: the folder cannot be written to; a page that was there before is intact.
@@ -68,7 +71,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"moment": format_time, "svg": render_svg}
+    environment.filters |= {"moment": format_time, "svg": _render_svg}
     return environment.get_template(TEMPLATE.name).render(
         policy=_find_policy(TEMPLATE.read_text(encoding="utf-8")),
         heading=f"Monitoring of {watch.metadata.name} version {watch.metadata.version}",
@@ -78,7 +81,7 @@ def render_page(
         alarm=watch.alarm,
         latest=latest,
         windows=watch.windows,
-        pictures=plot_pictures(watch, make_marks(runs, records)),
+        pictures=_plot_pictures(watch, make_marks(runs, records)),
         measures=HEADINGS,
         refusals=sorted(latest.refusals.items(), key=lambda entry: (-entry[1], entry[0])),
         limits={"alpha": ALPHA, "drifted": DRIFTED, "of": OF},
@@ -95,9 +98,34 @@ def list_reports(folder: Path) -> list[Path]:
     return [path for each in newest for path in sorted(each.glob("*.html"))]
 
 
+def make_marks(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> list[Mark]:
+    """Mark alarms at the end of their window, promotions and rollbacks when they happened."""
+    marks = [Mark(run.until, "alarm", ALARM) for run in runs if run.reason]
+    for record in records:
+        if record.event == PROMOTED:
+            marks.append(Mark(record.when.timestamp(), f"version {_shorten(record.version)}", PROMOTION))
+        elif record.event == ROLLED_BACK:
+            marks.append(Mark(record.when.timestamp(), f"back to {_shorten(record.version)}", ROLLBACK))
+    return marks
+
+
 def count_things(number: int, name: str) -> str:
     """A number and a noun, as "2 windows"."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
+def _plot_pictures(watch: Watch, marks: Sequence[Mark]) -> dict[str, Figure]:
+    """Plot all pictures, by their names in the template."""
+    windows, promised = watch.windows, watch.metadata.metrics.get("leak-free.cv.accuracy")
+    return {
+        "drift": figures.plot_drift(windows, marks),
+        "quality": figures.plot_quality(windows, marks, promised),
+        "confidence": figures.plot_confidence(windows, marks),
+        "grades": figures.plot_grades(windows, marks),
+        "traffic": figures.plot_traffic(windows, marks),
+        "pace": figures.plot_pace(windows, marks),
+        "latency": figures.plot_latency(windows, marks),
+    }
 
 
 def _sort_checks(window: WindowReport, kind: str) -> list[Check]:
@@ -145,3 +173,40 @@ def _find_policy(template: str) -> str:
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _render_svg(figure: Figure, name: str, title: str) -> Markup:
+    """Render a figure as SVG for a page whose policy allows no style but its own.
+
+    Text stays text and takes the page's font. Ids are the same each time and differ between the pictures.
+    """
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>| xmlns="[^"]*"', "", file.getvalue(), flags=re.DOTALL)
+    text = text.replace("xlink:href=", "href=")
+    referenced = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    root = ElementTree.fromstring(text)
+    for element in root.iter():
+        _tidy_attributes(element, referenced)
+    root.attrib |= {"role": "img", "aria-label": title}
+    return Markup(ElementTree.tostring(root, encoding="unicode").strip())
+
+
+def _tidy_attributes(element: ElementTree.Element, referenced: set[str]) -> None:
+    """Turn a style into attributes of its own, and leave out what the page decides or nothing refers to."""
+    styles = (style.partition(":") for style in element.attrib.pop("style", "").split(";") if style.strip())
+    element.attrib |= {name.strip(): value.strip() for name, _, value in styles}
+    unused = ["font-family", "version", *(("width", "height") if element.tag == "svg" else ())]
+    if element.get("id") not in referenced:
+        unused.append("id")
+    for name in unused:
+        element.attrib.pop(name, None)
+    if "d" in element.attrib:  # a thousandth of a point is nothing to see, and half of the page
+        element.attrib["d"] = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(element.attrib["d"].split()))
+
+
+def _shorten(text: str) -> str:
+    """Keep of a text what a picture has room for, and an SVG may hold."""
+    printable = "".join(character for character in text if character.isprintable())
+    return printable if len(printable) <= LONGEST_LABEL else f"{printable[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
