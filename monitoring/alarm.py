@@ -1,8 +1,8 @@
 """When drift becomes an alarm: a check has drifted in the latest window and in K of the last N.
 
-One window in a hundred may say "drifted" by chance, one of a bad hour for a good reason. Windows in which a check
-could not be evaluated (too few answers, no labels yet) do not count: for it the latest is the latest evaluated,
-but not of longer ago than RECENT windows, or an alarm would last for ever once tasters stop.
+A single window may drift by chance, or because of one bad hour. Windows in which a check could not be evaluated (too
+few answers, no labels yet) do not count, and of those evaluated only the last RECENT windows, or an alarm would last
+for ever once tasters stop.
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ class Finding:
     since: float
 
     def sentence(self) -> str:
-        """What drifted, for people."""
+        """What drifted, as text."""
         return f"{self.check.kind}, {self.check.sentence()}, in {self.windows} of the last {OF} windows"
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """What calls for action, the strongest first; no findings, no alarm."""
+    """The findings, the strongest first; there is no alarm without one."""
 
     findings: tuple[Finding, ...]
 
     @property
     def raised(self) -> bool:
-        """Whether there is anything to act on."""
+        """Whether there is an alarm."""
         return bool(self.findings)
 
     @property
@@ -49,7 +49,7 @@ class Alarm:
         return tuple(dict.fromkeys(finding.check.kind for finding in self.findings))
 
     def reason(self) -> str:
-        """The alarm in a few words, for a run that is started for it."""
+        """What drifted in a few words, for the run that the alarm starts."""
         names = [finding.check.name for finding in self.findings]
         return f"drift of {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -60,13 +60,10 @@ def raise_alarm(windows: Sequence[tuple[Span, Sequence[Check]]]) -> Alarm:
     for span, checks in windows[-RECENT:]:
         for check in checks:
             evaluated.setdefault((check.kind, check.name), []).append((span, check))
-    findings = [found for history in evaluated.values() if (found := _find(history[-OF:]))]
+    findings = []
+    for history in evaluated.values():
+        drifted = [(span, check) for span, check in history[-OF:] if check.drifted]
+        latest = history[-1][1]
+        if latest.drifted and len(drifted) >= DRIFTED:
+            findings.append(Finding(latest, len(drifted), since=drifted[0][0].since))
     return Alarm(tuple(sorted(findings, key=lambda finding: -finding.check.strength)))
-
-
-def _find(history: Sequence[tuple[Span, Check]]) -> Finding | None:
-    drifted = [(span, check) for span, check in history if check.drifted]
-    latest = history[-1][1]
-    if not latest.drifted or len(drifted) < DRIFTED:
-        return None
-    return Finding(latest, len(drifted), drifted[0][0].since)

@@ -1,4 +1,4 @@
-"""Has a window left the reference? One check for each thing that is watched, with a figure and a verdict.
+"""Whether a window has drifted from the reference: one check for each thing that is watched.
 
 Two statistics for each distribution. KS is the largest difference between the shares at or below a
 value, from 0 to 1: it sees a shift. PSI, the population stability index, sums (current - reference) x
@@ -7,7 +7,7 @@ ln(current / reference) over bins: it sees a change of form. Both are taken at t
 A check says "drifted" only where a difference is certain *and* matters. Certain: its p-value, times the number
 of tests in the window (Bonferroni), is under ALPHA. A window of 5,000 answers makes any small difference
 certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. Under FEWEST
-answers nothing is said. What a single window says is not yet an alarm (alarm.py).
+answers nothing is checked. A single drifted window is not yet an alarm (alarm.py).
 
 Sources: under no drift sqrt(nm/(n+m)) KS follows Kolmogorov's distribution, and nm/(n+m) PSI, which is Jeffreys'
 divergence, approximately chi-square with bins - 1 degrees of freedom; n and m are the sizes of window and
@@ -31,7 +31,7 @@ from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Pr
 ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
 FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
 KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06
-OUTSIDE_SHARE = REFUSED_SHARE = 0.01  # of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
+USUAL_SHARE = 0.01  # outside or refused, of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
 SHARE_FLOOR = 0.02
 BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # grades; share of the squared error on top
 SAME = 1e-6  # of a column's range: values that are no further apart are one
@@ -50,7 +50,7 @@ class Check:
     Attributes:
         kind: inputs, predictions, refusals or quality.
         name: the feature, or what else is watched, in words.
-        figures: what was measured, by measure: KS and PSI, or a share, or grades.
+        figures: the effect by measure: KS and PSI, or a share, or grades.
         p: the smallest p-value of the measures that are over their floor, 1 where none is.
         strength: the largest effect as a multiple of its floor; over 1 it matters.
         drifted: certain and large enough.
@@ -64,41 +64,36 @@ class Check:
     drifted: bool = False
 
     def sentence(self) -> str:
-        """What was measured, for people."""
+        """Name, figures and p-value as text."""
         figures = ", ".join(f"{measure} {value:.3g}" for measure, value in self.figures.items())
         return f"{self.name}: {figures} ({'p < 0.001' if self.p < 0.001 else f'p = {self.p:.3f}'})"
 
 
 def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tuple[Check, ...]:
-    """Compare a window with a part of what a model learned from.
-
-    Inputs and refusals are those of all answers; predictions and quality only those of the version whose metadata
-    these are.
-    """
+    """Compare a window with a part of what a model learned from; predictions and quality only of its version."""
     checks = [*_check_inputs(window, part, metadata), *_check_refusals(window)]
     if part.predictions:
         ours = replace(window, answers=window.answers[window.answers["version"] == metadata.version])
-        checks += [
-            *_check_predictions(ours, part.predictions, part.wines),
-            *_check_quality(ours, part, part.predictions),
-        ]
+        checks += _check_predictions(ours, part.predictions, part.wines)
+        checks += _check_quality(ours, part, part.predictions)
     return tuple(decide(checks))
 
 
 def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
     """The profile, of several, that the inputs of a window are nearest to, by the sum of PSI."""
-    if len(window.answers) == 0:
+    if window.answers.empty:
         return profiles[0]
-    return min(
-        profiles,
-        key=lambda part: sum(
+
+    def sum_psi(part: Profile) -> float:
+        return sum(
             compare(part.features[name], part.wines, window.answers[name].to_numpy())["PSI"][0] for name in FEATURES
-        ),
-    )
+        )
+
+    return min(profiles, key=sum_psi)
 
 
 def count_refusals(window: Window) -> dict[str, int]:
-    """How many requests were refused for each feature, and for anything else (OTHER), as a field that is not one."""
+    """How many requests were refused for each feature, and for anything else (OTHER)."""
     requests = _name_fields(window).groupby("field")["request_id"].nunique()
     return {str(name): int(count) for name, count in requests.items()}
 
@@ -106,10 +101,10 @@ def count_refusals(window: Window) -> dict[str, int]:
 def describe_reasons(window: Window) -> dict[str, str]:
     """Why the requests of each field were refused, the most frequent reasons first, with their number."""
     counts = _name_fields(window).groupby(["field", "reason"])["request_id"].nunique().sort_values(ascending=False)
-    told: dict[str, list[str]] = {}
-    for field, reason, count in zip(*(counts.index.get_level_values(level) for level in (0, 1)), counts, strict=True):
-        told.setdefault(str(field), []).append(f"{reason} ({count:,})")
-    return {field: "; ".join(reasons[:MOST_REASONS]) for field, reasons in told.items()}
+    reasons: dict[str, list[str]] = {}
+    for field, reason, count in counts.reset_index().itertuples(index=False):
+        reasons.setdefault(field, []).append(f"{reason} ({count:,})")
+    return {field: "; ".join(texts[:MOST_REASONS]) for field, texts in reasons.items()}
 
 
 def compare(reference: Marginal, size: int, values: np.ndarray) -> dict[str, tuple[float, float]]:
@@ -131,7 +126,7 @@ def compare(reference: Marginal, size: int, values: np.ndarray) -> dict[str, tup
 
 
 def decide(checks: Sequence[Check]) -> Iterator[Check]:
-    """Correct the p-values of a window's checks for their number, and say which have drifted."""
+    """Correct the p-values of a window's checks for their number, and decide which have drifted."""
     tests = sum(len(check.figures) for check in checks)
     for check in checks:
         p = min(1.0, check.p * tests)
@@ -147,16 +142,16 @@ def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Ite
     for name in MEASUREMENTS:
         low, high = metadata.ranges[name]
         outside = int(((answers[name] < low) | (answers[name] > high)).sum())
-        yield _check_share(INPUTS, f"{name} outside", outside, len(answers), OUTSIDE_SHARE)
+        yield _check_share(INPUTS, f"{name} outside", outside, len(answers))
 
 
 def _check_refusals(window: Window) -> Iterator[Check]:
-    """Look at how often each field was refused: what a unit mistake does first."""
+    """Check how often each field was refused: what a unit mistake does first."""
     if window.asked < FEWEST:
         return
     counts = count_refusals(window)
     for field in (*FEATURES, OTHER):
-        yield _check_share(REFUSALS, f"{field} refused", counts.get(field, 0), window.asked, REFUSED_SHARE)
+        yield _check_share(REFUSALS, f"{field} refused", counts.get(field, 0), window.asked)
 
 
 def _name_fields(window: Window) -> pd.DataFrame:
@@ -174,11 +169,10 @@ def _check_predictions(window: Window, predictions: PredictionProfile, size: int
 
 
 def _check_quality(window: Window, part: Profile, predictions: PredictionProfile) -> Iterator[Check]:
-    labelled = window.labelled
-    if len(labelled) < FEWEST_LABELS:
+    if len(window.labelled) < FEWEST_LABELS:
         return
-    grades = labelled["quality"].to_numpy("float64")
-    errors = grades - labelled["prediction"].to_numpy("float64")
+    grades, predicted = (window.labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    errors = grades - predicted
     yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
     by, p = _compare_means(errors, predictions.bias, part.wines)
     yield _measure(QUALITY, "bias", {"grades": (by, p, BIAS_FLOOR)})
@@ -192,19 +186,17 @@ def _check_distribution(kind: str, name: str, reference: Marginal, size: int, va
     return _measure(kind, name, {"KS": (*found["KS"], KS_FLOOR), "PSI": (*found["PSI"], PSI_FLOOR)})
 
 
-def _check_share(kind: str, name: str, count: int, of: int, usual: float) -> Check:
+def _check_share(kind: str, name: str, count: int, of: int) -> Check:
     """Check that a share is not more than usual: one-sided, binomial."""
-    return _measure(kind, name, {"share": (count / of, float(binom.sf(count - 1, of, usual)), SHARE_FLOOR)})
+    return _measure(kind, name, {"share": (count / of, float(binom.sf(count - 1, of, USUAL_SHARE)), SHARE_FLOOR)})
 
 
 def _measure(kind: str, name: str, found: dict[str, tuple[float, float, float]], signed: bool = False) -> Check:
     """Make a check of measures (effect, p-value, floor)."""
-    sizes = {measure: effect if signed else abs(effect) for measure, (effect, _, _) in found.items()}
-    over = [p for measure, (_, p, floor) in found.items() if sizes[measure] >= floor]
-    strength = max(sizes[measure] / floor for measure, (_, _, floor) in found.items())
-    return Check(
-        kind, name, {measure: effect for measure, (effect, _, _) in found.items()}, min(over, default=1.0), strength
-    )
+    figures = {measure: effect for measure, (effect, _, _) in found.items()}
+    sizes = [(effect if signed else abs(effect), p, floor) for effect, p, floor in found.values()]
+    p = min((p for size, p, floor in sizes if size >= floor), default=1.0)
+    return Check(kind, name, figures, p, strength=max(size / floor for size, _, floor in sizes))
 
 
 def _compare_means(values: np.ndarray, reference: tuple[float, float], size: int) -> tuple[float, float]:
@@ -229,5 +221,4 @@ def _choose_edges(shares: np.ndarray) -> list[int]:
 
 def _smooth(shares: np.ndarray, size: int) -> np.ndarray:
     """Add half a wine to each bin, so that an empty one has a logarithm."""
-    smoothed: np.ndarray = (shares * size + 0.5) / (size + 0.5 * len(shares))
-    return smoothed
+    return np.asarray((shares * size + 0.5) / (size + 0.5 * len(shares)))

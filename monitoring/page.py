@@ -1,54 +1,41 @@
-"""The page that monitoring shows to people: one file, index.html, that a browser opens without a server.
+"""The command that writes monitoring's page: one file, index.html, that a browser opens without a server.
 
-    python -m monitoring.page
-
-What is on it, page_layout.py says.
+python -m monitoring.page
 """
 
 import argparse
 import time
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
 
 from commands import DONE, run_command
-from settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from monitoring.watch import Watch
-
-
-def _watch(settings: Settings, console: Console, now: float) -> "Watch":
-    """Look at the newest windows, with a bar. Raises NotThereError where there is none yet."""
-    from deployment.prediction_log.windows import require_window
-    from monitoring.watch import MOST_WINDOWS, watch_log
-
-    with Progress(console=console) as progress:
-        bar = progress.add_task("Looking at the windows", total=None)
-        watch = watch_log(
-            settings, MOST_WINDOWS, now, lambda done, total: progress.update(bar, completed=done, total=total)
-        )
-    require_window(settings.log_url, settings.window_rows, settings.window_hours, now, watch.windows)
-    return watch
+from settings import load_settings
 
 
 def main() -> int:
-    """Look at the log, write the page and say where it is."""
+    """Check the log, write the page and print its path."""
     argparse.ArgumentParser(
         prog="python -m monitoring.page",
         description="Write the page that shows how the model that serves is doing: traffic, quality, drift, alarms.",
     ).parse_args()
     settings, now = load_settings(), time.time()
     console = Console(highlight=False, soft_wrap=True)
-    watch = _watch(settings, console, now)
+
+    from deployment.prediction_log.windows import read_window, require_window
+    from monitoring.watch import MOST_WINDOWS, watch_log
+
+    with Progress(console=console) as progress:
+        bar = progress.add_task("Checking the windows", total=None)
+        watch = watch_log(
+            settings, MOST_WINDOWS, now, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    require_window(settings.log_url, settings.window_rows, settings.window_hours, now, watch.windows)
     with console.status("Drawing the reports of the latest window"):
-        from deployment.prediction_log.windows import read_window
         from monitoring.report.files import write_window_reports
 
-        write_window_reports(
-            read_window(settings.log_url, watch.windows[-1].span), watch.metadata, settings.monitoring_reports
-        )
+        latest = read_window(settings.log_url, watch.windows[-1].span)
+        write_window_reports(latest, watch.metadata, settings.monitoring_reports)
 
     from experiment_tracking.registry.promotion import list_records
     from experiment_tracking.runs.store import open_store

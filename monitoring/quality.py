@@ -1,13 +1,11 @@
-"""How good the answers of a window were: measured where tasters have graded them since, estimated where they have not.
+"""How good the answers of a window were: measured where tasters have graded them, estimated where they have not.
 
 The estimate is confidence-based performance estimation (CBPE): it takes each answer's confidence to the share of
 right grades that answers as sure had in cross-validation, and averages. It moves when traffic moves to wines that the
-model is less sure of. It cannot see what the model itself cannot: that tasters judge otherwise, or wines unlike any it
-learned from that it is sure of.
-A measured figure is that of the graded wines; where tasters grade some wines rather than others, it is theirs.
+model is less sure of. It cannot see what the model itself cannot: that tasters judge otherwise, or new wines that it
+is wrongly sure of. A measured figure holds for the graded wines only, which tasters may not have chosen at random.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +22,7 @@ LOW_CONFIDENCE_SHARE = 0.1  # of the reference lies under what counts as low
 
 @dataclass(frozen=True)
 class Quality:
-    """What tasters' grades make of a window's answers: MEASURES, with 95 % bootstrap intervals."""
+    """MEASURES of the answers that tasters graded, with 95 % bootstrap intervals."""
 
     graded: int
     metrics: dict[str, float]
@@ -49,9 +47,7 @@ def measure_quality(answers: pd.DataFrame) -> Quality | None:
         return None
     grades, predictions = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
     metrics, intervals = measure_predictions(grades, predictions), bootstrap_intervals(grades, predictions)
-    return Quality(
-        len(labelled), {name: metrics[name] for name in MEASURES}, {name: intervals[name] for name in MEASURES}
-    )
+    return Quality(len(labelled), {n: metrics[n] for n in MEASURES}, {n: intervals[n] for n in MEASURES})
 
 
 def estimate_accuracy(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:
@@ -66,12 +62,8 @@ def count_low_confidence(answers: pd.DataFrame, predictions: PredictionProfile) 
     """The share of answers less sure than nine tenths of the reference; None for no answers."""
     if answers.empty:
         return None
-    shares: Sequence[float] = predictions.confidence.shares
-    low = next(
-        point
-        for point, share in zip(predictions.confidence.points, shares, strict=True)
-        if share >= LOW_CONFIDENCE_SHARE
-    )
+    first = int(np.argmax(np.array(predictions.confidence.shares) >= LOW_CONFIDENCE_SHARE))
+    low = predictions.confidence.points[first]
     return float((answers["confidence"] < low).mean())
 
 

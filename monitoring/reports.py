@@ -1,4 +1,4 @@
-"""Reports that people look at, drawn by Evidently: of a window of the prediction log, or of a file of wines.
+"""Reports for people, drawn by Evidently: of a window of the prediction log, or of a file of wines.
 
     python -m monitoring.reports [FILE.csv]
 
@@ -25,9 +25,9 @@ def main() -> int:
 
     import pandas as pd
 
-    from deployment.prediction_log.windows import Span, Window
+    from deployment.prediction_log.windows import Span, Window, find_windows, read_window, require_window
     from monitoring.drift import find_nearest
-    from monitoring.report.files import read_file, read_newest_window, report_batch, write_window_reports
+    from monitoring.report.files import read_file, report_batch, write_window_reports
     from monitoring.watch import read_reference
 
     metadata = read_reference(settings.serving_models)
@@ -38,7 +38,10 @@ def main() -> int:
         nearest = find_nearest(Window(Span(0, 0), rows.dropna(), pd.DataFrame()), metadata.profiles)
         written = report_batch(file, nearest, settings.monitoring_reports / file.stem, settings.wine_type)
     else:
-        window = read_newest_window(settings, time.time())
+        cut = settings.log_url, settings.window_rows, settings.window_hours, time.time()
+        spans = find_windows(*cut, most=1)
+        require_window(*cut, spans)
+        window = read_window(settings.log_url, spans[-1])
         written = write_window_reports(window, metadata, settings.monitoring_reports)
         if not written:
             raise NotThereError(f"all {window.asked:,} wines of the newest window were refused: nothing to draw")

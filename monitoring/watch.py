@@ -1,7 +1,7 @@
 """Watch the prediction log: each of the newest windows checked against what the champion learned from, and the alarm.
 
-Nothing is remembered from one look to the next. Labels that came late change the picture of old windows, and a new
-champion is compared with its own reference from its first answer on.
+Nothing is remembered from one run to the next: late labels count in old windows, and a new champion is compared with
+its own reference from its first answer on.
 """
 
 import time
@@ -16,14 +16,7 @@ from commands import BadInputError
 from deployment.prediction_log.windows import Span, Window, find_windows, read_window
 from monitoring.alarm import RECENT, Alarm, raise_alarm
 from monitoring.drift import Check, check_window, count_refusals, describe_reasons, find_nearest
-from monitoring.quality import (
-    Health,
-    Quality,
-    count_low_confidence,
-    estimate_accuracy,
-    measure_health,
-    measure_quality,
-)
+from monitoring.quality import Health, Quality, count_low_confidence, estimate_accuracy, measure_health, measure_quality
 from settings import Settings
 from wine_data.schema import RED
 from wine_quality_training.bundle.files import METADATA_FILE, find_current
@@ -34,22 +27,19 @@ MOST_WINDOWS = 60  # that people are shown
 
 @dataclass(frozen=True)
 class WindowReport:
-    """What is known of one window.
+    """The figures of one window.
 
     Attributes:
-        span: its time.
-        asked: wines asked for; `answered` of them got a grade, `graded` of these one from a taster since.
+        asked: wines asked for; `answered` of them got a grade, `graded` of these also one from a taster.
         corrupt: rows that could not be read.
-        versions: answers by the version that gave them.
-        grades: answers by predicted grade.
+        versions: answers by the version that gave them; `grades` by predicted grade.
         red: share of red wines among the answers, NaN for none.
-        refusals: refused requests by field; `reasons` says why, in words.
+        refusals: refused requests by field; `reasons` explains why, in words.
         part: what it was compared with.
-        checks: one for each thing that is watched and could be evaluated.
+        checks: those that could be evaluated.
         quality: of the serving version's answers, measured; None with too few grades.
-        estimate: the accuracy that its confidence lets expect.
+        estimate: the accuracy that their confidence lets expect.
         low_confidence: share of answers that are less sure than nine tenths of the reference.
-        health: latency and traffic.
     """
 
     span: Span
@@ -71,7 +61,7 @@ class WindowReport:
 
     @property
     def drifted(self) -> tuple[Check, ...]:
-        """The checks that say so."""
+        """The checks that have drifted."""
         return tuple(check for check in self.checks if check.drifted)
 
 
@@ -90,9 +80,9 @@ def watch_log(
     now: float | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> Watch:
-    """Look at the newest windows of the log, at most so many; settings say where it lies and how it is cut.
+    """Check the newest windows of the log, `most` at most; settings say where it lies and how it is cut.
 
-    `on_window` is called with how many windows are done, of how many.
+    `on_window` is called with the number of windows done, and of all.
 
     Raises:
         NotThereError: there is no model, or no log yet.
@@ -115,7 +105,7 @@ def read_reference(models: Path) -> ModelMetadata:
     if not metadata.profiles:
         raise BadInputError(
             f"{folder} was written before bundles had a profile to compare with: run make pipeline, or promote "
-            "a version of today"
+            "a new version"
         )
     return metadata
 

@@ -26,8 +26,7 @@ from monitoring.drift import FEWEST, QUALITY, Check
 from monitoring.page import main
 from monitoring.report.figures import ROWS, plot_drift, plot_quality, tabulate_drift
 from monitoring.report.marks import ALARM, PROMOTION, Mark
-from monitoring.report.page_layout import PAGE, list_reports, render_page, write_page
-from monitoring.report.pictures import make_marks
+from monitoring.report.page_layout import PAGE, list_reports, make_marks, render_page, write_page
 from monitoring.report.record import RETRAINING, MonitoringRun
 from monitoring.watch import Watch, WindowReport, report_window
 from settings import Settings, load_settings

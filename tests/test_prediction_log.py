@@ -112,12 +112,11 @@ def test_an_answer_comes_back_from_the_log_as_it_went(log: PredictionLog, url: s
     assert count_answers(url) == 2
 
 
-def test_windows_are_read_by_time_by_count_and_in_parts(log: PredictionLog, url: str) -> None:
+def test_windows_are_read_by_time_and_in_parts(log: PredictionLog, url: str) -> None:
     for at in range(1, 1_001):
         log.add_answer(make_answer(str(at), time.time() - 1_000 + at))
     middle = time.time() - 500
     log.close()
-    assert read_answers(url, last=3)["request_id"].tolist() == ["998", "999", "1000"]
     before, after = read_answers(url, until=middle), read_answers(url, since=middle)
     assert before["request_id"].tolist() + after["request_id"].tolist() == [str(at) for at in range(1, 1_001)]
     assert 490 < len(before) < 510

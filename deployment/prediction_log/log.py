@@ -1,7 +1,7 @@
-"""The prediction log: every answer and every refusal, written behind the API's back.
+"""The prediction log: every answer and every refusal, written by a thread of its own.
 
-The API puts them into a queue and goes on; one thread writes what waits four times a second, so that kill -9 loses
-less than a second. What cannot be written is counted, and never an answer's trouble.
+The API puts them into a queue and goes on; the thread writes the queue four times a second, so that kill -9 loses
+less than a second. Rows that cannot be written are counted, and delay no answer.
 """
 
 import os
@@ -35,13 +35,13 @@ FLUSH_SECONDS = 0.25
 BATCH_ROWS = 2_048  # in one transaction, and so lost at once where a write is refused
 TRIM_EVERY = 60.0
 TRIM_SECONDS = 0.1  # spent on deleting between two flushes
-PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each look for an answer; together, more than another process's flush
+PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each search for an answer; together, more than another process's flush
 ERRORS_KEPT = 20  # of one refusal
 CHARACTERS_KEPT = 200  # of a refusal's texts
 
 
 class UnknownRequestError(Exception):
-    """No answer with this id is in the log: there never was one, or it is older than the log reaches."""
+    """No answer with this id is in the log: there never was one, or it has been deleted as too old."""
 
 
 class RepeatedFeedbackError(Exception):
@@ -74,7 +74,7 @@ class LoggedRefusal(NamedTuple):
 
 @dataclass(frozen=True)
 class LogCounts:
-    """What became of the answers and refusals; `problem` is the last reason for a loss."""
+    """How many answers and refusals were written, lost or are waiting; `problem` is the last reason for a loss."""
 
     written: int
     lost: int
@@ -86,36 +86,27 @@ class PredictionLog:
     """A log with one writer thread; several processes may keep one in the same database."""
 
     def __init__(self, url: str, days: float, rows: int, waiting: int = 50_000) -> None:
-        """Describe a log; nothing is opened yet.
+        """Describe a log at SQLAlchemy's address of a SQLite file or a PostgreSQL database; nothing is opened yet.
 
-        Args:
-            url: SQLAlchemy's address of a SQLite file or a PostgreSQL database.
-            days: how long answers and refusals are kept.
-            rows: how many answers are kept, the newest; and as many refusals.
-            waiting: how many answers and refusals may wait to be written.
+        Answers and refusals are kept for so many days, the newest `rows` of each; `waiting` of them together may wait
+        to be written.
         """
-        self._url, self._days, self._rows, self._room = url, days, rows, waiting
+        self._url, self._days, self._rows, self._capacity = url, days, rows, waiting
         self._queue: deque[LoggedAnswer | LoggedRefusal] = deque()
-        self._hand: list[LoggedAnswer | LoggedRefusal] = []  # taken from the queue and not written yet
+        self._batch: list[LoggedAnswer | LoggedRefusal] = []  # taken from the queue and not written yet
         self._written = self._lost = 0
-        self._trouble = self._problem = ""
+        self._failure = self._problem = ""  # what keeps the log from being written now; the last reason for a loss
         self._writing, self._counting, self._ending = threading.Lock(), threading.Lock(), threading.Event()
         self._writer: threading.Thread | None = None
         self._engine: Engine
         self._trim_at = 0.0
-        self._trimming: Iterator[None] = iter(())
 
     def open(self) -> None:
-        """Make what is missing of the database and start to write.
-
-        Raises:
-            BadInputError: its tables are of another version.
-            NotThereError: it cannot be reached, or the url is no address of one.
-        """
+        """Make what is missing of the database and start to write. Raises as make_engine and prepare_tables do."""
         self._engine = make_engine(self._url)
         prepare_tables(self._engine)
-        self._trimming = trim_tables(self._engine, self._days, self._rows)
-        self._writer = threading.Thread(target=self._write_on, name="prediction log", daemon=True)
+        self._trimming: Iterator[None] = trim_tables(self._engine, self._days, self._rows)
+        self._writer = threading.Thread(target=self._run_writer, name="prediction log", daemon=True)
         self._writer.start()
 
     def add_answer(self, answer: LoggedAnswer) -> None:
@@ -127,7 +118,7 @@ class PredictionLog:
         self._queue_row(refusal)
 
     def add_feedback(self, request_id: str, quality: int) -> None:
-        """Write what a taster said of an answer; blocks, up to half a second where the id is unknown.
+        """Write a taster's grade of an answer; blocks, up to half a second where the id is unknown.
 
         Raises:
             UnknownRequestError: no such answer, here or in another process with this database.
@@ -142,33 +133,36 @@ class PredictionLog:
         raise UnknownRequestError(f"no answer with the id {clean_text(request_id)} is in the log")
 
     def close(self) -> None:
-        """Write what waits and end the writer; what cannot be written now is lost and counted."""
+        """Write the queue and end the writer; rows that cannot be written now are lost and counted."""
         if self._writer is None:
             return
-        self._room = 0
+        self._capacity = 0
         self._ending.set()
         self._writer.join()
         self._writer = None
-        left = len(self._queue) + len(self._hand)
-        if left:
-            self._count_lost(left, f"the log was closed while {self._trouble or 'rows came in'}")
+        if self._waiting:
+            self._count_lost(self._waiting, f"the log was closed while {self._failure or 'rows came in'}")
         self._queue.clear()
-        self._hand = []
+        self._batch = []
         self._engine.dispose()
 
     @property
     def counts(self) -> LogCounts:
         """What became of the answers and refusals so far."""
-        return LogCounts(self._written, self._lost, len(self._queue) + len(self._hand), self._problem)
+        return LogCounts(self._written, self._lost, self._waiting, self._problem)
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._queue) + len(self._batch)
 
     def _queue_row(self, row: LoggedAnswer | LoggedRefusal) -> None:
-        if len(self._queue) + len(self._hand) < self._room:
+        if self._waiting < self._capacity:
             self._queue.append(row)
             return
-        full = f"{self._room:,} rows wait already" if self._room else "the log is closed"
-        self._count_lost(1, f"{full} ({self._trouble})" if self._trouble else full)
+        full = f"{self._capacity:,} rows wait already" if self._capacity else "the log is closed"
+        self._count_lost(1, f"{full} ({self._failure})" if self._failure else full)
 
-    def _write_on(self) -> None:
+    def _run_writer(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own: the answers come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
         while not self._ending.wait(FLUSH_SECONDS):
@@ -179,32 +173,30 @@ class PredictionLog:
     def _flush(self) -> None:
         """Write what waits at this moment, in batches; one thread at a time."""
         with self._writing:
-            left = len(self._queue) + len(self._hand)
+            left = self._waiting
             while left > 0:
-                if not self._hand:
-                    self._hand = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
-                left -= len(self._hand)
+                if not self._batch:
+                    self._batch = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
+                left -= len(self._batch)
                 try:
-                    self._write_hand()
+                    self._write_batch()
                     self._report("")
                 except Exception as error:  # whatever it is, the API goes on
                     self._report(explain_error(error))
                     if may_pass(error):
                         return
-                    self._count_lost(len(self._hand), self._trouble)
-                    self._hand = []
+                    self._count_lost(len(self._batch), self._failure)
+                self._batch = []
 
-    def _write_hand(self) -> None:
-        answers = [row[:4] + row.wine + row[5:] for row in self._hand if isinstance(row, LoggedAnswer)]
-        refusals = [line for row in self._hand if isinstance(row, LoggedRefusal) for line in lay_out_refusal(row)]
+    def _write_batch(self) -> None:
+        answers = [row[:4] + row.wine + row[5:] for row in self._batch if isinstance(row, LoggedAnswer)]
+        refusals = [line for row in self._batch if isinstance(row, LoggedRefusal) for line in lay_out_refusal(row)]
         with self._engine.begin() as connection:
-            new = insert_rows(connection, PREDICTIONS, answers)
+            repeated = len(answers) - insert_rows(connection, PREDICTIONS, answers)
             insert_rows(connection, REFUSALS, refusals)
-        repeated = len(answers) - new
         if repeated:
             self._count_lost(repeated, "their request ids are in the log already")
-        self._written += len(self._hand) - repeated
-        self._hand = []
+        self._written += len(self._batch) - repeated
 
     def _insert_feedback(self, request_id: str, quality: int) -> bool:
         """Write a feedback if its answer is in the database, in one statement."""
@@ -222,7 +214,7 @@ class PredictionLog:
             ) from error
 
     def _trim(self) -> None:
-        """Go on with deleting what the log need not keep, for a moment; begin anew each minute."""
+        """Delete what is too old or too much, a tenth of a second at a time; start again each minute."""
         if time.monotonic() < self._trim_at:
             return
         until = time.monotonic() + TRIM_SECONDS
@@ -240,16 +232,17 @@ class PredictionLog:
             self._lost += rows
             self._problem = reason
 
-    def _report(self, trouble: str) -> None:
-        """Say on stderr when trouble starts and when it ends, not at each flush between."""
-        if bool(trouble) != bool(self._trouble):
-            news = f"cannot be written: {trouble}" if trouble else f"is written again; {self._lost:,} rows are lost"
-            _say(f"prediction log {news}")
-        self._trouble = trouble
+    def _report(self, failure: str) -> None:
+        """Print on stderr when writing begins to fail and when it works again, not at each flush between."""
+        if bool(failure) != bool(self._failure):
+            news = f"cannot be written: {failure}" if failure else f"is written again; {self._lost:,} rows are lost"
+            with suppress(OSError, ValueError):  # where nobody listens
+                print(f"prediction log {news}", file=sys.stderr, flush=True)
+        self._failure = failure
 
 
 def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:
-    """Lay a refusal out as rows of the table, one an error; what a client sent is cut to size."""
+    """Lay a refusal out as rows of the table, one per error; the client's texts are cut to size."""
     start = (refusal.time, clean_text(refusal.request_id), clean_text(refusal.route), refusal.status)
     errors = refusal.errors[:ERRORS_KEPT] or (("", ""),)  # a server too busy has no field to name
     return [(*start, clean_text(field), clean_text(reason)) for field, reason in errors]
@@ -258,8 +251,3 @@ def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:
 def clean_text(text: str) -> str:
     """Cut a text to 200 characters and replace what a database refuses: half characters and zeros."""
     return text[:CHARACTERS_KEPT].replace("\0", "?").encode(errors="replace").decode()
-
-
-def _say(line: str) -> None:
-    with suppress(OSError, ValueError):  # where nobody listens
-        print(line, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """The prediction log's tables, the same in SQLite and PostgreSQL, and how its database is opened, filled and trimmed.
 
 Statements here are few and big. Python's sqlite3 lets go of the interpreter's lock at each row that it writes or
-reads, and has to wait up to 5 ms for it while the API computes: one INSERT of 512 rows waits once, not 512 times.
+reads, and may wait 5 ms to get it back while the API computes: one INSERT of 512 rows waits once, not 512 times.
 """
 
 import re
@@ -13,27 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Dialect,
-    Double,
-    Engine,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    select,
-)
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+import sqlalchemy as sa
+from sqlalchemy import Column, Double, Integer, Table, Text
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
 from commands import BadInputError, NotThereError
 from wine_data.schema import FEATURES
@@ -45,7 +27,7 @@ TRIM_ROWS = 2_000  # deleted in one transaction, some 20 ms
 INSERT_ROWS = 512  # in one statement; 20 values a row, SQLite takes 32,766 and PostgreSQL 65,535
 LOCK_NUMBER = 20_091_007  # of PostgreSQL's advisory lock on making the tables; any number that is always the same
 
-METADATA = MetaData()
+METADATA = sa.MetaData()
 PREDICTIONS = Table(
     "predictions",
     METADATA,
@@ -62,7 +44,7 @@ PREDICTIONS = Table(
 REFUSALS = Table(
     "refusals",
     METADATA,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("id", sa.BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("time", Double, nullable=False, index=True),
     Column("request_id", Text, nullable=False),
     Column("route", Text, nullable=False),
@@ -80,86 +62,83 @@ FEEDBACK = Table(
 SCHEMA = Table("prediction_log_schema", METADATA, Column("version", Integer, primary_key=True))
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str) -> sa.Engine:
     """Make the engine of a log; nothing is connected yet.
 
     Raises:
         NotThereError: the url is no address of a SQLite file or a PostgreSQL database, or its driver is missing.
     """
+    unusable = NotThereError(
+        f"the prediction log cannot be kept at {hide_password(url)!r}: set WINE_LOG_URL to sqlite:////a/file.db, "
+        "to postgresql+psycopg://user:password@host/database, or to off"
+    )
     try:
-        address = make_url(url)
-        if address.get_backend_name() == "sqlite":
-            return _make_sqlite_engine(address)
+        address = sa.make_url(url)
+        file = address.database or ""
         if address.get_backend_name() == "postgresql":
-            return create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+            return sa.create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        if address.get_backend_name() == "sqlite" and file not in ("", ":memory:") and not file.startswith("file:"):
+            return _make_sqlite_engine(address)
     except (ArgumentError, ValueError) as error:
-        raise NotThereError(_explain_address(url)) from error
+        raise unusable from error
     except ImportError as error:
         raise NotThereError(
             f"the prediction log {hide_password(url)} needs a driver that is not installed ({error}): "
             "pip install 'psycopg[binary]', and write postgresql+psycopg://user:password@host/database"
         ) from error
-    raise NotThereError(_explain_address(url))
+    raise unusable
 
 
-def find_file(engine: Engine) -> Path | None:
+def find_file(engine: sa.Engine) -> Path | None:
     """The file of a SQLite database; None for another database."""
     return Path(str(engine.url.database)) if engine.dialect.name == "sqlite" else None
 
 
-def prepare_tables(engine: Engine) -> None:
-    """Make what is missing of the folder, the file and the tables, and check the version of what is there.
+def prepare_tables(engine: sa.Engine) -> None:
+    """Make what is missing of the folder, the file and the tables, and check the version of existing tables.
 
     Raises:
         BadInputError: the tables are of another version.
         NotThereError: the database cannot be reached.
     """
-    name = hide_password(engine.url)
     deadline = time.monotonic() + OPEN_SECONDS
     while True:
         try:
             _make_tables(engine)
             return
         except (SQLAlchemyError, OSError) as error:
-            busy = isinstance(error, SQLAlchemyError) and _is_busy(error)
-            if not busy or time.monotonic() > deadline:
+            if not _is_busy(error) or time.monotonic() > deadline:
                 raise NotThereError(
-                    f"the prediction log {name} cannot be used ({explain_error(error)}): "
+                    f"the prediction log {hide_password(engine.url)} cannot be used ({explain_error(error)}): "
                     "correct that, set WINE_LOG_URL to another database, or to off to log nothing"
                 ) from error
         time.sleep(0.05)  # SQLite does not wait by itself for the switch to WAL
 
 
-def check_version(connection: Connection) -> bool:
-    """Whether the tables are there; BadInputError if they are of another version than this code's."""
-    there = set(inspect(connection).get_table_names()) & set(METADATA.tables)
-    found = connection.scalar(select(func.max(SCHEMA.c.version))) if SCHEMA.name in there else None
-    if there and found != SCHEMA_VERSION:
-        raise BadInputError(
-            f"the prediction log {hide_password(connection.engine.url)} has tables of version "
-            f"{'none' if found is None else found}, this code writes version {SCHEMA_VERSION}: move that database "
-            "away, set WINE_LOG_URL to a new one, or run the code that made it"
-        )
-    if PREDICTIONS.name in there:
-        _require_features(connection)
-    return bool(there)
+def check_version(connection: sa.Connection) -> bool:
+    """Whether the tables exist; BadInputError if they are of another version, or from before a feature was added."""
+    inspector = sa.inspect(connection)
+    tables = set(inspector.get_table_names()) & set(METADATA.tables)
+    if not tables:
+        return False
+    found = connection.scalar(sa.select(sa.func.max(SCHEMA.c.version))) if SCHEMA.name in tables else "none"
+    problem = f"has tables of version {found}, this code writes version {SCHEMA_VERSION}"
+    if found == SCHEMA_VERSION:
+        columns = {column["name"] for column in inspector.get_columns(PREDICTIONS.name)}
+        missing = [column.name for column in PREDICTIONS.columns if column.name not in columns]
+        if not missing:
+            return True
+        problem = f"has no column {', '.join(missing)}"
+    raise BadInputError(
+        f"the prediction log {hide_password(connection.engine.url)} {problem}: move that database away, "
+        "set WINE_LOG_URL to a new one, or run the code that made it"
+    )
 
 
-def _require_features(connection: Connection) -> None:
-    """Refuse a log from before a feature was added, which has no column for it; more columns than features are fine."""
-    found = {str(column["name"]) for column in inspect(connection).get_columns(PREDICTIONS.name)}
-    missing = [column.name for column in PREDICTIONS.columns if column.name not in found]
-    if missing:
-        raise BadInputError(
-            f"the prediction log {hide_password(connection.engine.url)} has no column {', '.join(missing)}: "
-            "move that database away, or set WINE_LOG_URL to a new one"
-        )
-
-
-def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
+def insert_rows(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert rows of plain values in the order of the table's columns; return how many were new.
 
-    The statements are of 512 rows, then of ever smaller powers of two, so few texts are made, and each but once.
+    Statements have 512 rows, then ever smaller powers of two: so few different texts have to be prepared.
     """
     new, start = 0, 0
     while start < len(rows):
@@ -171,25 +150,23 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, 
 
 
 @lru_cache(maxsize=64)
-def write_insert(table: Table, rows: int, dialect: Dialect) -> str:
-    """Write the INSERT of that many rows for a driver; a row whose key is there already is passed over."""
+def write_insert(table: Table, rows: int, dialect: sa.Dialect) -> str:
+    """Write the INSERT of that many rows for a driver; a row whose key exists already is passed over."""
     columns = [column for column in table.columns if column is not REFUSALS.c.id]
     names = ", ".join(dialect.identifier_preparer.format_column(column) for column in columns)
-    mark = "?" if dialect.paramstyle == "qmark" else "%s"
-    row = f"({', '.join(mark for _ in columns)})"
+    row = f"({', '.join(['?' if dialect.paramstyle == 'qmark' else '%s'] * len(columns))})"
     return f"INSERT INTO {table.name} ({names}) VALUES {', '.join([row] * rows)} ON CONFLICT DO NOTHING"
 
 
-def trim_tables(engine: Engine, days: float, rows: int) -> Iterator[None]:
+def trim_tables(engine: sa.Engine, days: float, rows: int) -> Iterator[None]:
     """Delete what is older than `days`, and the oldest above `rows`; a step of the iterator is one small transaction.
 
-    Answers take their feedback with them. Refusals are bounded by `rows` too: a flood of them is no less long.
+    Answers take their feedback with them. Refusals are bounded by `rows` too: there may be a flood of them.
     """
     for table in (PREDICTIONS, REFUSALS):
+        newest = sa.select(table.c.time).order_by(table.c.time.desc())
         with engine.begin() as connection:
-            oldest_kept = connection.scalar(
-                select(table.c.time).order_by(table.c.time.desc()).offset(rows - 1).limit(1)
-            )
+            oldest_kept = connection.scalar(newest.offset(rows - 1).limit(1))
         edge = max(time.time() - days * 86_400, oldest_kept or 0)
         while _delete_oldest(engine, table, edge):
             yield
@@ -197,37 +174,32 @@ def trim_tables(engine: Engine, days: float, rows: int) -> Iterator[None]:
 
 def may_pass(error: Exception) -> bool:
     """Whether a failed write may work later as it is: the database is locked or away, not full and not wrong."""
-    if not isinstance(error, SQLAlchemyError):
-        return isinstance(error, NotThereError)
-    if isinstance(getattr(error, "orig", None), sqlite3.Error):
-        return _is_busy(error) or _find_code(error) == sqlite3.SQLITE_CANTOPEN
     cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.Error):
+        return _is_busy(error) or _find_code(error) == sqlite3.SQLITE_CANTOPEN
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg, psycopg2
     if state.startswith("53"):  # PostgreSQL's class of what has run out: disk, memory, connections
         return state == "53300"
-    return not isinstance(error, DBAPIError) or isinstance(error, (OperationalError, InterfaceError))
+    return isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError))
 
 
 def explain_error(error: Exception) -> str:
-    """Say an error in one line, without the statement and its values."""
+    """Describe an error in one line, without the statement and its values."""
     text = str(getattr(error, "orig", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def hide_password(url: str | URL) -> str:
+def hide_password(url: str | sa.URL) -> str:
     """Write an address without its password, even one that cannot be read as an address."""
     text = url if isinstance(url, str) else url.render_as_string(hide_password=True)
     return re.sub(r":[^:@/]+@", ":***@", text)
 
 
-def _make_sqlite_engine(address: URL) -> Engine:
-    name = address.database or ""
-    if name in ("", ":memory:") or name.startswith("file:"):
-        raise ArgumentError("no file")
+def _make_sqlite_engine(address: sa.URL) -> sa.Engine:
     # IMMEDIATE: a transaction asks for the right to write at its start, where waiting for it is possible
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"})
+    engine = sa.create_engine(address, connect_args={"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"})
 
-    @event.listens_for(engine, "connect")
+    @sa.event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: object) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")  # a commit survives kill -9, not a power cut
         connection.execute("PRAGMA journal_size_limit=67108864")
@@ -235,7 +207,7 @@ def _make_sqlite_engine(address: URL) -> Engine:
     return engine
 
 
-def _make_tables(engine: Engine) -> None:
+def _make_tables(engine: sa.Engine) -> None:
     file = find_file(engine)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -249,35 +221,28 @@ def _make_tables(engine: Engine) -> None:
         connection.exec_driver_sql(lock)
         if not check_version(connection):  # another process may have been first
             METADATA.create_all(connection)
-            connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
+            connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
         connection.commit()
 
 
-def _delete_oldest(engine: Engine, table: Table, edge: float) -> bool:
-    """Delete some of the oldest rows before the edge; False where there are none. Those of one time go together."""
+def _delete_oldest(engine: sa.Engine, table: Table, edge: float) -> bool:
+    """Delete some of the oldest rows before the edge, if any; those of the same time go together."""
     clock = table.c.time
     with engine.begin() as connection:
-        limit = select(clock).where(clock < edge).order_by(clock).limit(TRIM_ROWS).subquery()
-        last = connection.scalar(select(func.max(limit.c.time)))
+        oldest = sa.select(clock).where(clock < edge).order_by(clock).limit(TRIM_ROWS).subquery()
+        last = connection.scalar(sa.select(sa.func.max(oldest.c.time)))
         if last is None:
             return False
         if table is PREDICTIONS:
-            going = select(PREDICTIONS.c.request_id).where(clock <= last)
-            connection.execute(delete(FEEDBACK).where(FEEDBACK.c.request_id.in_(going)))
-        connection.execute(delete(table).where(clock <= last))
+            ids = sa.select(PREDICTIONS.c.request_id).where(clock <= last)
+            connection.execute(sa.delete(FEEDBACK).where(FEEDBACK.c.request_id.in_(ids)))
+        connection.execute(sa.delete(table).where(clock <= last))
     return True
 
 
-def _find_code(error: SQLAlchemyError) -> int:
+def _find_code(error: Exception) -> int:
     return getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
 
 
-def _is_busy(error: SQLAlchemyError) -> bool:
+def _is_busy(error: Exception) -> bool:
     return _find_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _explain_address(url: str) -> str:
-    return (
-        f"the prediction log cannot be kept at {hide_password(url)!r}: set WINE_LOG_URL to sqlite:////a/file.db, "
-        "to postgresql+psycopg://user:password@host/database, or to off"
-    )

@@ -1,8 +1,8 @@
 """Windows of the prediction log: which there are, and what one holds.
 
 By count, windows are cut back from now, each of so many requests, answered or refused: a unit mistake may
-be refused before it is predicted, and would otherwise stay unseen. Requests of the same moment, as the rows of
-one batch are, stay together, so a window may hold more. By time, windows are the full hours (or days, from
+be refused before it is predicted, and would otherwise stay unseen. Requests of one moment, as the rows of a
+batch are, stay together, so a window may hold more. By time, windows are the full hours (or days, from
 midnight UTC) before now; one without requests is left out. A gap in the traffic makes a long window by
 count and none by time.
 
@@ -13,6 +13,7 @@ cannot be read as an answer is left out and counted.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +23,7 @@ from commands import NotThereError
 from deployment.prediction_log.reader import read_answers, read_refusals, read_times
 from wine_data.schema import FEATURES, GRADES
 
-REFUSED = 422  # the status of what was asked and is no wine
+REFUSED = 422  # the status of a request that is no possible wine
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,23 @@ class Window:
 
     @cached_property
     def refused(self) -> pd.DataFrame:
-        """The errors of requests that were no wines."""
+        """The errors of requests that are no possible wines."""
         return self.refusals[self.refusals["status"] == REFUSED]
 
     @property
     def asked(self) -> int:
-        """Wines that were asked for, answered or refused."""
+        """How many wines were asked for, answered or refused."""
         return len(self.answers) + int(self.refused["request_id"].nunique())
 
     @property
     def labelled(self) -> pd.DataFrame:
-        """The answers that a taster has graded since."""
+        """The answers that a taster has graded."""
         return self.answers[self.answers["quality"].notna()]
+
+
+def format_time(seconds: float) -> str:
+    """A time as 2026-11-23 18:44:48 UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
@@ -98,7 +104,7 @@ def find_windows(url: str, rows: int, hours: float, now: float, most: int) -> li
 
 
 def require_window(url: str, rows: int, hours: float, now: float, found: Sequence[object]) -> None:
-    """Raise NotThereError that says what is missing, where no window of a log was found; arguments as above."""
+    """Raise NotThereError with what is missing, where no window of a log was found; arguments as above."""
     if found:
         return
     if hours:
@@ -116,16 +122,14 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
 def read_window(url: str, span: Span) -> Window:
     """Read what the log holds of a span; of more than 200,000 answers the newest."""
     answers = read_answers(url, span.since, span.until)
-    probabilities = answers["probabilities"].map(_find_confidence).astype("float64")
-    answers = answers.assign(confidence=probabilities)
-    sound = answers[[*FEATURES, "confidence"]].notna().all(axis="columns") & answers["prediction"].isin(GRADES)
-    return Window(
-        span, answers[sound].reset_index(drop=True), read_refusals(url, span.since, span.until), int((~sound).sum())
-    )
+    answers["confidence"] = answers["probabilities"].map(_find_confidence).astype("float64")
+    valid = answers[[*FEATURES, "confidence"]].notna().all(axis="columns") & answers["prediction"].isin(GRADES)
+    refusals = read_refusals(url, span.since, span.until)
+    return Window(span, answers[valid].reset_index(drop=True), refusals, int((~valid).sum()))
 
 
 def _find_confidence(probabilities: object) -> float:
-    """The highest number of a JSON object of numbers, which is four times as fast found as parsed; NaN for no such."""
+    """The highest number of a JSON object of numbers, NaN if it is none; four times as fast as parsing it."""
     try:
         return max(float(entry.rpartition(":")[2]) for entry in str(probabilities).strip("{} ").split(","))
     except ValueError:

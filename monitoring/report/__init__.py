@@ -1,1 +1,1 @@
-"""What people look at: the page, its figures, Evidently's reports, and the record in MLflow."""
+"""What people read: the page, its figures, Evidently's reports, and the record in MLflow."""

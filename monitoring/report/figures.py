@@ -1,24 +1,23 @@
 """The pictures of monitoring: what the service did, what it answered, how good it was and what has drifted.
 
-Each function returns a matplotlib Figure and saves nothing. Every window is a column, all as wide as each other:
-windows by count last as long as the traffic is thin, and on an axis of time a busy hour would be a hair and a gap
-half the picture. The time at which a window ended stands under it, in UTC.
+Each function returns a matplotlib Figure and saves nothing. Every window is a column of the same width: on an axis
+of time a busy hour would be a hair and a gap half the picture. Below it is the time, in UTC, when the window ended.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS, Check
+from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
 from monitoring.quality import LOW_CONFIDENCE_SHARE
 from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
@@ -70,7 +69,7 @@ def plot_latency(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
     shown = {"p50": GREY, "p95": WHITE, "p99": RED}
     health = [window.health for window in windows]
     for name, colour in shown.items():
-        _plot(axis, [float(getattr(each, f"{name}_ms")) if each else None for each in health], colour, name)
+        _plot(axis, [getattr(each, f"{name}_ms") if each else None for each in health], colour, name)
     axis.set_ylabel("ms", fontsize=TEXT)
     if any(each and each.p99_ms > 20 * max(each.p50_ms, 0.1) for each in health):  # the median would lie on the axis
         axis.set_yscale("log")
@@ -115,20 +114,13 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
     figure, axis = _lay_out(windows, marks)
     if promised is not None:
         axis.axhline(promised, color=GREY, linewidth=1.2, linestyle="dotted", label="in cross-validation")
-    measured = [(number, each.quality) for number, each in enumerate(windows) if each.quality]
-    accuracy = np.array([quality.metrics["accuracy"] for _, quality in measured])
-    ends = np.array([quality.intervals["accuracy"] for _, quality in measured]).reshape(-1, 2).T
-    axis.errorbar(
-        [number for number, _ in measured],
-        accuracy,
-        yerr=np.abs(ends - accuracy),
-        fmt="o",
-        markersize=4,
-        color=RED,
-        elinewidth=1.2,
-        capsize=2,
-        label="measured" if measured else "measured: none yet",
-    )
+    numbers = [number for number, window in enumerate(windows) if window.quality]
+    measured = [window.quality for window in windows if window.quality]
+    accuracy = np.array([quality.metrics["accuracy"] for quality in measured])
+    ends = np.array([quality.intervals["accuracy"] for quality in measured]).reshape(-1, 2).T
+    label = "measured" if measured else "measured: none yet"
+    style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
+    axis.errorbar(numbers, accuracy, yerr=np.abs(ends - accuracy), label=label, **style)
     _plot(axis, [window.estimate for window in windows], INK, "estimate from its confidence", linestyle="dashed")
     _widen(axis, least=0.2)
     _show_shares(axis, "right grades")
@@ -146,7 +138,8 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
     shades = STRENGTHS.with_extremes(bad=UNKNOWN)
     axis.pcolormesh(*edges, cells, cmap=shades, vmin=0, vmax=STRONGEST, edgecolors="white", linewidth=0.8)
     row, column = np.nonzero(drifted)
-    axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3)
+    label = "drifted: it matters and is certain"
+    dots = axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3, label=label)
     axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
     axis.yaxis.tick_right()  # beside the newest window, which a phone shows first
     axis.set_yticklabels([name.replace("_", " ") for name in rows], fontsize=TEXT)
@@ -155,7 +148,8 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
             axis.axhline(number + 0.5, color=INK, linewidth=0.8)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    figure.legend(handles=_name_strengths(), loc="outside upper right", ncols=3, fontsize=TEXT, frameon=False)
+    legend = [*_list_shades(), dots]
+    figure.legend(handles=legend, loc="outside upper right", ncols=3, fontsize=TEXT, frameon=False)
     return figure
 
 
@@ -165,42 +159,25 @@ def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndar
     A feature's strength is that of its distribution or of its share outside the known range, whichever is more;
     the fields of refusals are added up.
     """
-    found = [[list(_find_checks(window, *row)) for window in windows] for row in ROWS.values()]
-    strengths = [
-        [_join_strengths(kind, checks) for checks in cells]
-        for (kind, _), cells in zip(ROWS.values(), found, strict=True)
-    ]
-    drifted = [[any(check.drifted for check in checks) for checks in cells] for cells in found]
-    return np.array(strengths, dtype="float64"), np.array(drifted, dtype=bool)
+    strengths = np.full((len(ROWS), len(windows)), math.nan)
+    drifted = np.zeros(strengths.shape, dtype=bool)
+    for row, (kind, names) in enumerate(ROWS.values()):
+        for column, window in enumerate(windows):
+            checks = [check for check in window.checks if check.kind == kind and (check.name in names or not names)]
+            if checks:
+                join = sum if kind == REFUSALS else max
+                strengths[row, column] = join(check.strength for check in checks)
+                drifted[row, column] = any(check.drifted for check in checks)
+    return strengths, drifted
 
 
-def _find_checks(window: WindowReport, kind: str, names: tuple[str, ...]) -> Iterator[Check]:
-    return (check for check in window.checks if check.kind == kind and (check.name in names or not names))
-
-
-def _join_strengths(kind: str, checks: Sequence[Check]) -> float:
-    if not checks:
-        return math.nan
-    return (sum if kind == REFUSALS else max)(check.strength for check in checks)
-
-
-def _name_strengths() -> list[Patch | Line2D]:
-    shades: list[Patch | Line2D] = [
+def _list_shades() -> list[Patch]:
+    labels = {0: "as the reference", 1: "1: it matters", 2: "2", 3: "3 times that, or more"}
+    shades = [
         Patch(facecolor=STRENGTHS(strength / STRONGEST), edgecolor=GREY, linewidth=0.5, label=label)
-        for strength, label in ((0, "as the reference"), (1, "1: it matters"), (2, "2"), (3, "3 times that, or more"))
+        for strength, label in labels.items()
     ]
-    dot = Line2D(
-        [],
-        [],
-        marker="o",
-        markersize=4,
-        color="white",
-        markeredgecolor=INK,
-        markeredgewidth=0.7,
-        linestyle="none",
-        label="drifted: it matters and is certain",
-    )
-    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say"), dot]
+    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say")]
 
 
 def _lay_out(
@@ -264,15 +241,7 @@ def _explain(figure: Figure, axis: Axes, title: str = "") -> None:
     if title:
         handles, labels = [Patch(alpha=0), *handles], [title, *labels]
     short = all(len(label) < 4 for label in labels[1:])
-    fits = sum(map(len, labels)) < 58
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper left",
-        ncols=len(labels) if fits else 2,
-        fontsize=TEXT,
-        frameon=False,
-        handlelength=1.1 if short else 1.8,
-        columnspacing=1 if short else 1.6,
-        borderpad=0.1,
-    )
+    columns = len(labels) if sum(map(len, labels)) < 58 else 2
+    style = {"fontsize": TEXT, "borderpad": 0.1, "handlelength": 1.1 if short else 1.8}
+    style["columnspacing"] = 1 if short else 1.6
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, **style)

@@ -7,12 +7,10 @@ are rounded: of 5,000 wines with no drift at all it took six of the twelve colum
 """
 
 import json
-import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from enum import Enum
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -25,10 +23,9 @@ from atomic_files import write_atomically
 from commands import NotThereError
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import read_numbers
-from deployment.prediction_log.windows import Span, Window, find_windows, read_window, require_window
-from monitoring.drift import ALPHA, KS_FLOOR, compare, find_nearest
+from deployment.prediction_log.windows import Span, Window, format_time
+from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, find_nearest
 from monitoring.quality import FEWEST_GRADED
-from settings import Settings
 from wine_data.schema import FEATURES, RED, TARGET
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, Profile
@@ -38,19 +35,20 @@ PREDICTED = ("prediction", "confidence")
 DISCRETE = (RED, "prediction", TARGET)  # drawn as bars; between two of their points there is nothing
 ONE_COLUMN = 0.08  # share of drifted columns from which on a page says so: one of twelve, as for an alarm
 TEST = "KS at the profile's points"
-NAMES = INPUTS, PREDICTIONS, QUALITY, MISSING = "inputs", "predictions", "quality", "missing"
+MISSING = "missing"
+ENDINGS = (".html", ".json")
 NO_ALARM = "For people to look at: nothing on this page decides an alarm, monitoring/alarm.py does."
 
 
 def write_reports(window: Window, part: Profile, folder: Path, version: str | None = None) -> list[Path]:
     """Write the reports of a window as pages and JSON, each file whole or not at all; return their paths.
 
-    Left out are all where nothing was answered, predictions where the profile has none, quality where fewer
-    than FEWEST_GRADED answers are graded.
+    There are none where nothing was answered, none of predictions where the profile has none, and none of quality
+    where fewer than FEWEST_GRADED answers are graded.
 
     Args:
         window: what the log holds.
-        part: what it is compared with.
+        part: the profile it is compared with.
         folder: where the files go; it is made if need be.
         version: the model's, if predictions and quality are to be those of its answers only.
     """
@@ -58,7 +56,7 @@ def write_reports(window: Window, part: Profile, folder: Path, version: str | No
 
 
 def write_window_reports(window: Window, metadata: ModelMetadata, reports: Path) -> list[Path]:
-    """Write the reports of a window beside what a champion learned from, into a folder named for when it ended."""
+    """Write the reports of a window into a folder named for its end, compared with what a champion learned from."""
     part = find_nearest(window, metadata.profiles)
     return write_reports(window, part, reports / name_folder(window.span), metadata.version)
 
@@ -71,17 +69,18 @@ def report_batch(path: Path, part: Profile, folder: Path, wine_type: str = "") -
 def sample_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
     """Lay a profile out as rows to draw beside others: evenly spaced quantiles, each column shuffled by itself.
 
-    A row is no wine. Each column has the profile's distribution and none knows of another, which is enough: reports
-    compare column by column.
+    A row is no wine: the columns are independent of each other, which is enough to compare column by column.
     """
     random = np.random.default_rng(SEED)
     shares = (np.arange(rows) + 0.5) / rows
-    return pd.DataFrame(
-        {
-            name: random.permutation(_find_quantiles(marginal, shares, name in DISCRETE))
-            for name, marginal in _list_marginals(part).items()
-        }
-    )
+    columns = {}
+    for name, marginal in _list_marginals(part).items():
+        if name in DISCRETE:
+            quantiles = np.array(marginal.points)[np.searchsorted(marginal.shares, shares)]
+        else:
+            quantiles = np.interp(shares, marginal.shares, marginal.points)
+        columns[name] = random.permutation(quantiles)
+    return pd.DataFrame(columns)
 
 
 def read_file(path: Path, wine_type: str = "") -> pd.DataFrame:
@@ -108,18 +107,6 @@ def read_file(path: Path, wine_type: str = "") -> pd.DataFrame:
     return numbers.assign(**{RED: numbers[RED].where(numbers[RED].isin((0, 1)))})
 
 
-def read_newest_window(settings: Settings, now: float) -> Window:
-    """Read the newest full window of the log.
-
-    Raises:
-        NotThereError: there is no log, or no full window yet; says how many wines must be asked for.
-        BadInputError: the log is of another version.
-    """
-    spans = find_windows(settings.log_url, settings.window_rows, settings.window_hours, now, most=1)
-    require_window(settings.log_url, settings.window_rows, settings.window_hours, now, spans)
-    return read_window(settings.log_url, spans[-1])
-
-
 def name_folder(span: Span) -> str:
     """A window's folder: when it ended, UTC, as 2026-11-23T18-44-48."""
     return f"{datetime.fromtimestamp(span.until, UTC):%Y-%m-%dT%H-%M-%S}"
@@ -130,8 +117,7 @@ def _report_window(window: Window, part: Profile, version: str | None) -> Iterat
     answers = window.answers
     ours = answers if version is None else answers[answers["version"] == version]
     graded = ours[ours["quality"].notna()]
-    since, until = (datetime.fromtimestamp(at, UTC) for at in (window.span.since, window.span.until))
-    when = f"from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} UTC"
+    when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
     of = f" of version {version}" if version else ""
     if len(answers):
         title = f"Inputs of {len(answers):,} answers {when}, beside {part.part}"
@@ -147,7 +133,9 @@ def _report_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tupl
     """Yield name, title and report of a file of wines, the columns with most holes first."""
     holes = wines.isna().sum().sort_values(ascending=False, kind="stable")
     title = f"{holes.sum():,} of {wines.size:,} values missing in {file}, by column"
-    yield MISSING, title, _report_missing(wines, holes.index)
+    from evidently.metrics import MissingValueCount
+
+    yield MISSING, title, _run_report([MissingValueCount(column=name) for name in holes.index], wines)
     filled = [name for name in FEATURES if holes[name] < len(wines)]  # Evidently refuses to compare an empty column
     if filled:
         yield INPUTS, f"{len(wines):,} rows of {file}, beside {part.part}", _report_drift(wines, part, filled)
@@ -155,7 +143,6 @@ def _report_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tupl
 
 def _report_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) -> Any:
     """Plot columns beside the reference, judged by the test of drift.py in place of Evidently's own."""
-    _import_evidently()
     from evidently.presets import DataDriftPreset
 
     _register_test(part, len(columns))
@@ -163,16 +150,8 @@ def _report_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) ->
     return _run_report([drift], table[list(columns)], sample_reference(part)[list(columns)])
 
 
-def _report_missing(wines: pd.DataFrame, columns: Iterable[str]) -> Any:
-    _import_evidently()
-    from evidently.metrics import MissingValueCount
-
-    return _run_report([MissingValueCount(column=name) for name in columns], wines)
-
-
 def _report_quality(graded: pd.DataFrame) -> Any:
     """Report which predictions are right by the grades of tasters."""
-    _import_evidently()
     from evidently import BinaryClassification, MulticlassClassification
     from evidently.presets import ClassificationPreset
 
@@ -203,7 +182,7 @@ def _run_report(
 
 
 def _register_test(part: Profile, columns: int) -> None:
-    """Tell Evidently of the test; a later call replaces it."""
+    """Register the test of drift.py with Evidently; a later call replaces it."""
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
@@ -221,55 +200,31 @@ def _list_marginals(part: Profile) -> dict[str, Marginal]:
     return part.features | dict(zip(PREDICTED, predicted, strict=False))
 
 
-def _find_quantiles(marginal: Marginal, shares: np.ndarray, discrete: bool) -> np.ndarray:
-    if discrete:
-        return np.array(marginal.points)[np.searchsorted(marginal.shares, shares)]
-    quantiles: np.ndarray = np.interp(shares, marginal.shares, marginal.points)
-    return quantiles
-
-
 def _import_evidently() -> None:
-    """Import Evidently for the first time: without its telling its makers, and without its warnings about itself.
-
-    Since Python 3.12 its first import, which compiles it, warns of an invalid escape in one of its texts.
-    """
+    """Import Evidently without its telemetry, and without a warning of Python 3.12 about an escape in its source."""
     os.environ.setdefault("DO_NOT_TRACK", "1")  # read when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         import_module("evidently.presets")
 
 
-def _write_all(folder: Path, drawn: Iterable[tuple[str, str, Any]]) -> list[Path]:
-    """Write what was drawn; what lies there from an earlier look and is not drawn now goes."""
-    written = [path for name, title, report in drawn for path in _write_report(folder, name, title, report)]
-    for path in (folder / f"{name}{ending}" for name in NAMES for ending in (".html", ".json")):
+def _write_all(folder: Path, reports: Iterator[tuple[str, str, Any]]) -> list[Path]:
+    """Write reports of (name, title, report); files of an earlier run that are not written again are deleted."""
+    _import_evidently()
+    written = [path for name, title, report in reports for path in _write_report(folder, name, title, report)]
+    for path in (folder / f"{name}{end}" for name in (INPUTS, PREDICTIONS, QUALITY, MISSING) for end in ENDINGS):
         if path not in written:
             path.unlink(missing_ok=True)
     return written
 
 
 def _write_report(folder: Path, name: str, title: str, report: Any) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
     head = f"<title>{escape(title)}</title></head>"
     body = f'<body><p style="margin: 1em 2em; font-family: sans-serif">{escape(title)}.<br>{NO_ALARM}</p>'
     page = report.get_html_str(as_iframe=False).replace("</head>", head, 1).replace("<body>", body, 1)
-    figures = json.dumps({"title": title, **_plain(report.dict())}, indent=1, allow_nan=False)
-    written = [folder / f"{name}.html", folder / f"{name}.json"]
-    for path, text in zip(written, (page, figures + "\n"), strict=True):
-        write_atomically(path, text)
+    figures = json.loads(report.json(), parse_constant=lambda _: None)  # NaN and infinity are no JSON
+    text = json.dumps({"title": title, **figures}, indent=1) + "\n"
+    written = [folder / f"{name}{ending}" for ending in ENDINGS]
+    for path, content in zip(written, (page, text), strict=True):
+        write_atomically(path, content)
     return written
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can say of a value: NumPy's numbers as numbers, NaN and infinity as null, all else as text."""
-    if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

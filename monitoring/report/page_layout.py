@@ -1,28 +1,34 @@
 """The page that monitoring shows to people: one file, index.html, that a browser opens without a server.
 
-Its pictures, its style and its figures are inside, it has no script, and it asks for nothing. Field names, versions
-and reasons come from a log that anybody may write to by asking the API, so the template escapes all of them, and the
-page's own policy lets a browser run and load nothing.
+Its pictures and style are inside, it has no script, and it loads nothing. Field names, versions and reasons come from
+a log that anybody may write to by asking the API, so the template escapes all of them, and the page's own policy lets
+a browser run and load nothing.
 """
 
 import base64
 import hashlib
+import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from atomic_files import write_atomically
 from commands import NotThereError
-from deployment.prediction_log.windows import Span
-from experiment_tracking.registry.promotion import Record
-from monitoring.drift import ALPHA, INPUTS, PREDICTIONS, QUALITY, REFUSALS, Check
+from deployment.prediction_log.windows import Span, format_time
+from experiment_tracking.registry.promotion import PROMOTED, ROLLED_BACK, Record
+from monitoring.alarm import DRIFTED, OF
+from monitoring.drift import ALPHA, KINDS, Check
+from monitoring.report import figures
 from monitoring.report.files import name_folder
-from monitoring.report.pictures import make_marks, plot_pictures
+from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
 from monitoring.watch import Watch, WindowReport
 from wine_quality_training.report import HEADINGS
@@ -30,24 +36,16 @@ from wine_quality_training.report import HEADINGS
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "index.html"
 MOST_EVENTS, MOST_REPORTS = 100, 50
-OTHERS = (PREDICTIONS, QUALITY, REFUSALS)
-RULE = (
-    "Strength is the effect as a multiple of what matters. A check has drifted where that is 1 or more and p, "
-    f"corrected for the number of tests in the window, is under {ALPHA:g}."
-)
+LONGEST_LABEL = 14  # characters of a version beside a line in a picture
 
 
 def write_page(
     watch: Watch, runs: Sequence[MonitoringRun], records: Sequence[Record], folder: Path, now: float
 ) -> Path:
-    """Write the page of a run whose log held at least one window, whole or not at all, and return its path.
+    """Write the page of a run with at least one window, whole or not at all, and return its path.
 
-    Args:
-        watch: what was seen.
-        runs: every recorded run of monitoring.
-        records: every promotion, rollback and refusal.
-        folder: where the page goes; folders in it that hold HTML files are reports, and are linked.
-        now: when the page is made, seconds since 1970.
+    `runs` and `records` are all there are, and become its history; folders beside it that hold HTML files are reports,
+    and are linked. `now` is in seconds since 1970.
 
     Raises:
         NotThereError: the folder cannot be written to; a page that was there before is intact.
@@ -73,27 +71,21 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "moment": _describe_time,
-        "spaced": _put_spaces,
-        "measured": _describe_figures,
-        "p_value": _describe_p,
-    }
+    environment.filters |= {"moment": format_time, "svg": _render_svg}
     return environment.get_template(TEMPLATE.name).render(
         policy=_find_policy(TEMPLATE.read_text(encoding="utf-8")),
         heading=f"Monitoring of {watch.metadata.name} version {watch.metadata.version}",
-        span=_describe_span(watch),
-        made=f"Made {_describe_time(now)}, {_describe_age(now - latest.span.until)} after the newest window ended.",
+        span=f"{watch.metadata.model}, {count_things(len(watch.windows), 'window')} "
+        f"from {format_time(watch.windows[0].span.since)} to {format_time(latest.span.until)}.",
+        made=f"Made {format_time(now)}, {_describe_age(now - latest.span.until)} after the newest window ended.",
         alarm=watch.alarm,
         latest=latest,
-        counts=_count_wines(watch.windows),
-        pictures=plot_pictures(watch, make_marks(runs, records)),
-        content=list(_describe_window(latest)),
+        windows=watch.windows,
+        pictures=_plot_pictures(watch, make_marks(runs, records)),
+        measures=HEADINGS,
         refusals=sorted(latest.refusals.items(), key=lambda entry: (-entry[1], entry[0])),
-        rule=RULE,
-        checks={kind: _sort_checks(latest, kind) for kind in (INPUTS, *OTHERS)},
-        inputs=(INPUTS,),
-        others=OTHERS,
+        limits={"alpha": ALPHA, "drifted": DRIFTED, "of": OF},
+        checks={kind: _sort_checks(latest, kind) for kind in KINDS},
         **_list_history(runs, records),
         **_group_reports(reports, runs),
     )
@@ -106,28 +98,33 @@ def list_reports(folder: Path) -> list[Path]:
     return [path for each in newest for path in sorted(each.glob("*.html"))]
 
 
+def make_marks(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> list[Mark]:
+    """Mark alarms at the end of their window, promotions and rollbacks when they happened."""
+    marks = [Mark(run.until, "alarm", ALARM) for run in runs if run.reason]
+    for record in records:
+        if record.event == PROMOTED:
+            marks.append(Mark(record.when.timestamp(), f"version {_shorten(record.version)}", PROMOTION))
+        elif record.event == ROLLED_BACK:
+            marks.append(Mark(record.when.timestamp(), f"back to {_shorten(record.version)}", ROLLBACK))
+    return marks
+
+
 def count_things(number: int, name: str) -> str:
-    """So many of something, as in "2 windows"."""
+    """A number and a noun, as "2 windows"."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
-def _describe_span(watch: Watch) -> str:
-    first, last = watch.windows[0].span.since, watch.windows[-1].span.until
-    windows = count_things(len(watch.windows), "window")
-    return f"{watch.metadata.model}, {windows} from {_describe_time(first)} to {_describe_time(last)}."
-
-
-def _count_wines(windows: Sequence[WindowReport]) -> dict[str, int]:
-    asked, answered, graded, corrupt = (
-        sum(getattr(window, name) for window in windows) for name in ("asked", "answered", "graded", "corrupt")
-    )
+def _plot_pictures(watch: Watch, marks: Sequence[Mark]) -> dict[str, Figure]:
+    """Plot all pictures, by their names in the template."""
+    windows, promised = watch.windows, watch.metadata.metrics.get("leak-free.cv.accuracy")
     return {
-        "windows": len(windows),
-        "wines asked for": asked,
-        "answered": answered,
-        "refused": asked - answered,
-        "graded by tasters": graded,
-        "corrupt rows": corrupt,
+        "drift": figures.plot_drift(windows, marks),
+        "quality": figures.plot_quality(windows, marks, promised),
+        "confidence": figures.plot_confidence(windows, marks),
+        "grades": figures.plot_grades(windows, marks),
+        "traffic": figures.plot_traffic(windows, marks),
+        "pace": figures.plot_pace(windows, marks),
+        "latency": figures.plot_latency(windows, marks),
     }
 
 
@@ -137,47 +134,14 @@ def _sort_checks(window: WindowReport, kind: str) -> list[Check]:
     return sorted(checks, key=lambda check: (not check.drifted, -check.strength))
 
 
-def _describe_window(window: WindowReport) -> Iterator[tuple[str, str]]:
-    yield "from", _describe_time(window.span.since)
-    yield "to", _describe_time(window.span.until)
-    yield "wines", f"{window.asked:,} asked for, {window.answered:,} answered, {window.graded:,} graded since"
-    yield "corrupt rows", f"{window.corrupt:,}"
-    yield "answered by", ", ".join(f"version {name}: {count:,}" for name, count in window.versions.items()) or "nobody"
-    yield "red wines", f"{100 * window.red:.1f} %" if window.answered else "no answers"
-    yield "compared with", window.part
-    if window.quality:
-        yield "graded wines", f"{window.quality.graded:,}, of the version that serves"
-        for name, value in window.quality.metrics.items():
-            low, high = window.quality.intervals[name]
-            yield HEADINGS[name], f"{value:.3f} (95 %: {low:.3f} to {high:.3f})"
-    else:
-        yield "accuracy", "not measured: too few graded wines"
-    yield "accuracy, estimate", "none" if window.estimate is None else f"{window.estimate:.3f}, from its confidence"
-    low_confidence = window.low_confidence
-    yield "low confidence", "unknown" if low_confidence is None else f"{100 * low_confidence:.1f} % of the answers"
-    if window.health:
-        health = window.health
-        yield "latency", f"p50 {health.p50_ms:,.1f} ms, p95 {health.p95_ms:,.1f} ms, p99 {health.p99_ms:,.1f} ms"
-        refused = f"{100 * health.refused:.1f} % of the requests refused"
-        yield "traffic", f"{health.per_minute:,.1f} answers a minute, {refused}"
-
-
 def _list_history(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> dict[str, Any]:
-    """The alarms, what was done about them and the moves of the champion, the newest first; and how many there are."""
+    """The alarms, what was done about them and the moves of the champion, the newest first; and their number."""
     alarms = [run for run in runs if run.reason or run.action]
-    events = [
-        *((run.when, "alarm", run.version, run.reason, run.action or "nothing") for run in alarms),
-        *(
-            (
-                record.when,
-                record.event,
-                f"{record.champion or 'none'} \N{RIGHTWARDS ARROW} {record.version}",
-                "; ".join(filter(None, (record.verdict, record.reason))),
-                f"by {record.who}",
-            )
-            for record in records
-        ),
-    ]
+    events = [(run.when, "alarm", run.version, run.reason, run.action or "nothing") for run in alarms]
+    for record in records:
+        versions = f"{record.champion or 'none'} \N{RIGHTWARDS ARROW} {record.version}"
+        why = "; ".join(filter(None, (record.verdict, record.reason)))
+        events.append((record.when, record.event, versions, why, f"by {record.who}"))
     events.sort(key=lambda event: event[0], reverse=True)
     hidden = f" The newest {MOST_EVENTS} of {len(events):,} events are shown." if len(events) > MOST_EVENTS else ""
     recorded = f"{count_things(len(runs), 'run')} of monitoring recorded, {count_things(len(alarms), 'alarm')}.{hidden}"
@@ -187,28 +151,13 @@ def _list_history(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> d
 def _group_reports(reports: Sequence[Path], runs: Sequence[MonitoringRun]) -> dict[str, Any]:
     """By folder: whether it has an alarm, and address and name of each report; how many folders are left out."""
     alarms = {name_folder(Span(run.since, run.until)) for run in runs if run.reason}
-    folders = list(dict.fromkeys(path.parent.name for path in reports))
-    groups = [
-        (folder, folder in alarms, [(_quote(path), path.stem) for path in reports if path.parent.name == folder])
-        for folder in folders[:MOST_REPORTS]
-    ]
-    return {"reports": groups, "older_reports": max(len(folders) - MOST_REPORTS, 0)}
-
-
-def _quote(path: Path) -> str:
-    return f"{quote(path.parent.name, safe='')}/{quote(path.name, safe='')}"  # 14:05/… would else be a protocol
-
-
-def _describe_figures(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{measure}\N{NO-BREAK SPACE}{value:.3g}" for measure, value in figures.items())
-
-
-def _describe_p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _describe_time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for path in reports:
+        folder = path.parent.name
+        address = f"{quote(folder, safe='')}/{quote(path.name, safe='')}"  # 14:05/… would else be a protocol
+        groups.setdefault(folder, []).append((address, path.stem))
+    shown = [(folder, folder in alarms, links) for folder, links in list(groups.items())[:MOST_REPORTS]]
+    return {"reports": shown, "older_reports": len(groups) - len(shown)}
 
 
 def _describe_age(seconds: float) -> str:
@@ -218,13 +167,46 @@ def _describe_age(seconds: float) -> str:
     return count_things(max(int(seconds), 0), "second")
 
 
-def _put_spaces(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _find_policy(template: str) -> str:
     """The Content-Security-Policy of the page: its own style and the icon in it, nothing else."""
     style = re.search(r"<style>(.*?)</style>", template, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _render_svg(figure: Figure, name: str, title: str) -> Markup:
+    """Render a figure as SVG for a page whose policy allows no style but its own.
+
+    Text stays text and takes the page's font. Ids are the same each time and differ between the pictures.
+    """
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>| xmlns="[^"]*"', "", file.getvalue(), flags=re.DOTALL)
+    text = text.replace("xlink:href=", "href=")
+    referenced = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    root = ElementTree.fromstring(text)
+    for element in root.iter():
+        _tidy_attributes(element, referenced)
+    root.attrib |= {"role": "img", "aria-label": title}
+    return Markup(ElementTree.tostring(root, encoding="unicode").strip())
+
+
+def _tidy_attributes(element: ElementTree.Element, referenced: set[str]) -> None:
+    """Turn a style into attributes of its own, and leave out what the page decides or nothing refers to."""
+    styles = (style.partition(":") for style in element.attrib.pop("style", "").split(";") if style.strip())
+    element.attrib |= {name.strip(): value.strip() for name, _, value in styles}
+    unused = ["font-family", "version", *(("width", "height") if element.tag == "svg" else ())]
+    if element.get("id") not in referenced:
+        unused.append("id")
+    for name in unused:
+        element.attrib.pop(name, None)
+    if "d" in element.attrib:  # a thousandth of a point is nothing to see, and half of the page
+        element.attrib["d"] = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(element.attrib["d"].split()))
+
+
+def _shorten(text: str) -> str:
+    """Keep of a text what a picture has room for, and an SVG may hold."""
+    printable = "".join(character for character in text if character.isprintable())
+    return printable if len(printable) <= LONGEST_LABEL else f"{printable[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -2,7 +2,7 @@
 
     python -m monitoring.simulate --drift shift --feature alcohol --size 1 --wines 1000 --labels 0.5
 
-What each drift does to wines and grades, drifts.py says.
+drifts.py describes what each drift does to wines and grades.
 """
 
 import argparse
@@ -17,30 +17,24 @@ from wine_data.schema import MEASUREMENTS
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command's arguments."""
+    """Read the command's arguments. Raises BadInputError for an impossible number."""
     parser = argparse.ArgumentParser(
         description="Ask a running API for wines of the twin with a drift, and send it tasters' grades, late."
     )
-    parser.add_argument("--drift", choices=DRIFTS, default="none")
-    parser.add_argument("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
-    parser.add_argument(
-        "--size", type=float, default=1.0, help="standard deviations, share of red wines, or grades (1)"
-    )
-    parser.add_argument("--wines", type=int, default=1000, help="how many (1000)")
-    parser.add_argument("--labels", type=float, default=0.0, help="share of answers that tasters grade (0)")
-    parser.add_argument("--delay", type=int, default=200, help="wines after which a grade comes (200)")
-    parser.add_argument("--rate", type=float, default=0.0, help="wines a second (as fast as one connection goes)")
-    parser.add_argument("--seed", type=int, default=0, help="decides which wines, and which are graded (0)")
-    parser.add_argument("--address", help="the API's (http://127.0.0.1:8000, by WINE_PORT)")
+    add = parser.add_argument
+    add("--drift", choices=DRIFTS, default="none")
+    add("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
+    add("--size", type=float, default=1.0, help="standard deviations, share of red wines, or grades (1)")
+    add("--wines", type=int, default=1000, help="how many (1000)")
+    add("--labels", type=float, default=0.0, help="share of answers that tasters grade (0)")
+    add("--delay", type=int, default=200, help="wines after which a grade comes (200)")
+    add("--rate", type=float, default=0.0, help="wines a second (as fast as one connection goes)")
+    add("--seed", type=int, default=0, help="decides which wines, and which are graded (0)")
+    add("--address", help="the API's (http://127.0.0.1:8000, by WINE_PORT)")
     arguments = parser.parse_args()
-    for name, fine in (
-        ("wines", arguments.wines > 0),
-        ("labels", 0 <= arguments.labels <= 1),
-        ("delay", arguments.delay >= 0),
-        ("rate", arguments.rate >= 0),
-    ):
-        if not fine:
-            raise BadInputError(f"--{name} {getattr(arguments, name):g} makes no sense")
+    if arguments.wines < 1 or arguments.delay < 0 or arguments.rate < 0 or not 0 <= arguments.labels <= 1:
+        given = ", ".join(f"--{name} {getattr(arguments, name):g}" for name in ("wines", "labels", "delay", "rate"))
+        raise BadInputError(f"{given}: wines must be 1 or more, labels from 0 to 1, delay and rate 0 or more")
     return arguments
 
 
@@ -48,20 +42,17 @@ def main() -> int:
     """Sample, send, and report the result."""
     arguments, settings = parse_arguments(), load_settings()
     drift = Drift(arguments.drift, arguments.feature, arguments.size)
+    address = arguments.address or f"http://127.0.0.1:{settings.port}"
 
     from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 
     wines = sample_drifted(drift, arguments.wines, arguments.seed)
+    traffic = Traffic(arguments.labels, arguments.delay, arguments.rate, arguments.seed)
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console) as progress:
         bar = progress.add_task(f"Asking for wines, drift: {arguments.drift}", total=len(wines))
-        sent = send_wines(
-            arguments.address or f"http://127.0.0.1:{settings.port}",
-            wines,
-            Traffic(arguments.labels, arguments.delay, arguments.rate, arguments.seed),
-            settings.api_key.get_secret_value(),
-            lambda: progress.advance(bar),
-        )
+        key = settings.api_key.get_secret_value()
+        sent = send_wines(address, wines, traffic, key, lambda: progress.advance(bar))
     console.print(f"{sent.answered:,} wines answered, {sent.refused:,} refused, {sent.graded:,} graded by tasters")
     console.print("Next: make monitor")
     return DONE

@@ -7,7 +7,7 @@ Grades follow stated rules, so that what retraining gains can be measured:
              most extreme fiftieth of the undrifted wines is graded two lower
     colour   a share of `size` is red; grades as the twin draws them
     unit     one measurement comes in mg where g are meant: a thousand times too high; the grade is the wine's
-    grades   the wines are as ever, and tasters give each `size` grades less
+    grades   the wines do not change, and tasters give each `size` grades less
 
 No grade goes under 3 or over 9.
 """
@@ -23,14 +23,14 @@ DRIFTS = ("none", "shift", "colour", "unit", "grades")
 
 @dataclass(frozen=True)
 class Drift:
-    """What happens to the wines; `size` in the drift's own measure, `feature` where it is of one."""
+    """A drift; `size` is in its own unit, `feature` matters for a shift and a unit."""
 
     kind: str = "none"
     feature: str = DRIFTING
     size: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no drift."""
+        """Raise BadInputError for an unknown kind or feature, or an impossible share."""
         if self.kind not in DRIFTS:
             raise BadInputError(f"{self.kind} is no drift; there are {', '.join(DRIFTS)}")
         if self.feature not in MEASUREMENTS:
