@@ -18,15 +18,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyarrow import fs
 from rich.console import Console
 
 from atomic_files import write_atomically
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import load_settings
 from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines, read_folder
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 SCHEME, ETAGS = "s3://", ".etags.json"
 PAIR = (TRAIN_FILE, VALIDATION_FILE)
@@ -110,8 +112,10 @@ def upload_folder(folder: Path, address: str, block: str = "") -> list[str]:
     return list(names)
 
 
-def open_bucket(address: str, block: str = "") -> fs.FileSystem:
+def open_bucket(address: str, block: str = "") -> "FileSystem":
     """The server of an address, with the keys of a saved block or else of the environment."""
+    from pyarrow import fs
+
     # Else an upload ends with a checksum and does not begin with its length, which other servers than Amazon's refuse.
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "WHEN_REQUIRED")
     if not block:
@@ -126,6 +130,8 @@ def open_bucket(address: str, block: str = "") -> fs.FileSystem:
         raise NotThereError(f"WINE_S3_BLOCK={block} is no S3Bucket block of this Prefect server") from error
     session = saved.credentials.get_boto3_session()
     keys, server = session.get_credentials(), saved.credentials.aws_client_parameters.endpoint_url
+    if keys is None:
+        raise BadInputError(f"the S3Bucket block {block} holds no keys, and this machine has none")
     return fs.S3FileSystem(
         access_key=keys.access_key,
         secret_key=keys.secret_key,
@@ -156,9 +162,11 @@ def _explain_errors(address: str) -> Iterator[None]:
         raise NotThereError(f"{address} could not be reached, or broke off ({code}); try again") from error
 
 
-def _list_names(bucket: fs.FileSystem, path: str) -> set[str]:
+def _list_names(bucket: "FileSystem", path: str) -> set[str]:
+    from pyarrow.fs import FileSelector
+
     try:
-        return {found.base_name for found in bucket.get_file_info(fs.FileSelector(path)) if found.is_file}
+        return {found.base_name for found in bucket.get_file_info(FileSelector(path)) if found.is_file}
     except FileNotFoundError:
         return set()
 
