@@ -1,17 +1,19 @@
-"""The browser that takes the pictures: Debian's chromium, driven by Playwright, looking the same each time."""
+"""The browser that takes the pictures: Debian's chromium, driven by Playwright, and the PNG that is kept."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from commands import NotThereError
-from images.files import WIDTH
+from commands import NotThereError, RefusedError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FloatRect, Locator, Page
 
-VIEW = 1280  # CSS pixels across; a page with wide tables may have more, and is then drawn smaller
+WIDTH = 1600  # pixels of every picture
+MOST_BYTES = 200_000
+COLOURS = (256, 128, 64)  # of the palette; fewer where a picture would be too large
 PATIENCE = 60_000  # milliseconds that a page of a busy server may take
 QUIET = [
     "--headless",
@@ -25,22 +27,6 @@ QUIET = [
     "--disable-sync",
     "--font-render-hinting=none",
 ]
-STILL = """
-*, *::before, *::after { animation: none !important; transition: none !important; caret-color: transparent !important }
-"""
-# Times relative to now differ each time and say nothing.
-FREEZE = r"""() => {
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const text = walker.currentNode.nodeValue;
-    const still = text
-      .replace(/\b(\d+|an?|a few) (second|minute|hour)s? ago\b/g, '5 minutes ago')
-      .replace(/\b(\d+[hms] )*\d+[hms] ago\b/g, '5m ago')
-      .replace(/^in \d+[ms]$/g, '5m ago')
-      .replace(/\bin (about )?(\d+|an?|a few) (second|minute|hour)s?\b/g, 'in 1 hour');
-    if (still !== text) walker.currentNode.nodeValue = still;
-  }
-}"""
 
 
 def find_chromium() -> str | None:
@@ -66,8 +52,8 @@ def open_browser() -> "Iterator[Browser]":
 
 
 @contextmanager
-def open_page(browser: "Browser", height: int = 800, width: int = VIEW) -> "Iterator[Page]":
-    """A page in a fresh profile: light, still, in English and UTC, of the one width."""
+def open_page(browser: "Browser", width: int, height: int) -> "Iterator[Page]":
+    """A page in a fresh profile: light, still, in English and UTC. Its size is in CSS pixels."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         device_scale_factor=WIDTH / width,
@@ -84,33 +70,40 @@ def open_page(browser: "Browser", height: int = 800, width: int = VIEW) -> "Iter
         context.close()
 
 
-def settle(page: "Page") -> None:
-    """Wait until nothing is loaded or moves any more, and take out what differs each time."""
+def photograph(page: "Page", first: "Locator | None" = None, last: "Locator | None" = None) -> bytes:
+    """A PNG of the window; with `last`, of the page from one element, or its top, to the end of another."""
     from playwright.sync_api import Error
 
     with suppress(Error):  # some pages ask for news for ever
         page.wait_for_load_state("networkidle", timeout=8_000)
     page.evaluate("document.fonts.ready")
-    page.add_style_tag(content=STILL)
     page.wait_for_timeout(700)
-    page.evaluate(FREEZE)
-
-
-def photograph(place: "Page | Locator") -> bytes:
-    """A picture, as PNG, of what the window shows, or of one element."""
-    from playwright.sync_api import Page
-
-    settle(place if isinstance(place, Page) else place.page)
-    return place.screenshot(animations="disabled")
-
-
-def photograph_part(page: "Page", last: "Locator", first: "Locator | None" = None, margin: int = 16) -> bytes:
-    """A picture, as PNG, of a page that is longer than the window: from one element, or the top, to another."""
-    settle(page)
+    if last is None:
+        return page.screenshot(animations="disabled")
     begin, end = first.bounding_box() if first else None, last.bounding_box()
     assert end is not None
     scrolled = float(page.evaluate("window.scrollY"))
-    top = max(begin["y"] + scrolled - margin, 0) if begin else 0
-    bottom = end["y"] + scrolled + end["height"] + margin
+    top = begin["y"] + scrolled if begin else 0
+    bottom = end["y"] + scrolled + end["height"]
     clip: FloatRect = {"x": 0, "y": top, "width": page.evaluate("window.innerWidth"), "height": bottom - top}
     return page.screenshot(animations="disabled", full_page=True, clip=clip)
+
+
+def encode_picture(png: bytes) -> bytes:
+    """A picture on white of the one width, in as many colours as fit. Raises RefusedError where it stays too large."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as opened:
+        picture = opened.convert("RGBA")
+    picture.thumbnail((WIDTH, 10 * WIDTH))  # a figure may be wider
+    page = Image.new("RGBA", (WIDTH, picture.height), "white")
+    page.alpha_composite(picture, ((WIDTH - picture.width) // 2, 0))
+    for colours in COLOURS:
+        file = io.BytesIO()
+        reduced = page.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        reduced.save(file, "PNG", optimize=True)
+        if file.tell() < MOST_BYTES:
+            return file.getvalue()
+    raise RefusedError(
+        f"{file.tell():,} bytes with {colours} colours, where a picture may have {MOST_BYTES:,}: photograph less"
+    )

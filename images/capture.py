@@ -3,7 +3,7 @@
     python -m images.capture [NAME ...]     (make images)
 
 It starts everything on ports of its own with the wines that WINE_DATA names, in a temporary folder that goes when it
-ends, drives real traffic, and photographs what there is to see. A picture that looks as it did stays as it is.
+ends, drives real traffic, and photographs what there is to see.
 """
 
 import argparse
@@ -18,51 +18,42 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from atomic_files import write_atomically
 from commands import DONE, FINDING, BadInputError, NotThereError, RefusedError, run_command
-from images.api_pictures import API_PICTURES
-from images.drawn_pictures import DRAWN_PICTURES
-from images.mlflow_pictures import MLFLOW_PICTURES
-from images.monitoring_pictures import MONITORING_PICTURES
-from images.picture import Picture
-from images.prefect_pictures import PREFECT_PICTURES
-from settings import load_settings
+from images.browser import encode_picture, open_browser, open_page
+from images.pages import PICTURES, Picture
 
 if TYPE_CHECKING:
     from images.stage import Stage
 
 FOLDER = Path(__file__).parent
-# Monitoring before the API's own pictures, whose questions would be in its windows too.
-PICTURES = (*DRAWN_PICTURES, *MONITORING_PICTURES, *API_PICTURES, *MLFLOW_PICTURES, *PREFECT_PICTURES)
-STAGE = "wine-images"  # of the temporary folder; it stands in some pictures, so it is the same each time
 
 
-def take_pictures(
-    pictures: Sequence[Picture], stage: "Stage", target: Path, console: Console, always: bool = False
-) -> list[str]:
+def take_pictures(pictures: Sequence[Picture], stage: "Stage", target: Path) -> list[str]:
     """Take pictures one after the other; return what went wrong, one sentence a picture."""
     from playwright.sync_api import Error
 
-    from images.browser import open_browser
-    from images.files import keep_or_replace
-
     problems = []
     with open_browser() as browser:
-        for number, picture in enumerate(pictures, start=1):
-            place = f"{number:2} of {len(pictures)}  {picture.name}.png"
+        for picture in pictures:
             try:
-                png = picture.take(stage, browser)
-                done = keep_or_replace(target / f"{picture.name}.png", png, picture.tolerance, always)
+                with open_page(browser, picture.width, picture.height) as page:
+                    png = encode_picture(picture.take(stage, page))
             except (Error, RefusedError) as error:  # another picture may be fine
-                problems.append(f"{picture.name}: {error}")
-                done = "failed"
-            console.print(f"{place}: {done}")
+                problems.append(f"failed: {picture.name}: {error}")
+                continue
+            write_atomically(target / f"{picture.name}.png", png)
+            stage.console.print(f"{picture.name}.png, {len(png) // 1000} KB")
     return problems
 
 
 @contextmanager
 def make_folder() -> Iterator[Path]:
-    """The stage's folder, which goes with all that was made in it when the block ends."""
-    folder = Path(tempfile.gettempdir()) / STAGE
+    """The stage's folder, which goes with all that was made in it when the block ends.
+
+    Some pictures show its name, so it is the same each time.
+    """
+    folder = Path(tempfile.gettempdir()) / "wine-images"
     try:
         folder.mkdir()
     except FileExistsError as error:
@@ -83,7 +74,7 @@ def choose_pictures(names: Sequence[str]) -> list[Picture]:
 
 
 def main() -> int:
-    """Take the pictures, and say what became of them."""
+    """Take the pictures, and report those that failed."""
     parser = argparse.ArgumentParser(
         prog="python -m images.capture",
         description="Start everything on ports of its own, drive real traffic, and photograph it: images/*.png. "
@@ -91,7 +82,6 @@ def main() -> int:
         epilog=f"Pictures: {', '.join(picture.name for picture in PICTURES)}.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="the pictures to take (all)")
-    parser.add_argument("--always", action="store_true", help="replace a picture even if it looks as it did")
     parser.add_argument("--into", type=Path, default=FOLDER, metavar="FOLDER", help="where the files go (images/)")
     arguments = parser.parse_args()
     pictures = choose_pictures(arguments.names)
@@ -102,11 +92,9 @@ def main() -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers end with it
-    with make_folder() as folder, Stage(folder, load_settings(), console) as stage:
-        problems = take_pictures(pictures, stage, arguments.into, console, arguments.always)
-    for problem in problems:
-        console.print(f"failed: {problem}")
-    console.print("Next: look at every new or replaced picture, then git diff --stat images")
+    with make_folder() as folder, Stage(folder, console) as stage:
+        problems = take_pictures(pictures, stage, arguments.into)
+    console.print(*problems, "Next: look at every picture, then git diff --stat images", sep="\n")
     return FINDING if problems else DONE
 
 

@@ -2,164 +2,143 @@
 
     python -m orchestration.services prefect|deploy|worker|stop    (make prefect, make deploy, …)
 
-Each service writes <PREFECT_HOME>/<service>.log and .pid, and holds a lock on its .pid file for as long as it
-lives: the system frees that lock whichever way it ends, so a pid that another process has since is never
-taken for it. PREFECT_API_URL, where it is set, says which server `deploy` and `worker` speak to.
+Prefect starts a server in the background itself, but no worker: that one writes <PREFECT_HOME>/worker.log. Both have
+a pid file in that folder. PREFECT_API_URL, where it is set, names the server that `deploy` and `worker` use.
 """
 
 import argparse
-import fcntl
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 
 from commands import DONE, BadInputError, NotThereError, run_command
-from deployment.api.server_process import answers, wait_until
+from deployment.api.server_process import HOST, answers, wait_until
 from settings import ROOT, load_settings
 
-POOL, HOST = "wine-pool", "127.0.0.1"
-START_SECONDS, STOP_SECONDS, POLL_SECONDS = 120.0, 20.0, 0.2
+POOL = "wine-pool"
+PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+START_SECONDS, STOP_SECONDS = 120.0, 20.0
 
 
-@dataclass(frozen=True)
-class Service:
-    """A process in the background, known by its files."""
-
-    name: str
-    home: Path
-
-    @property
-    def pid_file(self) -> Path:
-        """Holds the pid, and is locked while the service lives."""
-        return self.home / f"{self.name}.pid"
-
-    @property
-    def log(self) -> Path:
-        """What the service printed."""
-        return self.home / f"{self.name}.log"
-
-    def lives(self) -> bool:
-        """Say whether the process is there."""
-        try:
-            with self.pid_file.open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
-
-    def start(self, command: list[str], environment: dict[str, str]) -> None:
-        """Start a command in a session of its own, so that closing the terminal does not end it."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with self.pid_file.open("a+") as pid_file, self.log.open("wb") as log:
-            fcntl.flock(pid_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[pid_file.fileno()],
-            )
-            pid_file.truncate(0)
-            pid_file.write(str(process.pid))
-
-    def stop(self, seconds: float = STOP_SECONDS) -> bool:
-        """End the process: asked once, asked again, then killed with all it started. Say whether it lived.
-
-        A worker does not always end when it is first asked to.
-        """
-        if not self.lives():
-            return False
-        pid = int(self.pid_file.read_text())
-        for ask in (os.kill, os.kill, os.killpg):
-            with suppress(ProcessLookupError):
-                ask(pid, signal.SIGKILL if ask is os.killpg else signal.SIGTERM)
-            if _wait(lambda: not self.lives(), seconds):
-                break
-        else:
-            raise NotThereError(f"{self.name}, process {pid}, does not end; see {self.log}")
-        self.pid_file.unlink(missing_ok=True)
-        return True
+def find_pid_file(name: str) -> Path:
+    """The file with the number of the process, where Prefect keeps that of its server too."""
+    return Path(os.environ["PREFECT_HOME"]) / f"{name}.pid"
 
 
-def find_server() -> tuple[str, str]:
-    """The address of the server's API and that of its pages."""
-    api = os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{load_settings().prefect_port}/api"
-    return api, api.removesuffix("/api")
-
-
-def find_home() -> Path:
-    """Prefect's folder: PREFECT_HOME, or .prefect here, so that other projects' is left alone."""
-    return Path(os.environ.get("PREFECT_HOME") or ROOT / ".prefect")
+def find_process(name: str) -> psutil.Process | None:
+    """The process of a pid file; None where it has ended, even if another program has its number now."""
+    with suppress(FileNotFoundError, ValueError, psutil.Error):
+        process = psutil.Process(int(find_pid_file(name).read_text()))
+        if any("prefect" in word for word in process.cmdline()):
+            return process
+    return None
 
 
 def start_server() -> None:
     """Start the server, and wait until it answers."""
-    port, server = load_settings().prefect_port, Service("server", find_home())
+    port = load_settings().prefect_port
     address = f"http://{HOST}:{port}"
-    health = f"{address}/api/health"
-    if server.lives() and answers(health):
+    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    is_up = partial(answers, f"{address}/api/health")
+    if not is_up():
+        end_service("server")  # Prefect starts none beside a pid file, even of a server that was killed
+        start = f"server start --host {HOST} --port {port}"
+        require_prefect(f"{start} --background")
+        await_service("server", is_up, f"python -m prefect {start} shows why")
+        print(f"Prefect's server: {address}")
+    elif find_process("server"):
         print(f"Prefect's server runs already: {address}")
-    elif answers(health):
-        raise NotThereError(f"{HOST}:{port} is taken by another server: end it, or set WINE_PREFECT_PORT")
     else:
-        server.stop()
-        server.start(_prefect("server", "start", "--host", HOST, "--port", str(port)), _environment(f"{address}/api"))
-        if not _wait(lambda: answers(health) or not server.lives(), START_SECONDS) or not server.lives():
-            server.stop()
-            raise NotThereError(f"Prefect's server did not start; see {server.log}")
-        print(f"Prefect's server: {address}, its log {server.log}")
+        raise NotThereError(f"{HOST}:{port} is taken by another server: end it, or set WINE_PREFECT_PORT")
     print("Next: make deploy. To end it: make stop")
 
 
 def deploy() -> None:
     """Make the pool if it is new, and deploy what prefect.yaml holds; a second time changes nothing."""
-    api, pages = _require_server()
-    if _run("work-pool", "inspect", POOL, api=api).returncode:
-        _run_or_tell("work-pool", "create", POOL, "--type", "process", api=api)
-    _run_or_tell("deploy", "--all", api=api)
+    pages = require_server()
+    if run_prefect(f"work-pool inspect {POOL}").returncode:
+        require_prefect(f"work-pool create {POOL} --type process")
+    require_prefect("deploy --all")
     print(f"Deployed to {pages}/deployments: train, score and monitor, on the work pool {POOL}")
     print("Next: make worker. Not to wait for the schedule: Quick run, on that page")
 
 
 def start_worker() -> None:
     """Start a worker on the pool, and wait until the server knows of it."""
-    api, pages = _require_server()
-    worker = Service("worker", find_home())
-    if worker.lives():
+    pages = require_server()
+    if find_process("worker"):
         print("A worker runs already")
     else:
-        command = ("worker", "start", "--pool", POOL, "--type", "process", "--name", "wine-worker")
-        worker.start(_prefect(*command, "--install-policy", "never"), _environment(api))
-        if not _wait(lambda: "started!" in worker.log.read_text() or not worker.lives(), START_SECONDS):
-            worker.stop()
-        if not worker.lives():
-            raise NotThereError(f"the worker did not start; see {worker.log}")
-        print(f"A worker runs what is due: {pages}/runs, its log {worker.log}")
+        pid_file = find_pid_file("worker")
+        pid_file.parent.mkdir(parents=True, exist_ok=True)
+        log = pid_file.with_suffix(".log")
+        start = f"worker start --pool {POOL} --type process --name wine-worker --install-policy never"
+        with log.open("wb") as output:
+            worker = subprocess.Popen(
+                [*PREFECT, *start.split()],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # closing the terminal does not end it
+            )
+        pid_file.write_text(str(worker.pid))
+        await_service("worker", lambda: "started!" in log.read_text(), f"see {log}")
+        print(f"A worker runs what is due: {pages}/runs, its log {log}")
     print("To end it, and the server: make stop")
 
 
 def stop() -> None:
     """End the worker and the server that were started here."""
     for name in ("worker", "server"):  # the worker first: it would look for its server
-        ended = Service(name, find_home()).stop()
-        print(f"The {name} has ended" if ended else f"No {name} was running")
+        print(f"The {name} has ended" if end_service(name) else f"No {name} was running")
     print("Next: make prefect starts again; what was deployed is remembered")
 
 
-def _require_server() -> tuple[str, str]:
-    api, pages = find_server()
+def await_service(name: str, is_ready: Callable[[], bool], hint: str) -> None:
+    """Wait until a process is ready. One that is not in time is ended. Raises NotThereError with the hint."""
+    with suppress(NotThereError):
+        wait_until(lambda: is_ready() or not find_process(name), name, START_SECONDS)
+        if find_process(name):
+            return
+    end_service(name)
+    raise NotThereError(f"the {name} did not start; {hint}")
+
+
+def end_service(name: str) -> bool:
+    """End the server or the worker, and say whether it was there."""
+    process = find_process(name)
+    if process:
+        if name == "server":
+            run_prefect("server stop")
+        end_process(process)
+    find_pid_file(name).unlink(missing_ok=True)
+    return process is not None
+
+
+def end_process(process: psutil.Process, seconds: float = STOP_SECONDS) -> None:
+    """End a process: ask once, ask again, as a worker sometimes needs, then kill it with all it started."""
+    for _ in range(2):
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+        if psutil.wait_procs([process], seconds)[0]:
+            return
+    for each in [*process.children(recursive=True), process]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs([process], seconds)
+
+
+def require_server() -> str:
+    """The address of the server's pages. Raises where it does not answer, or needs a password."""
+    api = os.environ["PREFECT_API_URL"]
     if not answers(f"{api}/health"):
         raise NotThereError(f"no Prefect server answers at {api}: make prefect")
     user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
@@ -167,35 +146,22 @@ def _require_server() -> tuple[str, str]:
         raise BadInputError(
             f"the Prefect server at {api} needs its password: set PREFECT_API_AUTH_STRING=user:password"
         )
-    return api, pages
+    return api.removesuffix("/api")
 
 
-def _prefect(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-
-
-def _environment(api: str) -> dict[str, str]:
-    ours = {"PREFECT_HOME": str(find_home()), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    return ours | os.environ | {"PREFECT_API_URL": api}
-
-
-def _run(*arguments: str, api: str) -> subprocess.CompletedProcess[str]:
+def run_prefect(order: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Prefect to its end, out of reach of the terminal: what it leaves running stays."""
+    command = [*PREFECT, *order.split()]
     return subprocess.run(
-        _prefect(*arguments), cwd=ROOT, env=_environment(api), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, start_new_session=True
     )
 
 
-def _run_or_tell(*arguments: str, api: str) -> None:
-    done = _run(*arguments, api=api)
+def require_prefect(order: str) -> None:
+    """Run a command of Prefect. Raises BadInputError with what it printed where it fails."""
+    done = run_prefect(order)
     if done.returncode:
-        raise BadInputError(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}".rstrip())
-
-
-def _wait(happened: Callable[[], bool], seconds: float) -> bool:
-    with suppress(NotThereError):
-        wait_until(happened, "a service", seconds, POLL_SECONDS)
-        return True
-    return False
+        raise BadInputError(f"prefect {order} failed:\n{done.stdout}{done.stderr}".rstrip())
 
 
 ORDERS: dict[str, Callable[[], None]] = {
@@ -210,7 +176,15 @@ def main() -> int:
     """Start, deploy or end, as ordered."""
     parser = argparse.ArgumentParser(description="Prefect's server and worker: start them, deploy to them, end them.")
     parser.add_argument("order", choices=ORDERS)
-    ORDERS[parser.parse_args().order]()
+    order = parser.parse_args().order
+    for name, value in {
+        "PREFECT_HOME": str(ROOT / ".prefect"),  # other projects' is left alone
+        "PREFECT_API_URL": f"http://{HOST}:{load_settings().prefect_port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }.items():
+        os.environ[name] = os.environ.get(name) or value
+    ORDERS[order]()
     return DONE
 
 

@@ -29,6 +29,7 @@ from commands import run_command
 from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.store import open_store
 from images.browser import QUIET, find_chromium
+from orchestration.drill.surroundings import move_paths
 from settings import ROOT
 from tests.waiting import free_port, wait_for
 from wine_data.reader import COLUMNS
@@ -49,6 +50,7 @@ hypothesis.settings.register_profile("ours", deadline=None)  # other tests run b
 hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
 FEW = "few wines"
+isolated_environment = move_paths
 FULL_SIZE = [
     pytest.param("twin", marks=pytest.mark.full),
     pytest.param("uci", marks=[pytest.mark.full, pytest.mark.real_data]),
@@ -415,25 +417,3 @@ def write_few_wines(folder: Path, wines: int = 1_500) -> Path:
 def load_as_default(source: str) -> WineData:
     """Load a source with the default seed, and no network to turn to."""
     return load_wines(source, seed=42, downloads=Path("nowhere"), uci_url=NOWHERE)
-
-
-def isolated_environment(folder: Path) -> dict[str, str]:
-    """This environment, with every path that the project writes to moved under `folder`."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WINE_")}
-    return inherited | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
-        "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),
-        "WINE_DOWNLOADS": str(folder / "downloads"),
-        "WINE_SNAPSHOTS": str(folder / "snapshots"),
-        "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
-        "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
-        "WINE_LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
-        "WINE_LOAD_REPORTS": str(folder / "load_reports"),
-        "WINE_MONITORING_REPORTS": str(folder / "reports"),
-        "WINE_BATCH_WINES": str(folder / "to_score"),
-        "WINE_BATCH_ANSWERS": str(folder / "answers"),
-        "PREFECT_HOME": str(folder / ".prefect"),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "1",
-    }

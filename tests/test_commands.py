@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from images.capture import PICTURES
+from images.pages import PICTURES
 from settings import ROOT
 from tests.conftest import Store, isolated_environment
 

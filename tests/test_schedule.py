@@ -1,6 +1,5 @@
 """The project by itself: a real server, pool, deployments and worker, and a run that the schedule started."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 import mlflow
+import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
@@ -22,7 +22,7 @@ from prefect.flows import Flow
 from prefect.utilities.importtools import import_object
 
 from experiment_tracking.registry.promotion import PROMOTED, list_records
-from orchestration.services import POOL, Service
+from orchestration.services import POOL, end_process
 from settings import ROOT
 from tests.conftest import isolated_environment, seed_store, write_few_wines
 from tests.told import assert_told_in_one_line, find_lines, list_untold
@@ -55,8 +55,8 @@ class Services:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def find(self, name: str) -> Service:
-        return Service(name, self.folder / ".prefect")
+    def find_pid_file(self, name: str) -> Path:
+        return self.folder / ".prefect" / f"{name}.pid"
 
     def list_deployments(self) -> dict[str, Any]:
         """All that the server knows of the deployments, without the dates."""
@@ -127,7 +127,7 @@ def wait_for_end(services: Services, schedule: IntervalSchedule) -> FlowRun:
         found = WEB.post(f"{services.api}/flow_runs/filter", json=question, timeout=30).raise_for_status().json()
         return list(found)
 
-    log = services.find("worker").log
+    log = services.find_pid_file("worker").with_suffix(".log")
     return FlowRun.model_validate(
         wait_until(find_ended, f"the end of a scheduled run; see {log}", seconds=300, every=0.5)[0]
     )
@@ -178,11 +178,10 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
         assert (record.event, record.version) == (PROMOTED, "1")
         assert record.verdict
         assert load_current(Path(services.environment["WINE_SERVING_MODELS"])).metadata.version == "1"
-        pids = [int(services.find(name).pid_file.read_text()) for name in ("worker", "server")]
+        pids = [int(services.find_pid_file(name).read_text()) for name in ("worker", "server")]
         assert services.do("stop").startswith("The worker has ended\nThe server has ended\n")
     for name in ("worker", "server"):
-        assert not services.find(name).lives()
-        assert not services.find(name).pid_file.exists()
+        assert not services.find_pid_file(name).exists()
     assert [pid for pid in pids if is_running(pid)] == []
     with pytest.raises(httpx.ConnectError):
         WEB.get(f"{services.api}/health")
@@ -190,9 +189,9 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
 
 @pytest.mark.full
 def test_a_server_that_runs_is_not_started_twice(deployed: Services) -> None:
-    pid = deployed.find("server").pid_file.read_text()
+    pid = deployed.find_pid_file("server").read_text()
     assert find_lines(deployed.do("prefect"), deployed.api.removesuffix("/api"))
-    assert deployed.find("server").pid_file.read_text() == pid
+    assert deployed.find_pid_file("server").read_text() == pid
 
 
 @pytest.mark.full
@@ -217,19 +216,22 @@ def is_running(pid: int) -> bool:
     return bool(told.strip()) and not told.startswith("Z")
 
 
-def test_a_service_that_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
-    stubborn = Service("stubborn", tmp_path)
+def test_a_process_that_ignores_signals_is_killed() -> None:
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
     )
-    stubborn.start([sys.executable, "-c", script], dict(os.environ))
-    wait_until(lambda: "here" in stubborn.log.read_text(), "a word of the process")
-    assert stubborn.stop(seconds=0.5)
-    assert not stubborn.lives()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as stubborn:
+        assert stubborn.stdout is not None
+        assert stubborn.stdout.readline() == "here\n"
+        end_process(psutil.Process(stubborn.pid), seconds=0.5)
+        assert not is_running(stubborn.pid)
 
 
 def test_a_pid_file_that_was_left_behind_ends_nobody(tmp_path: Path) -> None:
-    left = Service("left", tmp_path)
-    left.pid_file.write_text(str(os.getpid()))
-    assert not left.lives()
-    assert not left.stop()
+    services = Services(tmp_path, isolated_environment(tmp_path) | {"WINE_PREFECT_PORT": str(free_port())})
+    with subprocess.Popen(["sleep", "60"]) as other:
+        services.find_pid_file("worker").parent.mkdir()
+        services.find_pid_file("worker").write_text(str(other.pid))
+        assert "No worker was running" in services.do("stop")
+        assert is_running(other.pid)
+        other.kill()

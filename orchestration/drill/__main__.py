@@ -18,8 +18,10 @@ from pathlib import Path
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError, run_command
-from orchestration.drill.surroundings import StepFailedError, make_environment, run_services
+from orchestration.drill.surroundings import move_paths, move_ports, run_services
 from settings import load_settings
+
+WINDOW, FOLDS = 400, 2
 
 
 def main() -> int:
@@ -39,18 +41,17 @@ def main() -> int:
         raise NotThereError(f"{arguments.keep} is there already; name a folder that is not")
     with tempfile.TemporaryDirectory(prefix="wine-drill-") as name:
         folder = Path(name)
-        environment = make_environment(folder)
+        small = {"WINE_DATA": "twin", "WINE_FOLDS": str(FOLDS), "WINE_WINDOW_ROWS": str(WINDOW)}
+        environment = move_paths(folder) | move_ports() | small
         # This process works in the drill's stores too. It must know them before it imports Prefect.
         os.environ.update(environment | {"PREFECT_LOGGING_LEVEL": "CRITICAL"})
         try:
             with run_services(environment, folder / "drill.log") as services:
                 from orchestration.drill.steps import Drill, plot_drill, run_drill
 
-                drill = Drill(folder, console, environment)
+                drill = Drill(folder, console)
                 run_drill(drill, services)
                 plot_drill(drill, picture)
-        except StepFailedError as error:
-            raise NotThereError(str(error)) from error
         finally:
             if arguments.keep:
                 shutil.copytree(name, arguments.keep)

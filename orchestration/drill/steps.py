@@ -1,19 +1,17 @@
 """The steps of a drill: each asks a server or a flow of the project for something, and checks the result."""
 
+import os
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import State
-from prefect.states import Pending
+from prefect.client.orchestration import get_client
 from rich.console import Console
 
-from deployment.api.server_process import run_server, wait_until
+from deployment.api.server_process import HOST, run_server, wait_until
 from deployment.prediction_log.reader import count_answers, read_answers
 from deployment.prediction_log.windows import find_windows, read_window
 from experiment_tracking.registry.promotion import list_records, roll_back
@@ -22,10 +20,10 @@ from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from monitoring.watch import report_window
 from orchestration.drill.figure import Moment, plot_story
-from orchestration.drill.surroundings import FOLDS, WINDOW, Services
+from orchestration.drill.surroundings import Services
 from orchestration.flows import main_flow
 from orchestration.monitoring import monitoring_flow
-from settings import load_settings
+from settings import Settings, load_settings
 from wine_data.schema import EXAMPLE
 from wine_quality_training.bundle.files import METADATA_FILE
 from wine_quality_training.bundle.metadata import read_metadata
@@ -40,11 +38,11 @@ DRIFT, ROLLBACK = "the drift begins", "rollback"  # moments that others ask for
 
 @dataclass
 class Drill:
-    """A drill under way: where everything lies, its environment, and what has happened so far."""
+    """A drill under way: where everything lies, and what has happened so far."""
 
     folder: Path
     console: Console
-    environment: Mapping[str, str]
+    settings: Settings = field(default_factory=load_settings)
     start: float = field(default_factory=time.monotonic)
     moments: list[Moment] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
@@ -52,14 +50,9 @@ class Drill:
     @property
     def api(self) -> str:
         """The address of the API."""
-        return f"http://127.0.0.1:{self.environment['WINE_PORT']}"
+        return f"http://{HOST}:{self.settings.port}"
 
-    @property
-    def log_url(self) -> str:
-        """The database of the prediction log."""
-        return self.environment["WINE_LOG_URL"]
-
-    def tell(self, what: str, label: str = "") -> None:
+    def report(self, what: str, label: str = "") -> None:
         """Say that a step is done; one with a label is a moment of the picture."""
         self.console.print(f"{time.monotonic() - self.start:5.0f} s  {what}")
         if label:
@@ -75,74 +68,71 @@ class Drill:
 def run_drill(drill: Drill, services: Services) -> None:
     """Go through the loop, step by step."""
     with ExitStack() as running:
-        services.await_server()
-        drill.tell("a Prefect server is up")
-        main_flow("", FOLDS, SEED, MODELS)
-        drill.tell("version 1 is trained on the twin, through the gate, and the champion")
+        services.server.result()
+        drill.report("a Prefect server is up")
+        main_flow("", drill.settings.folds, SEED, MODELS)
+        drill.report("version 1 is trained on the twin, through the gate, and the champion")
         running.enter_context(
-            run_server("deployment.serve", f"{drill.api}/ready", drill.environment, drill.folder / "api.log")
+            run_server("deployment.serve", f"{drill.api}/ready", os.environ, drill.folder / "api.log")
         )
         http = running.enter_context(httpx.Client(base_url=drill.api, timeout=30))
-        drill.tell(f"the API serves it on {drill.api}", "version 1 serves")
+        drill.report(f"the API serves it on {drill.api}", "version 1 serves")
         send_traffic(drill, NORMAL, seed=1)
         monitor(drill, alarm=False)
         send_traffic(drill, VINTAGE, seed=2, label=DRIFT)
-        services.await_worker()
-        drill.tell("a worker is up")
+        services.worker.result()
+        drill.report("a worker is up")
         await_retraining(drill, monitor(drill, alarm=True))
         await_version(drill, http, "2")
-        drill.tell("the API answers with version 2")
+        drill.report("the API answers with version 2")
         send_traffic(drill, VINTAGE, seed=3, label="version 2 serves")
         compare_quality(drill)
         monitor(drill, alarm=False)
         drill.moments.append(Moment(time.time(), ROLLBACK))
-        roll_back(load_settings().serving_models, "the drill's last step")
+        roll_back(drill.settings.serving_models, "the drill's last step")
         await_version(drill, http, "1")
-        drill.tell("rolled back: the API answers with version 1 again")
+        drill.report("rolled back: the API answers with version 1 again")
 
 
 def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None:
     """Ask the API for three windows of wines, and wait until its log has them."""
-    wines = sample_drifted(drift, WINDOW * WINDOWS, seed)
-    before = count_answers(drill.log_url) if label else 0
+    wines = sample_drifted(drift, drill.settings.window_rows * WINDOWS, seed)
+    before = count_answers(drill.settings.log_url) if label else 0
     if label:
         drill.moments.append(Moment(time.time(), label))
-    sent = send_wines(drill.api, wines, Traffic(LABELS, delay=WINDOW // 2, seed=seed))
-    wait_until(lambda: count_answers(drill.log_url) >= before + sent.answered, "the log to have every answer")
+    sent = send_wines(drill.api, wines, Traffic(LABELS, delay=drill.settings.window_rows // 2, seed=seed))
+    wait_until(lambda: count_answers(drill.settings.log_url) >= before + sent.answered, "the log to have every answer")
     kind = "normal" if drift == NORMAL else f"{drift.feature} {drift.size:+g} standard deviations"
-    drill.tell(f"{sent.answered:,} wines answered, {sent.graded:,} graded by tasters; {kind}")
+    drill.report(f"{sent.answered:,} wines answered, {sent.graded:,} graded by tasters; {kind}")
 
 
 def monitor(drill: Drill, alarm: bool) -> str:
     """Run monitoring on the log; return what it did about an alarm."""
-    seen = monitoring_flow(True, MODELS, FOLDS)
-    told = f"Alarm: {seen.alarm}. {seen.action}" if seen.alarm else "No alarm"
-    drill.tell(f"monitoring: {seen.windows} windows. {told}", "alarm" if seen.alarm else "")
+    seen = monitoring_flow(True, MODELS, drill.settings.folds)
+    result = f"Alarm: {seen.alarm}. {seen.action}" if seen.alarm else "No alarm"
+    drill.report(f"monitoring: {seen.windows} windows. {result}", "alarm" if seen.alarm else "")
     drill.require(bool(seen.alarm) == alarm, "there should be an alarm" if alarm else "there should be no alarm")
     return seen.action
 
 
 def await_retraining(drill: Drill, action: str) -> None:
-    """Wait until the retraining that an alarm started has ended, and say what the gate made of it."""
+    """Wait until the retraining that an alarm started has ended, and report what the gate made of it."""
+    run_id = UUID(action.rpartition(" ")[2])
     with get_client(sync_client=True) as prefect:
-        state = await_flow_run(prefect, UUID(action.rpartition(" ")[2]), RETRAINING_SECONDS)
-    drill.tell(f"the retraining has ended: {state.type.value.lower()}")
-    drill.require(state.is_completed(), "the retraining should complete")
+
+        def has_ended() -> bool:
+            state = prefect.read_flow_run(run_id).state
+            return state is not None and state.is_final()
+
+        wait_until(has_ended, f"the flow run {run_id} to end", RETRAINING_SECONDS)
+        run = prefect.read_flow_run(run_id)
+    drill.report(f"the retraining has ended: {run.state_name}")
+    drill.require(run.state_name == "Completed", "the retraining should complete")
     record = list_records()[-1]
     for sentence in record.verdict.split("; "):
         drill.console.print(f"         {sentence}")
-    drill.tell(f"the champion alias: {record.event} of version {record.version}", "promotion")
+    drill.report(f"the champion alias: {record.event} of version {record.version}", "promotion")
     drill.require(record.version == "2" and record.event == "promotion", "version 2 should be promoted")
-
-
-def await_flow_run(prefect: SyncPrefectClient, run_id: UUID, seconds: float) -> State:
-    """Wait until a flow run has ended; return its last state. Raises NotThereError where it takes longer."""
-
-    def find_state() -> State:
-        return prefect.read_flow_run(run_id).state or Pending()
-
-    wait_until(lambda: find_state().is_final(), f"the flow run {run_id} to end", seconds, every=0.5)
-    return find_state()
 
 
 def await_version(drill: Drill, http: httpx.Client, version: str) -> None:
@@ -158,11 +148,11 @@ def await_version(drill: Drill, http: httpx.Client, version: str) -> None:
 def compare_quality(drill: Drill) -> None:
     """Say how good version 1 and version 2 were on wines of the drifted vintage, by the tasters."""
     begin = next(moment.time for moment in drill.moments if moment.label == DRIFT)
-    answers = read_answers(drill.log_url, since=begin)
+    answers = read_answers(drill.settings.log_url, since=begin)
     before, after = (measure_quality(answers[answers["version"] == version]) for version in ("1", "2"))
     for version, quality in (("1", before), ("2", after)):
         drill.console.print(f"         version {version} on the drifted wines: {describe(quality)}")
-    drill.tell("the quality on drifted wines is compared")
+    drill.report("the quality on drifted wines is compared")
     better = bool(before and after and after.intervals["kappa"][0] > before.intervals["kappa"][1])
     drill.require(better, "version 2 should be better on the drifted wines")
 
@@ -180,10 +170,10 @@ def describe(quality: Quality | None) -> str:
 
 def plot_drill(drill: Drill, target: Path) -> None:
     """Plot the story as it went, with the drift against version 1's reference throughout."""
-    metadata = read_metadata(drill.folder / "models" / "1" / METADATA_FILE)
+    metadata = read_metadata(drill.settings.serving_models / "1" / METADATA_FILE)
     end = next(moment.time for moment in drill.moments if moment.label == ROLLBACK)
-    spans = find_windows(drill.log_url, WINDOW, 0, end, most=20)
-    windows = [read_window(drill.log_url, span) for span in spans]
+    spans = find_windows(drill.settings.log_url, drill.settings.window_rows, 0, end, most=20)
+    windows = [read_window(drill.settings.log_url, span) for span in spans]
     figure = plot_story(
         [report_window(window, metadata) for window in windows],
         [measure_quality(window.answers) for window in windows],

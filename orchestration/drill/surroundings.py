@@ -1,50 +1,72 @@
-"""What a drill has for itself: places, ports, and Prefect's server and worker."""
+"""Places, ports and commands of a project of its own: for the drill, the pictures and the tests."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployment.api.server_process import find_free_ports
+from commands import DONE, NotThereError
+from deployment.api.server_process import HOST, find_free_ports
 from settings import ROOT
 
-WINDOW, FOLDS = 400, 2
-STEP_SECONDS = 240
+COMMAND_SECONDS = 1800.0  # a busy machine takes three times as long as an idle one
 
 
-class StepFailedError(Exception):
-    """A command or server of the drill failed; the text says which, and what it printed."""
-
-
-def make_environment(folder: Path) -> dict[str, str]:
-    """The environment of here, with every place and port of the project moved to the drill's own."""
-    prefect_port, api_port = find_free_ports(2)
+def move_paths(folder: Path) -> dict[str, str]:
+    """The environment of this process, with every path that the project writes to moved under a folder."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WINE_", "PREFECT_"))}
     return inherited | {
-        "WINE_DATA": "twin",
-        "WINE_FOLDS": str(FOLDS),
-        "WINE_WINDOW_ROWS": str(WINDOW),
-        "WINE_PORT": str(api_port),
-        "WINE_PREFECT_PORT": str(prefect_port),
-        "WINE_LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
-        "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
-        "WINE_SERVING_MODELS": str(folder / "models"),
-        "WINE_TRAINING_MODELS": str(folder / "candidates"),
-        "WINE_SNAPSHOTS": str(folder / "snapshots"),
-        "WINE_DOWNLOADS": str(folder / "downloads"),
-        "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
-        "WINE_MONITORING_REPORTS": str(folder / "reports"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
+        "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),
+        "WINE_DOWNLOADS": str(folder / "downloads"),
+        "WINE_SNAPSHOTS": str(folder / "snapshots"),
+        "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
+        "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
+        "WINE_LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
+        "WINE_LOAD_REPORTS": str(folder / "load_reports"),
+        "WINE_MONITORING_REPORTS": str(folder / "reports"),
+        "WINE_BATCH_WINES": str(folder / "to_score"),
+        "WINE_BATCH_ANSWERS": str(folder / "answers"),
+        "PREFECT_HOME": str(folder / ".prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
-        "PREFECT_HOME": str(folder / ".prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+
+
+def move_ports() -> dict[str, str]:
+    """Free ports for every server of the project, and a worker that asks each second."""
+    api, mlflow, prefect = find_free_ports(3)
+    return {
+        "WINE_PORT": str(api),
+        "WINE_MLFLOW_PORT": str(mlflow),
+        "WINE_PREFECT_PORT": str(prefect),
+        "PREFECT_API_URL": f"http://{HOST}:{prefect}/api",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
+
+
+def run_module(environment: Mapping[str, str], log: Path, *command: str, ends: Sequence[int] = (DONE,)) -> None:
+    """Run `python -m COMMAND` to its end, and add what it prints to a log. Raises NotThereError where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    name = f"python -m {' '.join(command)}"
+    with log.open("a") as file:
+        file.write(f"$ {name}\n{done.stdout}\n")
+    if done.returncode not in ends:
+        raise NotThereError(f"{name} ended with {done.returncode}:\n{done.stdout}".rstrip())
 
 
 class Services:
@@ -53,41 +75,21 @@ class Services:
     def __init__(self, environment: Mapping[str, str], log: Path, beside: ThreadPoolExecutor) -> None:
         """Start the server; after it, the deployments and a worker."""
         self._environment, self._log = environment, log
-        self._server: Future[None] = beside.submit(self._order, "prefect")
-        self._worker: Future[None] = beside.submit(self._start_worker)
-
-    def await_server(self) -> None:
-        """Wait until the server answers. Raises StepFailedError."""
-        self._server.result()
-
-    def await_worker(self) -> None:
-        """Wait until a worker is there for what is deployed. Raises StepFailedError."""
-        self._worker.result()
+        self.server: Future[None] = beside.submit(self._order, "prefect")
+        self.worker: Future[None] = beside.submit(self._start_worker)
 
     def stop(self) -> None:
         """End worker and server, once neither is still starting: a worker that came later would outlive the drill."""
-        wait([self._server, self._worker])
+        wait([self.server, self.worker])
         self._order("stop")
 
     def _start_worker(self) -> None:
-        self._server.result()
+        self.server.result()
         self._order("deploy")
         self._order("worker")
 
     def _order(self, order: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestration.services", order],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=STEP_SECONDS,
-            check=False,
-        )
-        with self._log.open("a") as log:
-            log.write(f"$ python -m orchestration.services {order}\n{done.stdout}{done.stderr}\n")
-        if done.returncode:
-            raise StepFailedError(f"orchestration.services {order} ended with {done.returncode}:\n{done.stderr}")
+        run_module(self._environment, self._log, "orchestration.services", order)
 
 
 @contextmanager
