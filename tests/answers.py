@@ -1,7 +1,6 @@
 """A small champion, and its answers as the API would log them."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ def log_wines(url: str, bundle: Bundle, wines: pd.DataFrame, since: float, label
     return tuple(ids)
 
 
-def log_grades(url: str, ids: Sequence[str], grades: Sequence[int]) -> None:
+def log_grades(url: str, ids: npt.ArrayLike, grades: npt.ArrayLike) -> None:
     """Log tasters' grades for answers."""
     log_rows(url, FEEDBACK, pd.DataFrame({"request_id": ids, "time": 0.0, "quality": grades}))
 
