@@ -1,23 +1,29 @@
 """The API as its users meet it: a real server process, and a real browser for /docs."""
 
 import json
+import math
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from deployment.api.schemas import Prediction
-from settings import ROOT
 from tests.conftest import PipelineRun, isolated_environment, needs_browser
 from tests.test_schema import WINE
-from tests.told import assert_told, list_untold
+from tests.told import assert_told, list_untold, run_module
+from tests.visits import visit_page
 from tests.waiting import free_port
 from tests.web import WEB
 from wine_quality_training.bundle.files import load_current
+
+WRONG = [
+    ("density", -1),
+    *(("alcohol", value) for value in (math.nan, math.inf, "strong", None, "8.8", True, [8.8])),
+    *(("red_wine", value) for value in (0.5, True)),
+    ("taste", 9),
+]
 
 
 def test_root_says_hello_and_where_to_go(api: str) -> None:
@@ -38,16 +44,6 @@ def test_an_answer_has_every_part(api: str, pipeline_run: PipelineRun) -> None:
     assert answer["warnings"] == []
 
 
-def test_no_two_answers_share_a_request_id(api: str) -> None:
-    ids = {WEB.post(f"{api}/predict", json=WINE).json()["request_id"] for _ in range(5)}
-    assert len(ids) == 5
-
-
-def test_known_wines_get_their_known_answers(api: str, pipeline_run: PipelineRun) -> None:
-    for known in load_current(pipeline_run.serving_models).metadata.answers:
-        assert WEB.post(f"{api}/predict", json=known.wine).json()["prediction"] == known.prediction
-
-
 def test_a_wine_unlike_any_seen_is_answered_with_a_warning(api: str) -> None:
     answer = WEB.post(f"{api}/predict", json=WINE | {"residual_sugar": 250}).raise_for_status().json()
     assert len(answer["warnings"]) == 1
@@ -57,18 +53,8 @@ def test_a_wine_unlike_any_seen_is_answered_with_a_warning(api: str) -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        (json.dumps(WINE | {"density": -1}), "density"),
-        (json.dumps(WINE | {"alcohol": float("nan")}), "alcohol"),
-        (json.dumps(WINE | {"alcohol": float("inf")}), "alcohol"),
-        (json.dumps(WINE | {"alcohol": "strong"}), "alcohol"),
-        (json.dumps(WINE | {"alcohol": None}), "alcohol"),
-        (json.dumps(WINE | {"alcohol": "8.8"}), "alcohol"),
-        (json.dumps(WINE | {"alcohol": True}), "alcohol"),
-        (json.dumps(WINE | {"alcohol": [8.8]}), "alcohol"),
-        (json.dumps(WINE | {"red_wine": 0.5}), "red_wine"),
-        (json.dumps(WINE | {"red_wine": True}), "red_wine"),
+        *((json.dumps(WINE | {field: value}), field) for field, value in WRONG),
         (json.dumps(WINE)[:-1] + ', "pH": 1e999}', "pH"),
-        (json.dumps(WINE | {"taste": 9}), "taste"),
         (json.dumps({name: value for name, value in WINE.items() if name != "pH"}), "pH"),
         ("[]", "body"),
         ("", "body"),
@@ -88,7 +74,7 @@ def test_a_bad_body_gets_422_with_its_field_named(api: str, body: str | bytes, f
     assert problem["errors"][0]["reason"]
 
 
-def test_a_body_without_content_type_is_told_which_header_to_send(api: str) -> None:
+def test_the_refusal_of_a_body_without_content_type_names_the_header(api: str) -> None:
     refusal = WEB.post(f"{api}/predict", content=json.dumps(WINE))
     assert refusal.status_code == 415
     assert "Content-Type: application/json" in refusal.json()["detail"]
@@ -110,7 +96,7 @@ def test_a_body_of_many_unknown_fields_gets_a_short_answer(api: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/predict", 405)])
-def test_what_is_not_there_is_told_in_the_same_shape(api: str, method: str, path: str, status: int) -> None:
+def test_an_unknown_route_or_method_gets_a_problem(api: str, method: str, path: str, status: int) -> None:
     answer = WEB.request(method, f"{api}{path}")
     assert (answer.status_code, answer.json()["status"]) == (status, status)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -128,36 +114,23 @@ def test_the_model_that_serves_is_described(api: str, pipeline_run: PipelineRun)
 
 @needs_browser
 def test_docs_answers_a_wine_with_no_internet(api: str, browser: Browser) -> None:
-    page = browser.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{api}/docs")
-    page.get_by_text("/predict", exact=True).click()
-    page.get_by_role("button", name="Try it out").click()
-    page.get_by_role("button", name="Execute").click()
-    answer = page.locator(".live-responses-table .response-col_description pre").first
-    answer.wait_for()
-    assert '"prediction":' in answer.inner_text()
-    assert [url for url in asked if not url.startswith((api, "data:", "blob:"))] == []
-    page.close()
-
-
-def serve(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "deployment.serve"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    with visit_page(browser, f"{api}/docs") as visit:
+        visit.page.get_by_text("/predict", exact=True).click()
+        visit.page.get_by_role("button", name="Try it out").click()
+        visit.page.get_by_role("button", name="Execute").click()
+        answer = visit.page.locator(".live-responses-table .response-col_description pre").first
+        expect(answer).to_contain_text('"prediction":')
+        assert [url for url in visit.asked_of_servers if not url.startswith(api)] == []
 
 
 def test_without_a_model_serve_says_run_make_pipeline_and_exits_3(tmp_path: Path) -> None:
-    done = serve(isolated_environment(tmp_path))
-    assert_told(done, 3, "make pipeline")
+    assert_told(run_module("deployment.serve", isolated_environment(tmp_path)), 3, "make pipeline")
 
 
 def test_with_the_port_taken_serve_says_so_and_exits_3(pipeline_run: PipelineRun) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
-        done = serve(pipeline_run.environment | {"WINE_PORT": str(port)})
+        done = run_module("deployment.serve", pipeline_run.environment | {"WINE_PORT": str(port)})
     assert_told(done, 3, f"127.0.0.1:{port}", "WINE_PORT")
 
 
@@ -165,4 +138,4 @@ def test_a_damaged_bundle_is_refused_with_exit_2(pipeline_run: PipelineRun, tmp_
     shutil.copytree(pipeline_run.serving_models, tmp_path / "deployment" / "models")
     model = tmp_path / "deployment" / "models" / "1" / "model.pkl"
     model.write_bytes(model.read_bytes()[:-1])
-    assert_told(serve(isolated_environment(tmp_path)), 2, "model.pkl", "SHA-256")
+    assert_told(run_module("deployment.serve", isolated_environment(tmp_path)), 2, "model.pkl", "SHA-256")

@@ -1,16 +1,14 @@
 """Failure drills: what is killed, missing, locked, corrupt or full, and what the next run makes of it."""
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,13 +20,13 @@ from orchestration.flows import compare_flow, prepare_flow, release_flow, search
 from orchestration.tasks import steps
 from settings import ROOT
 from tests.conftest import isolated_environment
-from tests.told import naming
+from tests.small_disk import fill_disk, mount_small_disk
+from tests.told import naming, run_module
 from wine_data.reader import COLUMNS
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_quality_training.bundle.files import load_current
 
 FAST = ("DecisionTreeClassifier",)
-RUN = [sys.executable, "-m", "orchestration.flows", "--models", *FAST]
 
 # Runs the pipeline, and stops itself at one point of it, so that the test can kill it there.
 STOP = """
@@ -51,27 +49,24 @@ run_command(main)
 @pytest.mark.parametrize(
     ("module", "function"),
     [
-        pytest.param("wine_quality_training.evaluate", "evaluate_leak_free", id="training"),
-        pytest.param("experiment_tracking.registry.versions", "_create_version", id="registration"),
-        pytest.param("wine_quality_training.bundle.files", "_move_to_free_name", id="export"),
+        ("wine_quality_training.evaluate", "evaluate_leak_free"),
+        ("experiment_tracking.registry.versions", "_create_version"),
+        ("wine_quality_training.bundle.files", "_move_to_free_name"),
     ],
+    ids=["training", "registration", "export"],
 )
-def test_after_a_kill_the_next_run_finishes_and_nothing_half_written_serves(
-    tmp_path: Path, module: str, function: str
-) -> None:
+def test_after_a_kill_the_next_run_finishes(tmp_path: Path, module: str, function: str) -> None:
     environment = isolated_environment(tmp_path) | {"WINE_DATA": "twin", "WINE_FOLDS": "2"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOP.format(module=module, function=function)],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
+    command = [sys.executable, "-c", STOP.format(module=module, function=function)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "stopped\n"
-    os.kill(process.pid, signal.SIGKILL)
+    assert process.stdout.readline() == b"stopped\n"
+    process.kill()
     process.wait()
     os.killpg(process.pid, signal.SIGKILL)  # Prefect's temporary server outlives its flow
     models = tmp_path / "deployment" / "models"
-    assert not (models / "current").exists()
-    done = subprocess.run(RUN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert not (models / "current").exists()  # nothing half written serves
+    done = run_module("orchestration.flows", environment, "--models", *FAST, seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
     open_store(environment["MLFLOW_TRACKING_URI"], tmp_path / "mlartifacts")
     assert load_current(models).metadata.version == find_version(CHAMPION).number
@@ -79,10 +74,10 @@ def test_after_a_kill_the_next_run_finishes_and_nothing_half_written_serves(
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the flows of this process keep everything in."""
+def here(prefect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: ARG001  (needed, not used)
+    """A folder that the flows of this process keep everything in, on a server of Prefect."""
     for name, value in isolated_environment(tmp_path).items():
-        if name != "PREFECT_HOME":  # the harness has its own
+        if name != "PREFECT_HOME":  # the server has its own
             monkeypatch.setenv(name, value)
     return tmp_path
 
@@ -94,59 +89,45 @@ def write_pair(folder: Path, data: WineData) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("prefect")
 def test_data_that_come_late_are_waited_for(here: Path, twin: WineData) -> None:
     threading.Timer(4.0, write_pair, (here / "wines", twin)).start()  # after the second try, before the third or fourth
     assert prepare_flow(str(here / "wines")) == twin.fingerprint
 
 
-@pytest.mark.usefixtures("prefect")
-def test_corrupt_data_stop_the_run_with_their_message_and_nothing_after_it_runs(
-    here: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_corrupt_data_stop_the_run(here: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(here / "wines", twin)
     path = here / "wines" / TRAIN_FILE
     path.write_text(path.read_text().replace("white", "blue", 1))
     row = 2 + twin.train["type"].tolist().index("white")
-    audited: list[str] = []
-    monkeypatch.setattr(steps, "audit_wines", lambda data: audited.append(data.source))
+    audit = Mock()
+    monkeypatch.setattr(steps, "audit_wines", audit)
     start = time.monotonic()
     with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "type", f"row {row}", "blue")):
         prepare_flow(str(here / "wines"))
-    assert audited == []
+    audit.assert_not_called()
     assert not (here / "snapshots").exists()
     assert time.monotonic() - start < 15  # it was not tried again
 
 
 @pytest.fixture
-def compared(prefect: str, here: Path, twin: WineData) -> str:  # noqa: ARG001  (they are needed, not used)
+def compared(here: Path, twin: WineData) -> str:  # noqa: ARG001  (needed, not used)
     """The run of a tree that was compared on the twin."""
     prepare_flow("twin")
     return compare_flow(twin.fingerprint, 2, 42, FAST)[0].run_id
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("prefect")
 def test_a_store_that_is_locked_for_five_seconds_is_waited_for(here: Path, twin: WineData) -> None:
     prepare_flow("twin")
     open_store(f"sqlite:///{here / 'mlflow.db'}", here / "mlartifacts")
-    locked = threading.Event()
-
-    def lock() -> None:
-        with closing(sqlite3.connect(here / "mlflow.db", timeout=30)) as store:
-            store.execute("BEGIN EXCLUSIVE")
-            locked.set()
-            time.sleep(5)
-            store.rollback()
-
-    threading.Thread(target=lock).start()
-    assert locked.wait(timeout=30)
+    store = sqlite3.connect(here / "mlflow.db", timeout=30, check_same_thread=False)
+    store.execute("BEGIN EXCLUSIVE")
+    threading.Timer(5, store.close).start()
     (tree,) = compare_flow(twin.fingerprint, 2, 42, FAST)
     assert tree.classifies
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("prefect")
 def test_a_second_run_refits_nothing_and_a_changed_file_does(here: Path, twin: WineData, compared: str) -> None:
     (again,) = compare_flow(twin.fingerprint, 2, 42, FAST)
     assert again.run_id == compared
@@ -157,7 +138,7 @@ def test_a_second_run_refits_nothing_and_a_changed_file_does(here: Path, twin: W
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("prefect", "here")
+@pytest.mark.usefixtures("here")
 def test_a_search_finds_a_classifier_once(twin: WineData) -> None:
     prepare_flow("twin")
     (winner,) = search_flow(twin.fingerprint, 2, 2, 42)
@@ -167,7 +148,6 @@ def test_a_search_finds_a_classifier_once(twin: WineData) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("prefect")
 def test_a_champion_is_not_judged_against_itself(twin: WineData, compared: str) -> None:
     first = release_flow(compared, twin.fingerprint)
     assert first.verdict is not None
@@ -178,28 +158,17 @@ def test_a_champion_is_not_judged_against_itself(twin: WineData, compared: str) 
     assert second.answer["model"]["version"] == "1"
 
 
-@pytest.fixture
-def small_disk(here: Path) -> Iterator[Path]:
-    """A folder of bundles on a disk of 8 MB."""
+@pytest.mark.full
+def test_a_full_disk_fails_the_export_and_the_old_bundle_serves_on(here: Path, twin: WineData, compared: str) -> None:
     models = here / "deployment" / "models"
     models.mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(models)], check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here (needs root)")
-    yield models
-    subprocess.run(["umount", str(models)], check=True)
-
-
-@pytest.mark.full
-@pytest.mark.usefixtures("prefect")
-def test_a_full_disk_at_the_export_is_told_and_the_old_bundle_serves_on(
-    small_disk: Path, twin: WineData, compared: str
-) -> None:
-    release_flow(compared, twin.fingerprint)
-    before = (small_disk / "1" / "model.pkl").read_bytes()
-    (tree,) = compare_flow(twin.fingerprint, 2, 7, FAST)
-    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 65_536))
-    with pytest.raises(OSError, match="No space left on device"):
-        export_version(register_model(tree.run_id), small_disk)
-    assert sorted(path.name for path in small_disk.iterdir() if path.is_dir()) == ["1"]
-    assert (small_disk / "1" / "model.pkl").read_bytes() == before
-    assert load_current(small_disk).metadata.version == find_version(CHAMPION).number == "1"
+    with mount_small_disk(models, megabytes=8):
+        release_flow(compared, twin.fingerprint)
+        before = (models / "1" / "model.pkl").read_bytes()
+        (tree,) = compare_flow(twin.fingerprint, 2, 7, FAST)
+        fill_disk(models)
+        with pytest.raises(OSError, match="No space left on device"):
+            export_version(register_model(tree.run_id), models)
+        assert [path.name for path in models.iterdir() if path.is_dir()] == ["1"]
+        assert (models / "1" / "model.pkl").read_bytes() == before
+        assert load_current(models).metadata.version == find_version(CHAMPION).number == "1"

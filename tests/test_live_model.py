@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,28 +34,26 @@ def is_served_by_all(address: str, version: str) -> bool:
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_under_load_no_request_fails_while_the_champion_changes(served: Served, workers: int) -> None:
-    with run_api(served.environment, workers=workers) as (address, _):
-        stopped = threading.Event()
+    stopped = threading.Event()
 
-        def keep_asking() -> Counter[str]:
-            """Count answers by version; anything but an answer ends it with an error."""
-            counted: Counter[str] = Counter()
-            with httpx.Client(timeout=60) as client:
-                while not stopped.is_set():
-                    answer = client.post(f"{address}/predict", json=WINE).raise_for_status().json()
-                    counted[answer["model"]["version"]] += 1
-            return counted
+    def keep_asking(address: str) -> set[str]:
+        """The versions that answered; anything but an answer ends it with an error."""
+        versions = set()
+        with httpx.Client(timeout=60) as client:
+            while not stopped.is_set():
+                answer = client.post(f"{address}/predict", json=WINE).raise_for_status().json()
+                versions.add(answer["model"]["version"])
+        return versions
 
-        with ThreadPoolExecutor(4) as threads:
-            asking = [threads.submit(keep_asking) for _ in range(4)]
-            try:
-                for version in ("2", "1", "2", "1"):
-                    select_bundle(served.models / version)
-                    wait_until(partial(is_served_by_all, address, version), f"version {version} from all", seconds=15)
-            finally:
-                stopped.set()
-            answers = sum((one.result() for one in asking), Counter[str]())
-    assert set(answers) == {"1", "2"}
+    with run_api(served.environment, workers=workers) as (address, _), ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(keep_asking, address) for _ in range(4)]
+        try:
+            for version in ("2", "1", "2", "1"):
+                select_bundle(served.models / version)
+                wait_until(partial(is_served_by_all, address, version), f"version {version} from all", seconds=15)
+        finally:
+            stopped.set()
+        assert set.union(*(one.result() for one in asking)) == {"1", "2"}
 
 
 @pytest.mark.full
@@ -75,20 +72,12 @@ def remove_metadata(bundle: Path) -> None:
     (bundle / METADATA_FILE).unlink()
 
 
-def answer_otherwise(bundle: Path) -> None:
-    """Give the bundle the compiled form of another model, with its right digest: only its answers tell."""
-    metadata = (bundle / METADATA_FILE).read_text()
-    other = bundle.with_name("1")
-    for one, two in zip(_digests(metadata), _digests((other / METADATA_FILE).read_text()), strict=True):
-        metadata = metadata.replace(one, two)
-    (bundle / METADATA_FILE).write_text(metadata)
-    for path in other.iterdir():
-        if path.name != METADATA_FILE:
-            shutil.copy(path, bundle)
-
-
-def _digests(metadata: str) -> list[str]:
-    return list(json.loads(metadata)["files"].values())
+def put_another_model_in(bundle: Path) -> None:
+    """Give the bundle the files of another, with their right digests, and leave the answers that they should give."""
+    metadata, other = json.loads((bundle / METADATA_FILE).read_text()), bundle.with_name("1")
+    metadata["files"] = json.loads((other / METADATA_FILE).read_text())["files"]
+    shutil.copytree(other, bundle, dirs_exist_ok=True)
+    (bundle / METADATA_FILE).write_text(json.dumps(metadata))
 
 
 @pytest.mark.parametrize(
@@ -96,12 +85,10 @@ def _digests(metadata: str) -> list[str]:
     [
         (damage_compiled, ("model.onnx", "SHA-256")),
         (remove_metadata, ("facts.json",)),
-        (answer_otherwise, ("version 2", "make pipeline")),
+        (put_another_model_in, ("version 2", "make pipeline")),
     ],
 )
-def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(
-    served: Served, damage: Callable[[Path], None], facts: tuple[str, ...]
-) -> None:
+def test_a_bad_bundle_is_refused(served: Served, damage: Callable[[Path], None], facts: tuple[str, ...]) -> None:
     with run_api(served.environment) as (address, _):
         damage(served.models / "2")
         select_bundle(served.models / "2")

@@ -5,10 +5,8 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,20 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from commands import BadInputError, NotThereError
-from deployment.prediction_log.log import LoggedAnswer, PredictionLog
 from deployment.prediction_log.windows import Span, Window
 from monitoring.drift import compare
-from monitoring.report.files import name_folder, report_batch, sample_reference, write_reports
-from monitoring.reports import main
+from monitoring.report.files import report_batch, sample_reference, write_reports
 from settings import ROOT
+from tests.answers import log_wines
 from tests.conftest import Served, needs_browser, run_here
-from tests.told import list_untold, naming
+from tests.told import assert_told, list_untold, naming
+from tests.visits import visit_page
 from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, feature_frame
 from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.files import load_current
 from wine_quality_training.bundle.profile import Profile, profile_wines
 
-SPAN = Span(1_790_000_000.0, 1_790_003_600.0)
+SPAN = Span(1_750_000_000.0, 1_750_003_600.0)
 ROWS = 400
 
 
@@ -46,10 +45,9 @@ def part() -> Profile:
 def make_window(graded: int = 0, version: str = "1", **changed: Any) -> Window:
     """A window of wines as the model expects them, but for what is changed; the first so many are graded."""
     wines = sample_twin(ROWS, seed=2)
-    confidence = np.random.default_rng(1).uniform(0.4, 0.9, ROWS)
     answers = feature_frame(wines).assign(
         prediction=wines["quality"].clip(5, 7),
-        confidence=confidence,
+        confidence=np.random.default_rng(1).uniform(0.4, 0.9, ROWS),
         quality=wines["quality"].where(np.arange(ROWS) < graded).astype("float64"),
         version=version,
     )
@@ -58,9 +56,7 @@ def make_window(graded: int = 0, version: str = "1", **changed: Any) -> Window:
 
 def read_figures(path: Path) -> dict[str, Any]:
     """Read JSON as strictly as any other language does: NaN is none."""
-    figures: dict[str, Any] = json.loads(
-        path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
-    )
+    figures: dict[str, Any] = json.loads(path.read_text(), parse_constant=pytest.fail)
     return figures
 
 
@@ -86,9 +82,8 @@ def list_names(paths: Sequence[Path]) -> list[str]:
 def written(part: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reports of a window in which alcohol and the predicted grades have shifted, with 60 grades."""
     window = make_window(graded=60)
-    shifted = window.answers.assign(
-        alcohol=window.answers["alcohol"] + 1, prediction=window.answers["prediction"].clip(6, 7)
-    )
+    shifted = window.answers.assign(alcohol=window.answers["alcohol"] + 1)
+    shifted["prediction"] = shifted["prediction"].clip(6, 7)
     folder = tmp_path_factory.mktemp("reports") / "window"
     assert len(write_reports(replace(window, answers=shifted), part, folder)) == 6
     return folder
@@ -110,11 +105,10 @@ def test_the_reference_has_the_distributions_of_the_profile_and_no_wines(part: P
 
 def test_shifted_columns_are_shown_as_drifted_and_others_are_not(written: Path) -> None:
     assert find_drifted(written / "inputs.json") == ["alcohol"]
-    assert find_values(written / "inputs.json", "DriftedColumnsCount")["DriftedColumnsCount"]["count"] == 1
     assert find_drifted(written / "predictions.json") == ["prediction"]
 
 
-def test_the_figures_are_those_that_the_alarm_goes_by(part: Profile, written: Path) -> None:
+def test_the_figures_are_those_that_decide_an_alarm(part: Profile, written: Path) -> None:
     answers = make_window().answers
     answers["alcohol"] += 1
     expected = {name: compare(part.features[name], part.wines, answers[name].to_numpy())["KS"][0] for name in FEATURES}
@@ -161,48 +155,14 @@ def test_predictions_and_quality_are_those_of_the_version_that_is_asked_for(part
     assert list_names(list(tmp_path.iterdir())) == ["inputs", "predictions"]
 
 
-def test_nothing_is_written_where_nothing_was_answered(part: Profile, tmp_path: Path) -> None:
-    window = make_window()
-    assert write_reports(replace(window, answers=window.answers.head(0)), part, tmp_path / "none") == []
-    assert not (tmp_path / "none").exists()
-
-
-def test_files_are_whole_and_nothing_else_is_left(written: Path) -> None:
-    assert sorted(path.name for path in written.iterdir()) == [
-        f"{name}.{ending}" for name in ("inputs", "predictions", "quality") for ending in ("html", "json")
-    ]
-    for page in written.glob("*.html"):
-        assert page.read_text().rstrip().endswith("</html>")
-        assert read_figures(page.with_suffix(".json"))["title"] in page.read_text()
-
-
-def test_a_write_that_fails_leaves_the_report_that_was_there(
-    part: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "inputs.html").write_text("the report that was there")
-
-    def fill_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device", descriptor)
-
-    monkeypatch.setattr(os, "fsync", fill_disk)
-    with pytest.raises(OSError, match="No space left"):
-        write_reports(make_window(), part, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["inputs.html"]
-    assert (tmp_path / "inputs.html").read_text() == "the report that was there"
-
-
 @pytest.mark.full
-def test_evidently_tells_its_makers_nothing() -> None:
-    """In a process whose environment does not ask for it."""
+def test_evidently_sends_no_telemetry_even_where_the_environment_does_not_forbid_it() -> None:
     script = (
         "import monitoring.report.files; monitoring.report.files._import_evidently()\n"
         "from evidently.telemetry import event_logger; print(event_logger.is_enabled())"
     )
-    asked = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=asked, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "False\n"
+    environment = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment) == b"False\n"
 
 
 @pytest.fixture
@@ -211,8 +171,7 @@ def batch(tmp_path: Path) -> Path:
     cells = sample_twin(300, seed=3).drop(columns=["red_wine", "quality"]).astype(object)
     cells.loc[:9, "pH"] = None
     cells.loc[4:6, "alcohol"] = ["strong", "inf", None]
-    cells.loc[7, TYPE] = "rosé"
-    cells.loc[8, TYPE] = " Red "
+    cells.loc[7:8, TYPE] = ["rosé", " Red "]
     cells["sulphates"] += 0.3
     cells.to_csv(tmp_path / "may & june.csv", index=False)
     return tmp_path / "may & june.csv"
@@ -262,89 +221,57 @@ def test_a_file_that_is_not_there_or_lacks_a_column_is_refused(part: Profile, ba
         ("quality", ["Confusion Matrix", "Accuracy"]),
     ],
 )
-def test_a_page_opens_in_a_browser_without_asking_any_other_host(
-    browser: Browser, written: Path, name: str, texts: list[str]
-) -> None:
-    page = browser.new_page()
-    asked: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+def test_a_page_opens_with_no_internet(browser: Browser, written: Path, name: str, texts: list[str]) -> None:
     address = (written / f"{name}.html").as_uri()
-    page.goto(address)
-    for text in (*texts, "monitoring/alarm.py"):  # which decides an alarm, and no page does
-        expect(page.get_by_text(text).first).to_be_visible()
-    for arrow in page.locator("tbody tr button").all()[:1]:
-        arrow.click()
-        expect(page.locator(".js-plotly-plot").first).to_be_visible()
-    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [address]
-    assert complaints == []
-    page.close()
+    with visit_page(browser, address) as visit:
+        for text in (*texts, "monitoring/alarm.py"):  # which decides an alarm, and no page does
+            expect(visit.page.get_by_text(text).first).to_be_visible()
+        for arrow in visit.page.locator("tbody tr button").all()[:1]:
+            arrow.click()
+            expect(visit.page.locator(".js-plotly-plot").first).to_be_visible()
+        assert visit.asked_of_servers == [address]
+        assert visit.complaints == []
 
 
-def fill_log(environment: dict[str, str], count: int) -> float:
-    """Log answers of version 1, a second apart, the last of them a minute ago; return when that was."""
-    last = time.time() - 60
-    log = PredictionLog(environment["WINE_LOG_URL"], days=90, rows=10_000)
-    log.open()
-    wines = sample_twin(count, seed=4)
-    for number, wine in enumerate(feature_frame(wines).itertuples(index=False)):
-        at = last - (count - 1 - number)
-        log.add_answer(LoggedAnswer(at, str(number), "1", "run1", tuple(wine), 6, '{"5": 0.25, "6": 0.75}', 5.75, 1.5))
-    log.close()
-    return last
+def fill_log(served: Served, count: int, last: float = SPAN.since) -> None:
+    """Log answers of the champion, a second apart."""
+    log_wines(served.environment["WINE_LOG_URL"], load_current(served.models), sample_twin(count, 4), last + 1 - count)
 
 
 def test_the_command_reports_the_newest_window_of_the_log(served: Served, tmp_path: Path) -> None:
-    environment = served.environment | {"WINE_WINDOW_ROWS": "200"}
-    last = fill_log(environment, 250)
-    done = run_here("monitoring.reports", environment)
+    fill_log(served, 250)
+    done = run_here("monitoring.reports", served.environment | {"WINE_WINDOW_ROWS": "200"})
     assert (done.returncode, done.stderr) == (0, "")
-    folder = tmp_path / "reports" / f"{datetime.fromtimestamp(last, UTC):%Y-%m-%dT%H-%M-%S}"
+    folder = tmp_path / "reports" / "2025-06-15T15-06-40"  # when the window ended
     page = folder / "inputs.html"
     assert done.stdout.splitlines() == [str(page), str(folder / "inputs.json"), f"Next: open {page} in a browser"]
     assert list_untold(read_figures(folder / "inputs.json")["title"], "200") == []
 
 
-def call_main(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], *arguments: str) -> None:
-    """Run the command here, which saves the ten seconds that Evidently takes to be imported."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["reports", *arguments])
-    main()
-
-
-def test_before_the_first_window_the_command_says_how_many_wines_must_be_asked(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill_log(served.environment, 37)
-    with pytest.raises(NotThereError, match=naming("37", "1,000", "963", "WINE_WINDOW_ROWS", "make simulate")):
-        call_main(monkeypatch, served.environment)
-
-
-def test_the_command_reports_a_file(
-    served: Served, batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    call_main(monkeypatch, served.environment, str(batch))
+def test_the_command_reports_a_file(served: Served, batch: Path, tmp_path: Path) -> None:
+    done = run_here("monitoring.reports", served.environment, str(batch))
     folder = tmp_path / "reports" / "may & june"
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[:-1] == [
-        str(folder / name) for name in ("missing.html", "missing.json", "inputs.html", "inputs.json")
-    ]
-    assert str(folder / "missing.html") in printed[-1]
+    names = ("missing.html", "missing.json", "inputs.html", "inputs.json")
+    assert done.stdout.splitlines()[:-1] == [str(folder / name) for name in names]
+    assert str(folder / "missing.html") in done.stdout.splitlines()[-1]
 
 
-def test_windows_of_hours_are_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill_log(served.environment, 3)
-    with pytest.raises(NotThereError, match=naming("24 hours", "WINE_WINDOW_HOURS", "make simulate")):
-        call_main(monkeypatch, served.environment | {"WINE_WINDOW_HOURS": "24"})
+def test_before_the_first_window_of_hours_the_command_says_to_wait(served: Served) -> None:
+    fill_log(served, 3)
+    done = run_here("monitoring.reports", served.environment | {"WINE_WINDOW_HOURS": "900000"})
+    assert_told(done, 3, "900000 hours", "WINE_WINDOW_HOURS", "make simulate")
 
 
-def test_help_names_the_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        call_main(monkeypatch, {}, "--help")
-    assert "FILE.csv" in capsys.readouterr().out
-
-
-def test_a_window_has_a_folder_named_for_its_end() -> None:
-    assert name_folder(Span(0.0, 1_795_459_488.9)) == "2026-11-23T18-44-48"
+@pytest.mark.usefixtures("store")
+def test_the_page_is_written_once_enough_wines_were_asked(served: Served, tmp_path: Path) -> None:
+    environment, page = served.environment | {"WINE_WINDOW_ROWS": "200"}, tmp_path / "reports" / "index.html"
+    fill_log(served, 30, SPAN.since - 1_000)
+    missing = run_here("monitoring.page", environment)
+    assert_told(missing, 3, "30", "200", "170", "WINE_WINDOW_ROWS", "make simulate")
+    assert not page.exists()
+    fill_log(served, 420)
+    done = run_here("monitoring.page", environment)
+    assert done.returncode == 0, done.stderr
+    assert f"2 windows of version 1, no alarm: {page}" in done.stdout
+    assert done.stdout.endswith(f"Next: open {page} in a browser\n")
+    assert len(re.findall("<figure ", page.read_text())) == 7

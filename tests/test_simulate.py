@@ -1,7 +1,6 @@
 """Simulated traffic: what each drift does to wines and grades, and what a real API makes of it."""
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,9 +8,8 @@ import pytest
 from commands import BadInputError, NotThereError
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
-from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment
-from tests.told import assert_told_in_one_line
+from tests.told import assert_told_in_one_line, run_module
 from wine_data.schema import BOUNDS, FEATURES, GRADES, RED, TARGET
 
 pytestmark = pytest.mark.fast
@@ -40,9 +38,8 @@ def test_a_shift_moves_one_measurement_and_the_grades_of_extreme_wines() -> None
 
 
 def test_no_shift_leaves_what_a_measurement_can_be() -> None:
-    assert (
-        sample_drifted(Drift("shift", "citric_acid", -9), 100, seed=3)["citric_acid"].min() == BOUNDS["citric_acid"][0]
-    )
+    shifted = sample_drifted(Drift("shift", "citric_acid", -9), 100, seed=3)
+    assert shifted["citric_acid"].min() == BOUNDS["citric_acid"][0]
 
 
 def test_a_colour_mix_has_the_share_of_red_that_was_asked_for() -> None:
@@ -64,7 +61,7 @@ def test_what_is_no_drift_is_refused(wrong: dict[str, str]) -> None:
         Drift(**wrong)  # type: ignore[arg-type]
 
 
-def test_an_api_answers_refuses_and_is_told_grades(small_api: str) -> None:
+def test_an_api_answers_refuses_and_gets_grades(small_api: str) -> None:
     sent = send_wines(small_api, SAME.head(60), Traffic(labels=0.5, delay=10))
     assert (sent.answered, sent.refused) == (60, 0)
     assert 15 < sent.graded < 45
@@ -72,17 +69,15 @@ def test_an_api_answers_refuses_and_is_told_grades(small_api: str) -> None:
     assert send_wines(small_api, milligrams, Traffic(labels=1)) == type(sent)(0, 20, 0)
 
 
-def test_an_api_that_is_not_there_is_told_in_a_line() -> None:
+def test_where_no_api_listens_the_error_names_make_serve() -> None:
     with pytest.raises(NotThereError, match="make serve"):
         send_wines(NOWHERE, SAME.head(1))
 
 
-def test_the_command_sends_what_it_is_told_to(small_api: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    command = [sys.executable, "-m", "monitoring.simulate", "--wines", "30", "--labels", "1", "--address", small_api]
-    environment = isolated_environment(tmp_path_factory.mktemp("simulate"))
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def test_the_command_sends_what_its_options_say(small_api: str, tmp_path: Path) -> None:
+    arguments = ["--wines", "30", "--labels", "1", "--address", small_api]
+    done = run_module("monitoring.simulate", isolated_environment(tmp_path), *arguments)
     assert done.returncode == 0, done.stderr
     assert "30 wines answered, 0 refused, 30 graded by tasters\nNext: make monitor" in done.stdout
-    wrong = subprocess.run([*command, "--labels", "7"], cwd=ROOT, env=environment, capture_output=True, text=True,
-                           timeout=120, check=False)  # fmt: skip
+    wrong = run_module("monitoring.simulate", isolated_environment(tmp_path), *arguments, "--labels", "7")
     assert_told_in_one_line(wrong, 2, "--labels", "7")

@@ -17,10 +17,8 @@ T = TypeVar("T")
 def wait_until(ask: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05) -> T:
     """Call `ask` until what it returns is true, and return that.
 
-    An httpx.TransportError or OSError counts as "not yet": whoever is asked may not listen yet.
-
-    Raises:
-        AssertionError: it did not come about in so many seconds; `what` says what was waited for.
+    An httpx.TransportError or OSError counts as "not yet": a server may not listen yet. AssertionError says what was
+    waited for in vain.
     """
     retrying = Retrying(
         stop=stop_after_delay(seconds),
