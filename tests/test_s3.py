@@ -21,12 +21,12 @@ from prefect_aws.s3 import S3Bucket
 from commands import BadInputError, NotThereError
 from experiment_tracking.registry.versions import load_version, register_model
 from experiment_tracking.runs.store import open_store
-from experiment_tracking.runs.tracking import start_parent, track_model
+from experiment_tracking.runs.tracking import track_model
 from orchestration.s3 import Location, fetch_folder, load_source, parse_location, upload_folder
 from settings import load_settings
 from tests.conftest import NOWHERE, isolated_environment, run_here
 from tests.test_sources import write_pair
-from tests.told import assert_told, naming
+from tests.told import assert_told, find_lines, naming
 from tests.waiting import free_port, wait_for_port
 from wine_data.reader import COLUMNS
 from wine_data.schema import feature_frame
@@ -35,6 +35,7 @@ from wine_data.split import Split
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 
+pytestmark = pytest.mark.usefixtures("store")
 KEY, SECRET = "a-key-for-tests", "a-secret-for-tests"
 PLACE = Location("wines", "published/2026")
 
@@ -46,8 +47,8 @@ class Store:
     address: str
     folder: Path
 
-    def environment(self, secret: str = SECRET) -> dict[str, str]:
-        return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": secret, "AWS_ENDPOINT_URL": self.address}
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": self.address}
 
 
 @contextmanager
@@ -55,11 +56,8 @@ def serve_s3(folder: Path) -> Iterator[Store]:
     """An S3 server on a folder, with one empty bucket."""
     port, rclone = free_port(), Path(sys.executable).with_name("rclone")
     (folder / PLACE.bucket).mkdir()
-    process = subprocess.Popen(
-        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}",
-         "--config", os.devnull, folder],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", folder]
+    process = subprocess.Popen([*command, "--config", os.devnull], stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port)
         yield Store(f"http://127.0.0.1:{port}", folder)
@@ -82,19 +80,18 @@ def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def pair(tmp_path: Path, twin: WineData) -> Path:
     """A folder with a data set."""
-    folder = tmp_path / "pair"
-    folder.mkdir()
-    write_pair(folder, twin)
-    return folder
+    (tmp_path / "pair").mkdir()
+    write_pair(tmp_path / "pair", twin)
+    return tmp_path / "pair"
 
 
 class Proxy:
-    """Stands between client and server: counts what comes back, and cuts a connection after so many bytes."""
+    """A proxy before the server: counts the bytes that come back, and cuts a connection after so many."""
 
     def __init__(self, target: str) -> None:
         host, port = target.removeprefix("http://").split(":")
         self.target, self.cut_after, self.came_back = (host, int(port)), float("inf"), 0
-        self.asked: list[bytes] = []  # the first lines of requests
+        self.requests: list[bytes] = []  # their first lines
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -106,14 +103,9 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
-
-    def _carry(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self.target) as server:
-            outward = threading.Thread(target=self._pump, args=(client, server), daemon=True)
-            outward.start()
-            self._pump(server, client)
-            outward.join()
+                server = socket.create_connection(self.target)
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         carried, inward = 0, source.getpeername() == self.target
@@ -121,8 +113,10 @@ class Proxy:
             while carried <= self.cut_after and (part := source.recv(65536)):
                 target.sendall(part)
                 carried += len(part)
-                self.came_back += len(part) if inward else 0
-                self.asked += re.findall(rb"^(?:GET|PUT|POST) /.*", part, re.MULTILINE) if not inward else []
+                if inward:
+                    self.came_back += len(part)
+                else:
+                    self.requests += re.findall(rb"^(?:GET|PUT|POST) /.*", part, re.MULTILINE)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -144,48 +138,37 @@ def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]
     return run_here("orchestration.s3", more, *map(str, arguments))
 
 
-@pytest.mark.usefixtures("store")
 def test_an_uploaded_data_set_is_loaded_as_the_folder_is(pair: Path, tmp_path: Path, twin: WineData) -> None:
     done = run("upload", pair, str(PLACE))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        f"s3://wines/published/2026 holds {TRAIN_FILE} and {VALIDATION_FILE}",
-        "Next: WINE_DATA=s3://wines/published/2026 make pipeline",
-    ]
+    assert find_lines(done.stdout, str(PLACE), TRAIN_FILE, VALIDATION_FILE)
+    assert find_lines(done.stdout, f"WINE_DATA={PLACE} make pipeline")
     data = load_place(tmp_path / "downloads")
-    assert (data.fingerprint, data.source) == (twin.fingerprint, "s3://wines/published/2026")
+    assert (data.fingerprint, data.source) == (twin.fingerprint, str(PLACE))
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("store")
 def test_a_bucket_without_a_prefix_will_do(pair: Path, tmp_path: Path, twin: WineData) -> None:
     upload_folder(pair, Location("wines", ""))
     assert load_source("s3://wines", 42, tmp_path, NOWHERE).fingerprint == twin.fingerprint
 
 
-def test_a_second_load_transfers_a_list_and_no_wines(proxy: Proxy, pair: Path, tmp_path: Path) -> None:
+def test_only_what_changed_is_fetched_again(proxy: Proxy, pair: Path, tmp_path: Path, twin: WineData) -> None:
+    train_bytes = (pair / TRAIN_FILE).stat().st_size
     upload_folder(pair, PLACE)
     load_place(tmp_path)
-    first, proxy.came_back = proxy.came_back, 0
+    assert proxy.came_back > train_bytes
+    proxy.came_back = 0
     load_place(tmp_path)
-    assert first > (pair / TRAIN_FILE).stat().st_size
-    assert 0 < proxy.came_back < 5_000
-
-
-def test_a_file_that_changed_in_the_bucket_is_fetched_again_and_the_other_is_kept(
-    proxy: Proxy, pair: Path, tmp_path: Path, twin: WineData
-) -> None:
-    upload_folder(pair, PLACE)
-    load_place(tmp_path)
+    assert 0 < proxy.came_back < 5_000  # a list
     twin.validation.head(3000)[list(COLUMNS)].to_csv(pair / VALIDATION_FILE, index=False)
     upload_folder(pair, PLACE)
     proxy.came_back = 0
     assert len(load_place(tmp_path).validation) == 3000
-    assert proxy.came_back < (pair / TRAIN_FILE).stat().st_size
+    assert proxy.came_back < train_bytes
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("store")
 def test_a_kept_file_that_was_changed_is_fetched_again(pair: Path, tmp_path: Path, twin: WineData) -> None:
     upload_folder(pair, PLACE)
     folder = fetch_folder(PLACE, tmp_path)
@@ -193,14 +176,13 @@ def test_a_kept_file_that_was_changed_is_fetched_again(pair: Path, tmp_path: Pat
     assert load_place(tmp_path).fingerprint == twin.fingerprint
 
 
-def test_wrong_keys_are_told_and_not_shown(store: Store, pair: Path) -> None:
+def test_wrong_keys_are_refused_and_not_shown(store: Store, pair: Path) -> None:
     done = run("upload", pair, str(PLACE), AWS_SECRET_ACCESS_KEY="a-wrong-secret")
     assert_told(done, 2, str(PLACE), "SignatureDoesNotMatch", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     assert "a-wrong-secret" not in done.stderr + done.stdout
     assert not list((store.folder / PLACE.bucket).iterdir())
 
 
-@pytest.mark.usefixtures("store")
 def test_keys_that_nobody_set_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -210,20 +192,17 @@ def test_keys_that_nobody_set_are_asked_for(tmp_path: Path, monkeypatch: pytest.
         load_place(tmp_path)
 
 
-@pytest.mark.usefixtures("store")
 def test_a_bucket_that_is_not_there_ends_with_3(pair: Path) -> None:
     for order in (["upload", pair], ["download"]):
         assert_told(run(*order, "s3://cellar/published"), 3, "s3://cellar/published", "bucket")
 
 
-@pytest.mark.usefixtures("store")
 def test_a_place_without_the_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=naming(str(PLACE), TRAIN_FILE, VALIDATION_FILE)):
         load_place(tmp_path)
 
 
-@pytest.mark.usefixtures("store")
-def test_a_server_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_ends_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
     with pytest.raises(NotThereError, match=naming(str(PLACE), "EndpointConnectionError")):
         load_place(tmp_path)
@@ -241,11 +220,18 @@ def test_a_download_that_breaks_off_leaves_nothing_and_can_be_tried_again(
     assert load_place(tmp_path / "downloads").fingerprint == twin.fingerprint
 
 
-def test_a_download_that_breaks_off_leaves_what_was_there(proxy: Proxy, pair: Path, tmp_path: Path) -> None:
+def test_a_transfer_that_breaks_off_leaves_the_file_that_was_there(
+    proxy: Proxy, store: Store, pair: Path, tmp_path: Path
+) -> None:
     upload_folder(pair, PLACE)
-    folder = fetch_folder(PLACE, tmp_path)
-    before = (folder / TRAIN_FILE).read_bytes()
+    folder, bucket = fetch_folder(PLACE, tmp_path), store.folder / PLACE.bucket / PLACE.prefix
+    before = (pair / TRAIN_FILE).read_bytes()
     (pair / TRAIN_FILE).write_bytes(before + before.splitlines(keepends=True)[-1])
+    proxy.cut_after = 500_000
+    with pytest.raises(NotThereError, match=naming(str(PLACE))):
+        upload_folder(pair, PLACE)
+    assert (bucket / TRAIN_FILE).read_bytes() == before
+    proxy.cut_after = float("inf")
     upload_folder(pair, PLACE)
     proxy.cut_after = 500_000
     with pytest.raises(NotThereError):
@@ -254,26 +240,13 @@ def test_a_download_that_breaks_off_leaves_what_was_there(proxy: Proxy, pair: Pa
     assert sorted(path.name for path in folder.iterdir()) == [".etags.json", VALIDATION_FILE, TRAIN_FILE]
 
 
-def test_an_upload_that_breaks_off_leaves_the_object_that_was_there(proxy: Proxy, store: Store, pair: Path) -> None:
-    upload_folder(pair, PLACE)
-    there = store.folder / PLACE.bucket / PLACE.prefix / TRAIN_FILE
-    before = there.read_bytes()
-    (pair / TRAIN_FILE).write_bytes(before + before.splitlines(keepends=True)[-1])
-    proxy.cut_after = 500_000
-    with pytest.raises(NotThereError, match=naming(str(PLACE))):
-        upload_folder(pair, PLACE)
-    assert there.read_bytes() == before
-
-
 @pytest.mark.full
 def test_12_mb_go_up_in_parts_and_come_back_the_same(proxy: Proxy, pair: Path, tmp_path: Path, twin: WineData) -> None:
     pd.concat([twin.train] * 7)[list(COLUMNS)].to_csv(pair / TRAIN_FILE, index=False)
     assert (pair / TRAIN_FILE).stat().st_size > 12_000_000
     upload_folder(pair, PLACE)
-    assert re.findall(rb"PUT \S+(?:train|test)_wine_data.csv\?\S*partNumber=(\d)", b"\n".join(proxy.asked)) in (
-        [b"1", b"2"],
-        [b"2", b"1"],
-    )
+    parts = re.findall(rb"PUT \S+train_wine_data.csv\?\S*partNumber=(\d)", b"\n".join(proxy.requests))
+    assert sorted(parts) == [b"1", b"2"]
     folder = fetch_folder(PLACE, tmp_path / "downloads")
     assert (folder / TRAIN_FILE).read_bytes() == (pair / TRAIN_FILE).read_bytes()
 
@@ -286,7 +259,7 @@ def test_a_broken_data_set_is_not_uploaded(store: Store, pair: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3:///prefix", "s3://A/b", "s3://key:hush@wines/published"])
-def test_an_address_that_is_none_is_refused_and_not_repeated(address: str) -> None:
+def test_a_bad_address_is_refused_and_not_repeated(address: str) -> None:
     with pytest.raises(BadInputError, match=naming("s3://bucket/prefix", "AWS_ACCESS_KEY_ID")) as refused:
         parse_location(address)
     assert "hush" not in str(refused.value)
@@ -322,8 +295,7 @@ def test_mlflow_keeps_a_model_in_the_bucket_and_gives_it_back(
     monkeypatch.setenv("WINE_MLFLOW_ARTIFACTS", "s3://wines/mlflow")
     experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", load_settings().mlflow_artifacts)
     evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_split)
-    parent_id = start_parent(experiment_id, twin, {})
-    tracked = track_model(experiment_id, parent_id, twin, twin_split, [evaluation])
+    tracked = track_model(experiment_id, None, twin, twin_split, [evaluation])
     model = load_version(register_model(tracked.run_id)).pipeline
     wines = feature_frame(twin_split.holdout)
     assert (model.predict(wines) == evaluation.pipeline.predict(wines)).all()

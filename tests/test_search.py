@@ -4,8 +4,7 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -19,45 +18,20 @@ from rich.console import Console
 from commands import BadInputError
 from executors import open_executor
 from experiment_tracking.runs.store import EXPERIMENT, open_store
+from experiment_tracking.search import space
 from experiment_tracking.search.finalists import DEFAULTS
 from experiment_tracking.search.ledger import NUMBER, Ledger, open_ledger, reopen_ledger
 from experiment_tracking.search.loop import RunTrial, Trial, TrialRunner, run_search
-from experiment_tracking.search.optimiser import Optimiser, TreeParzenOptimiser
-from experiment_tracking.search.space import (
-    BATCH,
-    CLASSIFIER,
-    FAMILIES,
-    FOREST,
-    REGRESSOR,
-    START,
-    TASKS,
-    XGBOOST,
-    Plan,
-    Study,
-    Values,
-    describe_published_space,
-    describe_space,
-)
+from experiment_tracking.search.space import CLASSIFIER, FAMILIES, FOREST, REGRESSOR, Plan, Study, Values
 from experiment_tracking.search.steps import SearchResult, run_trials, search_models
-from experiment_tracking.search.trial import (
-    FAILED,
-    PRUNED,
-    SCORED,
-    StoppedError,
-    TrialResult,
-    measure_loss,
-    prepare_folds,
-    run_trial,
-    should_prune,
-)
-from settings import ROOT
+from experiment_tracking.search.trial import FAILED, TrialResult, prepare_folds, run_trial
 from tests.conftest import Store, isolated_environment, make_store, run_here
+from tests.processes import start_python
 from tests.told import assert_told, find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
-from wine_data.split import Split, group_wines, split_wines
+from wine_data.split import Split, split_wines
 
-STUDIES = [Study(task, family) for task in TASKS for family in FAMILIES]
 QUIET = Console(quiet=True)
 
 
@@ -86,108 +60,31 @@ def ledger(store: Store, data: WineData) -> Ledger:
 
 
 class RandomOptimiser:
-    """The least that fits the seam."""
+    """The least that is an Optimiser."""
 
     def __init__(self, study: Study) -> None:
-        self._space, self._random = describe_space(study), np.random.default_rng(1)
-        self.told: list[float | None] = []
+        self.study, self._random = study, np.random.default_rng(1)
+        self.losses: list[float | None] = []
 
     def suggest(self, count: int) -> list[Values]:
-        return [sample(self._space, rng=self._random) for _ in range(count)]
+        return [sample(space.describe_space(self.study), rng=self._random) for _ in range(count)]
 
     def tell(self, losses: Sequence[float | None]) -> None:
-        self.told += losses
+        self.losses += losses
 
 
 def find_runs(experiment_id: str) -> list[Run]:
-    return list(mlflow.MlflowClient().search_runs([experiment_id], max_results=1000))
+    return mlflow.search_runs([experiment_id], output_format="list")
 
 
 def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None]]:
-    return [(trial.number, trial.values, trial.result.loss) for trial in trials]
+    return [(one.number, one.values, one.result.loss) for one in trials]
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_space_gives_values_that_fit(study: Study, split: Split) -> None:
-    optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
-    folds = prepare_folds(split, seed=1)
-    for values in optimiser.suggest(6):
-        assert all(type(value) in (int, float, str) for value in values.values())
-        result = run_trial(folds, study, values, [])
-        assert result.outcome == SCORED
-        assert 0 < result.metrics["accuracy"] < 1
-
-
-def test_the_first_values_are_the_known_ones() -> None:
-    first, second = TreeParzenOptimiser(
-        describe_space(Study(REGRESSOR, FOREST)), seed=1, start=START[REGRESSOR, FOREST]
-    ).suggest(2)
-    assert first == {"kind": "extra", "max_features": 0.6, "min_samples_leaf": 1}
-    assert second != first
-
-
-def test_published_values_lie_in_the_published_ranges() -> None:
-    optimiser = TreeParzenOptimiser(describe_published_space(), seed=1)
-    for values in optimiser.suggest(20):
-        assert 4 <= values["max_depth"] <= 100
-        assert isinstance(values["max_depth"], int)
-        assert np.exp(-3) <= values["learning_rate"] <= 1
-        assert np.exp(-1) <= values["min_child_weight"] <= np.exp(3)
-
-
-def test_an_optimiser_follows_the_losses_it_is_told() -> None:
-    """Told that values near 0.8 are good it tries them more than told that they are bad."""
-    distances = {sign: ask_for_subsample(sign) for sign in (1.0, -1.0)}
-    assert np.mean(distances[1.0]) < np.mean(distances[-1.0]) - 0.02
-
-
-def ask_for_subsample(sign: float) -> list[float]:
-    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, XGBOOST)), seed=1)
-    distances: list[float] = []
-    for _ in range(15):
-        batch = [abs(values["subsample"] - 0.8) for values in optimiser.suggest(4)]
-        optimiser.tell([sign * distance for distance in batch])
-        distances += batch
-    return distances
-
-
-def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
-    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1).folds, strict=True):
-        sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
-        assert sum(sizes) == len(split.train)
-        assert sizes[2] == len(score_on)
-        groups = group_wines(split.train)
-        assert not set(groups.iloc[fit_on]) & set(groups.iloc[score_on])
-        rows = [set(map(tuple, part[0].round(9))) for part in (fold.fit, fold.stop, fold.score)]
-        assert not rows[0] & rows[1]
-        assert not rows[1] & rows[2]
-
-
-def test_a_classifiers_loss_falls_with_accuracy_and_with_kappa() -> None:
-    grades = np.array([5, 6, 7, 5, 6, 7])
-    assert measure_loss("classifier", grades, grades) == 0
-    near, far = np.array([5, 6, 6, 5, 6, 7]), np.array([5, 6, 5, 5, 6, 7])
-    assert measure_loss("classifier", grades, near) < measure_loss("classifier", grades, far) < 1
-
-
-def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(split: Split) -> None:
-    good = [TrialResult(SCORED, loss, (loss, loss, loss)) for loss in (0.1, 0.2, 0.3)]
-    assert not should_prune([0.9], good)
-    assert should_prune([0.2, 0.3], good)
-    assert not should_prune([0.2, 0.2], good)
-    assert not should_prune([0.9, 0.9], good[:2])
-    study = Study(REGRESSOR, FOREST)
-    values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
-    result = run_trial(prepare_folds(split, seed=1), study, values, good)
-    assert (result.outcome, len(result.fold_losses)) == (PRUNED, 2)
-    assert result.loss is not None
-    assert result.loss > 0.2  # never better than the median
-
-
-def search_here(optimisers: Mapping[Study, Optimiser], trials: int, run: RunTrial, ledger: Ledger) -> list[Trial]:
-    """Run a search on one thread."""
+def search_here(optimiser: RandomOptimiser, run: RunTrial, ledger: Ledger) -> list[Trial]:
+    """Run six trials of one study on one thread."""
     with open_executor(1) as executor:
-        return run_search(optimisers, Plan(trials=trials), TrialRunner(run, ledger, executor))
+        return run_search({optimiser.study: optimiser}, Plan(trials=6), TrialRunner(run, ledger, executor))
 
 
 @pytest.mark.full
@@ -201,38 +98,24 @@ def test_the_seed_alone_decides_whatever_the_number_of_workers(split: Split, dat
     assert list_losses(run_trials(Plan(trials=8, seed=7), split, ledger, QUIET)) != found[0][:8]
 
 
-def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(ledger: Ledger, split: Split) -> None:
-    study, folds = Study(REGRESSOR, FOREST), prepare_folds(split, seed=1)
-    optimiser, numbers = RandomOptimiser(study), iter(range(100))
+@pytest.mark.parametrize("broken", [{1}, set(range(6))], ids=["one", "all"])
+def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(
+    broken: set[int], ledger: Ledger, split: Split
+) -> None:
+    study, folds, numbers = Study(REGRESSOR, FOREST), prepare_folds(split, seed=1), iter(range(6))
+    optimiser = RandomOptimiser(study)
 
-    def fail_once(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
-        broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
-        return run_trial(folds, study, broken, earlier)
+    def run(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
+        wrong = {"max_features": -1.0} if next(numbers) in broken else {}
+        return run_trial(folds, study, values | wrong, earlier)
 
-    trials = search_here({study: optimiser}, 6, fail_once, ledger)
-    assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
-    assert optimiser.told[1] is None
-    assert all(loss is not None for loss in optimiser.told[2:])
+    trials = search_here(optimiser, run, ledger)
+    failed = [number in broken for number in range(6)]
+    assert [one.result.outcome == FAILED for one in trials] == failed
+    assert [loss is None for loss in optimiser.losses] == failed
     runs = {run.info.run_name: run for run in find_runs(ledger.experiment_id)}
-    failed = runs["regressor forest 1"]
-    assert failed.info.status == "FAILED"
-    assert "max_features" in failed.data.tags["problem"]
-    assert runs["regressor forest 2"].info.status == "FINISHED"
-
-
-def test_a_search_goes_on_when_every_trial_fails(ledger: Ledger) -> None:
-    study = Study(REGRESSOR, FOREST)
-
-    def fail(*_: object) -> TrialResult:
-        raise ValueError("a reason")
-
-    trials = search_here({study: RandomOptimiser(study)}, 6, fail, ledger)
-    assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
-
-
-def test_a_stopped_trial_ends_between_folds(split: Split) -> None:
-    with pytest.raises(StoppedError):
-        run_trial(prepare_folds(split, seed=1), Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
+    assert [runs[f"regressor forest {number}"].info.status == "FAILED" for number in range(6)] == failed
+    assert "max_features" in runs["regressor forest 1"].data.tags["problem"]
 
 
 def test_no_batch_starts_after_the_minutes(split: Split, ledger: Ledger) -> None:
@@ -254,23 +137,22 @@ def result(
 
 
 def test_trials_and_winners_are_nested_in_one_parent(task: str, result: SearchResult) -> None:
-    client = mlflow.MlflowClient()
-    parent = client.get_run(result.run_id)
-    runs = find_runs(parent.info.experiment_id)
+    runs = find_runs(mlflow.get_run(result.run_id).info.experiment_id)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == result.run_id]
     assert len(runs) == len(children) + 1
-    names = sorted(run.info.run_name for run in children if run.data.tags.get("search.kind") == "trial")
-    assert names == sorted(f"{task} {FAMILIES[number % 2]} {number}" for number in range(8))
+    assert {run.info.run_name for run in list_trials(children)} == {
+        f"{task} {FAMILIES[number % 2]} {number}" for number in range(8)
+    }
     assert {model.run_id for model in result.tracked} <= {run.info.run_id for run in children}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_the_parent_holds_figures_best_values_and_rounds(task: str, result: SearchResult) -> None:
-    client = mlflow.MlflowClient()
-    figures = {Path(file.path).stem for file in client.list_artifacts(result.run_id, "figures")}
+    client, parent = mlflow.MlflowClient(), mlflow.get_run(result.run_id)
     kinds = ("history", "parallel", "parameters", "importance")
-    assert figures == {f"{task}_{family}_{kind}" for family in FAMILIES for kind in kinds}
-    parent = client.get_run(result.run_id)
+    assert {Path(file.path).stem for file in client.list_artifacts(result.run_id, "figures")} == {
+        f"{task}_{family}_{kind}" for family in FAMILIES for kind in kinds
+    }
     assert 4 <= int(parent.data.params[f"best.{task}.xgboost.max_depth"]) <= 12
     rounds = client.get_metric_history(result.run_id, f"best.{task}.xgboost.final_fit.rmse")
     assert len(rounds) > 5
@@ -279,27 +161,18 @@ def test_the_parent_holds_figures_best_values_and_rounds(task: str, result: Sear
 
 
 def test_a_winner_is_a_model_with_a_signature_and_leak_free_scores(result: SearchResult) -> None:
-    assert len(result.tracked) == 1
-    for model, evaluation in zip(result.tracked, result.evaluations, strict=True):
-        assert mlflow.models.get_model_info(model.model_uri).signature is not None
-        logged = mlflow.MlflowClient().get_run(model.run_id).data.metrics
-        assert logged["leak-free.holdout.kappa"] == evaluation.score_on("holdout").metrics["kappa"]
+    ((model, evaluation),) = zip(result.tracked, result.evaluations, strict=True)
+    assert mlflow.models.get_model_info(model.model_uri).signature is not None
+    kappa = mlflow.get_run(model.run_id).data.metrics["leak-free.holdout.kappa"]
+    assert kappa == evaluation.score_on("holdout").metrics["kappa"]
 
 
 def test_the_published_search_tunes_to_memory(split: Split, data: WineData, store: Store) -> None:
     plan = Plan("as-published", trials=2, workers=2)
     result = search_models(plan, data, split, store.experiment_id, QUIET)
     published, leak_free = result.evaluations
-    assert result.trials[0].study == Study(REGRESSOR, XGBOOST)
+    assert result.trials[0].study == Study(REGRESSOR, space.XGBOOST)
     assert published.score_on("validation").metrics["rmse"] < leak_free.score_on("holdout").metrics["rmse"]
-
-
-def run_command_line(folder: Path, store: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiment_tracking.search", *arguments],
-        cwd=ROOT, env=isolated_environment(store) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
 
 
 def wait_for_trials(store: Path, count: int) -> None:
@@ -314,28 +187,34 @@ def wait_for_trials(store: Path, count: int) -> None:
     wait_until(are_over, f"{count} finished trials", seconds=120)
 
 
-def list_tracked_trials(store: Path) -> list[Run]:
-    return [run for run in read_store(store) if run.data.tags.get("search.kind") == "trial"]
+def read_store(database: Path) -> list[Run]:
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    return mlflow.search_runs(experiment_names=[EXPERIMENT], output_format="list")
 
 
-def find_winners(store: Path) -> list[Run]:
-    return [run for run in read_store(store) if "model" in run.data.tags]
+def list_trials(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.data.tags.get("search.kind") == "trial"]
 
 
-def read_store(store: Path) -> list[Run]:
-    """The runs in a database, or in the one of a folder."""
-    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db' if store.is_dir() else store}")
-    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    return find_runs(experiment.experiment_id)
+def list_finished(runs: Sequence[Run]) -> dict[str, str]:
+    """The names and results of the trials that were finished."""
+    finished = [run for run in list_trials(runs) if run.info.status == "FINISHED"]
+    return {run.info.run_name: run.data.tags["search.result"] for run in finished}
 
 
-def read_results(runs: Sequence[Run]) -> dict[str, str]:
-    return {run.info.run_name: run.data.tags["search.result"] for run in runs if run.info.status == "FINISHED"}
+def assert_problems_name_their_trials(runs: Sequence[Run]) -> None:
+    assert [run for run in runs if list_untold(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
 
 
 TRIALS = 28  # enough to be killed, or interrupted, in the middle of, on a slow machine too
-COMMAND = ("--task", "regressor", "--trials", str(TRIALS), "--workers", "2")
+
+
+def start_search(folder: Path, store: Path, *more: str) -> "subprocess.Popen[str]":
+    """Start the command on the wines of a folder, in a session of its own."""
+    plan = ("--task", "regressor", "--trials", str(TRIALS), "--workers", "2")
+    environment = isolated_environment(store) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"}
+    command = ("-m", "experiment_tracking.search", *plan, *more)
+    return start_python(*command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
 
 
 @pytest.mark.full
@@ -344,48 +223,45 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
 ) -> None:
     killed = tmp_path / "killed"
     killed.mkdir()
-    process = run_command_line(folder, killed, *COMMAND)
+    process = start_search(folder, killed)
     wait_for_trials(killed, 5)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.communicate()
-    before = list_tracked_trials(killed)
-    over = {run.info.run_id for run in before if run.info.status == "FINISHED"}
+    before = read_store(killed / "mlflow.db")
+    over = list_finished(before)
     assert 5 <= len(over) < TRIALS
-    resumed = run_command_line(folder, killed, *COMMAND, "--resume")
+    resumed = start_search(folder, killed, "--resume")
     output, errors = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, errors
-    after = list_tracked_trials(killed)
-    assert over <= {run.info.run_id for run in after if run.info.status == "FINISHED"}
-    assert len([run for run in after if run.info.status == "FINISHED"]) == TRIALS
-    rerun = [run for run in after if run.info.status == "KILLED"]
-    assert len(rerun) == len(before) - len(over)
-    assert [run for run in rerun if list_untold(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
+    after = read_store(killed / "mlflow.db")
+    assert over.items() <= list_finished(after).items()
+    assert len(list_finished(after)) == TRIALS
+    rerun = [run for run in list_trials(after) if run.info.status == "KILLED"]
+    assert len(rerun) == len(list_trials(before)) - len(over)
+    assert_problems_name_their_trials(rerun)
     assert find_lines(output, "make mlflow", "BlendRegressor")  # which cannot be served, so it is not to be registered
-    (winner,) = find_winners(killed)
+    (winner,) = [run for run in after if "model" in run.data.tags]
     whole = open_store(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path / "whole")
     result = search_models(Plan(task=REGRESSOR, trials=TRIALS), data, split, whole, QUIET)
-    assert read_results(after) == read_results(list_tracked_trials(tmp_path / "whole.db"))
+    assert list_finished(after) == list_finished(find_runs(whole))
     # A forest adds its trees up in the order in which its threads end: the last bit differs from run to run.
-    expected = mlflow.MlflowClient().get_run(result.tracked[0].run_id).data.metrics
+    expected = mlflow.get_run(result.tracked[0].run_id).data.metrics
     assert winner.data.metrics == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.full
-def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Path) -> None:
-    process = run_command_line(folder, tmp_path, *COMMAND)
+def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Path, data: WineData) -> None:
+    process = start_search(folder, tmp_path)
     wait_for_trials(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    assert {run.info.status for run in find_runs(experiment.experiment_id)} <= {"FINISHED", "KILLED"}
-    data = load_wines(str(folder), 42, folder, "")
+    runs = read_store(tmp_path / "mlflow.db")
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
     identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3}
-    identity |= {"fingerprint": data.fingerprint, "batch": BATCH}
-    assert len(reopen_ledger(experiment.experiment_id, data, identity).finished) >= 3
+    identity |= {"fingerprint": data.fingerprint, "batch": space.BATCH}
+    assert len(reopen_ledger(runs[0].info.experiment_id, data, identity).finished) >= 3
 
 
 def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
@@ -400,20 +276,19 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
     monkeypatch.setattr("experiment_tracking.runs.tracking._log_dataset", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
         run_trials(Plan(task=REGRESSOR, trials=4), split, ledger, QUIET)
-    trials = [run for run in find_runs(ledger.experiment_id) if run.info.run_id != ledger.parent_id]
+    trials = list_trials(find_runs(ledger.experiment_id))
     assert len(trials) == 3
     assert {run.info.status for run in trials} == {"KILLED"}
-    assert [run for run in trials if list_untold(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
+    assert_problems_name_their_trials(trials)
 
 
-def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_to_resume_what_was_not_begun_is_refused(folder: Path, tmp_path: Path) -> None:
     environment = isolated_environment(tmp_path) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"}
     assert_told(run_here("experiment_tracking.search", environment, "--resume"), 2, "--resume")
 
 
 @pytest.mark.parametrize(
-    "plan",
-    [Plan(trials=0), Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")],
+    "plan", [Plan(trials=0), Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")]
 )
 def test_a_plan_without_sense_is_refused_before_a_run_starts(
     plan: Plan, split: Split, data: WineData, store: Store
@@ -424,9 +299,7 @@ def test_a_plan_without_sense_is_refused_before_a_run_starts(
 
 
 def test_a_resumed_search_refuses_trials_of_another_space(split: Split, ledger: Ledger) -> None:
-    study = Study(REGRESSOR, FOREST)
-    plan = Plan(task=REGRESSOR, trials=4)
-    run_trials(plan, split, ledger, QUIET)
+    run_trials(Plan(task=REGRESSOR, trials=4), split, ledger, QUIET)
     reopened = reopen_ledger(ledger.experiment_id, ledger.data, {"seed": 1})
     with pytest.raises(BadInputError, match=naming("trial 0", "--resume")):
-        search_here({study: RandomOptimiser(study)}, 4, lambda *_: TrialResult(FAILED), reopened)
+        search_here(RandomOptimiser(Study(REGRESSOR, FOREST)), lambda *_: TrialResult(FAILED), reopened)
