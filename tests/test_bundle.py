@@ -1,9 +1,9 @@
+"""A bundle on disk: what comes back of it, and what is refused."""
+
 import json
 import pickle
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from commands import BadInputError, NotThereError
-from settings import ROOT
+from tests.processes import read_line, run_python, start_python
 from tests.told import naming
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
@@ -51,7 +51,8 @@ def folder(tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata) -> P
     return write_bundle(tmp_path, pickle_model(evaluation.pipeline), metadata)
 
 
-def edit_metadata(path: Path, **changes: object) -> None:
+def edit_metadata(folder: Path, **changes: object) -> None:
+    path = folder / METADATA_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -74,16 +75,20 @@ class Bomb:
         return (Path.touch, (self.mark,))
 
 
-def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "exploded"
-    (folder / MODEL_FILE).write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(BadInputError, match=naming("model.pkl", "SHA-256")):
-        load_bundle(folder)
-    assert not mark.exists()
+@pytest.mark.parametrize("kind", ["bundle", "candidate"])
+def test_a_changed_pickle_is_refused_before_it_is_unpickled(
+    kind: str, folder: Path, tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata
+) -> None:
+    candidate = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
+    path = folder / MODEL_FILE if kind == "bundle" else candidate
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    with pytest.raises(BadInputError, match=naming(path.name, "SHA-256")):
+        load_bundle(folder) if kind == "bundle" else load_candidate(candidate)
+    assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "facts"),
     [
         ({"features": ["alcohol"]}, ("features", "alcohol")),
         ({"versions": {"scikit-learn": "0.1"}}, ("python", "none")),
@@ -92,48 +97,40 @@ def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_pa
         ({"mood": "good"}, ("facts.json", "mood")),
     ],
 )
-def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], told: tuple[str, ...]) -> None:
-    edit_metadata(folder / METADATA_FILE, **changes)
-    with pytest.raises(BadInputError, match=naming(*told)):
+def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], facts: tuple[str, ...]) -> None:
+    edit_metadata(folder, **changes)
+    with pytest.raises(BadInputError, match=naming(*facts)):
         load_bundle(folder)
 
 
 @pytest.mark.parametrize(("library", "other"), [("scikit-learn", "1.9.0"), ("python", "3.9.1"), ("numpy", "1.26.4")])
-def test_a_bundle_of_another_version_is_refused_by_its_name(folder: Path, library: str, other: str) -> None:
-    versions = json.loads((folder / METADATA_FILE).read_text())["versions"]
-    edit_metadata(folder / METADATA_FILE, versions=versions | {library: other})
+def test_a_bundle_of_another_version_is_refused_by_its_name(
+    folder: Path, metadata: ModelMetadata, library: str, other: str
+) -> None:
+    edit_metadata(folder, versions=metadata.versions | {library: other})
     with pytest.raises(BadInputError, match=naming(f"{library} {other}", "make pipeline")):
         load_bundle(folder)
 
 
-def test_another_patch_of_python_and_numpy_is_fine(folder: Path) -> None:
-    versions = json.loads((folder / METADATA_FILE).read_text())["versions"]
-    patched = {library: ".".join(versions[library].split(".")[:2]) + ".99" for library in ("python", "numpy")}
-    edit_metadata(folder / METADATA_FILE, versions=versions | patched)
+def test_another_patch_of_python_and_numpy_is_fine(folder: Path, metadata: ModelMetadata) -> None:
+    patched = {name: ".".join(metadata.versions[name].split(".")[:2]) + ".99" for name in ("python", "numpy")}
+    edit_metadata(folder, versions=metadata.versions | patched)
     load_bundle(folder)
 
 
-def test_a_file_too_many_is_refused(folder: Path) -> None:
+def test_a_file_too_many_or_too_few_is_refused(folder: Path) -> None:
     (folder / "notes.txt").touch()
     with pytest.raises(BadInputError, match=naming("model.pkl", "notes.txt")):
         load_bundle(folder)
-
-
-def test_a_file_too_few_is_refused(folder: Path) -> None:
+    (folder / "notes.txt").unlink()
     (folder / MODEL_FILE).unlink()
     with pytest.raises(BadInputError, match=naming("model.pkl", "nothing")):
         load_bundle(folder)
 
 
-def test_without_a_model_one_is_told_to_run_the_pipeline(tmp_path: Path) -> None:
+def test_without_a_model_the_pipeline_is_to_be_run(tmp_path: Path) -> None:
     with pytest.raises(NotThereError, match="make pipeline"):
         load_current(tmp_path)
-
-
-def test_current_names_the_bundle_that_loads(folder: Path) -> None:
-    select_bundle(folder)
-    assert load_current(folder.parent).metadata.version == "1"
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["1", "current"]
 
 
 def test_a_version_written_again_leaves_the_first_where_it_is(
@@ -163,12 +160,10 @@ except OSError as error:
 def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(folder: Path) -> None:
     select_bundle(folder)
     before = sorted(folder.parent.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = run_python("-c", FULL_DISK, folder, check=True)
     assert done.stdout == "refused: File too large\n"
     assert sorted(folder.parent.rglob("*")) == before
-    load_current(folder.parent)
+    assert load_current(folder.parent).metadata.version == "1"
 
 
 WRITE_FOR_EVER = """
@@ -191,15 +186,11 @@ def test_killed_at_any_moment_the_current_bundle_loads(folder: Path) -> None:
     moments = random.Random(1)
     for _ in range(5):
         current = folder.with_name((folder.parent / "current").read_text().strip())
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITE_FOR_EVER, str(current)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+        writer = start_python("-c", WRITE_FOR_EVER, current)
+        assert read_line(writer) == "ready"
         time.sleep(moments.uniform(0.02, 0.3))
-        writer.send_signal(signal.SIGKILL)
+        writer.kill()
         assert writer.wait() == -signal.SIGKILL
-        writer.stdout.close()
         load_current(folder.parent)
         for path in folder.parent.glob("[0-9]*"):
             load_bundle(path)
@@ -210,12 +201,3 @@ def test_a_candidate_comes_back_with_its_facts(tmp_path: Path, evaluation: Evalu
     path = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["dtc.json", "dtc.pkl"]
     assert load_candidate(path).metadata.model == "DecisionTreeClassifier"
-
-
-def test_a_candidate_beside_the_facts_of_another_is_refused(
-    tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata
-) -> None:
-    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
-    path.write_bytes(pickle.dumps(make_model("DecisionTreeClassifier", seed=2)))
-    with pytest.raises(BadInputError, match=naming("dtc.pkl", "SHA-256")):
-        load_candidate(path)

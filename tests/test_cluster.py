@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +26,8 @@ from experiment_tracking.search.loop import Trial
 from experiment_tracking.search.space import Plan
 from experiment_tracking.search.steps import run_trials
 from orchestration.flows import compare_flow, prepare_flow
-from settings import ROOT
 from tests.conftest import Store, isolated_environment
+from tests.processes import run_python
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
 from tests.told import find_lines, list_untold, naming
@@ -47,36 +45,28 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=3, threads_per_worker=1, memory_limit="2GiB", host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
+    limits = {"n_workers": 3, "threads_per_worker": 1, "memory_limit": "2GiB"}
+    with LocalCluster(**limits, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         yield cluster
 
 
-def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[Trial]:
+def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[tuple[object, ...]]:
+    """Run a search; return what its trials came to."""
     ledger = open_ledger(store.experiment_id, data, {"dask": plan.dask}, {})
-    return run_trials(plan, split, ledger, QUIET)
-
-
-def list_results(trials: list[Trial]) -> list[tuple[str, float | None, tuple[float, ...], tuple[int, ...]]]:
-    results = [trial.result for trial in trials]
+    results = [trial.result for trial in run_trials(plan, split, ledger, QUIET)]
     return [(result.outcome, result.loss, result.fold_losses, result.rounds) for result in results]
-
-
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    return Plan(task="regressor", trials=8, workers=2)
 
 
 @pytest.mark.full
 def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_killed(
-    cluster: LocalCluster, plan: Plan, store: Store, twin: WineData, twin_split: Split, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, store: Store, twin: WineData, twin_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan = Plan(task="regressor", trials=8, workers=2)
     here = run_plan(plan, store, twin, twin_split)
     killed: list[int] = []
 
     def kill_one(over: list[Trial]) -> str:
-        """Called for every trial that is over: the first time, a worker that runs another one is killed."""
+        """Kill a worker that runs a trial, when the first one is over."""
         if over and not killed:
             with Client(cluster) as client:
                 busy = [address for address, tasks in client.processing().items() if tasks]
@@ -88,7 +78,7 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
     monkeypatch.setattr(steps, "_describe_best", kill_one)
     there = run_plan(replace(plan, dask=cluster.scheduler_address), store, twin, twin_split)
     assert len(killed) == 1
-    assert list_results(there) == list_results(here)
+    assert there == here
 
 
 @pytest.mark.full
@@ -116,8 +106,8 @@ def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
     here = train_model(name, twin, twin_split, 42)
     with open_executor(1, cluster.scheduler_address) as executor:
         there = train_model(name, twin, twin_split, 42, Fitting(map_fn=make_map(executor), on_step=steps.append))
-    metadata = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
-    assert [list_untold(step, name, *told) for step, told in zip(steps, metadata, strict=True)] == [[]] * 6
+    reported = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
+    assert [list_untold(step, name, *facts) for step, facts in zip(steps, reported, strict=True)] == [[]] * 6
     for ours, theirs in zip(here, there, strict=True):
         assert [score.metrics for score in theirs.scores] == [score.metrics for score in ours.scores]
         assert theirs.predictions.keys() == ours.predictions.keys()
@@ -130,9 +120,10 @@ def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
     cluster: LocalCluster, twin_split: Split
 ) -> None:
     models = {name: make_model(name, 42) for name in ("DecisionTreeClassifier", "ExtraTreesClassifier")}
-    here = compare_finalists("classifier", models, twin_split, repeat_folds(twin_split, 42))
+    folds = repeat_folds(twin_split, 42)
+    here = compare_finalists("classifier", models, twin_split, folds)
     with open_executor(1, cluster.scheduler_address) as executor:
-        there = compare_finalists("classifier", models, twin_split, repeat_folds(twin_split, 42), make_map(executor))
+        there = compare_finalists("classifier", models, twin_split, folds, make_map(executor))
     assert [(one.name, one.metrics, one.loss) for one in there] == [(one.name, one.metrics, one.loss) for one in here]
 
 
@@ -200,27 +191,22 @@ def test_the_command_leaves_a_model_that_can_become_a_version(
     cluster: LocalCluster, folder: Path, tmp_path: Path
 ) -> None:
     environment = isolated_environment(tmp_path) | {"WINE_DASK": cluster.scheduler_address}
-    command = [sys.executable, "-m", "experiment_tracking.partitioned", str(folder), "--rounds", "20"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert find_lines(done.stdout, "4 files", "12,000")
-    assert NAME in done.stdout
-    register = done.stdout.splitlines()[-1].partition("python -m ")[2].split()
-    done = subprocess.run(
-        [sys.executable, "-m", *register], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "wine-quality version 1" in done.stdout
+    command = ["-m", "experiment_tracking.partitioned", str(folder), "--rounds", "20"]
+    printed = run_python(*command, env=environment, check=True).stdout
+    assert find_lines(printed, "4 files", "12,000")
+    assert NAME in printed
+    register = printed.splitlines()[-1].partition("python ")[2].split()
+    assert "wine-quality version 1" in run_python(*register, env=environment, check=True).stdout
 
 
-def test_a_partition_that_is_no_table_of_wines_is_told_with_file_column_and_row(
+def test_a_partition_that_is_no_table_of_wines_is_refused_with_file_column_and_row(
     cluster: LocalCluster, folder: Path, tmp_path: Path
 ) -> None:
     broken = pd.read_parquet(folder / "1.parquet")
     broken["pH"] = [*broken["pH"].head(7).astype(str), "sour", *broken["pH"].tail(-8).astype(str)]
     broken.to_parquet(tmp_path / "a.parquet")
-    with (
-        open_executor(1, cluster.scheduler_address) as executor,
-        pytest.raises(BadInputError, match=naming("a.parquet", "pH", "row 9", "sour")),
-    ):
+    refusal = pytest.raises(BadInputError, match=naming("a.parquet", "pH", "row 9", "sour"))
+    with open_executor(1, cluster.scheduler_address) as executor, refusal:
         read_partitions(tmp_path, make_map(executor))
     with pytest.raises(NotThereError, match=naming("nowhere", ".csv", ".parquet")):
         read_partitions(tmp_path / "nowhere")
@@ -233,12 +219,13 @@ def test_a_cluster_on_this_machine_is_started_and_ended() -> None:
     assert os.getpid() not in pids
 
 
-def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "error", "facts"),
+    [("tcp://127.0.0.1:1", NotThereError, ["127.0.0.1:1"]), ("a b", BadInputError, ["a b", "tcp://host:8786"])],
+)
+def test_a_scheduler_that_is_not_there_is_named_with_its_setting(
+    address: str, error: type[Exception], facts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("executors.CONNECT_SECONDS", 1)
-    with (
-        pytest.raises(NotThereError, match=naming("WINE_DASK", "tcp://127.0.0.1:1")),
-        open_executor(1, "tcp://127.0.0.1:1"),
-    ):
-        pass
-    with pytest.raises(BadInputError, match=naming("WINE_DASK", "a b", "tcp://host:8786")), open_executor(1, "a b"):
+    with pytest.raises(error, match=naming("WINE_DASK", *facts)), open_executor(1, address):
         pass

@@ -35,6 +35,13 @@ def draw_page(changed_rows: int = 0, width: int = WIDTH, height: int = 100) -> b
     return as_png(pixels)
 
 
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """A page that was photographed once."""
+    assert keep_or_replace(tmp_path / "page.png", draw_page()).startswith("new, ")
+    return tmp_path / "page.png"
+
+
 def test_every_picture_stands_in_the_table_and_is_taken_by_the_command() -> None:
     named = re.findall(r"^\| \[(\w+\.png)\]\((\w+\.png)\)", (FOLDER / "README.md").read_text(), re.MULTILINE)
     assert all(text == address for text, address in named)
@@ -52,59 +59,48 @@ def test_a_picture_is_small_of_the_one_width_and_not_blank(name: str) -> None:
         assert np.percentile(np.asarray(picture.convert("L")), 80) > 200  # the light theme; code may be on black
 
 
-def test_a_new_picture_is_written_under_the_one_width(tmp_path: Path) -> None:
-    told = keep_or_replace(tmp_path / "new.png", draw_page(width=800))
-    assert told.startswith("new, ")
+@pytest.mark.parametrize(("width", "height"), [(800, 100), (2 * WIDTH, 50)], ids=["narrower", "wider"])
+def test_a_new_picture_is_written_in_the_one_width(width: int, height: int, tmp_path: Path) -> None:
+    keep_or_replace(tmp_path / "new.png", draw_page(width=width))
     with Image.open(tmp_path / "new.png") as picture:
-        assert picture.size == (WIDTH, 100)
-        assert picture.convert("RGB").getpixel((0, 15)) == (255, 255, 255)  # it lies in the middle, on white
-        assert picture.convert("RGB").getpixel((WIDTH // 2, 15)) == (140, 28, 63)
-
-
-def test_a_wider_picture_is_made_smaller() -> None:
-    assert read_picture(draw_page(width=2 * WIDTH)).size == (WIDTH, 50)
+        assert picture.size == (WIDTH, height)
+        colours = picture.convert("RGB")
+    assert colours.getpixel((WIDTH // 2, 15 * height // 100)) == (140, 28, 63)
+    if width < WIDTH:
+        assert colours.getpixel((0, 15)) == (255, 255, 255)  # it lies in the middle, on white
 
 
 @pytest.mark.parametrize(
-    ("changed_rows", "tolerance", "told"),
-    [(0, 0.0, "kept, 0.0 %"), (1, 0.01, "kept, 1.0 %"), (2, 0.01, "replaced, 2.0 %"), (2, 0.15, "kept, 2.0 %")],
+    ("changed_rows", "tolerance", "always", "change"),
+    [
+        (0, 0.0, False, "kept, 0.0 %"),
+        (0, 0.0, True, "replaced, 0.0 %"),
+        (1, 0.01, False, "kept, 1.0 %"),
+        (2, 0.01, False, "replaced, 2.0 %"),
+        (2, 0.15, False, "kept, 2.0 %"),
+    ],
 )
 def test_a_picture_is_replaced_only_where_enough_of_it_looks_different(
-    tmp_path: Path, changed_rows: int, tolerance: float, told: str
+    changed_rows: int, tolerance: float, always: bool, change: str, page: Path
 ) -> None:
-    path = tmp_path / "page.png"
-    keep_or_replace(path, draw_page())
-    before = path.read_bytes()
-    assert keep_or_replace(path, draw_page(changed_rows), tolerance).startswith(told)
-    assert (path.read_bytes() == before) == told.startswith("kept")
+    page.write_bytes(before := page.read_bytes() + b"not of a picture")
+    assert keep_or_replace(page, draw_page(changed_rows), tolerance, always=always).startswith(change)
+    assert (page.read_bytes() == before) == change.startswith("kept")
 
 
-def test_always_means_always(tmp_path: Path) -> None:
-    path = tmp_path / "page.png"
-    keep_or_replace(path, draw_page())
-    assert keep_or_replace(path, draw_page(), always=True).startswith("replaced, 0.0 %")
-
-
-def test_another_size_is_another_picture() -> None:
-    before, after = read_picture(draw_page()), read_picture(draw_page(height=101))
-    assert measure_change(before, after) == 1.0
-
-
-def test_shades_that_nobody_sees_are_no_change() -> None:
-    before, after = Image.new("RGB", (10, 10), (240, 240, 240)), Image.new("RGB", (10, 10), (250, 240, 230))
+def test_another_size_is_another_picture_and_shades_that_nobody_sees_are_none() -> None:
+    assert measure_change(read_picture(draw_page()), read_picture(draw_page(height=101))) == 1.0
+    before, after = (Image.new("RGB", (10, 10), colour) for colour in ((240, 240, 240), (250, 240, 230)))
     assert measure_change(before, after) == 0.0
 
 
 @pytest.mark.full
-def test_a_picture_that_stays_too_large_is_refused_and_the_former_stays(tmp_path: Path) -> None:
-    path = tmp_path / "noise.png"
-    keep_or_replace(path, draw_page())
-    before = path.read_bytes()
+def test_a_picture_that_stays_too_large_is_refused_and_the_former_stays(page: Path) -> None:
+    before = page.read_bytes()
     noise = np.random.default_rng(0).integers(0, 256, size=(1000, WIDTH, 3), dtype="uint8")
-    with pytest.raises(RefusedError, match=naming("noise.png", f"{MOST_BYTES:,}")):
-        keep_or_replace(path, as_png(noise))
-    assert path.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["noise.png"]
+    with pytest.raises(RefusedError, match=naming("page.png", f"{MOST_BYTES:,}")):
+        keep_or_replace(page, as_png(noise))
+    assert [(path.name, path.read_bytes()) for path in page.parent.iterdir()] == [("page.png", before)]
 
 
 def test_the_same_picture_gives_the_same_bytes() -> None:
@@ -112,7 +108,7 @@ def test_the_same_picture_gives_the_same_bytes() -> None:
     assert encode_picture(page, "page") == encode_picture(page, "page")
 
 
-def test_a_name_that_is_no_picture_is_told_with_those_that_are() -> None:
+def test_a_name_that_is_no_picture_is_refused_with_those_that_are() -> None:
     with pytest.raises(BadInputError, match=naming("nothing", *(picture.name for picture in PICTURES))):
         choose_pictures(["api_page", "nothing"])
     assert [picture.name for picture in choose_pictures(["api_docs", "api_page"])] == ["api_page", "api_docs"]

@@ -6,6 +6,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 
 from deployment.batch.file import score_file
@@ -41,24 +42,22 @@ def by_function(pipeline_run: PipelineRun, split: Split) -> Pipeline:
     return evaluate_leak_free(champion, make_model(champion, seed=42), split).pipeline
 
 
-def test_registry_answers_as_the_function(
-    pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame
+@pytest.mark.parametrize("place", ["registry", "bundle"])
+def test_a_stored_model_answers_as_the_function(
+    place: str, pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame
 ) -> None:
     mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
-    assert_same_answers(load_version(find_version(CHAMPION)).pipeline, by_function, wines)
-
-
-def test_bundle_answers_as_the_function(pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame) -> None:
-    assert_same_answers(load_current(pipeline_run.serving_models).pipeline, by_function, wines)
+    registry = place == "registry"
+    bundle = load_version(find_version(CHAMPION)) if registry else load_current(pipeline_run.serving_models)
+    assert_same(bundle.pipeline.predict(wines), bundle.pipeline.predict_proba(wines), by_function, wines)
 
 
 def test_api_answers_as_the_function(api: str, by_function: Pipeline, wines: pd.DataFrame) -> None:
     bodies = [WineQuality.model_validate(row) for row in wines.to_dict("records")]
     answers = [WEB.post(f"{api}/predict", json=body.model_dump()).raise_for_status().json() for body in bodies]
     table = pd.DataFrame(feature_array(bodies), columns=list(FEATURES))
-    assert [answer["prediction"] for answer in answers] == by_function.predict(table).tolist()
     probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
-    np.testing.assert_allclose(probabilities, by_function.predict_proba(table), rtol=0, atol=1e-6)
+    assert_same([answer["prediction"] for answer in answers], probabilities, by_function, table)
     grades = by_function.classes_.astype(float)
     np.testing.assert_allclose([answer["expected_quality"] for answer in answers], probabilities @ grades, atol=1e-9)
 
@@ -70,11 +69,9 @@ def test_batch_answers_as_the_function(
     scored = score_file(tmp_path / "wines.csv", pipeline_run.serving_models, tmp_path)
     answers = pd.read_parquet(scored.answers)
     assert (scored.scored, scored.refused) == (len(wines), None)
-    np.testing.assert_array_equal(answers["prediction"], by_function.predict(wines))
-    probabilities = answers.filter(like="probability_").to_numpy()
-    np.testing.assert_allclose(probabilities, by_function.predict_proba(wines), rtol=0, atol=1e-6)
+    assert_same(answers["prediction"], answers.filter(like="probability_"), by_function, wines)
 
 
-def assert_same_answers(one: Pipeline, other: Pipeline, wines: pd.DataFrame) -> None:
-    np.testing.assert_array_equal(one.predict(wines), other.predict(wines))
-    np.testing.assert_allclose(one.predict_proba(wines), other.predict_proba(wines), rtol=0, atol=1e-6)
+def assert_same(grades: ArrayLike, probabilities: ArrayLike, model: Pipeline, wines: pd.DataFrame) -> None:
+    np.testing.assert_array_equal(grades, model.predict(wines))
+    np.testing.assert_allclose(probabilities, model.predict_proba(wines), rtol=0, atol=1e-6)

