@@ -17,7 +17,7 @@ PATH_HERE = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # 
 
 def run_program(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; `options` are those of subprocess.run."""
-    defaults = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, "check": False}
+    defaults: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, "check": False}
     return subprocess.run(command, **(defaults | options))
 
 
@@ -34,7 +34,7 @@ def run_shell(script: str, folder: Path, environment: Mapping[str, str]) -> str:
 
 def start_python(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
     """Start Python with its output in a pipe; `options` are those of subprocess.Popen."""
-    defaults = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+    defaults: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *arguments], **(defaults | options))
 
 
@@ -47,7 +47,7 @@ def read_line(process: "subprocess.Popen[str]") -> str:
 @contextmanager
 def serve(address: str, *command: str | Path, ending: int = signal.SIGTERM, **options: Any) -> Iterator[Any]:
     """A server from its first answer at an address to the end of the block, where all that it started ends too."""
-    defaults = {"cwd": ROOT, "start_new_session": True, "text": True}
+    defaults: dict[str, Any] = {"cwd": ROOT, "start_new_session": True, "text": True}
     server = subprocess.Popen(command, **(defaults | options))
     try:
         wait_for(address, server, seconds=240)

@@ -90,9 +90,7 @@ BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, 
 
 
 @pytest.mark.parametrize("estimator", [GradesFromNumbers(KernelRegressor()), BLEND], ids=["by itself", "in a blend"])
-def test_what_has_no_converter_has_no_compiled_form_and_says_why(
-    estimator: object, twin: WineData, twin_split: Split
-) -> None:
+def test_what_has_no_converter_is_not_compiled(estimator: object, twin: WineData, twin_split: Split) -> None:
     wines = twin_split.train.head(200)
     pipeline = fit(estimator, wines)
     compiled = compile_model(pipeline, describe(pipeline, twin, wines))

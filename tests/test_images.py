@@ -117,9 +117,7 @@ def test_a_name_that_is_no_picture_is_refused_with_those_that_are() -> None:
 
 @pytest.mark.full
 @needs_browser
-def test_the_page_of_an_api_is_photographed_light_and_the_same_twice(
-    browser: Browser, small_api: str, tmp_path: Path
-) -> None:
+def test_a_page_is_photographed_light_and_twice_the_same(browser: Browser, small_api: str, tmp_path: Path) -> None:
     path = tmp_path / "api_page.png"
     assert keep_or_replace(path, take_page(small_api, browser)).startswith("new, ")
     assert keep_or_replace(path, take_page(small_api, browser)).startswith("kept, 0.")  # another request id

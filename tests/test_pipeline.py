@@ -1,4 +1,4 @@
-"""What one run of the pipeline leaves behind, on the twin and on the real files."""
+"""What one run of the pipeline leaves behind: runs, champion, summary, and the same answers everywhere."""
 
 import json
 import os
@@ -11,24 +11,33 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow.entities import Run
+from numpy.typing import ArrayLike
 from prefect import flow
+from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
-from experiment_tracking.registry.versions import CHAMPION, MODEL
+from deployment.batch.file import score_file
+from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version, load_version
 from experiment_tracking.runs.store import EXPERIMENT
 from orchestration.flows import shorten_source
 from orchestration.tasks.wiring import wire
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
 from tests.processes import start_python
-from tests.told import assert_told_in_one_line, find_lines
+from tests.told import assert_told, assert_told_in_one_line, find_lines
+from tests.web import WEB
+from wine_data.audit.checks import audit_wines
 from wine_data.reader import COLUMNS
-from wine_data.schema import FEATURES
+from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
+from wine_data.split import Split, split_wines
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.files import load_current
-from wine_quality_training.models import MODELS
+from wine_quality_training.evaluate import evaluate_leak_free
+from wine_quality_training.models import MODELS, make_model
 
 
 @pytest.fixture
@@ -59,9 +68,7 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
         assert re.search(line, pipeline_run.output, re.MULTILINE), line
 
 
-def test_one_parent_run_holds_a_nested_run_a_model_and_each_names_its_data(
-    runs: list[Run], pipeline_run: PipelineRun
-) -> None:
+def test_a_parent_run_holds_a_run_a_model_and_each_names_its_data(runs: list[Run], pipeline_run: PipelineRun) -> None:
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert parent.info.run_name == "pipeline"
@@ -132,9 +139,7 @@ def test_wines_that_will_not_do_are_refused_before_anything_starts(
 @pytest.mark.parametrize(
     ("source", "short"), [("", "auto"), ("uci", "uci"), ("/home/anna/wines/", "wines"), ("s3://cellar/2026", "2026")]
 )
-def test_a_run_is_named_by_the_last_part_of_its_source(
-    source: str, short: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_named_after_its_source(source: str, short: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINE_DATA", "auto")
     assert shorten_source(source) == short
 
@@ -173,3 +178,80 @@ def test_a_mistake_inside_the_flow_is_not_tried_again() -> None:
 
     fail_thrice()
     assert [type(problem) for problem in tries] == [BadInputError, ValueError, OSError, OSError]
+
+
+def test_a_summary_has_protocols_wines_gate_and_audit(pipeline_run: PipelineRun, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n")
+    environment = pipeline_run.environment | {"GITHUB_STEP_SUMMARY": str(page)}
+    done = run_here("orchestration.summary", environment, "--folder", str(tmp_path / "report"))
+    assert done.returncode == 0, done.stderr
+    summary = page.read_text()
+    assert summary.startswith("before\n# Training")
+    data = pipeline_run.load_data()
+    protocols = ["| as-published | validation |", "| leak-free | cv |", "| leak-free | holdout |"]
+    facts = [*protocols, data.fingerprint[:12], "Champion: wine-quality version 1", *audit_wines(data).sentences()]
+    assert [fact for fact in facts if fact not in summary] == []
+    assert ("synthetic" in summary) == (pipeline_run.environment["WINE_DATA"] == "twin")
+    assert f"before\n{(tmp_path / 'report' / 'summary.md').read_text()}" == summary
+    assert list((tmp_path / "report").glob("*/figures/*.png"))
+
+
+def test_without_a_pipeline_there_is_nothing_to_summarise(tmp_path: Path) -> None:
+    done = run_here("orchestration.summary", isolated_environment(tmp_path))
+    assert_told(done, 3, "make pipeline")
+
+
+@pytest.fixture(scope="module")
+def split(pipeline_run: PipelineRun) -> Split:
+    data = pipeline_run.load_data()
+    return split_wines(data.train, data.validation, folds=5, seed=42)
+
+
+@pytest.fixture(scope="module")
+def wines(split: Split) -> pd.DataFrame:
+    """Complete wines, from both sides, some of them with tied votes."""
+    both = pd.concat([split.train, split.holdout]).dropna()
+    return feature_frame(both.sample(60, random_state=7))
+
+
+@pytest.fixture(scope="module")
+def by_function(pipeline_run: PipelineRun, split: Split) -> Pipeline:
+    """The model as the plain function fits it, with no flow around it."""
+    champion = load_current(pipeline_run.serving_models).metadata.model
+    return evaluate_leak_free(champion, make_model(champion, seed=42), split).pipeline
+
+
+@pytest.mark.parametrize("place", ["registry", "bundle"])
+def test_a_stored_model_answers_as_the_function(
+    place: str, pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame
+) -> None:
+    mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
+    registry = place == "registry"
+    bundle = load_version(find_version(CHAMPION)) if registry else load_current(pipeline_run.serving_models)
+    assert_same(bundle.pipeline.predict(wines), bundle.pipeline.predict_proba(wines), by_function, wines)
+
+
+def test_api_answers_as_the_function(api: str, by_function: Pipeline, wines: pd.DataFrame) -> None:
+    bodies = [WineQuality.model_validate(row) for row in wines.to_dict("records")]
+    answers = [WEB.post(f"{api}/predict", json=body.model_dump()).raise_for_status().json() for body in bodies]
+    table = pd.DataFrame(feature_array(bodies), columns=list(FEATURES))
+    probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
+    assert_same([answer["prediction"] for answer in answers], probabilities, by_function, table)
+    grades = by_function.classes_.astype(float)
+    np.testing.assert_allclose([answer["expected_quality"] for answer in answers], probabilities @ grades, atol=1e-9)
+
+
+def test_batch_answers_as_the_function(
+    pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame, tmp_path: Path
+) -> None:
+    wines.to_csv(tmp_path / "wines.csv", index=False)
+    scored = score_file(tmp_path / "wines.csv", pipeline_run.serving_models, tmp_path)
+    answers = pd.read_parquet(scored.answers)
+    assert (scored.scored, scored.refused) == (len(wines), None)
+    assert_same(answers["prediction"], answers.filter(like="probability_").to_numpy(), by_function, wines)
+
+
+def assert_same(grades: ArrayLike, probabilities: np.ndarray, model: Pipeline, wines: pd.DataFrame) -> None:
+    np.testing.assert_array_equal(grades, model.predict(wines))
+    np.testing.assert_allclose(probabilities, model.predict_proba(wines), rtol=0, atol=1e-6)

@@ -155,9 +155,7 @@ def drifted(twin_split: Split) -> pd.DataFrame:
 
 
 @pytest.mark.full
-def test_after_drift_the_gate_lets_in_what_is_better_on_recent_wines_and_not_much_worse_on_old_ones(
-    registry: Registry, drifted: pd.DataFrame
-) -> None:
+def test_after_drift_a_gain_on_recent_wines_makes_up_for_a_loss(registry: Registry, drifted: pd.DataFrame) -> None:
     registry.promote(registry.register(GOOD))
     champion = load_version(find_version(CHAMPION))
     half = drifted.iloc[::2]
@@ -288,9 +286,7 @@ setattr(promotion, {step!r}, stop)
 
 @pytest.mark.full
 @pytest.mark.parametrize(("step", "champion"), [("set_alias", "1"), ("select_bundle", "2")])
-def test_a_promotion_that_was_killed_on_the_way_is_settled_by_the_next(
-    registry: Registry, step: str, champion: str
-) -> None:
+def test_the_next_move_settles_a_killed_promotion(registry: Registry, step: str, champion: str) -> None:
     registry.promote(registry.register(POOR))
     registry.register(GOOD)
     script = PROMOTE.replace("run_command(lambda", STOP_AT.format(step=step) + "\nrun_command(lambda")
@@ -339,7 +335,7 @@ def test_mlflows_own_commands_understand_the_champion(registry: Registry, tmp_pa
     environment = isolated_environment(registry.store.folder) | {"PATH": PATH_HERE}  # MLflow calls uvicorn
     model = ["--model-uri", f"models:/{versions.MODEL}@{CHAMPION}", "--env-manager", "local"]
     expected = registry.fitted[POOR].pipeline.predict(wines).tolist()
-    files = ["--input-path", tmp_path / "wines.json", "--output-path", tmp_path / "answers.json"]
+    files = [f"--input-path={tmp_path / 'wines.json'}", f"--output-path={tmp_path / 'answers.json'}"]
     run_python("-m", "mlflow", "models", "predict", *model, *files, cwd=tmp_path, env=environment, check=True)
     assert json.loads((tmp_path / "answers.json").read_text())["predictions"] == expected
     address = f"http://127.0.0.1:{(port := free_port())}"

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,16 +33,14 @@ from wine_quality_training.bundle.files import load_current
 PLAN = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 
 
-@dataclass(frozen=True)
 class Services:
-    """A project of its own: its folder, its environment, and what each order printed."""
+    """A project of its own: its folder and environment, and the orders to its services."""
 
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def api(self) -> str:
-        return f"http://127.0.0.1:{self.environment['WINE_PREFECT_PORT']}/api"
+    def __init__(self, folder: Path, **more: str) -> None:
+        self.folder = folder
+        self.environment = isolated_environment(folder) | {"WINE_PREFECT_PORT": str(free_port())} | more
+        self.environment.pop("PREFECT_API_URL", None)
+        self.api = f"http://127.0.0.1:{self.environment['WINE_PREFECT_PORT']}/api"
 
     def order(self, order: str) -> "subprocess.CompletedProcess[str]":
         return run_python("-m", "orchestration.services", order, env=self.environment)
@@ -76,14 +73,12 @@ def forget_dates(described: Any) -> Any:
 def run_services(folder: Path, empty_stores: Path) -> Iterator[Services]:
     """A project in a folder, with few wines, and a server that runs; all is ended after the block."""
     seed_store(folder, empty_stores)
-    environment = isolated_environment(folder) | {
-        "WINE_DATA": str(write_few_wines(folder / "wines")),
-        "WINE_PREFECT_PORT": str(free_port()),
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # 60, else: a schedule for the next moments is missed
-    }
-    environment.pop("PREFECT_API_URL", None)
-    services = Services(folder, environment)
+    services = Services(
+        folder,
+        WINE_DATA=str(write_few_wines(folder / "wines")),
+        PREFECT_WORKER_QUERY_SECONDS="1",
+        PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="1",  # 60, else: a schedule for the next moments is missed
+    )
     try:
         assert "make deploy" in services.do("prefect")
         yield services
@@ -99,31 +94,23 @@ def deployed(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield services
 
 
-def schedule_soon(services: Services) -> datetime:
-    """Give `train` one more schedule, for a run that takes little time; return when it is due, in some seconds."""
+def run_by_schedule(services: Services) -> FlowRun:
+    """Give `train` one more schedule, for a small run that is due in some seconds, and wait until it has ended."""
     due = datetime.now(UTC) + timedelta(seconds=4)
     soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=due, timezone="UTC")
     small = {"models": ["DecisionTreeClassifier"], "folds": 2}
     with SyncPrefectClient(api=services.api) as client:
-        train = client.read_deployment_by_name("wine-quality-pipeline/train")
+        train = client.read_deployment_by_name("wine-quality-pipeline/train").id
         schedule = DeploymentScheduleCreate(schedule=soon, active=True, parameters=small)
-        client.create_deployment_schedules(train.id, [schedule])
-    return due
-
-
-def wait_for_end(services: Services, due: datetime) -> FlowRun:
-    """Wait for the run that was due to end."""
-    runs = {
+        client.create_deployment_schedules(train, [schedule])
+    ended = {
         "expected_start_time": {"before_": (due + timedelta(seconds=5)).isoformat()},
         "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
     }
-    train = {"name": {"any_": ["train"]}}  # its parts are flow runs too, without a deployment
-
-    def find_ended() -> list[dict[str, Any]]:
-        return services.ask("flow_runs", flow_runs=runs, deployments=train)
-
+    only = {"id": {"any_": [str(train)]}}  # the run's parts are flow runs too, without a deployment
     what = f"the end of a scheduled run; see {services.find('worker').log}"
-    return FlowRun.model_validate(wait_until(find_ended, what, seconds=300, every=0.5)[0])
+    found = wait_until(lambda: services.ask("flow_runs", flow_runs=ended, deployments=only), what, 300, every=0.5)
+    return FlowRun.model_validate(found[0])
 
 
 def test_the_plan_names_flows_that_exist_and_no_path_of_this_machine() -> None:
@@ -139,13 +126,12 @@ def test_the_plan_names_flows_that_exist_and_no_path_of_this_machine() -> None:
 @pytest.mark.parametrize("deployment", PLAN["deployments"], ids=lambda deployment: str(deployment["name"]))
 def test_a_process_of_a_worker_finds_the_flow_of_a_deployment(deployment: dict[str, Any]) -> None:
     """A new process, as a worker starts it: a file may not stand in for a package that it has not imported yet."""
-    load = "import sys; from prefect.flows import load_flow_from_entrypoint as load; load(sys.argv[1], None, False)"
+    load = "import sys; from prefect.flows import load_flow_from_entrypoint as load; load(sys.argv[1], False)"
     run_python("-c", load, deployment["entrypoint"], check=True)
 
 
 def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -> None:
-    nobody = Services(tmp_path, isolated_environment(tmp_path) | {"WINE_PREFECT_PORT": str(free_port())})
-    nobody.environment.pop("PREFECT_API_URL", None)
+    nobody = Services(tmp_path)
     for order in ("deploy", "worker"):
         assert_told_in_one_line(nobody.order(order), 3, nobody.api, "make prefect")
     assert list_untold(nobody.do("stop"), "no worker", "no server") == []
@@ -155,7 +141,7 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
     with run_services(tmp_path, empty_stores) as services:
         assert "Next: make worker" in services.do("deploy")
         assert "A worker runs what is due" in services.do("worker")
-        run = wait_for_end(services, schedule_soon(services))
+        run = run_by_schedule(services)
         assert run.state is not None
         assert run.state.is_completed(), run.state.message
         assert run.auto_scheduled

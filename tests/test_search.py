@@ -99,9 +99,7 @@ def test_the_seed_alone_decides_whatever_the_number_of_workers(split: Split, dat
 
 
 @pytest.mark.parametrize("broken", [{1}, set(range(6))], ids=["one", "all"])
-def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(
-    broken: set[int], ledger: Ledger, split: Split
-) -> None:
+def test_a_search_goes_on_after_failed_trials(broken: set[int], ledger: Ledger, split: Split) -> None:
     study, folds, numbers = Study(REGRESSOR, FOREST), prepare_folds(split, seed=1), iter(range(6))
     optimiser = RandomOptimiser(study)
 
@@ -124,19 +122,20 @@ def test_no_batch_starts_after_the_minutes(split: Split, ledger: Ledger) -> None
 
 
 @pytest.fixture(scope="module", params=[CLASSIFIER, pytest.param(REGRESSOR, marks=pytest.mark.full)])
-def task(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
 def result(
-    task: str, split: Split, data: WineData, empty_stores: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    data: WineData,
+    split: Split,
+    empty_stores: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> SearchResult:
+    plan = Plan(task=request.param, trials=8, workers=2)
     store = make_store(tmp_path_factory.mktemp("store"), empty_stores)
-    return search_models(Plan(task=task, trials=8, workers=2), data, split, store.experiment_id, QUIET)
+    return search_models(plan, data, split, store.experiment_id, QUIET)
 
 
-def test_trials_and_winners_are_nested_in_one_parent(task: str, result: SearchResult) -> None:
+def test_trials_and_winners_are_nested_in_one_parent(result: SearchResult) -> None:
+    task = result.trials[0].study.task
     runs = find_runs(mlflow.get_run(result.run_id).info.experiment_id)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == result.run_id]
     assert len(runs) == len(children) + 1
@@ -147,7 +146,8 @@ def test_trials_and_winners_are_nested_in_one_parent(task: str, result: SearchRe
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_the_parent_holds_figures_best_values_and_rounds(task: str, result: SearchResult) -> None:
+def test_the_parent_holds_figures_best_values_and_rounds(result: SearchResult) -> None:
+    task = result.trials[0].study.task
     client, parent = mlflow.MlflowClient(), mlflow.get_run(result.run_id)
     kinds = ("history", "parallel", "parameters", "importance")
     assert {Path(file.path).stem for file in client.list_artifacts(result.run_id, "figures")} == {
@@ -290,9 +290,7 @@ def test_to_resume_what_was_not_begun_is_refused(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     "plan", [Plan(trials=0), Plan(workers=0), Plan(minutes=0), Plan("as-published", task="classifier")]
 )
-def test_a_plan_without_sense_is_refused_before_a_run_starts(
-    plan: Plan, split: Split, data: WineData, store: Store
-) -> None:
+def test_a_senseless_plan_starts_no_run(plan: Plan, split: Split, data: WineData, store: Store) -> None:
     with pytest.raises(BadInputError):
         search_models(plan, data, split, store.experiment_id, QUIET)
     assert find_runs(store.experiment_id) == []

@@ -4,16 +4,19 @@ import os
 import subprocess
 import timeit
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import mlflow
 import pytest
+import xgboost as xgb
 
 from commands import BadInputError
 from experiment_tracking.runs import tracking
+from experiment_tracking.runs.autolog import AUTOLOG, BY_HAND, compare_logging
 from experiment_tracking.runs.store import open_store
-from experiment_tracking.runs.tracking import log_values, start_run, track_model
+from experiment_tracking.runs.tracking import TrackedModel, log_values, start_run, track_model
 from settings import ROOT
 from tests.conftest import Store, run_at_once
 from wine_data.schema import FEATURES, feature_frame
@@ -22,10 +25,18 @@ from wine_data.split import Split
 from wine_quality_training.evaluate import Evaluation, train_model
 from wine_quality_training.figures import plot_confusion
 
+Track = Callable[[], TrackedModel]
+
 
 @pytest.fixture(scope="module")
 def evaluations(twin: WineData, twin_split: Split) -> list[Evaluation]:
     return train_model("DecisionTreeClassifier", twin, twin_split, seed=42)
+
+
+@pytest.fixture
+def track(store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation]) -> Track:
+    """Track the model in the test's own store."""
+    return partial(track_model, store.experiment_id, None, twin, twin_split, evaluations)
 
 
 @pytest.fixture
@@ -36,14 +47,12 @@ def fresh_code() -> Iterator[None]:
     tracking.describe_code.cache_clear()
 
 
-def test_a_models_run_carries_all_that_is_needed_to_trace_a_number(
-    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation]
+def test_a_models_run_traces_its_numbers(
+    track: Track, store: Store, twin: WineData, evaluations: list[Evaluation]
 ) -> None:
-    parent = start_run(store.experiment_id, "parent", twin)
-    tracked = track_model(store.experiment_id, parent, twin, twin_split, evaluations)
+    tracked = track()
     run = mlflow.get_run(tracked.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.data.params["criterion"] == "gini"
     assert run.data.metrics["leak-free.holdout.kappa"] == evaluations[1].score_on("holdout").metrics["kappa"]
     assert run.data.metrics["as-published.validation.r2"] == evaluations[0].score_on("validation").metrics["r2"]
@@ -73,9 +82,7 @@ def test_a_run_names_the_code_the_developer_and_the_libraries_of_the_lock(store:
 
 
 @pytest.mark.usefixtures("fresh_code")
-def test_outside_a_git_checkout_the_code_is_unknown(
-    store: Store, twin: WineData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outside_git_the_code_is_unknown(store: Store, twin: WineData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "nowhere")
     tags = mlflow.get_run(start_run(store.experiment_id, "run", twin)).data.tags
     assert (tags["mlflow.source.git.commit"], tags["git.clean"]) == ("unknown", "unknown")
@@ -88,13 +95,11 @@ def test_a_series_keeps_a_value_a_round(store: Store, twin: WineData) -> None:
     assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.8), (2, 0.75)]
 
 
-def test_a_model_that_cannot_be_written_leaves_a_failed_run_with_the_reason(
-    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation]
-) -> None:
+def test_a_model_that_cannot_be_written_leaves_a_failed_run_with_the_reason(track: Track, store: Store) -> None:
     (store.folder / "mlartifacts").rmdir()
     (store.folder / "mlartifacts").write_text("a file where a folder should be")
     with pytest.raises(OSError, match="mlartifacts"):
-        track_model(store.experiment_id, None, twin, twin_split, evaluations)
+        track()
     (run,) = mlflow.search_runs([store.experiment_id], output_format="list")
     assert run.info.status == "FAILED"
     assert "mlartifacts" in run.data.tags["problem"]
@@ -106,7 +111,7 @@ def time_fastest(action: Callable[[], object]) -> float:
 
 @pytest.mark.alone
 def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
-    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation], tmp_path: Path
+    track: Track, store: Store, twin_split: Split, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
     leak_free = evaluations[-1]
     wines = feature_frame(twin_split.train).head(5)
@@ -118,14 +123,16 @@ def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
             options = {"serialization_format": "pickle", "pip_requirements": ["scikit-learn"], "input_example": wines}
             mlflow.sklearn.log_model(leak_free.pipeline, name="model", signature=signature, **options)
 
-    total = time_fastest(lambda: track_model(store.experiment_id, None, twin, twin_split, evaluations))
+    total = time_fastest(track)
     assert total - time_fastest(plot_and_write) < 0.3
 
 
 LOG_RUNS = """
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from experiment_tracking.runs.autolog import AUTOLOG, BY_HAND, compare_logging
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import end_run, log_values, start_run
 from wine_data.sources.load import load_wines
@@ -163,18 +170,18 @@ def test_eight_processes_log_to_a_fresh_store_at_once_and_lose_nothing(tmp_path:
 
 
 def test_a_store_that_was_moved_with_its_artifacts_finds_them(
-    store: Store, twin: WineData, twin_split: Split, evaluations: list[Evaluation], tmp_path: Path
+    track: Track, store: Store, twin_split: Split, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
-    tracked = track_model(store.experiment_id, None, twin, twin_split, evaluations)
+    tracked = track()
     new = tmp_path / "new place, with 100 % odd name"
     new.mkdir()
     for name in ("mlflow.db", "mlartifacts"):
         (store.folder / name).rename(new / name)
-    experiment_id = open_store(f"sqlite:///{new / 'mlflow.db'}", new / "mlartifacts")
+    open_store(f"sqlite:///{new / 'mlflow.db'}", new / "mlartifacts")
     loaded = mlflow.sklearn.load_model(tracked.model_uri)
     wines = feature_frame(twin_split.holdout)
     assert (loaded.predict(wines) == evaluations[1].pipeline.predict(wines)).all()
-    track_model(experiment_id, None, twin, twin_split, evaluations)
+    track()
     assert not (store.folder / "mlartifacts").exists()
 
 
@@ -189,3 +196,25 @@ def test_a_deleted_experiment_is_named_with_the_command_that_brings_it_back(stor
     mlflow.delete_experiment(store.experiment_id)
     with pytest.raises(BadInputError, match=f"mlflow experiments restore --experiment-id {store.experiment_id}"):
         open_store(f"sqlite:///{store.folder / 'mlflow.db'}", store.folder / "mlartifacts")
+
+
+@pytest.mark.full
+def test_the_same_run_by_hand_and_by_autolog(store: Store, twin: WineData, twin_split: Split) -> None:
+    table = compare_logging(store.experiment_id, twin, twin_split, seed=42, rounds=12)
+    assert table.columns.tolist() == [BY_HAND, AUTOLOG]
+    assert {"metrics", "seconds"} <= set(table.index)
+    counts = table.to_dict("index")
+    assert counts["signature"] == {BY_HAND: True, AUTOLOG: True}
+    assert counts["parameters"] == {BY_HAND: 7, AUTOLOG: 11}
+    assert min(counts["series points"].values()) >= 24  # two series of twelve rounds
+    assert counts["artifacts"][AUTOLOG] > counts["artifacts"][BY_HAND] > 3  # the model's files count
+    runs = mlflow.search_runs([store.experiment_id], output_format="list")
+    by_name = {run.info.run_name: run for run in runs}
+    assert by_name[AUTOLOG].data.metrics["test-rmse"] == by_name[BY_HAND].data.metrics["test-rmse"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parent = by_name["autolog against by hand"].info.run_id
+    assert by_name[AUTOLOG].data.tags["mlflow.parentRunId"] == parent
+
+    xgb.train({}, xgb.DMatrix([[0.0], [1.0]], label=[0, 1]), 1)  # autolog is off again
+    assert mlflow.active_run() is None
+    assert len(mlflow.search_runs([store.experiment_id], output_format="list")) == len(runs)

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from shlex import quote
 from textwrap import dedent
 
 import pandas as pd
@@ -14,7 +15,7 @@ from tests.conftest import isolated_environment
 from tests.fresh_copy import copy_project
 from tests.processes import PATH_HERE, run_shell
 from tests.test_schema import WINE
-from tests.told import list_untold
+from tests.told import find_lines
 from wine_data.schema import FEATURES
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
@@ -61,10 +62,10 @@ def find_names(code: ast.AST) -> set[str]:
     docstrings = {
         id(node.value) for node in ast.walk(code) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    return {name for node in ast.walk(code) if id(node) not in docstrings for name in NAMES.findall(_write(node))}
+    return {name for node in ast.walk(code) if id(node) not in docstrings for name in NAMES.findall(write(node))}
 
 
-def _write(node: ast.AST) -> str:
+def write(node: ast.AST) -> str:
     match node:
         case ast.Constant(value=str(text)) | ast.Attribute(attr=text) | ast.keyword(arg=str(text)):
             return text
@@ -83,11 +84,9 @@ def run(script: str, folder: Path) -> str:
     return run_shell(script, folder, isolated_environment(folder) | {"PATH": PATH_HERE})
 
 
-def run_python(script: str, folder: Path) -> dict[str, object]:
-    """Run a script in a copy; return the JSON that is its last line."""
-    (folder / "script.py").write_text(f"import sys\nsys.path.insert(0, '.')\n{script}")
-    printed: dict[str, object] = json.loads(run("python script.py", folder).splitlines()[-1])
-    return printed
+def run_code(code: str, folder: Path) -> str:
+    """Run Python in a copy; return what it prints, or how it fails."""
+    return run(f"python -c {quote(code)} 2>&1 || true", folder)
 
 
 TRAIN_AND_ASK = """
@@ -126,52 +125,34 @@ print(json.dumps({
 def test_a_feature_is_removed_as_the_page_says_and_the_rest_follows(folder: Path) -> None:
     run(COMMANDS["remove a feature"], folder)
     write_wines(folder / "wines", {})
-    found = run_python(TRAIN_AND_ASK, folder)
+    found = json.loads(run_code(TRAIN_AND_ASK, folder).splitlines()[-1])
     left = [name for name in FEATURES if name != GONE]
     assert (found["root"], found["features"], found["fitted"]) == (str(folder), left, len(left))
     assert (found["status"], found["refused"]) == (200, [422, [GONE]])
     assert found["grade"] in range(3, 10)
     assert found["compiled"]
-    assert set(re.findall(r'data-feature (?:id="\w+" )?name="(\w+)"', str(found["page"]))) == set(left)
+    assert set(re.findall(r'data-feature (?:id="\w+" )?name="(\w+)"', found["page"])) == set(left)
     assert found["read"] == [*left, "quality", "type"]  # of a file that still has the column
     assert " passed" in run(COMMANDS["test what is left"], folder)
 
 
-ASK_FOR_TWIN = """
-import json
-from commands import BadInputError
-from deployment.prediction_log.tables import make_engine, prepare_tables
-from wine_data.sources.load import load_wines
-from wine_data.twin.sample import sample_twin
-from settings import load_settings
-said = []
-for attempt in (lambda: sample_twin(10, 0), lambda: prepare_tables(make_engine(load_settings().log_url))):
-    try:
-        attempt()
-        said.append("nothing")
-    except BadInputError as error:
-        said.append(str(error))
-data = load_wines("wines", 42, load_settings().downloads, "")
-print(json.dumps({"said": said, "glycerol": float(data.train["glycerol"].max())}))
-"""
 OPEN_LOG = """
 from deployment.prediction_log.tables import make_engine, prepare_tables
 from settings import load_settings
 prepare_tables(make_engine(load_settings().log_url))
-print("{}")
 """
+SAMPLE_TWIN = "from wine_data.twin.sample import sample_twin; sample_twin(10, 0)"
+READ = "from tests.conftest import load_as_default; print(load_as_default('wines').train['glycerol'].max())"
 
 
 @pytest.mark.clone
 def test_a_feature_is_added_as_the_page_says_and_what_is_older_says_what_to_do(folder: Path) -> None:
-    run_python(OPEN_LOG, folder)
+    assert "Error" not in run_code(OPEN_LOG, folder)
     run(COMMANDS["add a feature"], folder)
     write_wines(folder / "wines", {"glycerol": 7.5})
-    found = run_python(ASK_FOR_TWIN, folder)
-    assert found["glycerol"] == 7.5
-    twin, log = map(str, found["said"] if isinstance(found["said"], list) else [])
-    assert list_untold(twin, "glycerol", "python -m wine_data.fit_twin FOLDER") == []
-    assert list_untold(log, "glycerol", "WINE_LOG_URL") == []
+    assert run_code(READ, folder).splitlines()[-1] == "7.5"
+    assert find_lines(run_code(SAMPLE_TWIN, folder), "glycerol", "python -m wine_data.fit_twin FOLDER")
+    assert find_lines(run_code(OPEN_LOG, folder), "glycerol", "WINE_LOG_URL")
 
 
 def write_wines(folder: Path, more: dict[str, float]) -> None:
