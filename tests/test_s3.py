@@ -60,17 +60,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     for name, value in running.environment().items():
         monkeypatch.setenv(name, value)
     (folder / PLACE.bucket).mkdir()
-    command: list[str | Path] = [
-        rclone,
-        "serve",
-        "s3",
-        "--addr",
-        f"127.0.0.1:{port}",
-        "--auth-key",
-        f"{KEY},{SECRET}",
-        folder,
-    ]
-    with subprocess.Popen([*command, "--config", os.devnull], stderr=subprocess.DEVNULL) as process:
+    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "--config", os.devnull]
+    with subprocess.Popen([rclone, "serve", "s3", *options, folder], stderr=subprocess.DEVNULL) as process:
         try:
             wait_for_port(port)
             yield running
