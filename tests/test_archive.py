@@ -9,14 +9,7 @@ from mlflow.exceptions import MlflowException
 from commands import BadInputError, NotThereError
 from experiment_tracking.archive import ARTIFACTS, BUNDLES, DATABASE, find_places, pack_registry, unpack_registry
 from experiment_tracking.registry.promotion import list_champions, promote, record_refusal
-from experiment_tracking.registry.versions import (
-    CHAMPION,
-    Version,
-    find_version,
-    judge_version,
-    load_version,
-    register_model,
-)
+from experiment_tracking.registry.versions import CHAMPION, find_version, judge_version, load_version, register_model
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import track_model
 from settings import Settings
@@ -31,24 +24,21 @@ from wine_quality_training.models import make_model
 
 
 def name_places(folder: Path) -> dict[str, Path]:
-    return {
-        DATABASE: folder / "mlflow.db", ARTIFACTS: folder / "mlartifacts", BUNDLES: folder / "deployment" / "models",
-    }  # fmt: skip
-
-
-def register(store: Store, data: WineData, split: Split, seed: int) -> Version:
-    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed), split)
-    return register_model(track_model(store.experiment_id, None, data, split, [evaluation]).run_id)
+    return {DATABASE: folder / "mlflow.db", ARTIFACTS: folder / "mlartifacts", BUNDLES: folder / "deployment/models"}
 
 
 @pytest.fixture
 def archive(store: Store, twin: WineData, twin_split: Split) -> Path:
     """A registry of a champion, a refused version, a newer refused version that is the challenger, packed."""
-    first = register(store, twin, twin_split, seed=1)
-    promote(first, judge_version(first, twin_split.holdout), store.models)
-    for seed in (2, 3):
-        version = register(store, twin, twin_split, seed)
-        record_refusal(version, judge_version(version, twin_split.holdout))
+    for seed in (1, 2, 3):
+        evaluation = evaluate_leak_free("a tree", make_model("DecisionTreeClassifier", seed), twin_split)
+        tracked = track_model(store.experiment_id, None, twin, twin_split, [evaluation])
+        version = register_model(tracked.run_id)
+        verdict = judge_version(version, twin_split.holdout)
+        if seed == 1:
+            promote(version, verdict, store.models)
+        else:
+            record_refusal(version, verdict)
     file = store.folder / "registry.tar.gz"
     assert pack_registry(file, name_places(store.folder)) == ["3", "1"]
     return file
@@ -68,10 +58,11 @@ def test_an_unpacked_registry_has_champion_bundle_and_history(archive: Path, tmp
 
 
 def test_a_registry_that_is_there_is_not_overwritten(archive: Path, store: Store) -> None:
-    before = (store.folder / "mlflow.db").read_bytes()
-    with pytest.raises(BadInputError, match=naming(str(store.folder / "mlflow.db"), "make reset")):
+    database = store.folder / "mlflow.db"
+    before = database.read_bytes()
+    with pytest.raises(BadInputError, match=naming(str(database), "make reset")):
         unpack_registry(archive, name_places(store.folder))
-    assert (store.folder / "mlflow.db").read_bytes() == before
+    assert database.read_bytes() == before
 
 
 def test_a_file_that_is_no_registry_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
+"""A bundle on disk: what comes back of it, and what is refused."""
+
 import json
 import pickle
 import random
+import resource
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +13,14 @@ import numpy as np
 import pytest
 
 from commands import BadInputError, NotThereError
-from settings import ROOT
+from tests.processes import read_line, start_python
 from tests.told import naming
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
+from wine_quality_training.bundle import files
 from wine_quality_training.bundle.description import describe_model
-from wine_quality_training.bundle.files import (
-    METADATA_FILE,
-    MODEL_FILE,
-    load_bundle,
-    load_candidate,
-    load_current,
-    pickle_model,
-    select_bundle,
-    write_bundle,
-    write_candidate,
-)
+from wine_quality_training.bundle.files import load_bundle, load_candidate, load_current, select_bundle, write_candidate
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import make_model
@@ -48,10 +40,11 @@ def metadata(evaluation: Evaluation, twin: WineData, twin_split: Split) -> Model
 
 @pytest.fixture
 def folder(tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata) -> Path:
-    return write_bundle(tmp_path, pickle_model(evaluation.pipeline), metadata)
+    return files.write_bundle(tmp_path, files.pickle_model(evaluation.pipeline), metadata)
 
 
-def edit_metadata(path: Path, **changes: object) -> None:
+def edit_metadata(folder: Path, **changes: object) -> None:
+    path = folder / files.METADATA_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -74,16 +67,20 @@ class Bomb:
         return (Path.touch, (self.mark,))
 
 
-def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "exploded"
-    (folder / MODEL_FILE).write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(BadInputError, match=naming("model.pkl", "SHA-256")):
-        load_bundle(folder)
-    assert not mark.exists()
+@pytest.mark.parametrize("kind", ["bundle", "candidate"])
+def test_a_changed_pickle_is_refused_before_it_is_unpickled(
+    kind: str, folder: Path, tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata
+) -> None:
+    candidate = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
+    path = folder / files.MODEL_FILE if kind == "bundle" else candidate
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    with pytest.raises(BadInputError, match=naming(path.name, "SHA-256")):
+        load_bundle(folder) if kind == "bundle" else load_candidate(candidate)
+    assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "facts"),
     [
         ({"features": ["alcohol"]}, ("features", "alcohol")),
         ({"versions": {"scikit-learn": "0.1"}}, ("python", "none")),
@@ -92,83 +89,64 @@ def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_pa
         ({"mood": "good"}, ("facts.json", "mood")),
     ],
 )
-def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], told: tuple[str, ...]) -> None:
-    edit_metadata(folder / METADATA_FILE, **changes)
-    with pytest.raises(BadInputError, match=naming(*told)):
+def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], facts: tuple[str, ...]) -> None:
+    edit_metadata(folder, **changes)
+    with pytest.raises(BadInputError, match=naming(*facts)):
         load_bundle(folder)
 
 
 @pytest.mark.parametrize(("library", "other"), [("scikit-learn", "1.9.0"), ("python", "3.9.1"), ("numpy", "1.26.4")])
-def test_a_bundle_of_another_version_is_refused_by_its_name(folder: Path, library: str, other: str) -> None:
-    versions = json.loads((folder / METADATA_FILE).read_text())["versions"]
-    edit_metadata(folder / METADATA_FILE, versions=versions | {library: other})
+def test_other_libraries_are_refused(folder: Path, metadata: ModelMetadata, library: str, other: str) -> None:
+    edit_metadata(folder, versions=metadata.versions | {library: other})
     with pytest.raises(BadInputError, match=naming(f"{library} {other}", "make pipeline")):
         load_bundle(folder)
 
 
-def test_another_patch_of_python_and_numpy_is_fine(folder: Path) -> None:
-    versions = json.loads((folder / METADATA_FILE).read_text())["versions"]
-    patched = {library: ".".join(versions[library].split(".")[:2]) + ".99" for library in ("python", "numpy")}
-    edit_metadata(folder / METADATA_FILE, versions=versions | patched)
+def test_another_patch_of_python_and_numpy_is_fine(folder: Path, metadata: ModelMetadata) -> None:
+    patched = {name: ".".join(metadata.versions[name].split(".")[:2]) + ".99" for name in ("python", "numpy")}
+    edit_metadata(folder, versions=metadata.versions | patched)
     load_bundle(folder)
 
 
-def test_a_file_too_many_is_refused(folder: Path) -> None:
+def test_a_file_too_many_or_too_few_is_refused(folder: Path) -> None:
     (folder / "notes.txt").touch()
     with pytest.raises(BadInputError, match=naming("model.pkl", "notes.txt")):
         load_bundle(folder)
-
-
-def test_a_file_too_few_is_refused(folder: Path) -> None:
-    (folder / MODEL_FILE).unlink()
+    (folder / "notes.txt").unlink()
+    (folder / files.MODEL_FILE).unlink()
     with pytest.raises(BadInputError, match=naming("model.pkl", "nothing")):
         load_bundle(folder)
 
 
-def test_without_a_model_one_is_told_to_run_the_pipeline(tmp_path: Path) -> None:
+def test_without_a_model_the_pipeline_is_to_be_run(tmp_path: Path) -> None:
     with pytest.raises(NotThereError, match="make pipeline"):
         load_current(tmp_path)
-
-
-def test_current_names_the_bundle_that_loads(folder: Path) -> None:
-    select_bundle(folder)
-    assert load_current(folder.parent).metadata.version == "1"
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["1", "current"]
 
 
 def test_a_version_written_again_leaves_the_first_where_it_is(
     folder: Path, evaluation: Evaluation, metadata: ModelMetadata
 ) -> None:
-    again = write_bundle(folder.parent, pickle_model(evaluation.pipeline), replace(metadata, run_id="another"))
+    pickled = files.pickle_model(evaluation.pipeline)
+    again = files.write_bundle(folder.parent, pickled, replace(metadata, run_id="another"))
     assert again.name == "1-2"
     assert load_bundle(folder).metadata.run_id == "run"
     assert load_bundle(again).metadata.run_id == "another"
 
 
-FULL_DISK = """
-import pickle, resource, signal, sys
-from pathlib import Path
-from wine_quality_training.bundle.files import load_bundle, pickle_model, write_bundle
-folder = Path(sys.argv[1])
-bundle = load_bundle(folder)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # every file ends after 20 kB, as on a full disk
-try:
-    write_bundle(folder.parent, pickle_model(bundle.pipeline), bundle.metadata)
-except OSError as error:
-    print("refused:", error.strerror)
-"""
-
-
-def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(folder: Path) -> None:
+def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(
+    folder: Path, evaluation: Evaluation, metadata: ModelMetadata
+) -> None:
     select_bundle(folder)
     before = sorted(folder.parent.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "refused: File too large\n"
+    pickled, limits = files.pickle_model(evaluation.pipeline), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # every file ends after 20 kB, as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write_bundle(folder.parent, pickled, metadata)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(folder.parent.rglob("*")) == before
-    load_current(folder.parent)
+    assert load_current(folder.parent).metadata.version == "1"
 
 
 WRITE_FOR_EVER = """
@@ -191,15 +169,11 @@ def test_killed_at_any_moment_the_current_bundle_loads(folder: Path) -> None:
     moments = random.Random(1)
     for _ in range(5):
         current = folder.with_name((folder.parent / "current").read_text().strip())
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITE_FOR_EVER, str(current)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+        writer = start_python("-c", WRITE_FOR_EVER, current)
+        assert read_line(writer) == "ready"
         time.sleep(moments.uniform(0.02, 0.3))
-        writer.send_signal(signal.SIGKILL)
+        writer.kill()
         assert writer.wait() == -signal.SIGKILL
-        writer.stdout.close()
         load_current(folder.parent)
         for path in folder.parent.glob("[0-9]*"):
             load_bundle(path)
@@ -210,12 +184,3 @@ def test_a_candidate_comes_back_with_its_facts(tmp_path: Path, evaluation: Evalu
     path = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["dtc.json", "dtc.pkl"]
     assert load_candidate(path).metadata.model == "DecisionTreeClassifier"
-
-
-def test_a_candidate_beside_the_facts_of_another_is_refused(
-    tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata
-) -> None:
-    path = write_candidate(tmp_path, "dtc", evaluation.pipeline, metadata)
-    path.write_bytes(pickle.dumps(make_model("DecisionTreeClassifier", seed=2)))
-    with pytest.raises(BadInputError, match=naming("dtc.pkl", "SHA-256")):
-        load_candidate(path)

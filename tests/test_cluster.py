@@ -2,10 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -27,18 +27,18 @@ from experiment_tracking.search.space import Plan
 from experiment_tracking.search.trials import Trial
 from experiment_tracking.search.tuning import run_trials, start_search
 from orchestration.flows import compare_flow, prepare_flow
-from settings import ROOT
 from tests.conftest import Store, isolated_environment
+from tests.processes import run_python
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
-from tests.told import find_lines, list_untold, naming
+from tests.told import find_lines, naming
 from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.sources.partitions import read_partitions
 from wine_data.split import Split, hash_to_unit, is_holdout, split_wines
 from wine_data.twin.sample import sample_twin
-from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, Fitting, measure_predictions, train_model
+from wine_quality_training.evaluate import Fitting, measure_predictions, train_model
 from wine_quality_training.models import make_model
 
 QUIET = Console(quiet=True)
@@ -46,37 +46,35 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=3, threads_per_worker=1, memory_limit="2GiB", host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
+    limits = {"n_workers": 3, "threads_per_worker": 1, "memory_limit": "2GiB"}
+    with LocalCluster(**limits, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         yield cluster
 
 
-def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[Trial]:
+@pytest.fixture
+def executor(cluster: LocalCluster) -> Iterator[Executor]:
+    with open_executor(1, cluster.scheduler_address) as executor:
+        yield executor
+
+
+def run_plan(plan: Plan, store: Store, data: WineData, split: Split) -> list[tuple[object, ...]]:
+    """Run a search; return what its trials came to."""
     search = start_search(store.experiment_id, data, {"dask": plan.dask})
     with open_executor(plan.workers, plan.dask) as executor:
-        return run_trials(executor, plan, split, search, QUIET)
-
-
-def list_results(trials: list[Trial]) -> list[tuple[str, float | None, tuple[float, ...], tuple[int, ...]]]:
-    results = [trial.result for trial in trials]
+        results = [trial.result for trial in run_trials(executor, plan, split, search, QUIET)]
     return [(result.outcome, result.loss, result.fold_losses, result.rounds) for result in results]
-
-
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    return Plan(task="regressor", trials=8, workers=2)
 
 
 @pytest.mark.full
 def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_killed(
-    cluster: LocalCluster, plan: Plan, store: Store, twin: WineData, twin_split: Split, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, store: Store, twin: WineData, twin_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan = Plan(task="regressor", trials=8, workers=2)
     here = run_plan(plan, store, twin, twin_split)
     killed: list[int] = []
 
     def kill_one(over: list[Trial]) -> str:
-        """Called for every trial that is over: the first time, a worker that runs another one is killed."""
+        """Kill a worker that runs a trial, when the first one is over."""
         if over and not killed:
             with Client(cluster) as client:
                 busy = [address for address, tasks in client.processing().items() if tasks]
@@ -88,20 +86,19 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_though_a_worker_is_kil
     monkeypatch.setattr(tuning, "_describe_best", kill_one)
     there = run_plan(replace(plan, dask=cluster.scheduler_address), store, twin, twin_split)
     assert len(killed) == 1
-    assert list_results(there) == list_results(here)
+    assert there == here
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
-    cluster: LocalCluster, bundles: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    suffix: str, executor: Executor, bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 1_000_000)
     monkeypatch.setattr(chunks, "READ_BYTES", 500_000)
     wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
     here = score_file(wines, bundles, tmp_path / "here")
-    with open_executor(1, cluster.scheduler_address) as executor:
-        there = score_file(wines, bundles, tmp_path / "there", map_chunks(executor))
+    there = score_file(wines, bundles, tmp_path / "there", map_chunks(executor))
     assert (there.scored, there.refusals) == (60_000, 0)
     assert len(read_files(there.answers)) >= 3
     assert read_files(there.answers) == read_files(here.answers)
@@ -109,16 +106,9 @@ def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
 
 
 @pytest.mark.full
-def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
-    cluster: LocalCluster, twin: WineData, twin_split: Split
-) -> None:
-    name, steps = "ExtraTreesClassifier", list[str]()
-    here = train_model(name, twin, twin_split, 42)
-    with open_executor(1, cluster.scheduler_address) as executor:
-        there = train_model(name, twin, twin_split, 42, Fitting(map_fn=make_map(executor), on_step=steps.append))
-    metadata = [(AS_PUBLISHED,), *((LEAK_FREE, f"fold {fold}") for fold in range(1, 6))]
-    assert [list_untold(step, name, *told) for step, told in zip(steps, metadata, strict=True)] == [[]] * 6
-    for ours, theirs in zip(here, there, strict=True):
+def test_folds_fitted_on_the_cluster_score_as_here(executor: Executor, twin: WineData, twin_split: Split) -> None:
+    fit = partial(train_model, "ExtraTreesClassifier", twin, twin_split, 42)
+    for ours, theirs in zip(fit(), fit(Fitting(map_fn=make_map(executor))), strict=True):
         assert [score.metrics for score in theirs.scores] == [score.metrics for score in ours.scores]
         assert theirs.predictions.keys() == ours.predictions.keys()
         for scored_on, table in ours.predictions.items():
@@ -126,13 +116,10 @@ def test_folds_that_are_fitted_on_the_cluster_score_as_they_do_here(
 
 
 @pytest.mark.full
-def test_finalists_that_are_compared_on_the_cluster_come_out_as_they_do_here(
-    cluster: LocalCluster, twin_split: Split
-) -> None:
+def test_finalists_compared_on_the_cluster_come_out_as_here(executor: Executor, twin_split: Split) -> None:
     models = {name: make_model(name, 42) for name in ("DecisionTreeClassifier", "ExtraTreesClassifier")}
-    here = compare_finalists("classifier", models, twin_split, repeat_folds(twin_split, 42))
-    with open_executor(1, cluster.scheduler_address) as executor:
-        there = compare_finalists("classifier", models, twin_split, repeat_folds(twin_split, 42), make_map(executor))
+    compare = partial(compare_finalists, "classifier", models, twin_split, repeat_folds(twin_split, 42))
+    here, there = compare(), compare(make_map(executor))
     assert [(one.name, one.metrics, one.loss) for one in there] == [(one.name, one.metrics, one.loss) for one in here]
 
 
@@ -148,11 +135,9 @@ def test_a_flow_trains_its_models_on_the_cluster(
     tracked = compare_flow(prepare_flow("twin"), 2, 42, models)
     split = split_wines(twin.train, twin.validation, folds=2, seed=42)
     for name, model in zip(models, tracked, strict=True):
-        here = [score for one in train_model(name, twin, split, 42) for score in one.scores]
-        assert [score.name_metrics() for score in model.scores] == [score.name_metrics() for score in here]
-        run = mlflow.get_run(model.run_id)
-        assert run.info.status == "FINISHED"
-        assert run.data.tags["mlflow.parentRunId"]
+        here = [score.name_metrics() for one in train_model(name, twin, split, 42) for score in one.scores]
+        assert [score.name_metrics() for score in model.scores] == here
+        assert mlflow.get_run(model.run_id).info.status == "FINISHED"
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.full
-def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_well_as_in_memory(
-    cluster: LocalCluster, folder: Path
-) -> None:
+def test_xgboost_fits_partitions_repeatably_and_about_as_well_as_in_memory(cluster: LocalCluster, folder: Path) -> None:
     with open_cluster(cluster.scheduler_address) as client:
         partitions = read_partitions(folder, client.get_executor(pure=False).map)
         assert partitions.rows == {"rows": 12_000}
@@ -196,31 +179,21 @@ def test_xgboost_fits_partitions_again_and_again_to_the_same_model_and_about_as_
 
 
 @pytest.mark.full
-def test_the_command_leaves_a_model_that_can_become_a_version(
-    cluster: LocalCluster, folder: Path, tmp_path: Path
-) -> None:
+def test_the_command_leaves_a_model_to_register(cluster: LocalCluster, folder: Path, tmp_path: Path) -> None:
     environment = isolated_environment(tmp_path) | {"WINE_DASK": cluster.scheduler_address}
-    command = [sys.executable, "-m", "experiment_tracking.partitioned", str(folder), "--rounds", "20"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert find_lines(done.stdout, "4 files", "12,000")
-    assert NAME in done.stdout
-    register = done.stdout.splitlines()[-1].partition("python -m ")[2].split()
-    done = subprocess.run(
-        [sys.executable, "-m", *register], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "wine-quality version 1" in done.stdout
+    command = ["-m", "experiment_tracking.partitioned", str(folder), "--rounds", "20"]
+    printed = run_python(*command, env=environment, check=True).stdout
+    assert find_lines(printed, "4 files", "12,000")
+    assert NAME in printed
+    register = printed.splitlines()[-1].partition("python ")[2].split()
+    assert "wine-quality version 1" in run_python(*register, env=environment, check=True).stdout
 
 
-def test_a_partition_that_is_no_table_of_wines_is_told_with_file_column_and_row(
-    cluster: LocalCluster, folder: Path, tmp_path: Path
-) -> None:
+def test_a_broken_partition_is_refused_by_file_column_and_row(executor: Executor, folder: Path, tmp_path: Path) -> None:
     broken = pd.read_parquet(folder / "1.parquet")
     broken["pH"] = [*broken["pH"].head(7).astype(str), "sour", *broken["pH"].tail(-8).astype(str)]
     broken.to_parquet(tmp_path / "a.parquet")
-    with (
-        open_executor(1, cluster.scheduler_address) as executor,
-        pytest.raises(BadInputError, match=naming("a.parquet", "pH", "row 9", "sour")),
-    ):
+    with pytest.raises(BadInputError, match=naming("a.parquet", "pH", "row 9", "sour")):
         read_partitions(tmp_path, make_map(executor))
     with pytest.raises(NotThereError, match=naming("nowhere", ".csv", ".parquet")):
         read_partitions(tmp_path / "nowhere")
@@ -233,12 +206,8 @@ def test_a_cluster_on_this_machine_is_started_and_ended() -> None:
     assert os.getpid() not in pids
 
 
-def test_a_scheduler_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_is_not_there_is_named_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executors.CONNECT_SECONDS", 1)
-    with (
-        pytest.raises(NotThereError, match=naming("WINE_DASK", "tcp://127.0.0.1:1")),
-        open_executor(1, "tcp://127.0.0.1:1"),
-    ):
-        pass
-    with pytest.raises(BadInputError, match=naming("WINE_DASK", "a b", "tcp://host:8786")), open_executor(1, "a b"):
-        pass
+    for address, error in (("tcp://127.0.0.1:1", NotThereError), ("a b", BadInputError)):
+        with pytest.raises(error, match=naming("WINE_DASK", address)), open_executor(1, address):
+            pass

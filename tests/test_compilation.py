@@ -33,6 +33,11 @@ def describe(pipeline: Pipeline, data: WineData, wines: pd.DataFrame) -> ModelMe
     return describe_model(Evaluation("a model", LEAK_FREE, pipeline, (), {}), data, wines)
 
 
+@pytest.fixture(scope="module")
+def forest(twin_split: Split) -> Pipeline:
+    return fit(FORESTS[0], twin_split.train)
+
+
 @pytest.mark.parametrize("estimator", TREES, ids=lambda estimator: f"{type(estimator).__name__}")
 def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineData, twin_split: Split) -> None:
     pipeline = fit(estimator, twin_split.train)
@@ -41,11 +46,11 @@ def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineDat
     assert compiled.proof.startswith("compiled: ")
     assert list_untold(compiled.proof, "106,505 rows") == []
     wines = feature_frame(twin_split.holdout.dropna())
-    found = CompiledModel(compiled.content).predict_probabilities(wines.to_numpy())
-    np.testing.assert_allclose(found, pipeline.predict_proba(wines), rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(found.argmax(axis=1), pipeline.predict_proba(wines).argmax(axis=1))
-    one = CompiledModel(compiled.content).predict_one(tuple(wines.iloc[0]))
-    np.testing.assert_allclose(one, found[0], rtol=0, atol=1e-12)
+    model, expected = CompiledModel(compiled.content), pipeline.predict_proba(wines)
+    found = model.predict_probabilities(wines.to_numpy())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(model.predict_one(tuple(wines.iloc[0])), found[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.full
@@ -56,43 +61,36 @@ def test_the_published_forest_compiled_gives_every_published_wine_its_grade(real
     assert prove_equal(pipeline, CompiledModel(convert_pipeline(pipeline)), every).startswith("compiled: ")
 
 
-def test_rows_with_tied_votes_are_among_those_of_a_proof(twin: WineData, twin_split: Split) -> None:
-    pipeline = fit(FORESTS[0], twin_split.train)
-    rows = sample_rows(describe(pipeline, twin, twin_split.train))
-    ranked = np.sort(pipeline.predict_proba(pd.DataFrame(rows, columns=list(FEATURES))), axis=1)
+def test_rows_with_tied_votes_are_among_those_of_a_proof(forest: Pipeline, twin: WineData, twin_split: Split) -> None:
+    rows = sample_rows(describe(forest, twin, twin_split.train))
+    ranked = np.sort(forest.predict_proba(pd.DataFrame(rows, columns=list(FEATURES))), axis=1)
     assert (ranked[:, -1] == ranked[:, -2]).sum() > 1000
 
 
-def test_a_model_that_answers_otherwise_is_found_out(twin_split: Split) -> None:
-    wines = twin_split.train
-    one, other = (fit(RandomForestClassifier(20, random_state=seed), wines) for seed in (1, 2))
-    proof = prove_equal(one, CompiledModel(convert_pipeline(other)), feature_frame(wines).to_numpy()[:500])
-    assert proof.startswith("not compiled: ")
-    assert list_untold(proof, "500 rows") == []
+class OffByLittle(CompiledModel):
+    """Its answers are right but for one probability."""
+
+    def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
+        probabilities = super().predict_probabilities(wines)
+        probabilities[7, 0] += 2e-6
+        return probabilities
 
 
-def test_one_wrong_probability_is_enough(twin_split: Split) -> None:
-    pipeline = fit(FORESTS[0], twin_split.train)
+def test_one_wrong_probability_or_another_model_is_found_out(forest: Pipeline, twin_split: Split) -> None:
     wines = feature_frame(twin_split.holdout.dropna()).to_numpy()[:50]
-
-    class OffByLittle(CompiledModel):
-        def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
-            probabilities = super().predict_probabilities(wines)
-            probabilities[7, 0] += 2e-6
-            return probabilities
-
-    proof = prove_equal(pipeline, OffByLittle(convert_pipeline(pipeline)), wines)
-    assert proof.startswith("not compiled: ")
-    assert list_untold(proof, "50 rows", "0", "2e-06") == []
+    off = prove_equal(forest, OffByLittle(convert_pipeline(forest)), wines)
+    other = convert_pipeline(fit(RandomForestClassifier(20, random_state=2), twin_split.train))
+    for proof in (off, prove_equal(forest, CompiledModel(other), wines)):
+        assert proof.startswith("not compiled: ")
+        assert list_untold(proof, "50 rows") == []
+    assert list_untold(off, "0", "2e-06") == []
 
 
 BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, random_state=1), seed=1)
 
 
 @pytest.mark.parametrize("estimator", [GradesFromNumbers(KernelRegressor()), BLEND], ids=["by itself", "in a blend"])
-def test_what_has_no_converter_has_no_compiled_form_and_says_why(
-    estimator: object, twin: WineData, twin_split: Split
-) -> None:
+def test_what_has_no_converter_is_not_compiled(estimator: object, twin: WineData, twin_split: Split) -> None:
     wines = twin_split.train.head(200)
     pipeline = fit(estimator, wines)
     compiled = compile_model(pipeline, describe(pipeline, twin, wines))
@@ -101,9 +99,8 @@ def test_what_has_no_converter_has_no_compiled_form_and_says_why(
     assert "GradesFromNumbers" in compiled.proof
 
 
-def test_compiling_twice_gives_the_same_bytes(twin_split: Split) -> None:
-    pipeline = fit(FORESTS[0], twin_split.train)
-    assert convert_pipeline(pipeline) == convert_pipeline(pipeline)
+def test_compiling_twice_gives_the_same_bytes(forest: Pipeline) -> None:
+    assert convert_pipeline(forest) == convert_pipeline(forest)
 
 
 def test_what_is_no_compiled_model_is_refused() -> None:

@@ -1,3 +1,5 @@
+"""The kernel, the grades made of numbers, and the blends of the search."""
+
 import pickle
 
 import numpy as np
@@ -12,12 +14,7 @@ from xgboost import XGBRegressor
 
 from wine_data.schema import TARGET, feature_frame
 from wine_data.split import Split
-from wine_quality_training.estimators import (
-    GradesFromNumbers,
-    KernelRegressor,
-    blend_classifiers,
-    blend_regressors,
-)
+from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_classifiers, blend_regressors
 from wine_quality_training.models import impute_before, predicts_grades
 
 pytestmark = pytest.mark.fast
@@ -30,7 +27,7 @@ BLENDS: dict[str, BaseEstimator] = {
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_the_kernel_is_an_estimator_as_scikit_learn_wants_it() -> None:
+def test_the_kernel_passes_the_checks_of_scikit_learn() -> None:
     check_estimator(KernelRegressor())
 
 
@@ -75,9 +72,8 @@ def test_a_blend_takes_tables_and_arrays_without_a_warning(kind: str, twin_split
 def test_a_blend_answers_the_same_from_its_pickle_and_from_a_clone(kind: str, twin_split: Split) -> None:
     X, y = feature_frame(twin_split.train)[:300], twin_split.train[TARGET][:300]
     model = impute_before(BLENDS[kind]).fit(X, y)
-    again = [pickle.loads(pickle.dumps(model)), clone(model).fit(X, y)]
-    for other in again:
-        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    for again in (pickle.loads(pickle.dumps(model)), clone(model).fit(X, y)):
+        np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
 def test_a_blend_of_classifiers_gives_probabilities_of_the_grades_it_saw(twin_split: Split) -> None:

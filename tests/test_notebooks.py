@@ -40,13 +40,16 @@ def test_a_notebook_is_committed_as_run_from_top_to_bottom(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=str)
-def test_a_notebook_is_small_and_has_one_cell_of_knobs(path: Path) -> None:
+def test_a_notebook_is_small_defines_nothing_and_has_one_cell_of_parameters(path: Path) -> None:
     notebook = nbformat.read(ROOT / path, as_version=4)
     assert (ROOT / path).stat().st_size < 1_000_000
-    assert len([cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]) == 1
-    assert not [
-        cell for cell in notebook.cells if cell.cell_type == "code" and re.search(r"^\s*def ", cell.source, re.M)
-    ]
+    assert len(find_parameters(notebook)) == 1
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert not re.search(r"^\s*def ", code, re.MULTILINE)
+
+
+def find_parameters(notebook: nbformat.NotebookNode) -> list[int]:
+    return [number for number, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
 
 
 SECOND = {"wine_model_registry"}  # of a stage that has another: make test runs one notebook a stage
@@ -64,11 +67,6 @@ def test_a_notebook_runs_from_top_to_bottom(
     for name, value in (isolated_environment(tmp_path) | {"WINE_DATA": str(wines), "WINE_FOLDS": "2"}).items():
         monkeypatch.setenv(name, value)
     cells = nbformat.read(ROOT / notebook, as_version=4)
-    set_parameters(cells, SMALL[notebook.stem])
+    (place,) = find_parameters(cells)  # other values go behind them, as papermill puts them
+    cells.cells.insert(place + 1, nbformat.v4.new_code_cell(SMALL[notebook.stem]))
     NotebookClient(cells, timeout=300, resources={"metadata": {"path": str((ROOT / notebook).parent)}}).execute()
-
-
-def set_parameters(notebook: nbformat.NotebookNode, values: str) -> None:
-    """Put a cell with other values behind the cell of parameters, as papermill does."""
-    (place,) = [number for number, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(values))

@@ -1,4 +1,4 @@
-"""What one run of the pipeline leaves behind, on the twin and on the real files."""
+"""What one run of the pipeline leaves behind: runs, champion, summary, and the same answers everywhere."""
 
 import json
 import os
@@ -6,39 +6,44 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow.entities import Run
+from numpy.typing import ArrayLike
 from prefect import flow
+from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
-from experiment_tracking.registry.versions import CHAMPION, MODEL
+from deployment.batch.file import score_file
+from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version, load_version
 from experiment_tracking.runs.store import EXPERIMENT
 from orchestration.flows import shorten_source
 from orchestration.tasks.wiring import wire
-from settings import ROOT
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
-from tests.told import assert_told_in_one_line, find_lines
+from tests.processes import start_python
+from tests.told import assert_told, assert_told_in_one_line, find_lines
+from tests.web import WEB
+from wine_data.audit.checks import audit_wines
 from wine_data.reader import COLUMNS
-from wine_data.schema import FEATURES
+from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
+from wine_data.split import Split, split_wines
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.files import load_current
-from wine_quality_training.models import MODELS
+from wine_quality_training.evaluate import evaluate_leak_free
+from wine_quality_training.models import MODELS, make_model
 
 
 @pytest.fixture
 def runs(pipeline_run: PipelineRun) -> list[Run]:
     mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
+    return mlflow.search_runs(experiment_names=[EXPERIMENT], output_format="list")
 
 
 @full_size
@@ -63,19 +68,15 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
         assert re.search(line, pipeline_run.output, re.MULTILINE), line
 
 
-def test_one_parent_run_holds_a_nested_run_a_model(runs: list[Run]) -> None:
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    assert [parent.info.run_name for parent in parents] == ["pipeline"]
+def test_a_parent_run_holds_a_run_a_model_and_each_names_its_data(runs: list[Run], pipeline_run: PipelineRun) -> None:
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert parent.info.run_name == "pipeline"
     assert sorted(child.info.run_name for child in children) == sorted(MODELS)
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parents[0].info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
-
-
-def test_every_run_names_its_data(runs: list[Run], pipeline_run: PipelineRun) -> None:
     data = pipeline_run.load_data()
-    assert {run.data.tags["data.fingerprint"] for run in runs} == {data.fingerprint}
-    assert {run.data.tags["data.source"] for run in runs} == {data.source}
+    named = {(run.data.tags["data.fingerprint"], run.data.tags["data.source"]) for run in runs}
+    assert named == {(data.fingerprint, data.source)}
 
 
 def test_a_models_run_holds_parameters_and_the_metrics_of_both_protocols(runs: list[Run]) -> None:
@@ -86,39 +87,26 @@ def test_a_models_run_holds_parameters_and_the_metrics_of_both_protocols(runs: l
     assert set(forest.data.metrics) == {f"{wines}.{measure}" for wines in sets for measure in measures}
 
 
-def test_the_champion_is_registered_with_a_signature_over_the_features(
-    runs: list[Run], pipeline_run: PipelineRun
-) -> None:
+def test_the_champion_is_registered_with_a_signature_and_serves(runs: list[Run], pipeline_run: PipelineRun) -> None:
     version = mlflow.MlflowClient().get_model_version_by_alias(MODEL, CHAMPION)
-    assert str(version.version) == "1"
     assert version.run_id in {run.info.run_id for run in runs}
     signature = mlflow.models.get_model_info(f"models:/{MODEL}@{CHAMPION}").signature
     assert tuple(signature.inputs.input_names()) == FEATURES
     metadata = load_current(pipeline_run.serving_models).metadata
-    assert (metadata.run_id, metadata.version) == (version.run_id, str(version.version))
+    assert (metadata.run_id, metadata.version) == (version.run_id, str(version.version)) == (version.run_id, "1")
     assert metadata.data_fingerprint == version.tags["data.fingerprint"]
-
-
-def test_the_bundle_says_how_its_scores_were_got(pipeline_run: PipelineRun) -> None:
-    metadata = load_current(pipeline_run.serving_models).metadata
     assert metadata.metrics["leak-free.holdout.accuracy"] < 0.65
     assert not [name for name in metadata.metrics if not name.startswith("leak-free.")]
-
-
-def test_facts_are_plain_json_with_eight_known_answers(pipeline_run: PipelineRun) -> None:
-    metadata = json.loads((pipeline_run.serving_models / "1" / "facts.json").read_text())
-    assert len(metadata["answers"]) == 8
-    assert tuple(metadata["answers"][0]["wine"]) == FEATURES
+    facts = json.loads((pipeline_run.serving_models / "1" / "facts.json").read_text())
+    assert [tuple(answer["wine"]) for answer in facts["answers"]] == [FEATURES] * 8
 
 
 @pytest.mark.alone
 def test_ctrl_c_ends_it_within_seconds_and_leaves_no_run_open(tmp_path: Path) -> None:
     """The signal goes to every process of the command, as from a terminal."""
     environment = isolated_environment(tmp_path) | {"WINE_DATA": "twin"}
-    pipeline = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.flows"],
-        cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+    pipeline = start_python("-m", "orchestration.flows", env=environment, **options)
     assert pipeline.stderr is not None
     next(line for line in pipeline.stderr if find_lines(line, "fold 2"))
     start = time.monotonic()
@@ -130,46 +118,43 @@ def test_ctrl_c_ends_it_within_seconds_and_leaves_no_run_open(tmp_path: Path) ->
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
     runs = mlflow.search_runs(experiment_names=[EXPERIMENT], output_format="list")
     assert [run.info.status for run in runs] == ["FAILED"]
-    pipeline.stderr.close()
 
 
-def test_a_mistake_in_the_data_is_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
-    done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": "nonsense"})
-    assert_told_in_one_line(done, 2, "WINE_DATA=nonsense", "auto", "uci", "kaggle", "twin")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_too_few_wines_are_told_in_one_line_before_anything_starts(tmp_path: Path) -> None:
-    wines = sample_twin(50, seed=1)[[*COLUMNS]]
+@pytest.mark.parametrize(
+    ("source", "facts"),
+    [("nonsense", ["WINE_DATA=nonsense", "auto", "uci", "kaggle", "twin"]), ("fifty wines", ["50", "200"])],
+)
+def test_wines_that_will_not_do_are_refused_before_anything_starts(
+    source: str, facts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fifty wines").mkdir()
     for name in (TRAIN_FILE, VALIDATION_FILE):
-        wines.to_csv(tmp_path / name, index=False)
-    done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": str(tmp_path)})
-    assert_told_in_one_line(done, 2, "50", "200")
+        sample_twin(50, seed=1)[[*COLUMNS]].to_csv(tmp_path / "fifty wines" / name, index=False)
+    monkeypatch.chdir(tmp_path)
+    done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": source})
+    assert_told_in_one_line(done, 2, *facts)
     assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(
     ("source", "short"), [("", "auto"), ("uci", "uci"), ("/home/anna/wines/", "wines"), ("s3://cellar/2026", "2026")]
 )
-def test_a_run_is_named_by_the_last_part_of_its_source(
-    source: str, short: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_named_after_its_source(source: str, short: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINE_DATA", "auto")
     assert shorten_source(source) == short
 
 
 def test_prefect_keeps_the_run_its_tasks_and_the_table(pipeline_run: PipelineRun) -> None:
     with closing(sqlite3.connect(pipeline_run.folder / ".prefect" / "prefect.db")) as store:
-        flow_runs = dict(store.execute("SELECT name, state_type FROM flow_run").fetchall())
-        task_runs = dict(store.execute("SELECT name, state_type FROM task_run").fetchall())
-        artifacts = dict(store.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL").fetchall())
+        flow_runs = dict(store.execute("SELECT name, state_type FROM flow_run"))
+        task_runs = dict(store.execute("SELECT name, state_type FROM task_run"))
+        artifacts = dict(store.execute("SELECT key, data FROM artifact WHERE key IS NOT NULL"))
     source = shorten_source(pipeline_run.environment["WINE_DATA"])
     assert list(flow_runs.values()) == ["COMPLETED"] * 5  # the pipeline and its four parts
     assert {f"wine quality from {source}", f"wines from {source}"} <= set(flow_runs)
     assert set(task_runs.values()) == {"COMPLETED"}
-    assert {"audit wines", "train RandomForestClassifier", "judge version", "promote version", "ask the API"} <= set(
-        task_runs
-    )
+    tasks = {"audit wines", "train RandomForestClassifier", "judge version", "promote version", "ask the API"}
+    assert tasks <= set(task_runs)
     assert set(artifacts) == {"audit", "fits", "mlflow-run", "protocols", "two-protocols"}
     assert "| RandomForestClassifier | leak-free | holdout |" in artifacts["two-protocols"]
     assert "data:image/png;base64," in artifacts["protocols"]
@@ -193,3 +178,80 @@ def test_a_mistake_inside_the_flow_is_not_tried_again() -> None:
 
     fail_thrice()
     assert [type(problem) for problem in tries] == [BadInputError, ValueError, OSError, OSError]
+
+
+def test_a_summary_has_protocols_wines_gate_and_audit(pipeline_run: PipelineRun, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n")
+    environment = pipeline_run.environment | {"GITHUB_STEP_SUMMARY": str(page)}
+    done = run_here("orchestration.summary", environment, "--folder", str(tmp_path / "report"))
+    assert done.returncode == 0, done.stderr
+    summary = page.read_text()
+    assert summary.startswith("before\n# Training")
+    data = pipeline_run.load_data()
+    protocols = ["| as-published | validation |", "| leak-free | cv |", "| leak-free | holdout |"]
+    facts = [*protocols, data.fingerprint[:12], "Champion: wine-quality version 1", *audit_wines(data).sentences()]
+    assert [fact for fact in facts if fact not in summary] == []
+    assert ("synthetic" in summary) == (pipeline_run.environment["WINE_DATA"] == "twin")
+    assert f"before\n{(tmp_path / 'report' / 'summary.md').read_text()}" == summary
+    assert list((tmp_path / "report").glob("*/figures/*.png"))
+
+
+def test_without_a_pipeline_there_is_nothing_to_summarise(tmp_path: Path) -> None:
+    done = run_here("orchestration.summary", isolated_environment(tmp_path))
+    assert_told(done, 3, "make pipeline")
+
+
+@pytest.fixture(scope="module")
+def split(pipeline_run: PipelineRun) -> Split:
+    data = pipeline_run.load_data()
+    return split_wines(data.train, data.validation, folds=5, seed=42)
+
+
+@pytest.fixture(scope="module")
+def wines(split: Split) -> pd.DataFrame:
+    """Complete wines, from both sides, some of them with tied votes."""
+    both = pd.concat([split.train, split.holdout]).dropna()
+    return feature_frame(both.sample(60, random_state=7))
+
+
+@pytest.fixture(scope="module")
+def by_function(pipeline_run: PipelineRun, split: Split) -> Pipeline:
+    """The model as the plain function fits it, with no flow around it."""
+    champion = load_current(pipeline_run.serving_models).metadata.model
+    return evaluate_leak_free(champion, make_model(champion, seed=42), split).pipeline
+
+
+@pytest.mark.parametrize("place", ["registry", "bundle"])
+def test_a_stored_model_answers_as_the_function(
+    place: str, pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame
+) -> None:
+    mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
+    registry = place == "registry"
+    bundle = load_version(find_version(CHAMPION)) if registry else load_current(pipeline_run.serving_models)
+    assert_same(bundle.pipeline.predict(wines), bundle.pipeline.predict_proba(wines), by_function, wines)
+
+
+def test_api_answers_as_the_function(api: str, by_function: Pipeline, wines: pd.DataFrame) -> None:
+    bodies = [WineQuality.model_validate(row) for row in wines.to_dict("records")]
+    answers = [WEB.post(f"{api}/predict", json=body.model_dump()).raise_for_status().json() for body in bodies]
+    table = pd.DataFrame(feature_array(bodies), columns=list(FEATURES))
+    probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
+    assert_same([answer["prediction"] for answer in answers], probabilities, by_function, table)
+    grades = by_function.classes_.astype(float)
+    np.testing.assert_allclose([answer["expected_quality"] for answer in answers], probabilities @ grades, atol=1e-9)
+
+
+def test_batch_answers_as_the_function(
+    pipeline_run: PipelineRun, by_function: Pipeline, wines: pd.DataFrame, tmp_path: Path
+) -> None:
+    wines.to_csv(tmp_path / "wines.csv", index=False)
+    scored = score_file(tmp_path / "wines.csv", pipeline_run.serving_models, tmp_path)
+    answers = pd.read_parquet(scored.answers)
+    assert (scored.scored, scored.refused) == (len(wines), None)
+    assert_same(answers["prediction"], answers.filter(like="probability_").to_numpy(), by_function, wines)
+
+
+def assert_same(grades: ArrayLike, probabilities: np.ndarray, model: Pipeline, wines: pd.DataFrame) -> None:
+    np.testing.assert_array_equal(grades, model.predict(wines))
+    np.testing.assert_allclose(probabilities, model.predict_proba(wines), rtol=0, atol=1e-6)

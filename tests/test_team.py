@@ -1,15 +1,11 @@
-"""A team's servers, set up, backed up and restored by the commands of docs/team.md, as they stand there."""
+"""A team's servers, set up, backed up and restored by the commands of docs/team.md."""
 
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -25,11 +21,12 @@ from experiment_tracking.runs.tracking import track_model
 from settings import ROOT
 from tests.conftest import isolated_environment, run_at_once
 from tests.postgres import Postgres, needs_postgres, run_postgres
+from tests.processes import PATH_HERE, read_line, run_python, run_shell, serve, start_python
 from tests.test_prediction_log import CHILD, EIGHT_LOG_200, LOG_ONE, make_answer, wait_for_rows
 from tests.test_registry import PROMOTE
-from tests.test_tracking import LOG_RUNS, find_logged_runs
+from tests.test_tracking import assert_eight_processes_log
 from tests.told import assert_told, find_lines, naming
-from tests.waiting import free_port, wait_for, wait_until
+from tests.waiting import free_port, wait_until
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
@@ -39,87 +36,53 @@ from wine_quality_training.models import make_model
 
 pytestmark = needs_postgres
 COMMANDS = dict(re.findall(r"```sh\n# ([a-z ]+)\n(.*?)```", (ROOT / "docs" / "team.md").read_text(), re.DOTALL))
+SERVICES = ("-m", "orchestration.services")
 COLLEAGUE = {"username": "anna", "password": "another-word-for-tests"}
 
 
-@dataclass(frozen=True)
 class Team:
     """A team's folder, its PostgreSQL, and the environment of its administrator."""
 
-    folder: Path
-    postgres: Postgres
-    environment: dict[str, str]
-
-    @property
-    def mlflow(self) -> str:
-        return f"http://127.0.0.1:{self.environment['MLFLOW_PORT']}"
-
-    @property
-    def models(self) -> Path:
-        return Path(self.environment["WINE_SERVING_MODELS"])
-
-    @property
-    def log(self) -> str:
-        password = self.environment["LOG_PASSWORD"]
-        return f"postgresql+psycopg://wine_log:{password}@127.0.0.1:{self.environment['PGPORT']}/wine_log"
+    def __init__(self, folder: Path, postgres: Postgres) -> None:
+        self.folder, self.postgres = folder, postgres
+        self.environment = (
+            isolated_environment(folder)
+            | postgres.environment
+            | {
+                "PATH": PATH_HERE,
+                "LOG_PASSWORD": "a-word-for-the-log",
+                "ARTIFACTS": str(folder / "artifacts"),
+                "MLFLOW_HOST": "127.0.0.1",
+                "MLFLOW_PORT": str(free_port()),
+                "MLFLOW_AUTH_ADMIN_PASSWORD": "a-longer-word-for-tests",
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "any-long-word",
+                "WINE_PREFECT_PORT": str(free_port()),
+                "PREFECT_API_AUTH_STRING": "wine:a-word-for-prefect",
+            }
+        )
+        self.mlflow = f"http://127.0.0.1:{self.environment['MLFLOW_PORT']}"
+        self.models = Path(self.environment["WINE_SERVING_MODELS"])
+        self.log = f"postgresql+psycopg://wine_log:a-word-for-the-log@127.0.0.1:{postgres.port}/wine_log"
 
     def run(self, script: str, folder: Path | None = None) -> str:
-        """Run commands of the page in a shell that stops at the first error; return what they print."""
-        done = subprocess.run(
-            ["bash", "-euc", script],
-            cwd=folder or self.folder, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def become_member(self) -> dict[str, str]:
-        """The environment of somebody who exported what the page says."""
-        name_and_password = 'NAME=admin PASSWORD="$MLFLOW_AUTH_ADMIN_PASSWORD"\n'
-        printed = self.run(name_and_password + COMMANDS["member"] + "env -0")
-        return dict(line.split("=", 1) for line in printed.split("\0") if line)
-
-    @contextmanager
-    def serve_mlflow(self) -> Iterator[None]:
-        """MLflow's server, started as the page says, in a session of its own."""
-        with (self.folder / "mlflow.log").open("ab") as log:
-            server = subprocess.Popen(
-                ["bash", "-euc", COMMANDS["mlflow"]],
-                cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        try:
-            wait_for(f"{self.mlflow}/health", server, seconds=180)
-            yield
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(timeout=60)
+        """Run commands of the page; return what they print."""
+        return run_shell(script, folder or self.folder, self.environment)
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A PostgreSQL server with the team's empty databases."""
-    folder = tmp_path_factory.mktemp("team")
     with run_postgres() as postgres:
-        environment = isolated_environment(folder) | postgres.environment
-        environment |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "LOG_PASSWORD": "a-word-for-the-log",
-            "ARTIFACTS": str(folder / "artifacts"),
-            "MLFLOW_HOST": "127.0.0.1",
-            "MLFLOW_PORT": str(free_port()),
-            "MLFLOW_AUTH_ADMIN_PASSWORD": "a-longer-word-for-tests",
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": "any-long-word",
-            "WINE_PREFECT_PORT": str(free_port()),
-            "PREFECT_API_AUTH_STRING": "wine:a-word-for-prefect",
-        }
-        team = Team(folder, postgres, environment)
+        team = Team(tmp_path_factory.mktemp("team"), postgres)
         team.run(COMMANDS["databases"])
         yield team
 
 
 @pytest.fixture(scope="module")
 def member(team: Team) -> Iterator[dict[str, str]]:
-    """The environment of a member, which this process has too, while MLflow serves."""
-    environment = team.become_member()
+    """The environment of somebody who exported what the page says; this process signs in to MLflow as they do."""
+    printed = team.run('NAME=admin PASSWORD="$MLFLOW_AUTH_ADMIN_PASSWORD"\n' + COMMANDS["member"] + "env -0")
+    environment = dict(line.split("=", 1) for line in printed.split("\0") if line)
     assert environment["WINE_LOG_URL"] == team.log
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
@@ -129,8 +92,12 @@ def member(team: Team) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def served_mlflow(team: Team) -> Iterator[str]:
-    with team.serve_mlflow():
-        yield team.mlflow
+    """The address of MLflow's server, started as the page says."""
+    command = ("bash", "-euc", COMMANDS["mlflow"])
+    with (team.folder / "mlflow.log").open("ab") as log:
+        options: dict[str, Any] = {"cwd": team.folder, "env": team.environment, "stdout": log, "stderr": log}
+        with serve(f"{team.mlflow}/health", *command, **options):
+            yield team.mlflow
 
 
 @pytest.fixture
@@ -150,7 +117,7 @@ def test_mlflow_asks_for_a_password_and_the_command_says_so(team: Team, monkeypa
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "postgresql+psycopg://wine:secret@127.0.0.1:1/mlflow"])
-def test_a_store_that_does_not_answer_is_told_at_once_and_without_its_password(address: str) -> None:
+def test_a_store_that_does_not_answer_is_named_without_its_password(address: str) -> None:
     with pytest.raises(NotThereError, match=naming("127.0.0.1:1", "MLFLOW_TRACKING_URI")) as told:
         open_store(address, "unused")
     assert "secret" not in str(told.value)
@@ -162,10 +129,7 @@ def test_eight_processes_log_at_once_and_lose_nothing(
     through: str, team: Team, served_mlflow: str, member: dict[str, str], tmp_path: Path
 ) -> None:
     uri = served_mlflow if through == "its server" else team.postgres.make_database("fresh")
-    more = {"STORE": str(tmp_path), "STORE_URI": uri, "RUNS": "5"}
-    done = run_at_once(LOG_RUNS, [str(number) for number in range(8)], member | more)
-    assert [process.returncode for process in done] == [0] * 8, done
-    assert find_logged_runs(uri, tmp_path) == sorted(f"{one}.{number}" for one in range(8) for number in range(5))
+    assert_eight_processes_log(uri, tmp_path, member, runs=5)
 
 
 @pytest.fixture(scope="module")
@@ -177,22 +141,19 @@ def versions(served_mlflow: str, member: dict[str, str], twin: WineData, twin_sp
         register_model(track_model(experiment_id, None, twin, twin_split, [evaluation]).run_id)
     first = find_version("1")
     promote(first, judge_version(first, twin_split.holdout), Path(member["WINE_SERVING_MODELS"]))
-    requests.post(
-        f"{served_mlflow}/api/2.0/mlflow/users/create", json=COLLEAGUE, timeout=30,
-        auth=(member["MLFLOW_TRACKING_USERNAME"], member["MLFLOW_TRACKING_PASSWORD"]),
-    ).raise_for_status()  # fmt: skip
+    administrator = (member["MLFLOW_TRACKING_USERNAME"], member["MLFLOW_TRACKING_PASSWORD"])
+    users = f"{served_mlflow}/api/2.0/mlflow/users/create"
+    requests.post(users, json=COLLEAGUE, timeout=30, auth=administrator).raise_for_status()
     return [version.number for version in list_versions()]
 
 
 @pytest.mark.full
-def test_of_two_promotions_by_a_colleague_at_once_one_wins(
-    team: Team, versions: list[str], member: dict[str, str]
-) -> None:
+def test_one_of_two_promotions_at_once_wins(team: Team, versions: list[str], member: dict[str, str]) -> None:
     assert versions == ["3", "2", "1"]
     colleague = {f"MLFLOW_TRACKING_{name.upper()}": value for name, value in COLLEAGUE.items()}
     done = dict(zip("23", run_at_once(PROMOTE, "23", member | colleague), strict=True))
     assert sorted(process.returncode for process in done.values()) == [0, 1], done
-    (winner,) = [number for number, process in done.items() if process.returncode == 0]
+    winner = min(done, key=lambda number: done[number].returncode)
     assert find_version(CHAMPION).number == load_current(team.models).metadata.version == winner
     assert list_champions() == ["1", winner]
 
@@ -200,25 +161,19 @@ def test_of_two_promotions_by_a_colleague_at_once_one_wins(
 @pytest.mark.full
 def test_eight_processes_open_a_new_log_at_once_and_every_answer_is_there(team: Team) -> None:
     url = team.postgres.make_database("new_log")
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD + EIGHT_LOG_200, url],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_python("-c", CHILD + EIGHT_LOG_200, url)
     assert (done.returncode, done.stderr) == (0, "")
     answers = read_answers(url)["request_id"]
     assert (len(answers), answers.str.split().str[0].nunique()) == (1_600, 8)
 
 
 def test_feedback_finds_an_answer_that_another_machine_gave_and_is_taken_once(team: Team, log: PredictionLog) -> None:
-    other = subprocess.Popen(
-        [sys.executable, "-c", CHILD + LOG_ONE, team.log], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"logged\n"
+    other = start_python("-c", CHILD + LOG_ONE, team.log, stdin=subprocess.PIPE)
+    assert read_line(other) == "logged"
     log.add_feedback("theirs", 7)
     with pytest.raises(RepeatedFeedbackError):
         log.add_feedback("theirs", 6)
-    other.communicate(b"\n", timeout=30)
+    other.communicate("\n", timeout=30)
     assert read_answers(team.log).set_index("request_id").loc["theirs", "quality"] == 7
 
 
@@ -249,31 +204,22 @@ print(prepare_flow("twin"))
 def test_prefect_runs_flows_of_three_processes_at_once_behind_its_password(team: Team, twin: WineData) -> None:
     api = f"http://127.0.0.1:{team.environment['WINE_PREFECT_PORT']}/api"
     environment = team.environment | {"PREFECT_API_URL": api}
+    runs = f"{api}/flow_runs/filter"
     try:
         assert "make deploy" in team.run(COMMANDS["prefect"], ROOT)
-        assert requests.post(f"{api}/flow_runs/filter", json={}, timeout=30).status_code == 401
+        assert requests.post(runs, json={}, timeout=30).status_code == 401
         nobody = {name: value for name, value in environment.items() if name != "PREFECT_API_AUTH_STRING"}
-        assert_told(order("deploy", nobody), 2, "PREFECT_API_AUTH_STRING")
-        deployed = order("deploy", environment)
-        assert deployed.returncode == 0, deployed.stderr
+        assert_told(run_python(*SERVICES, "deploy", env=nobody), 2, "PREFECT_API_AUTH_STRING")
+        run_python(*SERVICES, "deploy", env=environment, check=True)
         done = run_at_once(PREPARE, "123", environment)
         assert [process.stdout for process in done] == [f"{twin.fingerprint}\n"] * 3, done
-        ended = requests.post(
-            f"{api}/flow_runs/filter", json={}, auth=("wine", "a-word-for-prefect"), timeout=30
-        ).json()
+        ended = requests.post(runs, json={}, auth=("wine", "a-word-for-prefect"), timeout=30).json()
         states = [run["state_type"] for run in ended if run["state_type"] != "SCHEDULED"]  # those are the deployments'
         assert states == ["COMPLETED"] * 3
     finally:
-        order("stop", environment)
+        run_python(*SERVICES, "stop", env=environment)
     with team.postgres.connect("prefect") as connection:
         assert connection.execute("SELECT count(*) FROM deployment").fetchone() == (3,)
-
-
-def order(word: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.services", word],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.full
@@ -286,11 +232,16 @@ def test_all_that_is_lost_comes_back_from_a_backup_the_same_champion_too(
     before, answers, champions = load_current(team.models), read_answers(team.log), list_champions()
     team.run(COMMANDS["backup"])
     log.close()
-    lose_everything(team)
+    for database in ("mlflow", "mlflow_auth", "prefect", "wine_log"):
+        team.postgres.run(f"DROP DATABASE {database} WITH (FORCE)")  # under the servers' feet
+    team.postgres.run("DROP ROLE wine_log")
+    shutil.rmtree(team.environment["ARTIFACTS"])
+    shutil.rmtree(team.models)
     with pytest.raises(NotThereError):
         read_answers(team.log)
     team.run(COMMANDS["databases"] + COMMANDS["restore"])
-    exported = team.run(export_tracking(member) + COMMANDS["serve again"])
+    signing_in = "".join(f"export {name}='{member[name]}'\n" for name in member if name.startswith("MLFLOW_TRACKING"))
+    exported = team.run(signing_in + COMMANDS["serve again"])
     assert find_lines(exported, "champion", f"version {champions[-1]}", str(team.models))
     after = load_current(team.models)
     wines = feature_frame(twin_split.holdout)
@@ -300,16 +251,3 @@ def test_all_that_is_lost_comes_back_from_a_backup_the_same_champion_too(
     assert read_answers(team.log).equals(answers)
     log.open()
     assert mlflow.get_experiment_by_name("wine-quality-experiment") is not None, served_mlflow
-
-
-def lose_everything(team: Team) -> None:
-    """Drop the databases, under the servers' feet, and delete artifacts and bundles."""
-    for database in ("mlflow", "mlflow_auth", "prefect", "wine_log"):
-        team.postgres.run(f"DROP DATABASE {database} WITH (FORCE)")
-    team.postgres.run("DROP ROLE wine_log")
-    shutil.rmtree(team.environment["ARTIFACTS"])
-    shutil.rmtree(team.models)
-
-
-def export_tracking(member: dict[str, str]) -> str:
-    return "".join(f"export {name}='{member[name]}'\n" for name in member if name.startswith("MLFLOW_TRACKING"))

@@ -2,22 +2,22 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from textwrap import dedent
 
+import pandas as pd
 import pytest
 
 from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.fresh_copy import copy_project
+from tests.processes import PATH_HERE, run_shell
 from tests.test_schema import WINE
-from tests.told import list_untold
+from tests.told import find_lines
 from wine_data.schema import FEATURES
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 PAGE = (ROOT / "docs" / "your_own.md").read_text()
 COMMANDS = {name: dedent(commands) for name, commands in re.findall(r"```sh\n *# ([a-z ]+)\n(.*?)```", PAGE, re.DOTALL)}
@@ -43,12 +43,18 @@ def test_pages_name_no_feature_and_count_none(file: Path) -> None:
     assert not re.search(rf"{NAMES.pattern}|eleven|twelve", file.read_text())
 
 
-def test_a_name_is_found_in_whatever_way_code_writes_it() -> None:
-    assert find_names(ast.parse("""table["density"]""")) == {"density"}
-    assert find_names(ast.parse("""f"{count} of pH" """)) == {"pH"}
-    assert find_names(ast.parse("wines.assign(red_wine=1)")) == {"red_wine"}
-    assert find_names(ast.parse("wine.alcohol")) == {"alcohol"}
-    assert find_names(ast.parse('"""A docstring may say density."""')) == set()
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ('table["density"]', {"density"}),
+        ('f"{count} of pH"', {"pH"}),
+        ("wines.assign(red_wine=1)", {"red_wine"}),
+        ("wine.alcohol", {"alcohol"}),
+        ('"""A docstring may say density."""', set()),
+    ],
+)
+def test_a_name_is_found_in_whatever_way_code_writes_it(code: str, names: set[str]) -> None:
+    assert find_names(ast.parse(code)) == names
 
 
 def find_names(code: ast.AST) -> set[str]:
@@ -56,10 +62,10 @@ def find_names(code: ast.AST) -> set[str]:
     docstrings = {
         id(node.value) for node in ast.walk(code) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    return {name for node in ast.walk(code) if id(node) not in docstrings for name in NAMES.findall(_write(node))}
+    return {name for node in ast.walk(code) if id(node) not in docstrings for name in NAMES.findall(write(node))}
 
 
-def _write(node: ast.AST) -> str:
+def write(node: ast.AST) -> str:
     match node:
         case ast.Constant(value=str(text)) | ast.Attribute(attr=text) | ast.keyword(arg=str(text)):
             return text
@@ -67,30 +73,20 @@ def _write(node: ast.AST) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """A copy of the project, to be changed."""
-    copy = tmp_path / "your own"
-    copy.mkdir()
-    yield copy_project(copy)
+    (tmp_path / "your own").mkdir()
+    return copy_project(tmp_path / "your own")
 
 
 def run(script: str, folder: Path) -> str:
-    """Run commands of the page in a copy, in a shell that stops at the first error; return what they print."""
-    environment = isolated_environment(folder)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euc", script],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """Run commands of the page in a copy."""
+    return run_shell(script, folder, isolated_environment(folder) | {"PATH": PATH_HERE})
 
 
-def run_python(script: str, folder: Path) -> dict[str, object]:
-    """Run a script in a copy; return the JSON that is its last line."""
-    (folder / "script.py").write_text(f"import sys\nsys.path.insert(0, '.')\n{script}")
-    printed: dict[str, object] = json.loads(run("python script.py", folder).splitlines()[-1])
-    return printed
+def run_code(code: str, folder: Path) -> str:
+    """Run Python in a copy; return what it prints, or how it fails."""
+    return run(f"python -c {quote(code)} 2>&1 || true", folder)
 
 
 TRAIN_AND_ASK = """
@@ -99,30 +95,26 @@ from pathlib import Path
 from starlette.testclient import TestClient
 from deployment.serve import create_worker
 from settings import ROOT, load_settings
+from tests.conftest import load_as_default, make_bundle
 from wine_data.schema import EXAMPLE, FEATURES
-from wine_data.sources.load import load_wines
 from wine_data.split import split_wines
-from wine_quality_training.bundle.files import pickle_model, select_bundle, write_bundle
-from wine_quality_training.bundle.compilation import compile_model
+from wine_quality_training.bundle.files import load_current, select_bundle
 from wine_quality_training.evaluate import evaluate_leak_free
-from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.models import make_model
 
-data = load_wines("twin", 42, Path("nowhere"), "http://127.0.0.1:1/")
+data = load_as_default("twin")
 split = split_wines(data.train, data.validation, folds=5, seed=42)
 evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", 42), split)
-metadata = describe_model(evaluation, data, split.train, name="wine-quality", version="1", run_id="run1")
-compiled = compile_model(evaluation.pipeline, metadata)
 models = load_settings().serving_models
-select_bundle(write_bundle(models, pickle_model(evaluation.pipeline), metadata, compiled))
+select_bundle(make_bundle(models, evaluation, data, split.train))
 with TestClient(create_worker()) as api:
     answer = api.post("/predict", json=EXAMPLE)
     refused = api.post("/predict", json=EXAMPLE | {"citric_acid": 0.36})
     page = api.get("/", headers={"Accept": "text/html"}).text
-read = load_wines("wines", 42, Path("nowhere"), "").train
+read = load_as_default("wines").train
 print(json.dumps({
-    "read": sorted(read.columns, key=[*FEATURES, "quality", "type"].index),
-    "root": str(ROOT), "features": FEATURES, "fitted": evaluation.pipeline.n_features_in_, "proof": compiled.proof,
+    "read": sorted(read.columns, key=[*FEATURES, "quality", "type"].index), "root": str(ROOT), "features": FEATURES,
+    "fitted": evaluation.pipeline.n_features_in_, "compiled": load_current(models).compiled is not None,
     "status": answer.status_code, "grade": answer.json().get("prediction"), "page": page,
     "refused": [refused.status_code, [error["field"] for error in refused.json().get("errors", [])]],
 }))
@@ -133,57 +125,40 @@ print(json.dumps({
 def test_a_feature_is_removed_as_the_page_says_and_the_rest_follows(folder: Path) -> None:
     run(COMMANDS["remove a feature"], folder)
     write_wines(folder / "wines", {})
-    found = run_python(TRAIN_AND_ASK, folder)
+    found = json.loads(run_code(TRAIN_AND_ASK, folder).splitlines()[-1])
     left = [name for name in FEATURES if name != GONE]
     assert (found["root"], found["features"], found["fitted"]) == (str(folder), left, len(left))
     assert (found["status"], found["refused"]) == (200, [422, [GONE]])
     assert found["grade"] in range(3, 10)
-    assert str(found["proof"]).startswith("compiled: ")
-    assert set(re.findall(r'data-feature (?:id="\w+" )?name="(\w+)"', str(found["page"]))) == set(left)
+    assert found["compiled"]
+    assert set(re.findall(r'data-feature (?:id="\w+" )?name="(\w+)"', found["page"])) == set(left)
     assert found["read"] == [*left, "quality", "type"]  # of a file that still has the column
     assert " passed" in run(COMMANDS["test what is left"], folder)
 
 
-ASK_FOR_TWIN = """
-import json
-from commands import BadInputError
+OPEN_LOG = """
 from deployment.prediction_log.tables import make_engine, prepare_tables
-from wine_data.sources.load import load_wines
-from wine_data.twin.sample import sample_twin
 from settings import load_settings
-said = []
-for attempt in (lambda: sample_twin(10, 0), lambda: prepare_tables(make_engine(load_settings().log_url))):
-    try:
-        attempt()
-        said.append("nothing")
-    except BadInputError as error:
-        said.append(str(error))
-data = load_wines("wines", 42, load_settings().downloads, "")
-print(json.dumps({"said": said, "glycerol": float(data.train["glycerol"].max())}))
+prepare_tables(make_engine(load_settings().log_url))
 """
-OPEN_LOG = (
-    "from deployment.prediction_log.tables import make_engine, prepare_tables\nfrom settings import load_settings\n"
-    'prepare_tables(make_engine(load_settings().log_url))\nprint("{}")\n'
-)
+SAMPLE_TWIN = "from wine_data.twin.sample import sample_twin; sample_twin(10, 0)"
+READ = "from tests.conftest import load_as_default; print(load_as_default('wines').train['glycerol'].max())"
 
 
 @pytest.mark.clone
 def test_a_feature_is_added_as_the_page_says_and_what_is_older_says_what_to_do(folder: Path) -> None:
-    run_python(OPEN_LOG, folder)
+    assert "Error" not in run_code(OPEN_LOG, folder)
     run(COMMANDS["add a feature"], folder)
     write_wines(folder / "wines", {"glycerol": 7.5})
-    found = run_python(ASK_FOR_TWIN, folder)
-    assert found["glycerol"] == 7.5
-    twin, log = map(str, found["said"] if isinstance(found["said"], list) else [])
-    assert list_untold(twin, "glycerol", "python -m wine_data.twin.fit FOLDER") == []
-    assert list_untold(log, "glycerol", "WINE_LOG_URL") == []
+    assert run_code(READ, folder).splitlines()[-1] == "7.5"
+    assert find_lines(run_code(SAMPLE_TWIN, folder), "glycerol", "python -m wine_data.twin.fit FOLDER")
+    assert find_lines(run_code(OPEN_LOG, folder), "glycerol", "WINE_LOG_URL")
 
 
 def write_wines(folder: Path, more: dict[str, float]) -> None:
     """Write a small train and validation file in the columns of the published ones, and more."""
     wine = {name: value for name, value in WINE.items() if name != COLOUR} | more | {"quality": 6}
-    lines = [",".join(["type", *wine])]
-    lines += [",".join([colour, *map(str, wine.values())]) for colour in ("red", "white")]
+    table = pd.DataFrame([{"type": colour} | wine for colour in ("red", "white")])
     folder.mkdir()
-    for name in ("train_wine_data.csv", "test_wine_data.csv"):
-        (folder / name).write_text("\n".join(lines) + "\n")
+    for name in (TRAIN_FILE, VALIDATION_FILE):
+        table.to_csv(folder / name, index=False)
