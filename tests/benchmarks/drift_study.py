@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 
 import numpy as np
@@ -95,21 +95,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tally:
-    """What was found for one traffic and one size of windows; counts and lists that can be joined.
+    """What was found for one traffic and one size of windows, as counts and lists that can be joined."""
 
-    Attributes:
-        windows: how many were checked.
-        alarms: for each look without a drift, whether there was one.
-        delays: of each repetition, in windows.
-        drifted: for each undrifted window, or the first window of each drift, whether a check said so.
-        reports: Evidently's verdicts: whether any column drifted, and whether the table did.
-    """
-
-    windows: int = 0
-    alarms: tuple[bool, ...] = ()
-    delays: tuple[float, ...] = ()
-    drifted: tuple[bool, ...] = ()
-    reports: tuple[tuple[bool, bool], ...] = ()
+    windows: int = 0  # that were checked
+    alarms: tuple[bool, ...] = ()  # whether there was one, for each look without a drift
+    delays: tuple[float, ...] = ()  # in windows, of each repetition; infinite where no alarm came
+    drifted: tuple[bool, ...] = ()  # whether a check drifted, for each undrifted window or the first of each drift
+    reports: tuple[tuple[bool, bool], ...] = ()  # whether Evidently says so of any column, and of the table
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -137,11 +129,12 @@ def sample_windows(traffic: Traffic, size: int, count: int, seed: int) -> Iterat
         yield wines.iloc[start : start + size].reset_index(drop=True)
 
 
-def answer_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> Window:
-    """Make the window that the log would hold: wines out of bounds are refused, the others answered, some graded."""
-    table, wrong = feature_frame(wines), find_wrong(wines)
+def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
+    """Check the window that the log would hold: wines out of bounds are refused, the others answered, some graded."""
+    wrong = find_wrong(wines)
     refused = wrong.any(axis=1)
-    answered, grades = table[~refused].reset_index(drop=True), wines[TARGET].to_numpy("float64")[~refused]
+    answered = feature_frame(wines)[~refused].reset_index(drop=True)
+    grades = wines[TARGET].to_numpy("float64")[~refused]
     classes = reference.pipeline.classes_
     probabilities = reference.pipeline.predict_proba(answered) if len(answered) else np.empty((0, len(classes)))
     graded = np.random.default_rng((seed, 2)).random(len(answered)) < labels
@@ -149,7 +142,14 @@ def answer_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed:
         prediction=classes[probabilities.argmax(axis=1)], confidence=probabilities.max(axis=1), version=VERSION,
         quality=np.where(graded, grades, np.nan),
     )  # fmt: skip
-    return Window(Span(0, 1), answers, _list_refusals(wrong))
+    row, column = np.nonzero(wrong)
+    refusals = pd.DataFrame(
+        {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
+         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
+        columns=list(REFUSAL_COLUMNS),
+    )  # fmt: skip
+    window = Window(Span(0, 1), answers, refusals)
+    return check_window(window, reference.metadata.profiles[0], reference.metadata)
 
 
 def find_wrong(wines: pd.DataFrame) -> np.ndarray:
@@ -157,13 +157,6 @@ def find_wrong(wines: pd.DataFrame) -> np.ndarray:
     table = feature_frame(wines).to_numpy()
     wrong: np.ndarray = (table < LOW) | (table > HIGH)
     return wrong
-
-
-def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
-    """Answer the wines of a window and check it."""
-    return check_window(
-        answer_wines(reference, wines, labels, seed), reference.metadata.profiles[0], reference.metadata
-    )
 
 
 def watch_undrifted(reference: Reference, size: int, count: int, seed: int) -> list[Checked]:
@@ -194,13 +187,6 @@ def await_alarm(reference: Reference, traffic: Traffic, size: int, lead: Sequenc
     return Detection(tuple(windows[len(lead) :]), first, alarm)
 
 
-def choose_feature(traffic: Traffic, number: int) -> Traffic:
-    """The same traffic; a shift is of another measurement each time."""
-    if traffic.drift.kind != "shift":
-        return traffic
-    return replace(traffic, drift=replace(traffic.drift, feature=MEASUREMENTS[number % len(MEASUREMENTS)]))
-
-
 def ask_evidently(reference: Reference, wines: pd.DataFrame) -> tuple[bool, bool]:
     """Say whether by Evidently's defaults any column of the answered wines has drifted, and whether the table has."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -210,31 +196,27 @@ def ask_evidently(reference: Reference, wines: pd.DataFrame) -> tuple[bool, bool
 
     answered = feature_frame(wines)[~find_wrong(wines).any(axis=1)]
     report = Report([DataDriftPreset()], include_tests=True).run(answered, feature_frame(reference.wines))
-    failed = [(test["id"] == "drift", test["status"] == "FAIL") for test in report.dict()["tests"]]
-    return any(fail for of_column, fail in failed if of_column), any(
-        fail for of_column, fail in failed if not of_column
-    )
+    failed = [test["id"] for test in report.dict()["tests"] if test["status"] == "FAIL"]
+    return "drift" in failed, any(name != "drift" for name in failed)
 
 
 def study_reference(number: int, plan: Plan) -> Tallies:
     """Do one reference's part of the plan."""
     reference = make_reference(load_wines("twin", make_seed(plan.seed, number), Path(), ""))
-    repetitions, reports = range(number, plan.repetitions, plan.references), math.ceil(plan.reports / 4)
+    repetitions = range(number, plan.repetitions, plan.references)
     tallies: Tallies = {}
     for size in SIZES:
         seed = make_seed(plan.seed, number, size)
         undrifted = watch_undrifted(reference, size, math.ceil(plan.windows / plan.references) + OF - 1, seed)
         tallies[UNDRIFTED.name, size] = _tally_undrifted(reference, size, undrifted, plan, seed)
         for place, traffic in enumerate(DRIFTED):
-            found = [
-                await_alarm(
-                    reference, choose_feature(traffic, repetition), size, _choose_lead(undrifted, turn),
-                    make_seed(seed, place, repetition),
-                )
-                for turn, repetition in enumerate(repetitions)
-            ]  # fmt: skip
-            reported = [each.first for each, repetition in zip(found, repetitions, strict=True) if repetition < reports]
-            tallies[traffic.name, size] = _tally_drift(reference, found, reported)
+            found = {}
+            for turn, repetition in enumerate(repetitions):
+                start = turn * LEAD % (len(undrifted) - LEAD + 1)
+                lead = undrifted[start : start + LEAD]
+                itself = _choose_feature(traffic, repetition)
+                found[repetition] = await_alarm(reference, itself, size, lead, make_seed(seed, place, repetition))
+            tallies[traffic.name, size] = _tally_drift(reference, found, plan)
     return tallies
 
 
@@ -260,19 +242,22 @@ def run_plan(plan: Plan, processes: int) -> Tallies:
 
 def list_rows(tallies: Tallies) -> list[dict[str, str]]:
     """The figures as rows of one table."""
-    return [
-        {
-            "traffic": traffic.name,
-            "wines a window": f"{size:,}",
-            "windows": f"{tallies[traffic.name, size].windows:,}",
-            "alarm": _tell_alarm(tallies[traffic.name, size]),
-            "one window by itself": f"{100 * np.mean(tallies[traffic.name, size].drifted):.1f} %",
-            "Evidently: a column": _tell_reports(tallies[traffic.name, size], 0),
-            "Evidently: the table": _tell_reports(tallies[traffic.name, size], 1),
-        }
-        for traffic in (UNDRIFTED, *DRIFTED)
-        for size in SIZES
-    ]
+    rows = []
+    for traffic, size in product((UNDRIFTED, *DRIFTED), SIZES):
+        tally = tallies[traffic.name, size]
+        of_columns, of_tables = (sum(report[which] for report in tally.reports) for which in (0, 1))
+        rows.append(
+            {
+                "traffic": traffic.name,
+                "wines a window": f"{size:,}",
+                "windows": f"{tally.windows:,}",
+                "alarm": _describe_alarm(tally),
+                "one window by itself": f"{100 * np.mean(tally.drifted):.1f} %",
+                "Evidently: a column": f"{of_columns} of {len(tally.reports)}",
+                "Evidently: the table": f"{of_tables} of {len(tally.reports)}",
+            }
+        )
+    return rows
 
 
 def _tally_undrifted(reference: Reference, size: int, windows: Sequence[Checked], plan: Plan, seed: int) -> Tally:
@@ -285,45 +270,33 @@ def _tally_undrifted(reference: Reference, size: int, windows: Sequence[Checked]
     )
 
 
-def _tally_drift(reference: Reference, found: Sequence[Detection], reported: Sequence[pd.DataFrame]) -> Tally:
+def _tally_drift(reference: Reference, found: dict[int, Detection], plan: Plan) -> Tally:
+    """Tally what was found in each repetition; Evidently is asked of the first quarter of `plan.reports`."""
+    reported = (each.first for repetition, each in found.items() if repetition < math.ceil(plan.reports / 4))
     return Tally(
-        windows=sum(LEAD + len(each.windows) for each in found),
-        delays=tuple(each.delay for each in found),
-        drifted=tuple(_has_drifted(each.windows[0]) for each in found),
+        windows=sum(LEAD + len(each.windows) for each in found.values()),
+        delays=tuple(each.delay for each in found.values()),
+        drifted=tuple(_has_drifted(each.windows[0]) for each in found.values()),
         reports=tuple(ask_evidently(reference, wines) for wines in reported),
     )
 
 
-def _choose_lead(undrifted: Sequence[Checked], turn: int) -> Sequence[Checked]:
-    start = turn * LEAD % (len(undrifted) - LEAD + 1)
-    return undrifted[start : start + LEAD]
+def _choose_feature(traffic: Traffic, repetition: int) -> Traffic:
+    """The same traffic; a shift is of another measurement each time."""
+    if traffic.drift.kind != "shift":
+        return traffic
+    return replace(traffic, drift=replace(traffic.drift, feature=MEASUREMENTS[repetition % len(MEASUREMENTS)]))
 
 
 def _has_drifted(window: Checked) -> bool:
     return any(check.drifted for check in window[1])
 
 
-def _list_refusals(wrong: np.ndarray) -> pd.DataFrame:
-    row, column = np.nonzero(wrong)
-    return pd.DataFrame(
-        {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
-         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
-        columns=list(REFUSAL_COLUMNS),
-    )  # fmt: skip
-
-
-def _tell_alarm(tally: Tally) -> str:
-    """Say how often an alarm was false, or which window of the drift brought it."""
+def _describe_alarm(tally: Tally) -> str:
+    """How often an alarm was false, or which window of the drift brought it."""
     if tally.alarms:
         return f"false {1000 * np.mean(tally.alarms):.1f} times in 1,000 (goal <= {GOAL})"
-    half, most = (_tell_delay(sorted(tally.delays)[math.ceil(share * len(tally.delays)) - 1]) for share in (0.5, 0.9))
+    delays = [f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}" for delay in sorted(tally.delays)]
+    half, most = (delays[math.ceil(share * len(delays)) - 1] for share in (0.5, 0.9))
     missed = 100 * float(np.mean(np.isinf(tally.delays)))
     return f"window {half}, 90 % by {most}" + (f", {missed:.0f} % not by {MOST}" if missed else "")
-
-
-def _tell_delay(delay: float) -> str:
-    return f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}"
-
-
-def _tell_reports(tally: Tally, which: int) -> str:
-    return f"{sum(report[which] for report in tally.reports)} of {len(tally.reports)}"
