@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,8 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import pytest
+from unittest.mock import patch
 
 from commands import run_command
 from settings import ROOT
@@ -52,17 +52,17 @@ def run_process(
 
 def run_here(module: str, environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in this process, which has imported what it needs; what it leaves is what a process would."""
+    package = import_module(module)
+    command = import_module(f"{module}.__main__") if hasattr(package, "__path__") else package
     output, errors = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", [module, *arguments])
-        command = import_module(module)
-        if hasattr(command, "__path__"):
-            command = import_module(f"{module}.__main__")
-        with pytest.raises(SystemExit) as ended:
+    argv, code = [module, *arguments], 0
+    environs, words = patch.dict(os.environ, environment), patch.object(sys, "argv", argv)
+    with environs, words, redirect_stdout(output), redirect_stderr(errors):
+        try:
             run_command(command.main)
-    return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(argv, code, output.getvalue(), errors.getvalue())
 
 
 @contextmanager

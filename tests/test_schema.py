@@ -51,8 +51,7 @@ def test_array_of_no_wines_has_no_rows_and_a_column_a_feature() -> None:
 
 
 def test_red_is_one_and_white_is_zero() -> None:
-    table = encode_type(pd.DataFrame({"type": ["red", "white"]}))
-    assert table["red_wine"].tolist() == [1, 0]
+    assert encode_type(pd.DataFrame({"type": ["red", "white"]}))["red_wine"].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_a_wine_that_cannot_be_is_refused_by_field(field: str, value: object) ->
 
 def test_a_wine_without_one_field_is_refused() -> None:
     with pytest.raises(ValidationError, match="alcohol"):
-        WineQuality.model_validate({name: value for name, value in WINE.items() if name != "alcohol"})
+        WineQuality.model_validate({name: WINE[name] for name in FEATURES if name != "alcohol"})
 
 
 @pytest.mark.real_data

@@ -7,9 +7,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
-from itertools import chain, islice, product
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ GOAL = 5  # false alarms at 1,000 looks
 LOW, HIGH = np.array([BOUNDS[name] for name in FEATURES]).T
 
 Checked = tuple[Span, tuple[Check, ...]]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,23 +93,6 @@ class Plan:
     windows: int
     repetitions: int
     reports: int
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What was found for one traffic and one size of windows, as counts and lists that can be joined."""
-
-    windows: int = 0  # that were checked
-    alarms: tuple[bool, ...] = ()  # whether there was one, for each look without a drift
-    delays: tuple[float, ...] = ()  # in windows, of each repetition; infinite where no alarm came
-    drifted: tuple[bool, ...] = ()  # whether a check drifted, for each undrifted window or the first of each drift
-    reports: tuple[tuple[bool, bool], ...] = ()  # whether Evidently says so of any column, and of the table
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
-
-
-Tallies = dict[tuple[str, int], Tally]
 
 
 def make_reference(data: WineData) -> Reference:
@@ -200,24 +185,35 @@ def ask_evidently(reference: Reference, wines: pd.DataFrame) -> tuple[bool, bool
     return "drift" in failed, any(name != "drift" for name in failed)
 
 
-def study_reference(number: int, plan: Plan) -> Tallies:
-    """Do one reference's part of the plan."""
+def study_reference(number: int, plan: Plan) -> list[Record]:
+    """Do one reference's part of the plan; a record for each undrifted window and each repetition of a drift."""
     reference = make_reference(load_wines("twin", make_seed(plan.seed, number), Path(), ""))
-    repetitions = range(number, plan.repetitions, plan.references)
-    tallies: Tallies = {}
+    records: list[Record] = []
     for size in SIZES:
         seed = make_seed(plan.seed, number, size)
         undrifted = watch_undrifted(reference, size, math.ceil(plan.windows / plan.references) + OF - 1, seed)
-        tallies[UNDRIFTED.name, size] = _tally_undrifted(reference, size, undrifted, plan, seed)
-        for place, traffic in enumerate(DRIFTED):
-            found = {}
-            for turn, repetition in enumerate(repetitions):
-                start = turn * LEAD % (len(undrifted) - LEAD + 1)
-                lead = undrifted[start : start + LEAD]
-                itself = _choose_feature(traffic, repetition)
-                found[repetition] = await_alarm(reference, itself, size, lead, make_seed(seed, place, repetition))
-            tallies[traffic.name, size] = _tally_drift(reference, found, plan)
-    return tallies
+        alarms = [None] * (OF - 1) + [alarm.raised for alarm in look_back(undrifted)]
+        wines = sample_windows(UNDRIFTED, size, len(undrifted), seed)
+        for turn, (window, alarm, table) in enumerate(zip(undrifted, alarms, wines, strict=True)):
+            asked = turn < math.ceil(plan.reports / plan.references)
+            record = {"traffic": UNDRIFTED.name, "size": size, "windows": 1, "alarm": alarm}
+            records.append(record | judge_window(reference, window, table, asked))
+        for (place, traffic), turn in product(enumerate(DRIFTED), range(plan.repetitions)):
+            if turn % plan.references != number:
+                continue
+            start = turn // plan.references * LEAD % (len(undrifted) - LEAD + 1)
+            lead, itself = undrifted[start : start + LEAD], _choose_feature(traffic, turn)
+            found = await_alarm(reference, itself, size, lead, make_seed(seed, place, turn))
+            record = {"traffic": traffic.name, "size": size, "windows": LEAD + len(found.windows), "delay": found.delay}
+            asked = turn < math.ceil(plan.reports / 4)
+            records.append(record | judge_window(reference, found.windows[0], found.first, asked))
+    return records
+
+
+def judge_window(reference: Reference, window: Checked, wines: pd.DataFrame, asked: bool) -> Record:
+    """Whether a check of a window drifted and, where Evidently is asked, what it says of a column and the table."""
+    column, table = ask_evidently(reference, wines) if asked else (None, None)
+    return {"drifted": any(check.drifted for check in window[1]), "column": column, "table": table}
 
 
 def make_seed(*numbers: int) -> int:
@@ -225,60 +221,37 @@ def make_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def run_plan(plan: Plan, processes: int) -> Tallies:
+def run_plan(plan: Plan, processes: int) -> pd.DataFrame:
     """Do the plan on several cores, and say how far it is."""
-    joined: Tallies = {}
+    records: list[Record] = []
     start = time.monotonic()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         running = [pool.submit(study_reference, number, plan) for number in range(plan.references)]
         for done, future in enumerate(as_completed(running), 1):
-            for key, tally in future.result().items():
-                joined[key] = joined.get(key, Tally()) + tally
-            alarms = ", ".join(f"{sum(joined[UNDRIFTED.name, size].alarms)} at {size:,}" for size in SIZES)
+            records += future.result()
+            false = sum(bool(record.get("alarm")) for record in records)
             seconds = time.monotonic() - start
-            print(f"  {done} of {plan.references} references, {seconds:.0f} s; false alarms: {alarms}", flush=True)
-    return joined
+            print(f"  {done} of {plan.references} references, {seconds:.0f} s; false alarms: {false}", flush=True)
+    return pd.DataFrame(records)
 
 
-def list_rows(tallies: Tallies) -> list[dict[str, str]]:
+def list_rows(records: pd.DataFrame) -> list[dict[str, str]]:
     """The figures as rows of one table."""
     rows = []
     for traffic, size in product((UNDRIFTED, *DRIFTED), SIZES):
-        tally = tallies[traffic.name, size]
-        of_columns, of_tables = (sum(report[which] for report in tally.reports) for which in (0, 1))
+        found = records[(records["traffic"] == traffic.name) & (records["size"] == size)]
         rows.append(
             {
                 "traffic": traffic.name,
                 "wines a window": f"{size:,}",
-                "windows": f"{tally.windows:,}",
-                "alarm": _describe_alarm(tally),
-                "one window by itself": f"{100 * np.mean(tally.drifted):.1f} %",
-                "Evidently: a column": f"{of_columns} of {len(tally.reports)}",
-                "Evidently: the table": f"{of_tables} of {len(tally.reports)}",
+                "windows": f"{found['windows'].sum():,}",
+                "alarm": _describe_alarm(found["alarm"].dropna(), found["delay"].dropna()),
+                "one window by itself": f"{100 * found['drifted'].mean():.1f} %",
+                "Evidently: a column": f"{found['column'].sum()} of {found['column'].count()}",
+                "Evidently: the table": f"{found['table'].sum()} of {found['table'].count()}",
             }
         )
     return rows
-
-
-def _tally_undrifted(reference: Reference, size: int, windows: Sequence[Checked], plan: Plan, seed: int) -> Tally:
-    wines = islice(sample_windows(UNDRIFTED, size, len(windows), seed), math.ceil(plan.reports / plan.references))
-    return Tally(
-        windows=len(windows),
-        alarms=tuple(alarm.raised for alarm in look_back(windows)),
-        drifted=tuple(map(_has_drifted, windows)),
-        reports=tuple(ask_evidently(reference, each) for each in wines),
-    )
-
-
-def _tally_drift(reference: Reference, found: dict[int, Detection], plan: Plan) -> Tally:
-    """Tally what was found in each repetition; Evidently is asked of the first quarter of `plan.reports`."""
-    reported = (each.first for repetition, each in found.items() if repetition < math.ceil(plan.reports / 4))
-    return Tally(
-        windows=sum(LEAD + len(each.windows) for each in found.values()),
-        delays=tuple(each.delay for each in found.values()),
-        drifted=tuple(_has_drifted(each.windows[0]) for each in found.values()),
-        reports=tuple(ask_evidently(reference, wines) for wines in reported),
-    )
 
 
 def _choose_feature(traffic: Traffic, repetition: int) -> Traffic:
@@ -288,15 +261,11 @@ def _choose_feature(traffic: Traffic, repetition: int) -> Traffic:
     return replace(traffic, drift=replace(traffic.drift, feature=MEASUREMENTS[repetition % len(MEASUREMENTS)]))
 
 
-def _has_drifted(window: Checked) -> bool:
-    return any(check.drifted for check in window[1])
-
-
-def _describe_alarm(tally: Tally) -> str:
+def _describe_alarm(alarms: pd.Series, delays: pd.Series) -> str:
     """How often an alarm was false, or which window of the drift brought it."""
-    if tally.alarms:
-        return f"false {1000 * np.mean(tally.alarms):.1f} times in 1,000 (goal <= {GOAL})"
-    delays = [f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}" for delay in sorted(tally.delays)]
-    half, most = (delays[math.ceil(share * len(delays)) - 1] for share in (0.5, 0.9))
-    missed = 100 * float(np.mean(np.isinf(tally.delays)))
+    if len(alarms):
+        return f"false {1000 * alarms.mean():.1f} times in 1,000 (goal <= {GOAL})"
+    shown = [f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}" for delay in sorted(delays)]
+    half, most = (shown[math.ceil(share * len(shown)) - 1] for share in (0.5, 0.9))
+    missed = 100 * float(np.isinf(delays).mean())
     return f"window {half}, 90 % by {most}" + (f", {missed:.0f} % not by {MOST}" if missed else "")
