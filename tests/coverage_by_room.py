@@ -50,11 +50,8 @@ def print_rooms(rooms: Mapping[str, Counter[str]]) -> None:
     """A line a room."""
     print(f"{'room':30} {'lines':>7} {'reached':>8} {'branches':>9} {'reached':>8}")
     for name, counted in rooms.items():
-        lines, branches = counted["num_statements"], counted["num_branches"]
-        print(
-            f"{name:30} {lines:7,} {counted['covered_lines'] / lines:8.1%} "
-            f"{branches:9,} {counted['covered_branches'] / max(branches, 1):8.1%}"
-        )
+        lines, reached, branches, both = (counted[kind] for kind in COUNTED)
+        print(f"{name:30} {lines:7,} {reached / lines:8.1%} {branches:9,} {both / max(branches, 1):8.1%}")
 
 
 def main() -> int:

@@ -18,8 +18,7 @@ from wine_data.twin.sample import sample_twin
 @pytest.fixture(scope="module")
 def clean() -> WineData:
     """Two files of different wines, without any fault."""
-    wines = sample_twin(4000, seed=5)
-    wines = wines[wines["free_sulfur_dioxide"] <= wines["total_sulfur_dioxide"]]
+    wines = sample_twin(4000, seed=5).query("free_sulfur_dioxide <= total_sulfur_dioxide")
     return WineData(wines.iloc[:2000].reset_index(drop=True), wines.iloc[2000:].reset_index(drop=True), "test", "none")
 
 

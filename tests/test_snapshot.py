@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -48,10 +49,7 @@ def test_a_snapshot_that_is_not_there_or_was_changed_is_refused(tmp_path: Path, 
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", fail)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         keep_snapshot(twin, tmp_path)
     assert list(tmp_path.iterdir()) == []

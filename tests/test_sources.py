@@ -2,6 +2,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,8 +31,8 @@ def count_blanks(wines: pd.DataFrame) -> dict[object, int]:
     return blanks[blanks > 0].to_dict()
 
 
-def write_pair(folder: Path, train: pd.DataFrame, validation: pd.DataFrame) -> None:
-    for name, wines in ((TRAIN_FILE, train), (VALIDATION_FILE, validation)):
+def write_pair(folder: Path, data: WineData) -> None:
+    for name, wines in ((TRAIN_FILE, data.train), (VALIDATION_FILE, data.validation)):
         wines[[column for column in COLUMNS if column in wines]].to_csv(folder / name, index=False)
 
 
@@ -53,7 +54,7 @@ def test_the_twin_is_the_same_for_a_seed_and_another_for_another(twin: WineData)
 
 
 def test_a_folder_gives_back_what_was_written_to_it(tmp_path: Path, twin: WineData) -> None:
-    write_pair(tmp_path, twin.train, twin.validation)
+    write_pair(tmp_path, twin)
     read = load_as_default(str(tmp_path))
     pd.testing.assert_frame_equal(read.train, twin.train)
     assert read.fingerprint == twin.fingerprint
@@ -90,7 +91,7 @@ def test_a_source_that_is_no_source_is_refused() -> None:
 def test_a_pair_with_a_fault_is_refused_by_file(
     tmp_path: Path, twin: WineData, train: Change, validation: Change, facts: tuple[str, ...]
 ) -> None:
-    write_pair(tmp_path, train(twin.train), validation(twin.validation))
+    write_pair(tmp_path, replace(twin, train=train(twin.train), validation=validation(twin.validation)))
     with pytest.raises(BadInputError, match=naming(*facts)):
         load_as_default(str(tmp_path))
 
@@ -103,7 +104,7 @@ def drop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_auto_takes_the_files_that_were_dropped_in(drop_folder: Path, twin: WineData) -> None:
-    write_pair(drop_folder, twin.train, twin.validation)
+    write_pair(drop_folder, twin)
     assert load_as_default("auto").source == f"folder {drop_folder.name}"
 
 
