@@ -64,7 +64,11 @@ def list_sent(ignore: str) -> list[Path]:
 
 def build(stages: dict[str, Stage], name: str, folder: Path) -> Built:
     """Build a stage, and before it those that it copies from."""
-    built = Built(folder / name / APP.lstrip("/"), {"PATH": f"{_make_python(folder)}:/usr/bin:/bin"})
+    programs = folder / "programs"  # with a `python`, as the base image has one
+    if not programs.exists():
+        programs.mkdir(parents=True)
+        (programs / "python").symlink_to(Path(sys.executable).resolve())
+    built = Built(folder / name / APP.lstrip("/"), {"PATH": f"{programs}:/usr/bin:/bin"})
     built.app.mkdir(parents=True)
     for keyword, rest in stages[name].instructions:
         if keyword == "COPY":
@@ -77,15 +81,6 @@ def build(stages: dict[str, Stage], name: str, folder: Path) -> Built:
                 value = value.replace(APP, str(built.app)).replace("$PATH", built.environment["PATH"])
                 built.environment[variable] = value
     return built
-
-
-def _make_python(folder: Path) -> Path:
-    """A folder with a `python` in it, as the base image has one."""
-    programs = folder / "programs"
-    if not programs.exists():
-        programs.mkdir(parents=True)
-        (programs / "python").symlink_to(Path(sys.executable).resolve())
-    return programs
 
 
 def _copy(stages: dict[str, Stage], rest: str, folder: Path, app: Path) -> None:

@@ -17,8 +17,9 @@ def test_twin_wines_are_wines() -> None:
         WineQuality.model_validate(wine)
 
 
-def test_the_same_count_and_seed_give_the_same_wines() -> None:
+def test_the_same_seed_gives_the_same_wines_and_as_many_as_asked_for() -> None:
     pd.testing.assert_frame_equal(sample_twin(1000, seed=7), sample_twin(1000, seed=7))
+    assert [len(sample_twin(count, seed=1)) for count in (0, 1, 77)] == [0, 1, 77]
 
 
 def test_parameters_are_under_100_kilobytes() -> None:
@@ -51,7 +52,3 @@ def test_fitting_again_gives_the_committed_parameters(real_data: WineData) -> No
     assert fitted["red"]["quantiles"] == committed["red"]["quantiles"]
     assert fitted["white"]["grade_shares"] == committed["white"]["grade_shares"]
     np.testing.assert_allclose(fitted["white"]["means"], committed["white"]["means"], atol=0.02)
-
-
-def test_the_twin_of_any_size_has_that_many_rows() -> None:
-    assert [len(sample_twin(count, seed=1)) for count in (0, 1, 77)] == [0, 1, 77]
