@@ -18,24 +18,15 @@ APP = "/app"
 
 
 @dataclass(frozen=True)
-class Instruction:
-    """One instruction: its keyword, and the rest of its line."""
-
-    keyword: str
-    rest: str
-
-
-@dataclass(frozen=True)
 class Stage:
-    """A stage of the file, with the name of the stage or image that it begins with."""
+    """A stage of the file: the stage or image that it begins with, and its instructions (keyword, rest of the line)."""
 
-    name: str
     parent: str
-    instructions: tuple[Instruction, ...]
+    instructions: list[tuple[str, str]]
 
     def find(self, keyword: str) -> list[str]:
         """The rest of every instruction with this keyword."""
-        return [instruction.rest for instruction in self.instructions if instruction.keyword == keyword]
+        return [rest for found, rest in self.instructions if found == keyword]
 
     def read_command(self, keyword: str) -> list[str]:
         """The command of CMD or HEALTHCHECK, which are in the form of a JSON list here."""
@@ -54,12 +45,14 @@ class Built:
 def read_dockerfile(text: str) -> dict[str, Stage]:
     """Read the stages of a Dockerfile, by name."""
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")).replace("\\\n", "")
-    instructions = [Instruction(*line.split(maxsplit=1)) for line in lines.splitlines() if line.strip()]
-    starts = [number for number, instruction in enumerate(instructions) if instruction.keyword == "FROM"]
-    stages = {}
-    for start, end in zip(starts, [*starts[1:], len(instructions)], strict=True):
-        parent, _, name = instructions[start].rest.split()
-        stages[name] = Stage(name, parent, tuple(instructions[start + 1 : end]))
+    stages: dict[str, Stage] = {}
+    for line in filter(str.strip, lines.splitlines()):
+        keyword, rest = line.split(maxsplit=1)
+        if keyword == "FROM":
+            parent, _, name = rest.split()
+            stage = stages[name] = Stage(parent, [])
+        else:
+            stage.instructions.append((keyword, rest))
     return stages
 
 
@@ -71,30 +64,23 @@ def list_sent(ignore: str) -> list[Path]:
 
 def build(stages: dict[str, Stage], name: str, folder: Path) -> Built:
     """Build a stage, and before it those that it copies from."""
-    stage, built = stages[name], Built(folder / name / APP.lstrip("/"), {})
-    built.app.mkdir(parents=True)
-    built.environment["PATH"] = f"{_make_python(folder)}:/usr/bin:/bin"
-    for instruction in stage.instructions:
-        match instruction.keyword:
-            case "COPY":
-                _copy(stages, instruction.rest, folder, built.app)
-            case "RUN":
-                subprocess.run(["/bin/sh", "-c", instruction.rest], cwd=built.app, env=built.environment, check=True)
-            case "ENV":
-                for name_value in shlex.split(instruction.rest):
-                    variable, value = name_value.split("=", 1)
-                    value = value.replace(APP, str(built.app)).replace("$PATH", built.environment["PATH"])
-                    built.environment[variable] = value
-    return built
-
-
-def _make_python(folder: Path) -> Path:
-    """A folder with a `python` in it, as the base image has one."""
-    programs = folder / "programs"
+    programs = folder / "programs"  # with a `python`, as the base image has one
     if not programs.exists():
         programs.mkdir(parents=True)
         (programs / "python").symlink_to(Path(sys.executable).resolve())
-    return programs
+    built = Built(folder / name / APP.lstrip("/"), {"PATH": f"{programs}:/usr/bin:/bin"})
+    built.app.mkdir(parents=True)
+    for keyword, rest in stages[name].instructions:
+        if keyword == "COPY":
+            _copy(stages, rest, folder, built.app)
+        elif keyword == "RUN":
+            subprocess.run(["/bin/sh", "-c", rest], cwd=built.app, env=built.environment, check=True)
+        elif keyword == "ENV":
+            for word in shlex.split(rest):
+                variable, value = word.split("=", 1)
+                value = value.replace(APP, str(built.app)).replace("$PATH", built.environment["PATH"])
+                built.environment[variable] = value
+    return built
 
 
 def _copy(stages: dict[str, Stage], rest: str, folder: Path, app: Path) -> None:
@@ -115,10 +101,8 @@ def _copy(stages: dict[str, Stage], rest: str, folder: Path, app: Path) -> None:
 def _copy_sent(source: str, target: Path, into: bool) -> None:
     """Copy a file, what a pattern matches, or what is in a folder, of what docker is sent."""
     folder = (ROOT / source).is_dir()
-    found = [
-        path for path in list_sent((ROOT / ".dockerignore").read_text())
-        if (path.is_relative_to(source) if folder else _matches(path, source))
-    ]  # fmt: skip
+    sent = list_sent((ROOT / ".dockerignore").read_text())
+    found = [path for path in sent if (path.is_relative_to(source) if folder else _matches(path, source))]
     assert found, f"COPY {source}: .dockerignore keeps it out, or it is not there"
     for path in found:
         place = target / path.relative_to(source) if folder else target / path.name if into else target

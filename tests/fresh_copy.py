@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from settings import ROOT
+from tests.running import run_process
 
 OURS = ("WINE_", "MLFLOW_", "PREFECT_", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 NOBODY = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
@@ -22,10 +23,7 @@ def copy_project(folder: Path) -> Path:
     """Copy what git tracks, or would: the project as it stands, without what it has made."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: what belongs to the project cannot be told from what it made")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    listed = run_process("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,9 @@ from commands import DONE, FINDING, run_command
 from settings import ROOT
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
+WORKFLOWS = ".github/workflows/*.yml"
 SCHEMAS = {
-    "github-workflows": ".github/workflows/*.yml",
+    "github-workflows": WORKFLOWS,
     "dependabot": ".github/dependabot.yml",
     "github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
     "github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
@@ -28,14 +29,9 @@ SCHEMAS = {
 
 def list_linters() -> dict[str, list[str]]:
     """The commands, by name."""
-    schemas = {
-        f"schema {name}": [
-            sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *_find_files(pattern),
-        ]
-        for name, pattern in SCHEMAS.items()
-    }  # fmt: skip
-    return schemas | {
-        "actionlint": [str(SCRIPTS / "actionlint"), "-no-color", *_find_files(SCHEMAS["github-workflows"])],
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    return {f"schema {name}": [*check, f"vendor.{name}", *_find_files(SCHEMAS[name])] for name in SCHEMAS} | {
+        "actionlint": [str(SCRIPTS / "actionlint"), "-no-color", *_find_files(WORKFLOWS)],
         "zizmor": [str(SCRIPTS / "zizmor"), "--offline", "--quiet", "--no-progress", ".github"],
         "hadolint": [str(SCRIPTS / "hadolint"), "Dockerfile"],
     }
@@ -51,14 +47,14 @@ def _find_files(pattern: str) -> list[str]:
 
 
 def main() -> int:
-    """Run every linter and tell what each found."""
+    """Run every linter and print what each found."""
     argparse.ArgumentParser(description="Lint workflows, Dockerfile, compose.yaml and forms.").parse_args()
-    results = {name: run_linter(command) for name, command in list_linters().items()}
-    for name, result in results.items():
-        print(f"{name}: {'found' if result.returncode else 'ok'}")
-        if result.returncode:
-            print(result.stdout + result.stderr)
-    return FINDING if any(result.returncode for result in results.values()) else DONE
+    code = DONE
+    for name, command in list_linters().items():
+        result = run_linter(command)
+        print(f"{name}: {result.stdout + result.stderr if result.returncode else 'ok'}")
+        code = FINDING if result.returncode else code
+    return code
 
 
 if __name__ == "__main__":

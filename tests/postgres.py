@@ -27,12 +27,12 @@ class Postgres:
 
     def __init__(self) -> None:
         assert SERVER is not None
-        self.port, self._folder = free_port(), Path(tempfile.mkdtemp(prefix="wine-postgres-"))
-        secret = self._folder / "password"
+        self.port, self.folder = free_port(), Path(tempfile.mkdtemp(prefix="wine-postgres-"))
+        secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         if os.geteuid() == 0:
-            shutil.chown(self._folder, "postgres")
+            shutil.chown(self.folder, "postgres")
         self._call("initdb", "--username", USER, "--auth", "scram-sha-256", "--pwfile", secret, "--encoding", "UTF8")
 
     @property
@@ -42,13 +42,10 @@ class Postgres:
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        self._call("pg_ctl", "--wait", "--log", self._folder / "log", "--options", options, "start")
+        self._call("pg_ctl", "--wait", "--log", self.folder / "log", "--options", options, "start")
 
     def stop(self) -> None:
         self._call("pg_ctl", "--wait", "--mode", "fast", "stop")
-
-    def remove(self) -> None:
-        shutil.rmtree(self._folder)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -76,8 +73,8 @@ class Postgres:
 
     def _call(self, program: str, *arguments: str | Path) -> None:
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        command = [*as_user, Path(str(SERVER)).with_name(program), "--pgdata", self._folder / "data", *arguments]
-        subprocess.run(command, cwd=self._folder, check=True, stdout=subprocess.DEVNULL)
+        command = [*as_user, Path(str(SERVER)).with_name(program), "--pgdata", self.folder / "data", *arguments]
+        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -89,4 +86,4 @@ def run_postgres() -> Iterator[Postgres]:
         yield postgres
         postgres.stop()
     finally:
-        postgres.remove()
+        shutil.rmtree(postgres.folder)

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -32,10 +33,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
     path = tmp_path / "file.txt"
     path.write_text("old")
 
-    def fill_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device", descriptor)
-
-    monkeypatch.setattr(os, "fsync", fill_disk)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, "new")
     assert path.read_text() == "old"

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import isolated_environment, run_here
+from tests.folders import isolated_environment
+from tests.running import run_here
 from tests.told import find_lines, list_untold
 from wine_data.audit.checks import LEAK, Finding, audit_wines
 from wine_data.audit.figure import plot_audit
@@ -16,13 +18,12 @@ from wine_data.twin.sample import sample_twin
 @pytest.fixture(scope="module")
 def clean() -> WineData:
     """Two files of different wines, without any fault."""
-    wines = sample_twin(4000, seed=5)
-    wines = wines[wines["free_sulfur_dioxide"] <= wines["total_sulfur_dioxide"]]
+    wines = sample_twin(4000, seed=5).query("free_sulfur_dioxide <= total_sulfur_dioxide")
     return WineData(wines.iloc[:2000].reset_index(drop=True), wines.iloc[2000:].reset_index(drop=True), "test", "none")
 
 
 def change(data: WineData, **columns: Any) -> WineData:
-    return WineData(data.train, data.validation.assign(**columns), data.source, data.fingerprint)
+    return replace(data, validation=data.validation.assign(**columns))
 
 
 def find(data: WineData, check: str) -> list[Finding]:
@@ -55,15 +56,15 @@ def test_the_real_pair_holds_the_same_wines_on_both_sides(real_data: WineData) -
 
 
 def test_one_wine_with_a_hole_is_found_on_both_sides(clean: WineData) -> None:
-    holed = clean.train.head(1).assign(pH=np.nan)
-    leak = find(WineData(clean.train, pd.concat([clean.validation, holed], ignore_index=True), "test", "none"), LEAK)
-    assert [(finding.check, finding.count, finding.total) for finding in leak] == [("on both sides, incomplete", 1, 1)]
+    holed = pd.concat([clean.validation, clean.train.head(1).assign(pH=np.nan)], ignore_index=True)
+    (leak,) = find(replace(clean, validation=holed), LEAK)
+    assert (leak.check, leak.count, leak.total) == ("on both sides, incomplete", 1, 1)
 
 
 def test_a_wine_with_two_grades_is_found(clean: WineData) -> None:
-    other = clean.train.head(1).assign(quality=9)
-    found = find(WineData(pd.concat([clean.train, other]), clean.validation, "test", "none"), "same wine, different")
-    assert [finding.count for finding in found] == [1]
+    twice = pd.concat([clean.train, clean.train.head(1).assign(quality=9)])
+    (found,) = find(replace(clean, train=twice), "same wine, different grade")
+    assert found.count == 1
 
 
 @pytest.mark.parametrize(
@@ -89,14 +90,13 @@ def test_a_fault_in_one_column_is_found(
 
 def test_two_columns_under_each_others_names_are_found(clean: WineData) -> None:
     swapped = change(clean, alcohol=clean.validation["density"], density=clean.validation["alcohol"])
-    sentences = "\n".join(finding.sentence for finding in find(swapped, "odd column"))
-    found = find_lines(sentences, "validation", "density", "alcohol")
-    assert [line.index("density") < line.index("alcohol") for line in found] in ([True, False], [False, True])
+    sentences = [finding.sentence for finding in find(swapped, "odd column")]
+    found = find_lines("\n".join(sentences), "validation", "density", "alcohol")
+    assert sorted(line.index("density") < line.index("alcohol") for line in found) == [False, True]
 
 
 def test_the_picture_shows_both_files(twin: WineData) -> None:
-    axes = plot_audit(twin.train, twin.validation).axes[0]
-    train, validation = (text.get_text() for text in axes.texts)
+    train, validation = (text.get_text() for text in plot_audit(twin.train, twin.validation).axes[0].texts)
     assert list_untold(train, "5,290", "32,485") == []
     assert list_untold(validation, "30", "6,497") == []
 
@@ -108,7 +108,6 @@ def test_a_leak_is_a_finding_only_under_strict(
     done = run_here("wine_data.audit", isolated_environment(tmp_path) | {"WINE_DATA": "twin"}, *arguments)
     assert done.returncode == exit_code, done.stderr
     for leak in find(twin, LEAK):
-        assert find_lines(
-            done.stdout, "validation", f"{leak.count:,}", f"{leak.total:,}", f"{leak.count / leak.total:.1%}"
-        )
+        facts = (f"{leak.count:,}", f"{leak.total:,}", f"{leak.count / leak.total:.1%}")
+        assert find_lines(done.stdout, "validation", *facts)
     assert (tmp_path / "audit.png").stat().st_size > 5000

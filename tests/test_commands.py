@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from typing import Any
 
@@ -10,7 +9,9 @@ import pytest
 
 from images.pages import PICTURES
 from settings import ROOT
-from tests.conftest import Store, isolated_environment
+from tests.folders import Store, isolated_environment
+from tests.running import run_process
+from tests.told import list_untold
 
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
 COMMANDS = sorted(
@@ -26,6 +27,7 @@ HEAVY = (
 )  # fmt: skip
 # What MLflow itself does not need to look into the registry.
 NOT_FOR_LISTS = ("evidently", "matplotlib", "onnxruntime", "seaborn", "skl2onnx", "sklearn", "xgboost")
+Answers = dict[str, dict[str, Any]]
 
 # Asks every command for its help, one after the other in one interpreter. A heavy package is noted and refused, so that
 # it is not there already for the command after, nor missed where somebody does without it.
@@ -74,43 +76,33 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, dict[str, Any]]:
-    """What each command said when it was asked for its help: exit code, text, and what it wanted to import."""
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, json.dumps([COMMANDS, HEAVY])],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def helped() -> Answers:
+    """What each command did when it was asked for its help: exit code, text, and heavy imports."""
+    done = run_process(sys.executable, "-c", ASK, json.dumps([COMMANDS, HEAVY]))
     assert done.returncode == 0, done.stderr
-    answers: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    answers: Answers = json.loads(done.stdout)
     return answers
 
 
 def test_there_are_commands_in_every_room() -> None:
     rooms = {command.partition(".")[0] for command in COMMANDS}
-    assert rooms >= {
-        "settings", "wine_data", "wine_quality_training", "experiment_tracking", "deployment", "monitoring",
-        "orchestration", "images",
-    }  # fmt: skip
+    assert rooms >= {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"settings"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_explains_itself_before_it_loads_what_it_needs(told: dict[str, dict[str, Any]], command: str) -> None:
-    answer = told[command]
+def test_a_command_explains_itself_before_it_loads_what_it_needs(helped: Answers, command: str) -> None:
+    answer = helped[command]
     assert (answer["heavy"], answer["code"]) == ([], 0)
     assert answer["printed"].startswith("usage:")
 
 
-def test_the_help_of_the_pictures_names_all_of_them(told: dict[str, dict[str, Any]]) -> None:
-    printed = re.sub(r"\s+", " ", told["images.capture"]["printed"])
-    assert "WINE_DATA" in printed
-    assert [picture.name for picture in PICTURES if picture.name not in printed] == []
+def test_the_help_of_the_pictures_names_all_of_them(helped: Answers) -> None:
+    printed = re.sub(r"\s+", " ", helped["images.capture"]["printed"])
+    assert list_untold(printed, "WINE_DATA", *(picture.name for picture in PICTURES)) == []
 
 
 def test_the_registry_is_listed_without_what_only_models_need(store: Store) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIST],
-        cwd=ROOT, env=isolated_environment(store.folder), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = run_process(sys.executable, "-c", LIST, env=isolated_environment(store.folder))
     assert done.returncode == 0, done.stderr
     imported = json.loads(done.stdout.splitlines()[-1])
     assert "mlflow" in imported

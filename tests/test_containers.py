@@ -7,8 +7,7 @@ read-only, and the services of compose.yaml together.
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ import pytest
 import yaml
 
 from deployment.prediction_log.tables import make_engine, prepare_tables
-from settings import ROOT, Settings
+from settings import ROOT, Settings, name_variable
 from tests.dockerfile import Built, build, list_sent, read_dockerfile
 from tests.lint_workflows import list_linters, run_linter
 from tests.postgres import needs_postgres, run_postgres
+from tests.running import run_process
 from tests.test_schema import WINE
 from tests.told import assert_told
 from tests.waiting import free_port, wait_for
@@ -40,68 +40,53 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(STAGES, "serving", tmp_path_factory.mktemp("image"))
 
 
-@contextmanager
-def run_container(image: Built, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = image.environment | {"WINE_PORT": str(port), "TMPDIR": str(image.app.parent)}
-    container = subprocess.Popen(["/usr/bin/env", *STAGES["serving"].read_command("CMD")], cwd=image.app,
-                                 env=environment)  # fmt: skip
-    try:
-        yield container
-    finally:
-        container.terminate()
-        container.wait(timeout=20)
-
-
 def list_files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def read_serving(keyword: str) -> list[str]:
+    """The command of CMD or HEALTHCHECK, found on the path that the image has."""
+    return ["/usr/bin/env", *STAGES["serving"].read_command(keyword)]
 
 
 @pytest.mark.clone
 def test_the_image_of_the_api_is_healthy_and_predicts(image: Built, bundles: Path) -> None:
     shutil.copytree(bundles, image.app / "models", dirs_exist_ok=True)
     before, port = list_files(image.app), free_port()
-    with run_container(image, port) as container:
+    environment = image.environment | {"WINE_PORT": str(port), "TMPDIR": str(image.app.parent)}
+    container = subprocess.Popen(read_serving("CMD"), cwd=image.app, env=environment)
+    try:
         wait_for(f"http://127.0.0.1:{port}/ready", container)
         answer = WEB.post(f"http://127.0.0.1:{port}/predict", json=WINE).raise_for_status().json()
         assert 3 <= answer["prediction"] <= 9
-        health = ["/usr/bin/env", *STAGES["serving"].read_command("HEALTHCHECK")]
-        assert subprocess.run(health, env=image.environment | {"WINE_PORT": str(port)}, check=False).returncode == 0
+        assert run_process(*read_serving("HEALTHCHECK"), env=environment).returncode == 0
+    finally:
+        container.terminate()
+        container.wait(timeout=20)
     written = {path for path, when in list_files(image.app).items() if before.get(path) != when}
     assert {path.relative_to(image.app).parts[0] for path in written} == {"data"}  # the rest may be read-only
 
 
 @pytest.mark.clone
-def test_the_health_check_fails_where_nothing_answers(image: Built) -> None:
-    health = ["/usr/bin/env", *STAGES["serving"].read_command("HEALTHCHECK")]
-    done = subprocess.run(
-        health, env=image.environment | {"WINE_PORT": str(free_port())}, capture_output=True, check=False
-    )
-    assert done.returncode == 1
-
-
-@pytest.mark.clone
-def test_without_a_bundle_the_image_says_what_is_missing(image: Built, tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["/usr/bin/env", *STAGES["serving"].read_command("CMD")], cwd=image.app, capture_output=True, text=True,
-        env=image.environment | {"WINE_SERVING_MODELS": str(tmp_path), "WINE_PORT": str(free_port())}, check=False,
-    )  # fmt: skip
-    assert_told(done, 3, str(tmp_path))
+def test_without_a_server_or_a_bundle_the_image_says_so(image: Built, tmp_path: Path) -> None:
+    environment = image.environment | {"WINE_SERVING_MODELS": str(tmp_path), "WINE_PORT": str(free_port())}
+    assert run_process(*read_serving("HEALTHCHECK"), env=environment).returncode == 1
+    assert_told(run_process(*read_serving("CMD"), cwd=image.app, env=environment), 3, str(tmp_path))
 
 
 @pytest.mark.clone
 def test_the_image_of_the_api_can_log_to_postgresql_and_is_small(image: Built) -> None:
     python = image.app / ".venv" / "bin" / "python"
-    subprocess.run([python, "-c", "import psycopg"], check=True)
-    assert subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 1
+    assert run_process(python, "-c", "import psycopg").returncode == 0
+    assert run_process(python, "-c", "import pip").returncode == 1
     megabytes = sum(path.stat().st_size for path in (image.app / ".venv").rglob("*") if path.is_file()) / 1e6
-    print(f"{megabytes:.0f} MB")
     assert megabytes < 300
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_runs_as_a_user_who_is_not_root(name: str) -> None:
     assert STAGES[name].find("USER") == ["10001:10001"]
-    assert "RUN" not in [instruction.keyword for instruction in STAGES[name].instructions]  # what would be root's
+    assert STAGES[name].find("RUN") == []  # what would be root's
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name.endswith("-packages")])
@@ -124,7 +109,7 @@ def test_docker_is_sent_no_secret_no_wine_and_no_model() -> None:
 
 def test_docker_is_sent_every_module_and_what_they_read() -> None:
     sent = list_sent((ROOT / ".dockerignore").read_text())
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    tracked = run_process("git", "ls-files").stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
     rooms = tuple(f"{line.split()[-1]}/" for line in STAGES["project"].find("COPY") if line.count("/") == 0)
@@ -132,24 +117,26 @@ def test_docker_is_sent_every_module_and_what_they_read() -> None:
     assert wanted - {str(path) for path in sent} == set()
 
 
+def read_variables(name: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in " ".join(STAGES[name].find("ENV")).split())
+
+
+def list_unknown(variables: Iterable[str]) -> list[str]:
+    """The variables that look like a setting of the project and are none."""
+    known = set(map(name_variable, Settings.model_fields))
+    return [variable for variable in variables if variable.startswith("WINE_") and variable not in known]
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_setting_of_an_image_is_one_that_the_project_has(name: str) -> None:
-    words = " ".join(STAGES[name].find("ENV")).split()
-    assert [word for word in words if word.startswith("WINE_") and not is_setting(word.split("=")[0])] == []
-
-
-def is_setting(variable: str) -> bool:
-    return variable.removeprefix("WINE_").lower() in Settings.model_fields
+    assert list_unknown(read_variables(name)) == []
 
 
 def test_every_place_that_the_project_writes_to_is_on_a_volume() -> None:
-    written = {
-        f"WINE_{name.upper()}"
-        for name, field in Settings.model_fields.items()
-        if name not in ("mlflow_uri",) and str(ROOT) in str(field.default)
-    }
-    words = dict(word.split("=", 1) for word in " ".join(STAGES["project"].find("ENV")).split())
-    assert {name for name in written if not re.search(r"/app/(data|models)", words.get(name, ""))} == set()
+    fields = {name_variable(name): field for name, field in Settings.model_fields.items() if name != "mlflow_uri"}
+    written = {variable for variable, field in fields.items() if str(ROOT) in str(field.default)}
+    variables = read_variables("project")
+    assert {name for name in written if not re.search(r"/app/(data|models)", variables.get(name, ""))} == set()
 
 
 def test_compose_yaml_names_every_image_by_its_version() -> None:
@@ -175,17 +162,15 @@ def test_the_services_are_open_to_this_machine_only() -> None:
 
 def test_no_password_stands_in_compose_yaml() -> None:
     text = (ROOT / "compose.yaml").read_text()
-    secrets = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY)\w*)(.*?)\}", text)
-    assert {name for name, _ in secrets} == {
-        "POSTGRES_PASSWORD", "LOG_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET", "PREFECT_PASSWORD", "WINE_API_KEY",
-    }  # fmt: skip
-    assert [rest for _, rest in secrets if rest != ":?set it in .env"] == []
+    secrets = set(re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY)\w*)(.*?)\}", text))
+    names = "POSTGRES_PASSWORD LOG_PASSWORD MLFLOW_PASSWORD MLFLOW_SECRET PREFECT_PASSWORD WINE_API_KEY"
+    assert secrets == {(name, ":?set it in .env") for name in names.split()}
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_service_starts_a_module_with_settings_that_exist(name: str) -> None:
     service = SERVICES[name]
-    assert [key for key in service["environment"] if key.startswith("WINE_") and not is_setting(key)] == []
+    assert list_unknown(service["environment"]) == []
     command = service.get("command") or STAGES[service["build"]["target"]].read_command("CMD")
     module = command[command.index("-m") + 1] if "-m" in command else "mlflow"
     assert find_spec(module)

@@ -5,10 +5,10 @@ from pydantic import ValidationError
 
 from wine_data.schema import (
     BOUNDS,
+    EXAMPLE,
     FEATURES,
     MEASUREMENTS,
     SEEN,
-    TARGET,
     WineQuality,
     encode_type,
     feature_array,
@@ -18,25 +18,11 @@ from wine_data.sources.load import WineData
 
 pytestmark = pytest.mark.fast
 
-WINE = {
-    "fixed_acidity": 7.0,
-    "volatile_acidity": 0.27,
-    "citric_acid": 0.36,
-    "residual_sugar": 20.7,
-    "chlorides": 0.045,
-    "free_sulfur_dioxide": 45.0,
-    "total_sulfur_dioxide": 170.0,
-    "density": 1.001,
-    "pH": 3.0,
-    "sulphates": 0.45,
-    "alcohol": 8.8,
-    "red_wine": 0,
-}
+WINE: dict[str, float] = EXAMPLE
 
 
 def test_features_are_the_measurements_and_the_colour_in_order() -> None:
-    assert tuple(WINE) == FEATURES
-    assert TARGET not in FEATURES
+    assert (*MEASUREMENTS, "red_wine") == FEATURES
 
 
 def test_frame_for_fitting_and_array_for_serving_hold_the_same_numbers(few_wines: pd.DataFrame) -> None:
@@ -51,8 +37,7 @@ def test_array_of_no_wines_has_no_rows_and_a_column_a_feature() -> None:
 
 
 def test_red_is_one_and_white_is_zero() -> None:
-    table = encode_type(pd.DataFrame({"type": ["red", "white"]}))
-    assert table["red_wine"].tolist() == [1, 0]
+    assert encode_type(pd.DataFrame({"type": ["red", "white"]}))["red_wine"].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +62,7 @@ def test_a_wine_that_cannot_be_is_refused_by_field(field: str, value: object) ->
 
 def test_a_wine_without_one_field_is_refused() -> None:
     with pytest.raises(ValidationError, match="alcohol"):
-        WineQuality.model_validate({name: value for name, value in WINE.items() if name != "alcohol"})
+        WineQuality.model_validate({name: WINE[name] for name in FEATURES if name != "alcohol"})
 
 
 @pytest.mark.real_data

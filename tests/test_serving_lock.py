@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from settings import ROOT
-from tests.conftest import Served, isolated_environment, make_bundle, run_api
+from tests.folders import Served, isolated_environment
+from tests.running import run_api, run_process
 from tests.test_schema import WINE
 from tests.told import assert_told
+from tests.web import WEB
+from tests.wines import make_bundle
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
@@ -42,13 +44,10 @@ print(json.dumps({"seconds": time.perf_counter() - start, "answer": json.loads(a
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python that has what deployment/requirements.txt names, and no more."""
     environment = tmp_path_factory.mktemp("serving") / "venv"
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
-    python = str(environment / "bin" / "python")
-    lock = ROOT / "deployment" / "requirements.txt"
-    subprocess.run(
-        [*uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", str(lock)], check=True
-    )
+    python, lock = str(environment / "bin" / "python"), str(ROOT / "deployment" / "requirements.txt")
+    install = ["pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock]
+    for command in (["venv", "--quiet", "--python", sys.executable, str(environment)], install):
+        subprocess.run([sys.executable, "-m", "uv", *command], check=True)
     return python
 
 
@@ -57,15 +56,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_first_answer_comes_within_two_seconds_of_the_imports_and_without_scikit_learn(
     python: str, served: Served
 ) -> None:
-    done = subprocess.run(
-        [python, "-c", FIRST_ANSWER, json.dumps(WINE)],
-        cwd=ROOT, env=served.environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = run_process(python, "-c", FIRST_ANSWER, json.dumps(WINE), env=served.environment)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["answer"]["model"]["version"] == "1"
-    assert told["seconds"] < 2
-    assert [name for name in HEAVY if name in told["modules"]] == []
+    found = json.loads(done.stdout)
+    assert found["answer"]["model"]["version"] == "1"
+    assert found["seconds"] < 2
+    assert [name for name in HEAVY if name in found["modules"]] == []
 
 
 @pytest.fixture
@@ -85,22 +81,17 @@ def champion(tmp_path: Path, twin: WineData, twin_split: Split) -> Served:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which only Linux has")
 def test_the_api_runs_in_that_environment_under_250_mb(python: str, champion: Served) -> None:
     with run_api(champion.environment, python) as (address, server):
-        with httpx.Client(base_url=address) as client:
-            for _ in range(300):
-                client.post("/predict", json=WINE).raise_for_status()
-            client.post("/predict/batch", json=[WINE] * 1000).raise_for_status()
-            assert client.get("/docs").is_success
-        lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
-        resident = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-        print(f"{resident / 1000:.0f} MB")
-        assert resident < 250_000
+        for _ in range(300):
+            WEB.post(f"{address}/predict", json=WINE).raise_for_status()
+        WEB.post(f"{address}/predict/batch", json=[WINE] * 1000).raise_for_status()
+        assert WEB.get(f"{address}/docs").is_success
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        kilobytes = int(status.split("VmRSS:")[1].split()[0])
+        assert kilobytes < 250_000
 
 
 @pytest.mark.clone
 def test_a_bundle_with_only_a_pickle_is_refused_there_in_one_line(python: str, served: Served) -> None:
     (served.models / "current").write_text("3\n")
-    done = subprocess.run(
-        [python, "-m", "deployment.serve"],
-        cwd=ROOT, env=served.environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_process(python, "-m", "deployment.serve", env=served.environment)
     assert_told(done, 3, "scikit-learn", "requirements.txt")

@@ -7,15 +7,18 @@ import pytest
 
 from commands import BadInputError
 from settings import ROOT, Settings, list_values, load_settings, render_settings
+from tests.running import run_process
 from tests.told import assert_told_in_one_line, naming
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 
-def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_comes_from_the_environment_or_lies_inside_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINE_PORT", "8080")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    assert load_settings().port == 8080
-    assert load_settings().mlflow_uri == "sqlite:///elsewhere.db"
+    settings = load_settings()
+    assert (settings.port, settings.mlflow_uri) == (8080, "sqlite:///elsewhere.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert str(ROOT) in load_settings().mlflow_uri
 
 
 @pytest.mark.parametrize(("variable", "value"), [("WINE_PORT", "eighty"), ("WINE_FOLDS", "1"), ("WINE_SEED", "-1")])
@@ -23,13 +26,6 @@ def test_a_wrong_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, var
     monkeypatch.setenv(variable, value)
     with pytest.raises(BadInputError, match=naming(variable, value)):
         load_settings()
-
-
-def test_settings_lie_inside_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow leaves it behind in other tests
-    settings = load_settings()
-    assert settings.serving_models.is_relative_to(ROOT)
-    assert str(ROOT) in settings.mlflow_uri
 
 
 def test_the_page_of_settings_is_the_one_that_the_command_prints() -> None:
@@ -48,18 +44,14 @@ def test_every_setting_is_listed_and_no_secret_is_shown(monkeypatch: pytest.Monk
 def test_a_command_whose_reader_has_read_enough_ends_without_a_word() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-m", "settings"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False
-    )
+    command = [sys.executable, "-m", "settings"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (TRAIN_FILE, VALIDATION_FILE):
         (tmp_path / name).write_text("a,b\n1,2\n")
     monkeypatch.setenv("WINE_DATA", str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-m", "wine_data.audit"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert_told_in_one_line(done, 2, TRAIN_FILE)
+    assert_told_in_one_line(run_process(sys.executable, "-m", "wine_data.audit"), 2, TRAIN_FILE)

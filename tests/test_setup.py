@@ -10,17 +10,15 @@ import pytest
 
 from settings import ROOT
 from tests.fresh_copy import clone_project, stranger
+from tests.running import run_process
 from tests.test_schema import WINE
 from tests.told import find_lines, list_untold
 from tests.waiting import free_port, wait_for
 from tests.web import WEB
 
 
-def make(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", *arguments],
-        cwd=folder, env=stranger(**more), capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+def make(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    return run_process("make", *arguments, cwd=folder, env=stranger(**more), timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +58,7 @@ def test_a_moved_clone_still_loads_its_champion(clone: Path) -> None:
         for folder in (new, clone):
             if not folder.exists():
                 new.rename(clone)
-            done = subprocess.run(
-                [folder / ".venv/bin/python", "-c", LOAD_CHAMPION],
-                cwd=folder, env=stranger(), capture_output=True, text=True, timeout=120, check=False,
-            )  # fmt: skip
+            done = run_process(folder / ".venv/bin/python", "-c", LOAD_CHAMPION, cwd=folder, env=stranger())
             assert done.stdout == f"{folder.name} 12\n", done.stderr
     finally:
         if new.exists():
@@ -72,8 +67,8 @@ def test_a_moved_clone_still_loads_its_champion(clone: Path) -> None:
 
 @pytest.mark.clone
 def test_git_sees_nothing_of_what_it_makes(clone: Path) -> None:
-    seen = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True)
-    assert seen.stdout == ""
+    seen = run_process("git", "status", "--porcelain", cwd=clone)
+    assert (seen.returncode, seen.stdout) == (0, "")
 
 
 @pytest.mark.clone
@@ -97,23 +92,13 @@ def bare(tmp_path: Path) -> Path:
 
 
 def test_reset_asks_first_and_then_forgets(bare: Path) -> None:
-    for folder in ("mlartifacts", "deployment/models", "wine_data"):
-        (bare / folder).mkdir(parents=True)
-    (bare / "mlflow.db").touch()
-    refused = subprocess.run(["make", "reset"], cwd=bare, input="n\n", capture_output=True, text=True, check=True)
-    assert "Nothing was removed." in refused.stdout
-    assert (bare / "mlflow.db").exists()
-    subprocess.run(["make", "reset"], cwd=bare, input="y\n", capture_output=True, text=True, check=True)
-    assert [name for name in ("mlflow.db", "mlartifacts", "deployment/models") if (bare / name).exists()] == []
+    made = [bare / name for name in ("mlartifacts", "deployment/models", "mlflow.db")]
+    for folder in (*made, bare / "wine_data"):
+        folder.mkdir(parents=True)
+    for answer, kept in (("n", made), ("y", [])):
+        subprocess.run(["make", "reset"], cwd=bare, input=f"{answer}\n", text=True, check=True)
+        assert [path for path in made if path.exists()] == kept
     assert (bare / "wine_data").exists()
-
-
-def fake_python(folder: Path, script: str) -> str:
-    """An executable that stands for a Python this machine does not have."""
-    path = folder / "python"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -124,24 +109,24 @@ def fake_python(folder: Path, script: str) -> str:
     ],
     ids=["too old", "no venv"],
 )
-def test_a_python_that_will_not_do_is_told_in_one_line(bare: Path, script: str, facts: tuple[str, ...]) -> None:
-    done = make(bare, "setup", f"PYTHON={fake_python(bare, script)}")
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
-    assert len(lines) == 1
-    assert list_untold(lines[0], *facts) == []
+def test_setup_refuses_a_python_in_one_line(bare: Path, script: str, facts: tuple[str, ...]) -> None:
+    python = bare / "python"  # in the place of one that this machine does not have
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    assert_one_line(make(bare, "setup", f"PYTHON={python}"), *facts)
 
 
 @pytest.mark.full
-def test_without_a_network_setup_says_so_in_one_line(bare: Path) -> None:
-    nowhere = "http://127.0.0.1:1/simple"
-    done = make(
-        bare, "setup", PIP_INDEX_URL=nowhere, PIP_EXTRA_INDEX_URL=nowhere, PIP_FIND_LINKS="", PIP_CONFIG_FILE=os.devnull
-    )
+def test_setup_without_a_network_says_so_in_one_line(bare: Path) -> None:
+    indexes = dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"), "http://127.0.0.1:1/simple")
+    assert_one_line(make(bare, "setup", PIP_FIND_LINKS="", PIP_CONFIG_FILE=os.devnull, **indexes), "index")
+
+
+def assert_one_line(done: "subprocess.CompletedProcess[str]", *facts: str) -> None:
+    """Assert that make failed, and that all it printed besides its own line is one line with these facts."""
     assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
-    assert len(lines) == 1
-    assert list_untold(lines[0], "index") == []
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert list_untold(line, *facts) == []
 
 
 def test_help_lists_every_target(bare: Path) -> None:

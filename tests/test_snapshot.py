@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -12,25 +13,20 @@ from wine_data.sources.load import WineData
 pytestmark = pytest.mark.fast
 
 
-def test_the_last_load_says_where_the_wines_come_from(twin: WineData, tmp_path: Path) -> None:
-    keep_snapshot(replace(twin, note="no connection: these wines are synthetic"), tmp_path)
-    folder = keep_snapshot(replace(twin, note=""), tmp_path)
-    assert read_snapshot(tmp_path, twin.fingerprint).note == ""
-    assert {path.name for path in folder.iterdir()} == {"train.parquet", "validation.parquet", "about.json"}
-
-
 def test_wines_come_back_from_a_snapshot_as_they_went(tmp_path: Path, twin: WineData) -> None:
-    keep_snapshot(twin, tmp_path)
+    folder = keep_snapshot(twin, tmp_path)
     back = read_snapshot(tmp_path, twin.fingerprint)
     pd.testing.assert_frame_equal(back.train, twin.train)
     pd.testing.assert_frame_equal(back.validation, twin.validation)
     assert (back.source, back.note, back.fingerprint) == (twin.source, twin.note, twin.fingerprint)
+    assert {path.name for path in folder.iterdir()} == {"train.parquet", "validation.parquet", "about.json"}
 
 
-def test_the_same_wines_are_kept_once(tmp_path: Path, twin: WineData) -> None:
-    first = keep_snapshot(twin, tmp_path)
+def test_the_same_wines_are_kept_once_with_the_note_of_the_last_load(tmp_path: Path, twin: WineData) -> None:
+    first = keep_snapshot(replace(twin, note="no connection: these wines are synthetic"), tmp_path)
     written = (first / "train.parquet").stat().st_mtime_ns
-    assert keep_snapshot(twin, tmp_path) == first
+    assert keep_snapshot(replace(twin, note=""), tmp_path) == first
+    assert read_snapshot(tmp_path, twin.fingerprint).note == ""
     assert (first / "train.parquet").stat().st_mtime_ns == written
     assert [path.name for path in tmp_path.iterdir()] == [twin.fingerprint]
 
@@ -48,10 +44,7 @@ def test_a_snapshot_that_is_not_there_or_was_changed_is_refused(tmp_path: Path, 
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", fail)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         keep_snapshot(twin, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 
 from commands import BadInputError, NotThereError
-from tests.conftest import NOWHERE, isolated_environment, load_as_default, run_here
+from tests.folders import isolated_environment
+from tests.running import run_here
 from tests.told import assert_told, find_lines, list_untold, naming
+from tests.wines import NOWHERE, load_as_default
 from wine_data.reader import COLUMNS
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources import load
@@ -20,8 +23,7 @@ from wine_data.sources.pair import BLANKS
 from wine_data.split import drop_duplicates
 
 pytestmark = pytest.mark.fast
-
-SHAPES = (32485, 6497)
+Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def count_blanks(wines: pd.DataFrame) -> dict[object, int]:
@@ -30,13 +32,17 @@ def count_blanks(wines: pd.DataFrame) -> dict[object, int]:
 
 
 def write_pair(folder: Path, data: WineData) -> None:
-    data.train[list(COLUMNS)].to_csv(folder / TRAIN_FILE, index=False)
-    data.validation[list(COLUMNS)].to_csv(folder / VALIDATION_FILE, index=False)
+    for name, wines in ((TRAIN_FILE, data.train), (VALIDATION_FILE, data.validation)):
+        wines[[column for column in COLUMNS if column in wines]].to_csv(folder / name, index=False)
+
+
+def assert_published_shape(data: WineData) -> None:
+    assert (len(data.train), len(data.validation)) == (32485, 6497)
+    assert count_blanks(data.validation) == BLANKS
 
 
 def test_the_twin_has_the_published_shapes_and_blanks(twin: WineData) -> None:
-    assert (len(twin.train), len(twin.validation)) == SHAPES
-    assert count_blanks(twin.validation) == BLANKS
+    assert_published_shape(twin)
     assert twin.train.notna().all().all()
 
 
@@ -73,58 +79,54 @@ def test_a_source_that_is_no_source_is_refused() -> None:
         load_as_default("tween")
 
 
-def test_files_of_one_colour_are_refused(tmp_path: Path, twin: WineData) -> None:
-    white = WineData(twin.train[twin.train["type"] == "white"], twin.validation, "test", "none")
-    write_pair(tmp_path, white)
-    with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "white", "only")):
-        load_as_default(str(tmp_path))
-
-
-def test_a_column_without_any_value_is_refused(tmp_path: Path, twin: WineData) -> None:
-    write_pair(tmp_path, WineData(twin.train.assign(pH=float("nan")), twin.validation, "test", "none"))
-    with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "pH")):
-        load_as_default(str(tmp_path))
-
-
-def test_files_with_different_columns_are_refused(tmp_path: Path, twin: WineData) -> None:
-    write_pair(tmp_path, twin)
-    twin.validation[list(COLUMNS)].drop(columns="pH").to_csv(tmp_path / VALIDATION_FILE, index=False)
-    with pytest.raises(BadInputError, match=naming(VALIDATION_FILE, "pH")):
-        load_as_default(str(tmp_path))
-
-
-def test_auto_takes_the_files_that_were_dropped_in(
-    tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("train", "validation", "facts"),
+    [
+        (lambda wines: wines[wines["type"] == "white"], lambda wines: wines, (TRAIN_FILE, "white", "only")),
+        (lambda wines: wines.assign(pH=float("nan")), lambda wines: wines, (TRAIN_FILE, "pH")),
+        (lambda wines: wines, lambda wines: wines.drop(columns="pH"), (VALIDATION_FILE, "pH")),
+    ],
+    ids=["one colour", "a column without any value", "a column in one file only"],
+)
+def test_a_pair_with_a_fault_is_refused_by_file(
+    tmp_path: Path, twin: WineData, train: Change, validation: Change, facts: tuple[str, ...]
 ) -> None:
-    write_pair(tmp_path, twin)
-    monkeypatch.setattr(load, "DROP_FOLDER", tmp_path)
-    assert load_as_default("auto").source == f"folder {tmp_path.name}"
+    write_pair(tmp_path, replace(twin, train=train(twin.train), validation=validation(twin.validation)))
+    with pytest.raises(BadInputError, match=naming(*facts)):
+        load_as_default(str(tmp_path))
 
 
-def test_auto_tells_a_mistake_in_the_files_that_were_dropped_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def drop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in the place of the one that `auto` looks into first."""
     monkeypatch.setattr(load, "DROP_FOLDER", tmp_path)
-    (tmp_path / TRAIN_FILE).write_text("a,b\n1,2\n")
-    with pytest.raises(NotThereError, match=naming(str(tmp_path), VALIDATION_FILE)):
+    return tmp_path
+
+
+def test_auto_takes_the_files_that_were_dropped_in(drop_folder: Path, twin: WineData) -> None:
+    write_pair(drop_folder, twin)
+    assert load_as_default("auto").source == f"folder {drop_folder.name}"
+
+
+def test_auto_refuses_a_fault_in_the_files_that_were_dropped_in(drop_folder: Path) -> None:
+    (drop_folder / TRAIN_FILE).write_text("a,b\n1,2\n")
+    with pytest.raises(NotThereError, match=naming(str(drop_folder), VALIDATION_FILE)):
         load_as_default("auto")
-    (tmp_path / VALIDATION_FILE).write_text("a,b\n1,2\n")
+    (drop_folder / VALIDATION_FILE).write_text("a,b\n1,2\n")
     with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "column")):
         load_as_default("auto")
 
 
-def test_auto_falls_back_to_the_twin_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "DROP_FOLDER", tmp_path)
+def test_auto_falls_back_to_the_twin_and_says_so(drop_folder: Path) -> None:
     data = load_as_default("auto")
     assert data.source.startswith("twin")
-    assert list_untold(data.note, tmp_path.name, NOWHERE, "synthetic") == []
+    assert list_untold(data.note, drop_folder.name, NOWHERE, "synthetic") == []
     assert list_untold(data.introduce(), data.note, "no connection", "wine_data/", "WINE_UCI_URL") == []
 
 
 @pytest.mark.real_data
 def test_the_real_folder_is_read_whole(real_data: WineData) -> None:
-    assert (len(real_data.train), len(real_data.validation)) == SHAPES
-    assert count_blanks(real_data.validation) == BLANKS
+    assert_published_shape(real_data)
 
 
 @pytest.mark.real_data
@@ -132,73 +134,51 @@ def test_the_two_originals_make_a_pair_of_the_published_shape(real_folder: Path,
     for name in ORIGINALS.values():
         shutil.copy(real_folder / name, tmp_path)
     data = load_as_default(str(tmp_path))
-    assert (len(data.train), len(data.validation)) == SHAPES
-    assert count_blanks(data.validation) == BLANKS
+    assert_published_shape(data)
     assert len(drop_duplicates(data.validation)) == 5320
     assert len(drop_duplicates(data.train)) == pytest.approx(5288, abs=15)
 
 
-Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+class Handler(BaseHTTPRequestHandler):
+    """A server of the real files, with one fault or none."""
 
+    fault = ""
+    folder: Path
 
-def send_right(request: BaseHTTPRequestHandler, content: bytes) -> None:
-    request.send_response(200)
-    request.send_header("Content-Length", str(len(content)))
-    request.end_headers()
-    request.wfile.write(content)
+    def do_GET(self) -> None:
+        content = (self.folder / Path(self.path).name).read_bytes()
+        if self.fault == "late":
+            time.sleep(2)
+        self.send_response(404 if self.fault == "not found" else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        sent = content.replace(b"7.4", b"7.5", 1) if self.fault == "another" else content
+        self.wfile.write(sent[: len(sent) // 2] if self.fault == "half" else sent)
 
-
-def send_other(request: BaseHTTPRequestHandler, content: bytes) -> None:
-    send_right(request, content.replace(b"7.4", b"7.5", 1))
-
-
-def send_half(request: BaseHTTPRequestHandler, content: bytes) -> None:
-    request.send_response(200)
-    request.send_header("Content-Length", str(len(content)))
-    request.end_headers()
-    request.wfile.write(content[: len(content) // 2])
-
-
-def send_nothing(request: BaseHTTPRequestHandler, _: bytes) -> None:
-    request.send_error(404)
-
-
-def send_late(request: BaseHTTPRequestHandler, content: bytes) -> None:
-    time.sleep(2)
-    send_right(request, content)
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture
 def uci(real_folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server of the real files that answers as the test's parameter has it."""
-    answer: Answer = request.param
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self, (real_folder / Path(self.path).name).read_bytes())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    """The address of that server; the test's parameter is its fault."""
+    faulty = type("Faulty", (Handler,), {"folder": real_folder, "fault": getattr(request, "param", "")})
+    with ThreadingHTTPServer(("127.0.0.1", 0), faulty) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("uci", [send_right], indirect=True)
 def test_uci_is_downloaded_once_and_then_kept(uci: str, tmp_path: Path) -> None:
     first = load_wines("uci", 42, tmp_path / "kept", uci)
-    second = load_wines("uci", 42, tmp_path / "kept", "http://127.0.0.1:1/")
+    second = load_wines("uci", 42, tmp_path / "kept", NOWHERE)
     assert first.fingerprint == second.fingerprint
     assert first.source == "uci (pair made with seed 42)"
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == sorted(ORIGINALS.values())
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("uci", [send_right], indirect=True)
 def test_a_kept_file_that_was_changed_is_downloaded_again(uci: str, tmp_path: Path) -> None:
     download_uci(tmp_path, uci, timeout=5)
     (tmp_path / ORIGINALS["red"]).write_text("wine")
@@ -210,10 +190,10 @@ def test_a_kept_file_that_was_changed_is_downloaded_again(uci: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("uci", "kind", "reason"),
     [
-        (send_other, BadInputError, "SHA-256"),
-        (send_half, NotThereError, "WINE_UCI_URL"),
-        (send_nothing, NotThereError, "HTTP 404"),
-        (send_late, NotThereError, "too long"),
+        ("another", BadInputError, "SHA-256"),
+        ("half", NotThereError, "WINE_UCI_URL"),
+        ("not found", NotThereError, "HTTP 404"),
+        ("late", NotThereError, "too long"),
     ],
     indirect=["uci"],
 )
@@ -236,9 +216,8 @@ def test_a_server_that_cannot_be_reached_ends_make_data_with_3(tmp_path: Path) -
     assert_told(done, 3, f"{NOWHERE}{ORIGINALS['red']}", "no connection", "WINE_UCI_URL")
 
 
-def test_kaggle_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real client, turned to an address where nothing listens."""
-    monkeypatch.setenv("KAGGLE_API_ENDPOINT", "http://127.0.0.1:1")
+def test_kaggle_out_of_reach_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KAGGLE_API_ENDPOINT", NOWHERE.rstrip("/"))
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     with pytest.raises(NotThereError, match="subhajournal/wine-quality-data-combined"):
         load_as_default("kaggle")

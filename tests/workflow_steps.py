@@ -3,14 +3,12 @@
     python -m tests.workflow_steps train.yml train [--skip STEP …] [NAME=VALUE …]
 
 NAME=VALUE goes into the environment (WINE_DATA=twin, say). Of a matrix the first value is taken. Steps that use an
-action are told and left out: the copy stands for the check-out, this machine's Python for the one that is set up,
+action are named and left out: the copy stands for the check-out, this machine's Python for the one that is set up,
 and nothing is uploaded.
 """
 
 import argparse
-import itertools
 import re
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import yaml
 
 from commands import DONE, FINDING, BadInputError, run_command
 from settings import ROOT
+from tests.running import run_process
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
@@ -75,33 +74,24 @@ def list_steps(workflow: Mapping[str, Any], job: str, more: Mapping[str, str] = 
     for step in described["steps"]:
         if "if" in step or "shell" in step or "working-directory" in step:
             raise BadInputError(f"{job}, {step.get('name')}: conditions, shells and folders are not carried out here")
-        levels = (workflow.get("env", {}), described.get("env", {}), step.get("env", {}))
-        environment = dict(itertools.chain.from_iterable(level.items() for level in levels)) if "run" in step else {}
-        steps.append(
-            Step(
-                step.get("name", step.get("uses", "")),
-                fill(step.get("run", "")),
-                step.get("uses", ""),
-                {name: fill(str(value)) for name, value in environment.items()} | dict(more),
-            )
-        )
+        uses, run = step.get("uses", ""), fill(step.get("run", ""))
+        given = workflow.get("env", {}) | described.get("env", {}) | step.get("env", {}) if run else {}
+        environment = {name: fill(str(value)) for name, value in given.items()} | dict(more)
+        steps.append(Step(step.get("name", uses), run, uses, environment))
     return steps
 
 
 def run_steps(
     steps: Sequence[Step], folder: Path, environment: Mapping[str, str], skip: Sequence[str] = ()
 ) -> list[Done]:
-    """Carry steps out in a folder until one fails, and tell what became of each."""
+    """Carry steps out in a folder until one fails; returns what became of each."""
     done: list[Done] = []
     for step in steps:
         if step.uses or step.name in skip:
             done.append(Done(step.name, None, step.uses and f"uses {step.uses}"))
             continue
-        result = subprocess.run(
-            [*SHELL, step.run], cwd=folder, env={**environment, **step.env},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3600, check=False,
-        )  # fmt: skip
-        done.append(Done(step.name, result.returncode, result.stdout))
+        result = run_process(*SHELL, step.run, cwd=folder, env={**environment, **step.env}, timeout=3600)
+        done.append(Done(step.name, result.returncode, result.stdout + result.stderr))
         if result.returncode:
             break
     return done

@@ -1,6 +1,6 @@
 """From how many wines and trials on a Dask cluster pays, beside the same work without one.
 
-    python -m tests.benchmarks.cluster_crossover [--wines 5300 20000] [--rows 100000 1000000]
+    python -m tests.benchmarks.cluster_crossover [--wines N …] [--rows N …]
 
 Both sides use the cores of this machine: threads of one process, or a worker process a core. So the cluster cannot be
 faster here, and what is measured is what it costs: its start, until every worker has imported what a trial needs, and
@@ -12,30 +12,18 @@ For XGBoost on partitioned wines the files are read on both sides; on one machin
 Prints the figures and writes them to results/cluster_search.json and results/cluster_partitions.json.
 """
 
-import argparse
-
-from commands import DONE, run_command
-from tests.benchmarks.results import render_result, write_result
+from commands import run_command
+from tests.benchmarks.results import parse_arguments, publish_result
 
 
 def main() -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="From how many wines and trials on a Dask cluster pays.")
-    parser.add_argument("--wines", type=int, nargs="+", default=[5300, 20_000])
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, wines=[5300, 20_000], rows=[100_000, 1_000_000])
 
     from tests.benchmarks.cluster_costs import compare_partitions, compare_search
 
-    command = "python -m tests.benchmarks.cluster_crossover"
-    written = [
-        write_result("cluster_search", command, compare_search(arguments.wines)),
-        write_result("cluster_partitions", command, compare_partitions(arguments.rows)),
-    ]
-    for path in written:
-        print(render_result(path.stem), end="\n\n")
-    print(f"Written to {' and '.join(path.name for path in written)}. Next: put the tables into docs/benchmarks.md")
-    return DONE
+    publish_result("cluster_search", "cluster_crossover", compare_search(arguments.wines))
+    return publish_result("cluster_partitions", "cluster_crossover", compare_partitions(arguments.rows))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ GOAL = 5  # false alarms at 1,000 looks
 LOW, HIGH = np.array([BOUNDS[name] for name in FEATURES]).T
 
 Checked = tuple[Span, tuple[Check, ...]]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -93,31 +95,6 @@ class Plan:
     reports: int
 
 
-@dataclass(frozen=True)
-class Tally:
-    """What was found for one traffic and one size of windows; counts and lists that can be joined.
-
-    Attributes:
-        windows: how many were checked.
-        alarms: for each look without a drift, whether there was one.
-        delays: of each repetition, in windows.
-        drifted: for each undrifted window, or the first window of each drift, whether a check said so.
-        reports: Evidently's verdicts: whether any column drifted, and whether the table did.
-    """
-
-    windows: int = 0
-    alarms: tuple[bool, ...] = ()
-    delays: tuple[float, ...] = ()
-    drifted: tuple[bool, ...] = ()
-    reports: tuple[tuple[bool, bool], ...] = ()
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
-
-
-Tallies = dict[tuple[str, int], Tally]
-
-
 def make_reference(data: WineData) -> Reference:
     """Fit the model that the pipeline would release, and describe it as its bundle does."""
     split = split_wines(data.train, data.validation, FOLDS, MODEL_SEED)
@@ -137,11 +114,12 @@ def sample_windows(traffic: Traffic, size: int, count: int, seed: int) -> Iterat
         yield wines.iloc[start : start + size].reset_index(drop=True)
 
 
-def answer_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> Window:
-    """Make the window that the log would hold: wines out of bounds are refused, the others answered, some graded."""
-    table, wrong = feature_frame(wines), find_wrong(wines)
+def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
+    """Check the window that the log would hold: wines out of bounds are refused, the others answered, some graded."""
+    wrong = find_wrong(wines)
     refused = wrong.any(axis=1)
-    answered, grades = table[~refused].reset_index(drop=True), wines[TARGET].to_numpy("float64")[~refused]
+    answered = feature_frame(wines)[~refused].reset_index(drop=True)
+    grades = wines[TARGET].to_numpy("float64")[~refused]
     classes = reference.pipeline.classes_
     probabilities = reference.pipeline.predict_proba(answered) if len(answered) else np.empty((0, len(classes)))
     graded = np.random.default_rng((seed, 2)).random(len(answered)) < labels
@@ -149,7 +127,14 @@ def answer_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed:
         prediction=classes[probabilities.argmax(axis=1)], confidence=probabilities.max(axis=1), version=VERSION,
         quality=np.where(graded, grades, np.nan),
     )  # fmt: skip
-    return Window(Span(0, 1), answers, _list_refusals(wrong))
+    row, column = np.nonzero(wrong)
+    refusals = pd.DataFrame(
+        {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
+         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
+        columns=list(REFUSAL_COLUMNS),
+    )  # fmt: skip
+    window = Window(Span(0, 1), answers, refusals)
+    return check_window(window, reference.metadata.profiles[0], reference.metadata)
 
 
 def find_wrong(wines: pd.DataFrame) -> np.ndarray:
@@ -157,13 +142,6 @@ def find_wrong(wines: pd.DataFrame) -> np.ndarray:
     table = feature_frame(wines).to_numpy()
     wrong: np.ndarray = (table < LOW) | (table > HIGH)
     return wrong
-
-
-def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
-    """Answer the wines of a window and check it."""
-    return check_window(
-        answer_wines(reference, wines, labels, seed), reference.metadata.profiles[0], reference.metadata
-    )
 
 
 def watch_undrifted(reference: Reference, size: int, count: int, seed: int) -> list[Checked]:
@@ -194,13 +172,6 @@ def await_alarm(reference: Reference, traffic: Traffic, size: int, lead: Sequenc
     return Detection(tuple(windows[len(lead) :]), first, alarm)
 
 
-def choose_feature(traffic: Traffic, number: int) -> Traffic:
-    """The same traffic; a shift is of another measurement each time."""
-    if traffic.drift.kind != "shift":
-        return traffic
-    return replace(traffic, drift=replace(traffic.drift, feature=MEASUREMENTS[number % len(MEASUREMENTS)]))
-
-
 def ask_evidently(reference: Reference, wines: pd.DataFrame) -> tuple[bool, bool]:
     """Say whether by Evidently's defaults any column of the answered wines has drifted, and whether the table has."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -210,32 +181,39 @@ def ask_evidently(reference: Reference, wines: pd.DataFrame) -> tuple[bool, bool
 
     answered = feature_frame(wines)[~find_wrong(wines).any(axis=1)]
     report = Report([DataDriftPreset()], include_tests=True).run(answered, feature_frame(reference.wines))
-    failed = [(test["id"] == "drift", test["status"] == "FAIL") for test in report.dict()["tests"]]
-    return any(fail for of_column, fail in failed if of_column), any(
-        fail for of_column, fail in failed if not of_column
-    )
+    failed = [test["id"] for test in report.dict()["tests"] if test["status"] == "FAIL"]
+    return "drift" in failed, any(name != "drift" for name in failed)
 
 
-def study_reference(number: int, plan: Plan) -> Tallies:
-    """Do one reference's part of the plan."""
+def study_reference(number: int, plan: Plan) -> list[Record]:
+    """Do one reference's part of the plan; a record for each undrifted window and each repetition of a drift."""
     reference = make_reference(load_wines("twin", make_seed(plan.seed, number), Path(), ""))
-    repetitions, reports = range(number, plan.repetitions, plan.references), math.ceil(plan.reports / 4)
-    tallies: Tallies = {}
+    records: list[Record] = []
     for size in SIZES:
         seed = make_seed(plan.seed, number, size)
         undrifted = watch_undrifted(reference, size, math.ceil(plan.windows / plan.references) + OF - 1, seed)
-        tallies[UNDRIFTED.name, size] = _tally_undrifted(reference, size, undrifted, plan, seed)
-        for place, traffic in enumerate(DRIFTED):
-            found = [
-                await_alarm(
-                    reference, choose_feature(traffic, repetition), size, _choose_lead(undrifted, turn),
-                    make_seed(seed, place, repetition),
-                )
-                for turn, repetition in enumerate(repetitions)
-            ]  # fmt: skip
-            reported = [each.first for each, repetition in zip(found, repetitions, strict=True) if repetition < reports]
-            tallies[traffic.name, size] = _tally_drift(reference, found, reported)
-    return tallies
+        alarms = [None] * (OF - 1) + [alarm.raised for alarm in look_back(undrifted)]
+        wines = sample_windows(UNDRIFTED, size, len(undrifted), seed)
+        for turn, (window, alarm, table) in enumerate(zip(undrifted, alarms, wines, strict=True)):
+            asked = turn < math.ceil(plan.reports / plan.references)
+            record = {"traffic": UNDRIFTED.name, "size": size, "windows": 1, "alarm": alarm}
+            records.append(record | judge_window(reference, window, table, asked))
+        for (place, traffic), turn in product(enumerate(DRIFTED), range(plan.repetitions)):
+            if turn % plan.references != number:
+                continue
+            start = turn // plan.references * LEAD % (len(undrifted) - LEAD + 1)
+            lead, itself = undrifted[start : start + LEAD], _choose_feature(traffic, turn)
+            found = await_alarm(reference, itself, size, lead, make_seed(seed, place, turn))
+            record = {"traffic": traffic.name, "size": size, "windows": LEAD + len(found.windows), "delay": found.delay}
+            asked = turn < math.ceil(plan.reports / 4)
+            records.append(record | judge_window(reference, found.windows[0], found.first, asked))
+    return records
+
+
+def judge_window(reference: Reference, window: Checked, wines: pd.DataFrame, asked: bool) -> Record:
+    """Whether a check of a window drifted and, where Evidently is asked, what it says of a column and the table."""
+    column, table = ask_evidently(reference, wines) if asked else (None, None)
+    return {"drifted": any(check.drifted for check in window[1]), "column": column, "table": table}
 
 
 def make_seed(*numbers: int) -> int:
@@ -243,87 +221,51 @@ def make_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def run_plan(plan: Plan, processes: int) -> Tallies:
+def run_plan(plan: Plan, processes: int) -> pd.DataFrame:
     """Do the plan on several cores, and say how far it is."""
-    joined: Tallies = {}
+    records: list[Record] = []
     start = time.monotonic()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         running = [pool.submit(study_reference, number, plan) for number in range(plan.references)]
         for done, future in enumerate(as_completed(running), 1):
-            for key, tally in future.result().items():
-                joined[key] = joined.get(key, Tally()) + tally
-            alarms = ", ".join(f"{sum(joined[UNDRIFTED.name, size].alarms)} at {size:,}" for size in SIZES)
+            records += future.result()
+            false = sum(bool(record.get("alarm")) for record in records)
             seconds = time.monotonic() - start
-            print(f"  {done} of {plan.references} references, {seconds:.0f} s; false alarms: {alarms}", flush=True)
-    return joined
+            print(f"  {done} of {plan.references} references, {seconds:.0f} s; false alarms: {false}", flush=True)
+    return pd.DataFrame(records)
 
 
-def list_rows(tallies: Tallies) -> list[dict[str, str]]:
+def list_rows(records: pd.DataFrame) -> list[dict[str, str]]:
     """The figures as rows of one table."""
-    return [
-        {
-            "traffic": traffic.name,
-            "wines a window": f"{size:,}",
-            "windows": f"{tallies[traffic.name, size].windows:,}",
-            "alarm": _tell_alarm(tallies[traffic.name, size]),
-            "one window by itself": f"{100 * np.mean(tallies[traffic.name, size].drifted):.1f} %",
-            "Evidently: a column": _tell_reports(tallies[traffic.name, size], 0),
-            "Evidently: the table": _tell_reports(tallies[traffic.name, size], 1),
-        }
-        for traffic in (UNDRIFTED, *DRIFTED)
-        for size in SIZES
-    ]
+    rows = []
+    for traffic, size in product((UNDRIFTED, *DRIFTED), SIZES):
+        found = records[(records["traffic"] == traffic.name) & (records["size"] == size)]
+        rows.append(
+            {
+                "traffic": traffic.name,
+                "wines a window": f"{size:,}",
+                "windows": f"{found['windows'].sum():,}",
+                "alarm": _describe_alarm(found["alarm"].dropna(), found["delay"].dropna()),
+                "one window by itself": f"{100 * found['drifted'].mean():.1f} %",
+                "Evidently: a column": f"{found['column'].sum()} of {found['column'].count()}",
+                "Evidently: the table": f"{found['table'].sum()} of {found['table'].count()}",
+            }
+        )
+    return rows
 
 
-def _tally_undrifted(reference: Reference, size: int, windows: Sequence[Checked], plan: Plan, seed: int) -> Tally:
-    wines = islice(sample_windows(UNDRIFTED, size, len(windows), seed), math.ceil(plan.reports / plan.references))
-    return Tally(
-        windows=len(windows),
-        alarms=tuple(alarm.raised for alarm in look_back(windows)),
-        drifted=tuple(map(_has_drifted, windows)),
-        reports=tuple(ask_evidently(reference, each) for each in wines),
-    )
+def _choose_feature(traffic: Traffic, repetition: int) -> Traffic:
+    """The same traffic; a shift is of another measurement each time."""
+    if traffic.drift.kind != "shift":
+        return traffic
+    return replace(traffic, drift=replace(traffic.drift, feature=MEASUREMENTS[repetition % len(MEASUREMENTS)]))
 
 
-def _tally_drift(reference: Reference, found: Sequence[Detection], reported: Sequence[pd.DataFrame]) -> Tally:
-    return Tally(
-        windows=sum(LEAD + len(each.windows) for each in found),
-        delays=tuple(each.delay for each in found),
-        drifted=tuple(_has_drifted(each.windows[0]) for each in found),
-        reports=tuple(ask_evidently(reference, wines) for wines in reported),
-    )
-
-
-def _choose_lead(undrifted: Sequence[Checked], turn: int) -> Sequence[Checked]:
-    start = turn * LEAD % (len(undrifted) - LEAD + 1)
-    return undrifted[start : start + LEAD]
-
-
-def _has_drifted(window: Checked) -> bool:
-    return any(check.drifted for check in window[1])
-
-
-def _list_refusals(wrong: np.ndarray) -> pd.DataFrame:
-    row, column = np.nonzero(wrong)
-    return pd.DataFrame(
-        {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
-         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
-        columns=list(REFUSAL_COLUMNS),
-    )  # fmt: skip
-
-
-def _tell_alarm(tally: Tally) -> str:
-    """Say how often an alarm was false, or which window of the drift brought it."""
-    if tally.alarms:
-        return f"false {1000 * np.mean(tally.alarms):.1f} times in 1,000 (goal <= {GOAL})"
-    half, most = (_tell_delay(sorted(tally.delays)[math.ceil(share * len(tally.delays)) - 1]) for share in (0.5, 0.9))
-    missed = 100 * float(np.mean(np.isinf(tally.delays)))
+def _describe_alarm(alarms: pd.Series, delays: pd.Series) -> str:
+    """How often an alarm was false, or which window of the drift brought it."""
+    if len(alarms):
+        return f"false {1000 * alarms.mean():.1f} times in 1,000 (goal <= {GOAL})"
+    shown = [f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}" for delay in sorted(delays)]
+    half, most = (shown[math.ceil(share * len(shown)) - 1] for share in (0.5, 0.9))
+    missed = 100 * float(np.isinf(delays).mean())
     return f"window {half}, 90 % by {most}" + (f", {missed:.0f} % not by {MOST}" if missed else "")
-
-
-def _tell_delay(delay: float) -> str:
-    return f"{delay:.0f}" if math.isfinite(delay) else f"> {MOST}"
-
-
-def _tell_reports(tally: Tally, which: int) -> str:
-    return f"{sum(report[which] for report in tally.reports)} of {len(tally.reports)}"

@@ -5,18 +5,14 @@
 FOLDER holds the published pair and the UCI originals. Writes results/pair_figures.json.
 """
 
-import argparse
-from pathlib import Path
-from typing import Any
-
-from commands import DONE, run_command
-from tests.benchmarks.results import render_result, write_result
-from wine_data.sources.load import WineData, fingerprint_wines, load_wines, read_folder, read_originals
+from commands import run_command
+from tests.benchmarks.results import parse_arguments, publish_result
+from wine_data.sources.load import WineData, load_wines
 
 SEED = 42
 
 
-def describe_source(name: str, data: WineData) -> dict[str, Any]:
+def describe_source(name: str, data: WineData) -> dict[str, str]:
     """Count what the sources differ in, as a row of the table."""
     from wine_data.audit.checks import LEAK, audit_wines
     from wine_data.split import drop_duplicates
@@ -34,23 +30,10 @@ def describe_source(name: str, data: WineData) -> dict[str, Any]:
 
 def main() -> int:
     """Load the three, count, print, write."""
-    parser = argparse.ArgumentParser(description="Print the figures that belong to each source of wines.")
-    parser.add_argument("folder", type=Path, help="folder with the published pair and the UCI originals")
-    folder = parser.parse_args().folder
-
-    from wine_data.sources.pair import publish_pair
-
-    published = read_folder(folder, SEED)
-    remade = publish_pair(read_originals(folder), SEED)
-    rows = [
-        describe_source("the published pair", WineData(*published, "folder", fingerprint_wines(*published))),
-        describe_source("`uci`, seed 42", WineData(*remade, "uci", fingerprint_wines(*remade))),
-        describe_source("`twin`, seed 42", load_wines("twin", SEED, folder, "")),
-    ]
-    path = write_result("pair_figures", "python -m tests.benchmarks.pair_figures FOLDER", rows)
-    print(render_result("pair_figures"))
-    print(f"\nWritten to {path.name}. Next: copy the table into wine_data/README.md; a test compares them")
-    return DONE
+    folder = parse_arguments(__doc__, "folder").folder
+    names = {"the published pair": str(folder), f"`uci`, seed {SEED}": "uci", f"`twin`, seed {SEED}": "twin"}
+    rows = [describe_source(name, load_wines(source, SEED, folder, "")) for name, source in names.items()]
+    return publish_result("pair_figures", "pair_figures FOLDER", rows)
 
 
 if __name__ == "__main__":

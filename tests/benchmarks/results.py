@@ -1,14 +1,48 @@
-"""Result files: what was measured, when, on what machine, by which command."""
+"""What every benchmark does: read its arguments, time some work, write a result file and print it as a table."""
 
+import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from commands import DONE
+
 RESULTS = Path(__file__).with_name("results")
+
+
+def parse_arguments(doc: str | None, *folders: str, **numbers: int | list[int]) -> argparse.Namespace:
+    """Read folders and whole numbers, or lists of them; the benchmark's docstring is its help."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in folders:
+        parser.add_argument(name, type=Path)
+    for name, default in numbers.items():
+        several = "+" if isinstance(default, list) else None
+        parser.add_argument(f"--{name}", type=int, nargs=several, default=default)
+    return parser.parse_args()
+
+
+def time_work(work: Callable[[], object]) -> float:
+    """Seconds that some work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def make_row(figure: str, goal: str, measured: str) -> dict[str, str]:
+    """A row of most tables; "" for no goal."""
+    return {"figure": figure, "goal": goal, "measured": measured}
+
+
+def publish_result(name: str, command: str, rows: Sequence[dict[str, Any]]) -> int:
+    """Write a result file and print its table; returns the exit code."""
+    path = write_result(name, f"python -m tests.benchmarks.{command}", rows)
+    print(f"{render_result(name)}\n\nWritten to {path.name}. Next: copy the table into the page that shows it")
+    return DONE
 
 
 def write_result(name: str, command: str, rows: Sequence[dict[str, Any]]) -> Path:

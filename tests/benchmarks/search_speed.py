@@ -2,26 +2,17 @@
 
     python -m tests.benchmarks.search_speed FOLDER [--trials N]
 
-The published loop: hyperopt's fmin, one trial after the other, XGBoost on the whole train file with its
-default threads, 1,000 rounds, stopped by the validation file, untracked. Ours: the same number of trials
-of `--task regressor`, with each in MLflow. Both in one run; the figures go to results/search_speed.json.
+FOLDER holds the published pair. The published loop: hyperopt's fmin, one trial after the other, XGBoost on the whole
+train file with its default threads, 1,000 rounds, stopped by the validation file, untracked. Ours: the same number of
+trials of `--task regressor`, with each in MLflow. Both in one run; the figures go to results/search_speed.json.
 """
 
-import argparse
 import os
-import tempfile
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from commands import DONE, run_command
-from executors import open_executor
-from tests.benchmarks.results import render_result, write_result
+from commands import run_command
+from tests.benchmarks.results import make_row, parse_arguments, publish_result, time_work
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources.load import WineData, read_folder
-
-if TYPE_CHECKING:
-    from wine_data.split import Split
+from wine_data.sources.load import WineData, load_wines
 
 SEED = 42
 
@@ -43,59 +34,34 @@ def time_published(data: WineData, trials: int) -> float:
         )  # fmt: skip
         return {"loss": booster.best_score, "status": STATUS_OK}
 
-    start = time.perf_counter()
-    fmin(
-        objective, describe_published_space(), tpe.suggest, trials, trials=Trials(),
-        rstate=np.random.default_rng(SEED), show_progressbar=False,
-    )  # fmt: skip
-    return time.perf_counter() - start
-
-
-def time_ours(data: WineData, split: "Split", trials: int) -> float:
-    """Seconds of the same number of leak-free trials of a regressor, tracked in a store of their own."""
-    from rich.console import Console
-
-    from experiment_tracking.runs.store import open_store
-    from experiment_tracking.search.space import Plan
-    from experiment_tracking.search.tuning import run_trials, start_search
-
-    with tempfile.TemporaryDirectory() as name:
-        experiment_id = open_store(f"sqlite:///{name}/mlflow.db", Path(name) / "mlartifacts")
-        search = start_search(experiment_id, data, {"trials": trials})
-        plan = Plan(task="regressor", trials=trials, seed=SEED, workers=os.cpu_count() or 1)
-        start = time.perf_counter()
-        with open_executor(plan.workers) as executor:
-            run_trials(executor, plan, split, search, Console(quiet=True))
-        return time.perf_counter() - start
+    draws, space = np.random.default_rng(SEED), describe_published_space()
+    return time_work(
+        lambda: fmin(objective, space, tpe.suggest, trials, trials=Trials(), rstate=draws, show_progressbar=False)
+    )
 
 
 def main() -> int:
     """Time both, print, write."""
-    parser = argparse.ArgumentParser(description="Time ten trials of the published search against ours.")
-    parser.add_argument("folder", type=Path, help="folder with the published pair")
-    parser.add_argument("--trials", type=int, default=10, help="trials of each")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, "folder", trials=10)
 
+    from executors import open_executor
+    from experiment_tracking.search.space import Plan
+    from tests.benchmarks.trials import time_trials
     from wine_data.split import split_wines
 
-    data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
+    data, trials = load_wines(str(arguments.folder), SEED, arguments.folder, ""), arguments.trials
     split = split_wines(data.train, data.validation, 5, SEED)
-    ours = time_ours(data, split, arguments.trials)
-    published = time_published(data, arguments.trials)
+    cores = os.cpu_count() or 1
+    with open_executor(cores) as threads:
+        plan = Plan(task="regressor", trials=trials, seed=SEED, workers=cores)
+        _, ours = time_trials(threads, plan, data, split)
+    published = time_published(data, trials)
     rows = [
-        {"figure": f"published loop, {arguments.trials} trials", "goal": "", "measured": f"{published:.0f} s"},
-        {"figure": f"leak-free search, {arguments.trials} trials, tracked", "goal": "", "measured": f"{ours:.1f} s"},
-        {"figure": "ratio", "goal": "<= 0.1", "measured": f"{ours / published:.3f}"},
+        make_row(f"published loop, {trials} trials", "", f"{published:.0f} s"),
+        make_row(f"leak-free search, {trials} trials, tracked", "", f"{ours:.1f} s"),
+        make_row("ratio", "<= 0.1", f"{ours / published:.3f}"),
     ]
-    path = write_result("search_speed", "python -m tests.benchmarks.search_speed FOLDER", rows)
-    print(render_result("search_speed"))
-    print(
-        f"\nWhy: a fit sees about {len(split.train) * 2 // 3:,} wines, not {len(data.train):,} rows that repeat "
-        "them; trees end at depth 12, not 100, and rounds when unseen wines no longer gain; trials run on every "
-        "core; and one that does worse than the median after two folds stops there."
-    )
-    print(f"\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md; a test compares them")
-    return DONE
+    return publish_result("search_speed", "search_speed FOLDER", rows)
 
 
 if __name__ == "__main__":

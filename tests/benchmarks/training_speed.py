@@ -2,20 +2,16 @@
 
     python -m tests.benchmarks.training_speed FOLDER [--pairs N]
 
-Both sides fit and score the same pipelines in the same order, in turn; the medians and the median of
-the ratios go to results/training_speed.json.
+FOLDER holds the published pair. Both sides fit and score the same pipelines in the same order, N times in turn; the
+medians and the median of the ratios go to results/training_speed.json.
 """
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from statistics import median
 
-from commands import DONE, run_command
-from tests.benchmarks.results import render_result, write_result
+from commands import run_command
+from tests.benchmarks.results import make_row, parse_arguments, publish_result, time_work
 from wine_data.schema import TARGET, feature_frame
-from wine_data.sources.load import WineData, read_folder
+from wine_data.sources.load import WineData, load_wines
 from wine_quality_training.evaluate import evaluate_as_published, measure_predictions
 from wine_quality_training.models import MODELS, make_model
 
@@ -39,35 +35,23 @@ def compare_with_defaults(data: WineData) -> None:
             measure_predictions(wines[TARGET].to_numpy(), model.predict(feature_frame(wines)))
 
 
-def time_once(compare: Callable[[WineData], None], data: WineData) -> float:
-    """Seconds that one comparison takes."""
-    start = time.perf_counter()
-    compare(data)
-    return time.perf_counter() - start
-
-
 def main() -> int:
     """Time both sides in turn, print, write."""
-    parser = argparse.ArgumentParser(description="Time the as-published comparison against scikit-learn's defaults.")
-    parser.add_argument("folder", type=Path, help="folder with the published pair")
-    parser.add_argument("--pairs", type=int, default=5, help="how often both sides run, in turn")
-    arguments = parser.parse_args()
-    data = WineData(*read_folder(arguments.folder, SEED), "folder", "none")
+    arguments = parse_arguments(__doc__, "folder", pairs=5)
+    data = load_wines(str(arguments.folder), SEED, arguments.folder, "")
     compare_ours(data)  # the first run pays for imports and threads
-    pairs = [(time_once(compare_ours, data), time_once(compare_with_defaults, data)) for _ in range(arguments.pairs)]
-    ratios = [ours / defaults for ours, defaults in pairs]
+    ours, defaults, ratios = [], [], []
+    for _ in range(arguments.pairs):
+        ours.append(time_work(lambda: compare_ours(data)))
+        defaults.append(time_work(lambda: compare_with_defaults(data)))
+        ratios.append(ours[-1] / defaults[-1])
+    spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     rows = [
-        {"figure": "this project, all cores (median)", "goal": "",
-         "measured": f"{statistics.median(ours for ours, _ in pairs):.1f} s"},
-        {"figure": "scikit-learn's defaults, one after the other (median)", "goal": "",
-         "measured": f"{statistics.median(defaults for _, defaults in pairs):.1f} s"},
-        {"figure": f"ratio (median of {len(pairs)} pairs; lowest to highest)", "goal": "<= 0.65",
-         "measured": f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"},
-    ]  # fmt: skip
-    path = write_result("training_speed", "python -m tests.benchmarks.training_speed FOLDER", rows)
-    print(render_result("training_speed"))
-    print(f"\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md; a test compares them")
-    return DONE
+        make_row("this project, all cores (median)", "", f"{median(ours):.1f} s"),
+        make_row("scikit-learn's defaults, one after the other (median)", "", f"{median(defaults):.1f} s"),
+        make_row(f"ratio (median of {len(ratios)} pairs; lowest to highest)", "<= 0.65", spread),
+    ]
+    return publish_result("training_speed", "training_speed FOLDER", rows)
 
 
 if __name__ == "__main__":

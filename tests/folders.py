@@ -1,0 +1,76 @@
+"""Folders that tests have for themselves: stores, bundles, and the environment that keeps a command inside."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiment_tracking.runs.store import open_store
+from settings import ROOT, Settings, name_variable
+from tests.wines import NOWHERE
+from wine_data.sources.load import WineData, load_wines
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store with the folder of bundles that belongs to it."""
+
+    folder: Path
+    experiment_id: str
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "deployment" / "models"
+
+
+@dataclass(frozen=True)
+class Served:
+    """Bundles to serve, and the environment to serve them in."""
+
+    models: Path
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """A finished `python -m orchestration.flows` in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+    output: str
+
+    def load_data(self) -> WineData:
+        """Load the wines that it ran on."""
+        return load_wines(self.environment["WINE_DATA"], 42, self.folder / "downloads", NOWHERE)
+
+    @property
+    def serving_models(self) -> Path:
+        return self.folder / "deployment" / "models"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.environment["MLFLOW_TRACKING_URI"]
+
+
+def isolated_environment(folder: Path) -> dict[str, str]:
+    """This environment, with every path that the project writes to moved under `folder`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WINE_")}
+    for name, field in Settings.model_fields.items():
+        scheme, inside, path = str(field.default).partition(f"{ROOT}/")
+        if inside:
+            place = path if path.endswith("/models") else Path(path).name  # two rooms have models
+            environment[name_variable(name)] = f"{scheme}{folder / place}"
+    kept_out = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+    return environment | kept_out | {"PREFECT_HOME": str(folder / ".prefect")}
+
+
+def seed_store(folder: Path, empty_stores: Path) -> None:
+    """Put empty stores into a folder, for a command that would take seconds to make them."""
+    shutil.copytree(empty_stores, folder, dirs_exist_ok=True)
+    (folder / "mlartifacts").mkdir(exist_ok=True)
+
+
+def make_store(folder: Path, empty_stores: Path) -> Store:
+    """Put empty stores into a folder and open MLflow's."""
+    seed_store(folder, empty_stores)
+    return Store(folder, open_store(f"sqlite:///{folder / 'mlflow.db'}", folder / "mlartifacts"))
