@@ -112,7 +112,7 @@ def find_fault(question: Question, status: int, content_type: str, text: str) ->
         return f"status {status}, not {expected}"
     answer = _read_object(text)
     if question is GREETING:
-        return None if "predict" in answer else "does not name the address for predictions"
+        return None if "predict" in answer else "has no entry predict"
     if question.field is None:
         return _find_fault_in_prediction(answer)
     return _find_fault_in_refusal(question.field, content_type, answer)
