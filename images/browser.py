@@ -15,18 +15,7 @@ WIDTH = 1600  # pixels of every picture
 MOST_BYTES = 200_000
 COLOURS = (256, 128, 64)  # of the palette; fewer where a picture would be too large
 PATIENCE = 60_000  # milliseconds that a page of a busy server may take
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--font-render-hinting=none",
-]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--hide-scrollbars", "--font-render-hinting=none"]
 
 
 def find_chromium() -> str | None:

@@ -130,8 +130,7 @@ def take_runs(stage: "Stage", page: "Page") -> bytes:
 def take_run(stage: "Stage", page: "Page") -> bytes:
     """The run of the model that became champion."""
     open_mlflow(stage, page, f"/experiments/{stage.runs}/runs/{stage.find_run('ExtraTreesClassifier')}?")
-    page.get_by_text("leak-free.cv.kappa").first.wait_for()
-    return photograph(page)
+    return photograph_with(page, "leak-free.cv.kappa")
 
 
 def take_comparison(stage: "Stage", page: "Page") -> bytes:
@@ -165,8 +164,7 @@ def take_autolog(stage: "Stage", page: "Page") -> bytes:
 def take_registry(stage: "Stage", page: "Page") -> bytes:
     """The versions with their aliases."""
     open_mlflow(stage, page, "/models/wine-quality?")
-    page.get_by_text("@ champion").first.wait_for()
-    return photograph(page)
+    return photograph_with(page, "@ champion")
 
 
 def take_home(stage: "Stage", page: "Page") -> bytes:
@@ -191,9 +189,7 @@ def take_timeline(stage: "Stage", page: "Page") -> bytes:
 def take_logs(stage: "Stage", page: "Page") -> bytes:
     """What its comparison of models logged."""
     open_prefect(stage, page, f"/runs/flow-run/{stage.find_flow_run('wine-quality-comparison')}?tab=Logs")
-    page.get_by_text("Model 1 of 5").first.wait_for()
-    page.add_style_tag(content=NO_TIMELINE)
-    return photograph(page)
+    return photograph_with(page, "Model 1 of 5", NO_TIMELINE)
 
 
 def take_artifacts(stage: "Stage", page: "Page") -> bytes:
@@ -201,23 +197,26 @@ def take_artifacts(stage: "Stage", page: "Page") -> bytes:
     assert stage.training
     open_prefect(stage, page, "/artifacts/key/audit")
     page.locator("a[href*='/artifacts/artifact/']").first.click()
-    page.get_by_text("Show raw data").wait_for()
-    return photograph(page)
+    return photograph_with(page, "Show raw data")
 
 
 def take_pool(stage: "Stage", page: "Page") -> bytes:
     """The work pool with its worker."""
     open_prefect(stage, page, "/work-pools/work-pool/wine-pool?tab=Workers")
-    page.get_by_text("wine-worker").first.wait_for()
-    return photograph(page)
+    return photograph_with(page, "wine-worker")
 
 
 def take_schedules(stage: "Stage", page: "Page") -> bytes:
     """The deployments with their schedules."""
     assert stage.monitoring
     open_prefect(stage, page, "/deployments")
-    page.get_by_text("Hourly").first.wait_for()
-    page.add_style_tag(content=READABLE_TAGS)
+    return photograph_with(page, "Hourly", READABLE_TAGS)
+
+
+def photograph_with(page: "Page", text: str, style: str = "") -> bytes:
+    """A PNG of the window once it shows a text, under a style of ours."""
+    page.get_by_text(text).first.wait_for()
+    page.add_style_tag(content=style)
     return photograph(page)
 
 

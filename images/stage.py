@@ -28,7 +28,6 @@ from wine_data.schema import FEATURES
 from wine_data.sources.load import load_wines
 from wine_data.split import split_wines
 
-CHALLENGER_MODEL = "RandomForestClassifier"
 WINDOW, TRIALS, ROUNDS, LOAD_SECONDS = 500, 12, 100, 40
 FLOW_SECONDS = 1800.0  # a busy machine takes three times as long as an idle one
 NORMAL, VINTAGE = Drift("none"), Drift("shift", "alcohol", 1.0)
@@ -36,31 +35,23 @@ TRAFFIC = ((NORMAL, 4), (VINTAGE, 2))  # windows of each
 RATE = WINDOW / 5  # wines a second: windows end seconds apart, as the labels of the plots say
 
 
-class Stage:
+class Stage(ExitStack):
     """The servers and what they were asked to do; a property is the address, id or file of what it starts.
 
-    What needs another part first asserts it, and so starts it.
+    What needs another part first asserts it, and so starts it. All servers end with the block.
     """
 
     def __init__(self, folder: Path, console: Console) -> None:
         """Choose places and ports, for this process too; nothing is started yet."""
+        super().__init__()
         self.folder, self.console = folder, console
         os.environ.update(make_environment(folder, load_settings()))
         self.settings = load_settings()
-        self._servers = ExitStack()
-
-    def __enter__(self) -> "Stage":
-        """Begin; servers that are started from here on are ended with the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End every server that was started, the last first."""
-        self._servers.close()
 
     @cached_property
     def prefect(self) -> str:
         """A Prefect server with the project's deployments and a worker; the address of its pages."""
-        self._servers.callback(self.run, "orchestration.services", "stop")
+        self.callback(self.run, "orchestration.services", "stop")
         for order in ("prefect", "deploy", "worker"):
             self.run("orchestration.services", order)
         return f"http://{HOST}:{self.settings.prefect_port}"
@@ -71,23 +62,15 @@ class Stage:
         return self._run_deployment("wine-quality-pipeline/train", {"source": self.settings.data})
 
     @cached_property
-    def versions(self) -> str:
-        """A second version, which the gate was asked to let in and refused; the run that it comes from."""
-        assert self.training
-        self._open_store()
-        run_id = self.find_run(CHALLENGER_MODEL)
-        self.run("experiment_tracking.registry", "register", run_id)
-        self.run("experiment_tracking.registry", "promote", ends=(DONE, FINDING))
-        return run_id
-
-    @cached_property
     def runs(self) -> str:
-        """A search and a comparison of logging by hand with autolog beside the pipeline's runs; its experiment's id."""
-        assert self.versions
+        """The id of an experiment: the pipeline's runs, a refused version, a search, and one run logged twice."""
+        assert self.training
+        experiment_id = open_store(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
+        self.run("experiment_tracking.registry", "register", self.find_run("RandomForestClassifier"))
+        self.run("experiment_tracking.registry", "promote", ends=(DONE, FINDING))  # the gate refuses it
         self.run("experiment_tracking.search", "--trials", str(TRIALS), "--task", "regressor")
         data = load_wines(self.settings.data, self.settings.seed, self.settings.downloads, self.settings.uci_url)
         split = split_wines(data.train, data.validation, self.settings.folds, self.settings.seed)
-        experiment_id = self._open_store()
         compare_logging(experiment_id, data, split, self.settings.seed, ROUNDS)
         return experiment_id
 
@@ -104,23 +87,17 @@ class Stage:
         return self._serve("deployment.serve", self.settings.port, "/ready")
 
     @cached_property
-    def traffic(self) -> int:
-        """Windows of wines asked of that API, normal ones and then a hot vintage; how many wines."""
+    def monitoring(self) -> Path:
+        """The folder of monitoring's pages, after normal traffic, a hot vintage, and a batch of files."""
         for seed, (drift, windows) in enumerate(TRAFFIC, start=1):
             wines = sample_drifted(drift, windows * WINDOW, seed)
             self.console.print(f"asking for {len(wines):,} wines, drift: {drift.kind}")
             send_wines(self.api, wines, Traffic(labels=0.5, delay=WINDOW // 2, rate=RATE, seed=seed))
         count = sum(windows for _, windows in TRAFFIC) * WINDOW
         wait_until(lambda: count_answers(self.settings.log_url) >= count, "the log to have every answer")
-        return count
-
-    @cached_property
-    def monitoring(self) -> Path:
-        """The deployments `score` and `monitor`, run on that traffic; the folder of monitoring's pages."""
-        assert self.traffic
-        wines = Path(self.settings.batch_wines) / "wines.csv"
-        wines.parent.mkdir()
-        sample_drifted(NORMAL, 2_000, seed=9)[list(FEATURES)].to_csv(wines, index=False)
+        to_score = Path(self.settings.batch_wines)
+        to_score.mkdir()
+        sample_drifted(NORMAL, 2_000, seed=9)[list(FEATURES)].to_csv(to_score / "wines.csv", index=False)
         self._run_deployment("wine-quality-batch/score", {})
         self._run_deployment("wine-quality-monitoring/monitor", {"retrain": False})
         self.run("monitoring.page")
@@ -164,14 +141,11 @@ class Stage:
         answer = httpx.post(f"{self.prefect}/api/flow_runs/filter", json=question, timeout=60)
         return str(answer.raise_for_status().json()[0]["id"])
 
-    def _open_store(self) -> str:
-        return open_store(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
-
     def _serve(self, module: str, port: int, path: str) -> str:
         """Start a server in a process of its own, and wait until it answers; return its address."""
         address = f"http://{HOST}:{port}"
         self.console.print(f"python -m {module}")
-        self._servers.enter_context(run_server(module, address + path, os.environ, self.folder / f"{module}.log"))
+        self.enter_context(run_server(module, address + path, os.environ, self.folder / f"{module}.log"))
         return address
 
     def _run_deployment(self, name: str, parameters: dict[str, object]) -> str:

@@ -73,7 +73,7 @@ from wine_quality_training.report import list_scores, render_scores, tabulate_sc
 
 @dataclass(frozen=True)
 class Release:
-    """What came of a challenger. `verdict` is None for a model that is the champion already."""
+    """What came of a challenger; `verdict` is None for a model that is the champion already."""
 
     verdict: Verdict | None
     champion: Version | None
@@ -99,19 +99,10 @@ find_labelled_task = wire(find_labelled, "find the champion's labelled answers")
 add_task = wire(add_labelled, "add labelled answers")
 open_task = wire(open_store, "open tracking store")
 start_task = wire(start_parent, "start parent run")
-train_task = wire(
-    train_and_track,
-    "train and track",
-    run_name="train {name}",
-    timeout=1800,
-    cached_by=("name", "fingerprint", "folds", "seed"),
-)
+on_wines = ("fingerprint", "folds", "seed")
+train_task = wire(train_and_track, "train and track", "train {name}", timeout=1800, cached_by=("name", *on_wines))
 search_task = wire(
-    search_and_track,
-    "search",
-    run_name="search in {trials} trials",
-    timeout=4 * 3600,
-    cached_by=("trials", "fingerprint", "folds", "seed"),
+    search_and_track, "search", "search in {trials} trials", timeout=4 * 3600, cached_by=("trials", *on_wines)
 )
 finish_task = wire(finish_parent, "finish parent run")
 register_task = wire(register_model, "register model")
@@ -190,7 +181,7 @@ def compare_flow(
     create_link_artifact(run_page, "the run in MLflow", key="mlflow-run", description="The run in MLflow")
     move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
 
-    def tell(step: str) -> None:
+    def log_fit(step: str) -> None:
         logger.info(step)
         move_progress(next(done) / (len(models) * (folds + 1)))
 
@@ -204,13 +195,13 @@ def compare_flow(
     }
     tracked: list[TrackedModel] = []
     try:
-        for number, model in enumerate(_train_each(settings.dask, models, same, tell), start=1):
+        for number, model in enumerate(_train_each(settings.dask, models, same, log_fit), start=1):
             logger.info("Model %d of %d is done: %s", number, len(models), model.name)
             move_progress(number / len(models))
             tracked.append(model)
         scores = list_scores(tracked)
         finish_task(parent_id, render_scores(scores), {model.name: model.run_id for model in tracked})
-    except BaseException as problem:  # ctrl-c too: a run that nobody works on must not look as if somebody did
+    except BaseException as problem:  # ctrl-c too: a run that nobody works on may not stay RUNNING
         end_run(parent_id, problem)
         raise
     move_progress(1.0)

@@ -1,8 +1,8 @@
-"""Monitoring by itself: look at the newest windows of the prediction log, and act on what they show.
+"""Monitoring by itself: check the newest windows of the prediction log, and act on what they show.
 
     python -m orchestration.monitoring
 
-looks here and now; the deployment `monitor` of prefect.yaml does so every hour. An alarm starts the training
+runs it here and now; the deployment `monitor` of prefect.yaml does so every hour. An alarm starts the training
 deployment with its reason. What that trains has to pass the gate, as every model has.
 """
 
@@ -61,7 +61,7 @@ TRAINING = "wine-quality-pipeline/train"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a look came to: the windows looked at, the alarm, "" for none, what was done about it, and the page."""
+    """What a run came to: the windows, the alarm, "" for none, what was done about it, and the page."""
 
     windows: int
     alarm: str
@@ -76,7 +76,7 @@ keep_task = wire(keep_reports, "keep the reports")
 
 @flow(name="wine-quality-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = 5) -> Outcome:
-    """Look at the newest windows, report them, and start a retraining if there is an alarm.
+    """Check the newest windows, report them, and start a retraining if there is an alarm.
 
     Args:
         retrain: whether an alarm starts a retraining; else it is only reported.
@@ -89,15 +89,15 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     if not history.windows:
         logger.info("No window yet: %d wines have to be asked for first", settings.window_rows)
         return Outcome(0, "", "")
-    looks = list_monitoring_runs()
-    if looks and looks[-1].saw(history):
-        logger.info("Nothing has come since the last look")
-        return Outcome(len(history.windows), looks[-1].reason, looks[-1].action)
+    earlier = list_monitoring_runs()
+    if earlier and earlier[-1].saw(history):
+        logger.info("Nothing has come since the last run")
+        return Outcome(len(history.windows), earlier[-1].reason, earlier[-1].action)
     action = ""
     if history.alarm.raised:
         for finding in history.alarm.findings:
             logger.warning(finding.sentence())
-        action = start_retraining(history, settings, models, folds) if retrain else "told only"
+        action = start_retraining(history, settings, models, folds) if retrain else "reported only"
         logger.warning("Alarm: %s; %s", history.alarm.reason(), action)
         notify_alarm(history, action)
     else:
@@ -117,25 +117,30 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: in
         gather_labelled(settings.log_url, watch.alarm.since, settings.snapshots)
     except BadInputError as error:
         return f"no retraining: {error}"
-    told = {"reason": watch.alarm.reason(), "labelled_since": watch.alarm.since, "models": list(models), "folds": folds}
+    parameters = {
+        "reason": watch.alarm.reason(),
+        "labelled_since": watch.alarm.since,
+        "models": list(models),
+        "folds": folds,
+    }
     try:
-        run: Any = run_deployment(TRAINING, parameters=told, timeout=0, as_subflow=False)
+        run: Any = run_deployment(TRAINING, parameters=parameters, timeout=0, as_subflow=False)
     except ObjectNotFound:
         return f"no retraining: there is no deployment {TRAINING} on this Prefect server: make deploy"
     return f"{RETRAINING}: flow run {run.id}"
 
 
 def notify_alarm(watch: Watch, action: str) -> None:
-    """Tell the webhook of an alarm."""
+    """Post an alarm to the webhook."""
     findings = [finding.sentence() for finding in watch.alarm.findings]
     text = f"wine-quality version {watch.metadata.version}: {watch.alarm.reason()}. {action}"
     post_webhook({"text": text, "alarm": watch.alarm.reason(), "findings": findings, "action": action})
 
 
 def publish(watch: Watch, action: str, settings: Settings) -> str:
-    """Record the look, draw and keep the reports of its latest window, and renew the page; return the page's path.
+    """Record the run, draw and keep the reports of its latest window, and renew the page; return the page's path.
 
-    What was done is on record before anything is drawn: a library that fails to draw must not make the next look
+    What was done is on record before anything is drawn: a library that fails to draw must not make the next run
     start another retraining.
     """
     run_id = record_task(watch, action)
@@ -158,7 +163,7 @@ def render_checks(watch: Watch) -> str:
 
 
 def main() -> int:
-    """Look once, and say what came of it."""
+    """Run monitoring once, and print what came of it."""
     arguments = parse_monitoring()
     settings = load_settings()
     watch_log(settings, 1)  # a missing model or log is reported at once, before anything starts

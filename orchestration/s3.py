@@ -10,8 +10,6 @@ server other than Amazon's.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -28,9 +26,9 @@ from settings import load_settings
 from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines, read_folder
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
 
-SCHEME, ETAGS = "s3://", ".etags.json"
+SCHEME = "s3://"
 PAIR = (TRAIN_FILE, VALIDATION_FILE)
 DATA_SETS = (PAIR, tuple(ORIGINALS.values()))
 # As pyarrow writes them; it has no word of its own for an expired token or a request without keys.
@@ -72,23 +70,21 @@ def check_address(address: str) -> str:
 def fetch_folder(address: str, downloads: Path, block: str = "") -> Path:
     """Fetch the data set at s3://bucket/prefix into a folder of its own under `downloads`, and return that folder.
 
-    A file that is there, whole and of the same ETag is kept: where nothing changed, no wines travel. Each file is
+    A file of the same size and time is kept: where nothing changed, only the list of names travels. Each file is
     written whole or not at all.
     """
     path = address.removeprefix(SCHEME)
     folder = downloads / "s3" / path
     with _explain_errors(address):
         bucket = open_bucket(address, block)
-        names = _choose_data_set(_list_names(bucket, path), address)
-        kept = _read_etags(folder)
+        found = _list_files(bucket, path)
+        names = _choose_data_set(set(found), address)
         for name in names:
-            with bucket.open_input_file(f"{path}/{name}") as file:
-                etag = file.metadata()["ETag"].decode()
-                if _is_kept(folder / name, etag, kept):
-                    continue
+            if _is_kept(folder / name, found[name]):
+                continue
+            with bucket.open_input_file(found[name].path) as file:
                 write_atomically(folder / name, file.read())
-            kept[name] = {"etag": etag, "sha256": _digest(folder / name)}
-            write_atomically(folder / ETAGS, json.dumps(kept, indent=2))
+            os.utime(folder / name, ns=(found[name].mtime_ns, found[name].mtime_ns))
     for other in {name for data_set in DATA_SETS for name in data_set} - set(names):
         (folder / other).unlink(missing_ok=True)  # it is gone from the bucket: it may not be read instead
     return folder
@@ -162,13 +158,13 @@ def _explain_errors(address: str) -> Iterator[None]:
         raise NotThereError(f"{address} could not be reached, or broke off ({code}); try again") from error
 
 
-def _list_names(bucket: "FileSystem", path: str) -> set[str]:
+def _list_files(bucket: "FileSystem", path: str) -> "dict[str, FileInfo]":
     from pyarrow.fs import FileSelector
 
     try:
-        return {found.base_name for found in bucket.get_file_info(FileSelector(path)) if found.is_file}
+        return {found.base_name: found for found in bucket.get_file_info(FileSelector(path)) if found.is_file}
     except FileNotFoundError:
-        return set()
+        return {}
 
 
 def _choose_data_set(names: set[str], where: str) -> tuple[str, ...]:
@@ -178,21 +174,11 @@ def _choose_data_set(names: set[str], where: str) -> tuple[str, ...]:
     raise BadInputError(f"{where} holds neither {' and '.join(DATA_SETS[0])} nor {' and '.join(DATA_SETS[1])}")
 
 
-def _is_kept(path: Path, etag: str, kept: dict[str, dict[str, str]]) -> bool:
-    known = kept.get(path.name, {})
-    return path.is_file() and known.get("etag") == etag and known.get("sha256") == _digest(path)
-
-
-def _read_etags(folder: Path) -> dict[str, dict[str, str]]:
-    try:
-        kept = json.loads((folder / ETAGS).read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _is_kept(path: Path, found: "FileInfo") -> bool:
+    if not path.is_file():
+        return False
+    kept = path.stat()
+    return (kept.st_size, kept.st_mtime_ns) == (found.size, found.mtime_ns)
 
 
 def main() -> int:

@@ -63,8 +63,7 @@ def start_server() -> None:
 def deploy() -> None:
     """Make the pool if it is new, and deploy what prefect.yaml holds; a second time changes nothing."""
     pages = require_server()
-    if run_prefect(f"work-pool inspect {POOL}").returncode:
-        require_prefect(f"work-pool create {POOL} --type process")
+    run_prefect(f"work-pool create {POOL} --type process")  # fails where it is there; else the next line would
     require_prefect("deploy --all")
     print(f"Deployed to {pages}/deployments: train, score and monitor, on the work pool {POOL}")
     print("Next: make worker. Not to wait for the schedule: Quick run, on that page")

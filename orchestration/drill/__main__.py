@@ -46,11 +46,11 @@ def main() -> int:
         # This process works in the drill's stores too. It must know them before it imports Prefect.
         os.environ.update(environment | {"PREFECT_LOGGING_LEVEL": "CRITICAL"})
         try:
-            with run_services(environment, folder / "drill.log") as services:
+            with run_services(environment, folder / "drill.log") as (server, worker):
                 from orchestration.drill.steps import Drill, plot_drill, run_drill
 
                 drill = Drill(folder, console)
-                run_drill(drill, services)
+                run_drill(drill, server, worker)
                 plot_drill(drill, picture)
         finally:
             if arguments.keep:

@@ -13,7 +13,7 @@ from monitoring.quality import Quality
 from monitoring.watch import WindowReport
 from wine_quality_training.figures import GREY, RED, WHITE
 
-VERSION_COLOURS = (GREY, RED, WHITE)
+VERSION_COLOURS = {"1": GREY, "2": RED}
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,17 @@ def plot_story(
 ) -> Figure:
     """Plot drift of a feature above measured quality, by window, with the moments between windows as lines.
 
-    Args:
-        windows: oldest first, all compared with the first version's reference.
-        qualities: of each, by whatever version answered.
-        moments: what happened when.
-        feature: the one that drifts.
+    All windows, the oldest first, are compared with the first version's reference, whatever version answered.
     """
     figure = Figure(figsize=(10, 6), dpi=110, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    positions = np.arange(len(windows))
     versions = [max(window.versions, key=lambda name: window.versions[name]) for window in windows]
-    colours = [VERSION_COLOURS[(int(version) - 1) % len(VERSION_COLOURS)] for version in versions]
-    _plot_drift(above, positions, windows, feature, colours)
-    _plot_quality(below, positions, qualities, colours)
+    colours = [VERSION_COLOURS.get(version, WHITE) for version in versions]
+    _plot_drift(above, windows, feature, colours)
+    _plot_quality(below, qualities, colours)
+    ends = [datetime.fromtimestamp(window.span.until, UTC) for window in windows]
     below.set_xticks(
-        positions, [f"{_clock(window.span.until)}\nversion {v}" for window, v in zip(windows, versions, strict=True)]
+        range(len(windows)), [f"{end:%H:%M:%S}\nversion {v}" for end, v in zip(ends, versions, strict=True)]
     )
     below.set_xlabel("end of the window, UTC, and the version that answered")
     _mark_moments((above, below), windows, moments)
@@ -51,25 +47,19 @@ def plot_story(
     return figure
 
 
-def _plot_drift(
-    axis: Axes, positions: np.ndarray, windows: Sequence[WindowReport], feature: str, colours: Sequence[str]
-) -> None:
+def _plot_drift(axis: Axes, windows: Sequence[WindowReport], feature: str, colours: Sequence[str]) -> None:
     checks = [next((c for c in window.checks if (c.kind, c.name) == ("inputs", feature)), None) for window in windows]
-    axis.bar(positions, [check.figures["KS"] if check else 0.0 for check in checks], color=colours)
+    axis.bar(range(len(windows)), [check.figures["KS"] if check else 0.0 for check in checks], color=colours)
     axis.axhline(KS_FLOOR, color="black", linewidth=0.8, linestyle="--")
     axis.text(-0.45, KS_FLOOR + 0.01, "smaller is never an alarm", va="bottom", fontsize=8)
     axis.set(ylabel=f"KS of {feature}\nagainst version 1's reference", ylim=(0, 1))
 
 
-def _plot_quality(
-    axis: Axes, positions: np.ndarray, qualities: Sequence[Quality | None], colours: Sequence[str]
-) -> None:
-    for position, quality, colour in zip(positions, qualities, colours, strict=True):
+def _plot_quality(axis: Axes, qualities: Sequence[Quality | None], colours: Sequence[str]) -> None:
+    for place, (quality, colour) in enumerate(zip(qualities, colours, strict=True)):
         if quality:
             kappa, (low, high) = quality.metrics["kappa"], quality.intervals["kappa"]
-            axis.errorbar(
-                position, kappa, [[kappa - low], [high - kappa]], fmt="o", color="black", mfc=colour, capsize=4
-            )
+            axis.errorbar(place, kappa, [[kappa - low], [high - kappa]], fmt="o", color="black", mfc=colour, capsize=4)
     axis.axhline(0, color="black", linewidth=0.6)
     axis.set_ylabel("kappa by the tasters,\nwith 95 % interval")
 
@@ -80,13 +70,9 @@ def _mark_moments(axes: Sequence[Axes], windows: Sequence[WindowReport], moments
     places: dict[float, list[str]] = {}
     for moment in moments:
         places.setdefault(float(np.searchsorted(starts, moment.time)) - 0.5, []).append(moment.label)
-    for place, labels in places.items():
-        for axis in axes:
-            axis.axvline(place, color="black", linewidth=0.8, linestyle=":")
-        axes[0].text(place + 0.04, 0.97, "\n".join(labels), va="top", fontsize=8)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-
-
-def _clock(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}"
+        for place in places:
+            axis.axvline(place, color="black", linewidth=0.8, linestyle=":")
+    for place, labels in places.items():
+        axes[0].text(place + 0.04, 0.97, "\n".join(labels), va="top", fontsize=8)

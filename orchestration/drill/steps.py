@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,6 @@ from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from monitoring.watch import report_window
 from orchestration.drill.figure import Moment, plot_story
-from orchestration.drill.surroundings import Services
 from orchestration.flows import main_flow
 from orchestration.monitoring import monitoring_flow
 from settings import Settings, load_settings
@@ -65,10 +65,10 @@ class Drill:
             self.console.print(f"         missed: {problem}")
 
 
-def run_drill(drill: Drill, services: Services) -> None:
+def run_drill(drill: Drill, server: Future[None], worker: Future[None]) -> None:
     """Go through the loop, step by step."""
     with ExitStack() as running:
-        services.server.result()
+        server.result()
         drill.report("a Prefect server is up")
         main_flow("", drill.settings.folds, SEED, MODELS)
         drill.report("version 1 is trained on the twin, through the gate, and the champion")
@@ -80,7 +80,7 @@ def run_drill(drill: Drill, services: Services) -> None:
         send_traffic(drill, NORMAL, seed=1)
         monitor(drill, alarm=False)
         send_traffic(drill, VINTAGE, seed=2, label=DRIFT)
-        services.worker.result()
+        worker.result()
         drill.report("a worker is up")
         await_retraining(drill, monitor(drill, alarm=True))
         await_version(drill, http, "2")
@@ -146,18 +146,18 @@ def await_version(drill: Drill, http: httpx.Client, version: str) -> None:
 
 
 def compare_quality(drill: Drill) -> None:
-    """Say how good version 1 and version 2 were on wines of the drifted vintage, by the tasters."""
+    """Report how good version 1 and version 2 were on wines of the drifted vintage, by the tasters."""
     begin = next(moment.time for moment in drill.moments if moment.label == DRIFT)
     answers = read_answers(drill.settings.log_url, since=begin)
     before, after = (measure_quality(answers[answers["version"] == version]) for version in ("1", "2"))
     for version, quality in (("1", before), ("2", after)):
-        drill.console.print(f"         version {version} on the drifted wines: {describe(quality)}")
+        drill.console.print(f"         version {version} on the drifted wines: {_describe(quality)}")
     drill.report("the quality on drifted wines is compared")
     better = bool(before and after and after.intervals["kappa"][0] > before.intervals["kappa"][1])
     drill.require(better, "version 2 should be better on the drifted wines")
 
 
-def describe(quality: Quality | None) -> str:
+def _describe(quality: Quality | None) -> str:
     """A measured quality in a line."""
     if quality is None:
         return "too few grades"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from commands import DONE, NotThereError
@@ -69,35 +70,24 @@ def run_module(environment: Mapping[str, str], log: Path, *command: str, ends: S
         raise NotThereError(f"{name} ended with {done.returncode}:\n{done.stdout}".rstrip())
 
 
-class Services:
-    """Prefect's server, deployments and worker, by the commands that users run; they start beside the drill."""
-
-    def __init__(self, environment: Mapping[str, str], log: Path, beside: ThreadPoolExecutor) -> None:
-        """Start the server; after it, the deployments and a worker."""
-        self._environment, self._log = environment, log
-        self.server: Future[None] = beside.submit(self._order, "prefect")
-        self.worker: Future[None] = beside.submit(self._start_worker)
-
-    def stop(self) -> None:
-        """End worker and server, once neither is still starting: a worker that came later would outlive the drill."""
-        wait([self.server, self.worker])
-        self._order("stop")
-
-    def _start_worker(self) -> None:
-        self.server.result()
-        self._order("deploy")
-        self._order("worker")
-
-    def _order(self, order: str) -> None:
-        run_module(self._environment, self._log, "orchestration.services", order)
-
-
 @contextmanager
-def run_services(environment: Mapping[str, str], log: Path) -> Iterator[Services]:
-    """Have Prefect's services start beside what the block does, and end them after it."""
+def run_services(environment: Mapping[str, str], log: Path) -> Iterator[tuple[Future[None], Future[None]]]:
+    """Start Prefect's services beside what the block does, and end them after it.
+
+    Yields two results to wait for: a server that answers, and a worker for what is deployed.
+    """
+    order = partial(run_module, environment, log, "orchestration.services")
+
+    def start_worker() -> None:
+        server.result()
+        order("deploy")
+        order("worker")
+
     with ThreadPoolExecutor(max_workers=2) as beside:
-        services = Services(environment, log, beside)
+        server = beside.submit(order, "prefect")
+        worker = beside.submit(start_worker)
         try:
-            yield services
+            yield server, worker
         finally:
-            services.stop()
+            wait([server, worker])  # a worker that came later would outlive the drill
+            order("stop")

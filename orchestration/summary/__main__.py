@@ -2,8 +2,7 @@
 
     python -m orchestration.summary [--folder FOLDER]    (make summary)
 
-Appends to the file that GITHUB_STEP_SUMMARY names; prints where it names none. With --folder, the summary, the
-figures and the models' cards are kept there too.
+Appends to the file that GITHUB_STEP_SUMMARY names; prints where it names none.
 """
 
 import argparse

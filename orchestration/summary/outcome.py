@@ -56,14 +56,14 @@ def read_outcome() -> Outcome:
 
 
 def render_summary(outcome: Outcome, findings: list[str]) -> str:
-    """The summary in Markdown; "rehearsal" stands in its title where the run proves nothing."""
+    """The summary in Markdown; its title says "rehearsal" where the run proves nothing."""
     champion = outcome.champion
     parts = [
         "# Training: a rehearsal" if outcome.rehearsals else "# Training",
         "\n".join(f"- Rehearsal: {why}." for why in outcome.rehearsals),
         f"Wines: {outcome.source}, fingerprint {outcome.fingerprint[:12]}. Commit: {outcome.commit[:12]}.",
         "## Gate",
-        "\n".join(f"- {sentence}" for sentence in _tell_gate(outcome.record)),
+        "\n".join(f"- {sentence}" for sentence in _describe_gate(outcome.record)),
         f"Champion: {MODEL} version {champion.number}, {champion.model}." if champion else "There is no champion.",
         "## Scores under both protocols",
         "\n".join(f"- {protocol}: {meaning}" for protocol, meaning in MEANING.items()),
@@ -74,24 +74,19 @@ def render_summary(outcome: Outcome, findings: list[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def keep_files(folder: Path, outcome: Outcome, summary: str, audit_figure: Path) -> None:
-    """Keep the summary, and the figures and card of each model, in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.md").write_text(summary)
-    if audit_figure.is_file():
-        shutil.copy(audit_figure, folder / "audit.png")
-    for name, run_id in outcome.runs.items():
-        mlflow.artifacts.download_artifacts(f"runs:/{run_id}/figures", dst_path=str(folder / name))
-        mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{CARD}", dst_path=str(folder / name))
-
-
 def summarise(settings: Settings, folder: Path | None) -> str:
-    """Summarise the last run in the store that the settings name, and keep its files in a folder if there is one."""
+    """Summarise the last run in the store of the settings; a folder gets the summary, the figures and the cards too."""
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     outcome = read_outcome()
     summary = render_summary(outcome, audit_snapshot(outcome.fingerprint, settings.snapshots))
     if folder:
-        keep_files(folder, outcome, summary, settings.audit_figure)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.md").write_text(summary)
+        if settings.audit_figure.is_file():
+            shutil.copy(settings.audit_figure, folder / "audit.png")
+        for name, run_id in outcome.runs.items():
+            for artifact in ("figures", CARD):
+                mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{artifact}", dst_path=str(folder / name))
     return summary
 
 
@@ -106,7 +101,7 @@ def _find_pipelines() -> list[Run]:
     )
 
 
-def _tell_gate(record: Record | None) -> list[str]:
+def _describe_gate(record: Record | None) -> list[str]:
     if record is None:
         return ["The best model is the champion already."]
     before = f"after version {record.champion}" if record.champion else "the first"

@@ -18,7 +18,7 @@ from executors import open_cluster
 
 
 class TrackingPlugin(WorkerPlugin):
-    """Tells every worker where the tracking store is, one that takes a dead one's place too."""
+    """Sets the tracking store on every worker, one that takes a dead one's place too."""
 
     name = "tracking store"
 
@@ -45,5 +45,5 @@ def open_task_runner(dask: str) -> Iterator[DaskTaskRunner]:
 
 
 def log_step(step: str) -> None:
-    """Tell of a fit that is done in the log of the task that did it."""
+    """Log a fit that is done, in the task that did it."""
     get_run_logger().info(step)

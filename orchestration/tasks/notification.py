@@ -1,6 +1,4 @@
-"""Tell a webhook of a flow that failed or crashed, and of an alarm.
-
-WINE_WEBHOOK names it; where that is empty, nothing is sent.
+"""Messages to the webhook that WINE_WEBHOOK names: of a flow that failed or crashed, and of an alarm.
 
 The body is JSON: flow, run, state, message, link, and all of it as `text`, which Slack, Mattermost and
 Discord's Slack endpoint show as it is.
@@ -24,40 +22,33 @@ PATIENCE_SECONDS = 10.0
 
 def notify_webhook(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Post what became of a run, as a hook of a flow."""
-    post_webhook(describe_run(flow, flow_run, state))
+    message = state.message or ""
+    pages = get_current_settings().ui_url
+    post_webhook(
+        {
+            "text": f"{flow.name}, run {flow_run.name}: {state.name}. {message}".strip(),
+            "flow": flow.name,
+            "run": flow_run.name,
+            "run_id": str(flow_run.id),
+            "state": state.name or "",
+            "message": message,
+            "link": f"{pages}/runs/flow-run/{flow_run.id}" if pages else "",
+        }
+    )
 
 
-def post_webhook(told: Mapping[str, Any]) -> None:
-    """Post something to the webhook. Whatever goes wrong here is logged, never raised.
+def post_webhook(message: Mapping[str, Any]) -> None:
+    """Post a message to the webhook, if there is one. Whatever goes wrong here is logged, never raised.
 
     The address may hold a secret, so no line names it.
     """
     try:
         address = load_settings().webhook.get_secret_value()
         if address:
-            httpx.post(address, json=dict(told), timeout=PATIENCE_SECONDS).raise_for_status()
+            httpx.post(address, json=dict(message), timeout=PATIENCE_SECONDS).raise_for_status()
     except Exception as error:  # a run that failed has failed, whoever hears of it
-        _find_logger().warning("the webhook of WINE_WEBHOOK did not get this: %s", type(error).__name__)
-
-
-def describe_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> dict[str, str]:
-    """What there is to tell about a run that ended."""
-    message = state.message or ""
-    pages = get_current_settings().ui_url
-    return {
-        "text": f"{flow.name}, run {flow_run.name}: {state.name}. {message}".strip(),
-        "flow": flow.name,
-        "run": flow_run.name,
-        "run_id": str(flow_run.id),
-        "state": state.name or "",
-        "message": message,
-        "link": f"{pages}/runs/flow-run/{flow_run.id}" if pages else "",
-    }
-
-
-def _find_logger() -> Any:
-    """The run's logger; a plain one where the run is over, as after a crash."""
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return get_logger("wine.notification")
+        try:
+            logger: Any = get_run_logger()
+        except MissingContextError:  # the run is over, as after a crash
+            logger = get_logger("wine.notification")
+        logger.warning("the webhook of WINE_WEBHOOK did not get this: %s", type(error).__name__)

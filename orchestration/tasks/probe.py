@@ -1,7 +1,6 @@
 """Ask the API one question over a real socket, from a server that lives only as long."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from deployment.api.app import create_app
 from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
 from deployment.api.predict import Service
+from deployment.api.server_process import HOST, wait_until
 from wine_data.schema import TARGET, WineQuality, feature_frame
 
 START_SECONDS = 20.0
@@ -45,17 +45,14 @@ def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
 @contextmanager
 def _serve(bundle: Path) -> Iterator[str]:
     service = Service(LiveModel.of_bundle(bundle), Metrics(), log=None)
-    config = uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(create_app(service), host=HOST, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not server.started:
-            if not thread.is_alive() or time.monotonic() > deadline:
-                raise NotThereError(f"the API did not start within {START_SECONDS:g} s; see the lines above")
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        wait_until(lambda: server.started or not thread.is_alive(), "the API to start", START_SECONDS, every=0.02)
+        if not server.started:
+            raise NotThereError("the API did not start; see the lines above")
+        yield f"http://{HOST}:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=START_SECONDS)

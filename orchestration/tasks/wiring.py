@@ -51,9 +51,9 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
     parameters, a result is kept and used again until one of them, the code or the store is another.
     """
-    cache: dict[str, Any] = (
-        {"cache_key_fn": key_by_content(cached_by), "persist_result": True} if cached_by else {"cache_policy": NO_CACHE}
-    )
+    cache: dict[str, Any] = {"cache_policy": NO_CACHE}
+    if cached_by:
+        cache = {"cache_key_fn": key_by_content(cached_by), "persist_result": True}
     make_task = task(
         name=name,
         task_run_name=run_name or name,
