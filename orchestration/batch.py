@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
 from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
-from deployment.batch.storage import Location, find_name
+from deployment.batch.storage import Location
 from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.wiring import wire
@@ -53,5 +53,7 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
 def render_files(files: list[ScoredFile]) -> str:
     """The table of what became of each file, as Markdown."""
     rows: list[tuple[Any, ...]] = [("file", "version", "wines scored", "rows refused", "answers", "new"), ("---",) * 6]
-    rows += [(find_name(one.wines), one.version, one.scored, one.refusals, one.answers, one.new) for one in files]
+    for one in files:
+        done = one.manifest
+        rows.append((done.wines, done.version, done.scored, done.refused, one.answers, one.new))
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

@@ -36,7 +36,6 @@ hypothesis.settings.register_profile("ours", deadline=None)  # other tests run b
 hypothesis.settings.load_profile("ours")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: make system-packages installs it")
 FEW = "few wines"
-isolated_environment = move_paths
 FULL_SIZE = [
     pytest.param("twin", marks=pytest.mark.full),
     pytest.param("uci", marks=[pytest.mark.full, pytest.mark.real_data]),

@@ -1,14 +1,15 @@
 """Folders that tests have for themselves: stores, bundles, and the environment that keeps a command inside."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiment_tracking.runs.store import open_store
-from settings import ROOT, Settings, name_variable
+from orchestration.drill.surroundings import move_paths
 from tests.wines import NOWHERE
 from wine_data.sources.load import WineData, load_wines
+
+isolated_environment = move_paths
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,6 @@ class PipelineRun:
     @property
     def mlflow_uri(self) -> str:
         return self.environment["MLFLOW_TRACKING_URI"]
-
-
-def isolated_environment(folder: Path) -> dict[str, str]:
-    """This environment, with every path that the project writes to moved under `folder`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WINE_")}
-    for name, field in Settings.model_fields.items():
-        scheme, inside, path = str(field.default).partition(f"{ROOT}/")
-        if inside:
-            place = path if path.endswith("/models") else Path(path).name  # two rooms have models
-            environment[name_variable(name)] = f"{scheme}{folder / place}"
-    kept_out = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
-    return environment | kept_out | {"PREFECT_HOME": str(folder / ".prefect")}
 
 
 def seed_store(folder: Path, empty_stores: Path) -> None:

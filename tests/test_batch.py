@@ -39,7 +39,7 @@ def test_wines_are_scored_and_other_rows_refused_with_reasons(
     pipeline_run: PipelineRun, wines: Path, tmp_path: Path
 ) -> None:
     scored = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
-    assert (scored.scored, scored.refusals, scored.new) == (4, 2, True)
+    assert (scored.manifest.scored, scored.manifest.refused, scored.new) == (4, 2, True)
     answers = pd.read_parquet(scored.answers)
     metadata = load_current(pipeline_run.serving_models).metadata
     assert answers["row"].tolist() == [2, 3, 5, 6]
@@ -105,7 +105,7 @@ def test_the_same_wines_get_the_same_answers_and_a_scored_file_is_left_alone(
     (part,) = Path(first.answers).iterdir()
     written = part.stat().st_mtime_ns
     again = score_file(wines, pipeline_run.serving_models, tmp_path / "one")
-    assert (again.new, again.scored, again.refusals) == (False, 4, 2)
+    assert (again.new, again.manifest.scored, again.manifest.refused) == (False, 4, 2)
     assert part.stat().st_mtime_ns == written
 
 
@@ -113,7 +113,7 @@ def test_a_file_that_changed_is_scored_anew(pipeline_run: PipelineRun, wines: Pa
     before = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
     wines.write_text(f"{HEADER}\nred,{GOOD}\n")
     after = score_file(wines, pipeline_run.serving_models, tmp_path / "answers")
-    assert (after.new, after.scored, after.refused) == (True, 1, None)
+    assert (after.new, after.manifest.scored, after.refused) == (True, 1, None)
     assert Path(before.answers).exists()
 
 

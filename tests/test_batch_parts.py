@@ -27,7 +27,7 @@ from executors import open_executor
 from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.test_batch import read_files, read_refused
-from tests.test_s3 import PLACE, Store, store  # noqa: F401  (a fixture)
+from tests.test_s3 import BUCKET, Store, store  # noqa: F401  (a fixture)
 from tests.told import find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TYPE, WineQuality, feature_values
@@ -187,7 +187,7 @@ def test_parts_on_two_cores_answer_as_one_process_does(
             wines, bundles, tmp_path / "two", map_chunks(executor, lambda done, of: seen.append((done, of)))
         )
     alone = score_file(wines, bundles, tmp_path / "one")
-    assert (scored.scored, scored.refusals, scored.refused) == (60_000, 0, None)
+    assert (scored.manifest.scored, scored.manifest.refused, scored.refused) == (60_000, 0, None)
     assert seen == [(done, len(seen)) for done in range(1, len(seen) + 1)]
     assert len(seen) >= 3
     assert read_files(scored.answers) == read_files(alone.answers)
@@ -284,21 +284,21 @@ def test_a_folder_of_files_in_a_bucket_is_scored_into_the_bucket(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = store.folder / PLACE.bucket / "may"
+    folder = store.folder / BUCKET / "may"
     folder.mkdir()
     write_twin(folder / "a.csv", 400)
     write_twin(folder / "b.parquet", 400)
     write_rows(folder / "c.csv", [f"white,{GOOD}", f"rose,{GOOD}"])
     monkeypatch.setenv("WINE_SERVING_MODELS", str(bundles))
-    monkeypatch.setenv("WINE_BATCH_WINES", f"s3://{PLACE.bucket}/may")
-    monkeypatch.setenv("WINE_BATCH_ANSWERS", f"s3://{PLACE.bucket}/answers")
+    monkeypatch.setenv("WINE_BATCH_WINES", f"s3://{BUCKET}/may")
+    monkeypatch.setenv("WINE_BATCH_ANSWERS", f"s3://{BUCKET}/answers")
     monkeypatch.setenv("WINE_BATCH_CORES", "1")
     monkeypatch.setattr(sys, "argv", ["batch"])
     assert batch.main() == 0
     assert find_lines(capsys.readouterr().out, "a.csv", "400", "version 1", "s3://wines/answers/a.1.")
-    answers = sorted((store.folder / PLACE.bucket / "answers").glob("*/answers/*.parquet"))
+    answers = sorted((store.folder / BUCKET / "answers").glob("*/answers/*.parquet"))
     assert [pyarrow.parquet.ParquetFile(path).metadata.num_rows for path in answers] == [400, 400, 1]
-    (refused,) = (store.folder / PLACE.bucket / "answers").glob("c.*/refused/*.csv")
+    (refused,) = (store.folder / BUCKET / "answers").glob("c.*/refused/*.csv")
     assert "rose" in refused.read_text()
     written = [path.stat().st_mtime_ns for path in answers]
     batch.main()
@@ -314,5 +314,5 @@ def test_a_file_that_is_not_there_is_told(bundles: Path, tmp_path: Path) -> None
 def test_refusals_of_every_part_are_kept(bundles: Path, tmp_path: Path, small_parts: None) -> None:  # noqa: ARG001
     wines = write_rows(tmp_path / "wines.csv", [f"white,{GOOD}", f"rose,{GOOD}"] * 20)
     scored: ScoredFile = score_file(wines, bundles, tmp_path / "answers")
-    assert (scored.scored, scored.refusals) == (20, 20)
+    assert (scored.manifest.scored, scored.manifest.refused) == (20, 20)
     assert read_refused(scored).index.tolist() == list(range(3, 42, 2))

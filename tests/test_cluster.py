@@ -99,7 +99,7 @@ def test_files_scored_on_the_cluster_get_the_answers_that_they_get_here(
     wines = write_twin(tmp_path / f"wines{suffix}", 60_000)
     here = score_file(wines, bundles, tmp_path / "here")
     there = score_file(wines, bundles, tmp_path / "there", map_chunks(executor))
-    assert (there.scored, there.refusals) == (60_000, 0)
+    assert (there.manifest.scored, there.manifest.refused) == (60_000, 0)
     assert len(read_files(there.answers)) >= 3
     assert read_files(there.answers) == read_files(here.answers)
     assert pd.read_parquet(there.answers)["row"].is_monotonic_increasing

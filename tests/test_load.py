@@ -17,7 +17,7 @@ from playwright.sync_api import Browser
 from pydantic import ValidationError
 
 from deployment.load import find_address, make_folder
-from deployment.load_test.questions import SPOILERS, Question, find_fault, read_rows
+from deployment.load_test.questions import SPOILERS, Question, find_fault, read_rows, spoil_wine
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment, needs_browser
 from tests.test_schema import WINE

@@ -248,7 +248,7 @@ def test_batch_answers_as_the_function(
     wines.to_csv(tmp_path / "wines.csv", index=False)
     scored = score_file(tmp_path / "wines.csv", pipeline_run.serving_models, tmp_path)
     answers = pd.read_parquet(scored.answers)
-    assert (scored.scored, scored.refused) == (len(wines), None)
+    assert (scored.manifest.scored, scored.refused) == (len(wines), None)
     assert_same(answers["prediction"], answers.filter(like="probability_").to_numpy(), by_function, wines)
 
 

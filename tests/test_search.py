@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import mlflow
@@ -27,26 +28,18 @@ from experiment_tracking.search.space import (
     FAMILIES,
     FOREST,
     REGRESSOR,
-    START,
-    TASKS,
     XGBOOST,
     Plan,
     Study,
     Values,
-    describe_published_space,
     describe_space,
 )
 from experiment_tracking.search.trials import (
     FAILED,
-    PRUNED,
-    SCORED,
-    StoppedError,
     Trial,
     TrialResult,
-    measure_loss,
     prepare_folds,
     run_trial,
-    should_prune,
 )
 from experiment_tracking.search.tuning import (
     NUMBER,
@@ -64,15 +57,13 @@ from tests.conftest import Store, isolated_environment, make_store, run_here
 from tests.told import assert_told, find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
-from wine_data.split import Split, group_wines, split_wines
+from wine_data.split import Split, split_wines
 
-STUDIES = [Study(task, family) for task in TASKS for family in FAMILIES]
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def folder(twin: WineData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with few wines, so that a search takes seconds."""
     folder = tmp_path_factory.mktemp("few wines")
     twin.train.head(900).drop(columns="red_wine").to_csv(folder / TRAIN_FILE, index=False)
     twin.validation.head(300).drop(columns="red_wine").to_csv(folder / VALIDATION_FILE, index=False)
@@ -115,84 +106,6 @@ def find_runs(experiment_id: str) -> list[Run]:
 
 def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None]]:
     return [(trial.number, trial.values, trial.result.loss) for trial in trials]
-
-
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_space_gives_values_that_fit(study: Study, split: Split) -> None:
-    optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
-    folds = prepare_folds(split, seed=1)
-    for values in (optimiser.suggest() for _ in range(6)):
-        assert all(type(value) in (int, float, str) for value in values.values())
-        result = run_trial(folds, study, values, [])
-        assert result.outcome == SCORED
-        assert 0 < result.metrics["accuracy"] < 1
-
-
-def test_the_first_values_are_the_known_ones() -> None:
-    start = START[REGRESSOR, FOREST]
-    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, FOREST)), seed=1, start=start)
-    first = optimiser.suggest()
-    assert first == {"kind": "extra", "max_features": 0.6, "min_samples_leaf": 1}
-    assert optimiser.suggest() != first
-
-
-def test_published_values_lie_in_the_published_ranges() -> None:
-    optimiser = TreeParzenOptimiser(describe_published_space(), seed=1)
-    for values in (optimiser.suggest() for _ in range(20)):
-        assert 4 <= values["max_depth"] <= 100
-        assert isinstance(values["max_depth"], int)
-        assert np.exp(-3) <= values["learning_rate"] <= 1
-        assert np.exp(-1) <= values["min_child_weight"] <= np.exp(3)
-
-
-def test_an_optimiser_follows_the_losses() -> None:
-    """It tries values near 0.8 more where they have the lower losses."""
-    distances = {sign: measure_distances(sign) for sign in (1.0, -1.0)}
-    assert np.mean(distances[1.0]) < np.mean(distances[-1.0]) - 0.02
-
-
-def measure_distances(sign: float) -> list[float]:
-    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, XGBOOST)), seed=1)
-    distances: list[float] = []
-    for _ in range(15):
-        batch = [abs(optimiser.suggest()["subsample"] - 0.8) for _ in range(4)]
-        for distance in batch:
-            optimiser.observe(sign * distance)
-        distances += batch
-    return distances
-
-
-def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
-    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1), strict=True):
-        sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
-        assert sum(sizes) == len(split.train)
-        assert sizes[2] == len(score_on)
-        groups = group_wines(split.train)
-        assert not set(groups.iloc[fit_on]) & set(groups.iloc[score_on])
-        rows = [set(map(tuple, part[0].round(9))) for part in (fold.fit, fold.stop, fold.score)]
-        assert not rows[0] & rows[1]
-        assert not rows[1] & rows[2]
-
-
-def test_a_classifiers_loss_falls_with_accuracy_and_with_kappa() -> None:
-    grades = np.array([5, 6, 7, 5, 6, 7])
-    assert measure_loss("classifier", grades, grades) == 0
-    near, far = np.array([5, 6, 6, 5, 6, 7]), np.array([5, 6, 5, 5, 6, 7])
-    assert measure_loss("classifier", grades, near) < measure_loss("classifier", grades, far) < 1
-
-
-def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(split: Split) -> None:
-    good = [TrialResult(SCORED, loss, (loss, loss, loss)) for loss in (0.1, 0.2, 0.3)]
-    assert not should_prune([0.9], good)
-    assert should_prune([0.2, 0.3], good)
-    assert not should_prune([0.2, 0.2], good)
-    assert not should_prune([0.9, 0.9], good[:2])
-    study = Study(REGRESSOR, FOREST)
-    values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
-    result = run_trial(prepare_folds(split, seed=1), study, values, good)
-    assert (result.outcome, len(result.fold_losses)) == (PRUNED, 2)
-    assert result.loss is not None
-    assert result.loss > 0.2  # never better than the median
 
 
 def search_at_random(optimiser: RandomOptimiser, trials: int, run: RunTrial, search: SearchRun) -> list[Trial]:
@@ -245,11 +158,6 @@ def test_a_search_goes_on_when_every_trial_fails(search: SearchRun) -> None:
 
     trials = search_at_random(RandomOptimiser(study), 6, fail, search)
     assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
-
-
-def test_a_stopped_trial_ends_between_folds(split: Split) -> None:
-    with pytest.raises(StoppedError):
-        run_trial(prepare_folds(split, seed=1), Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)
 
 
 def test_no_batch_starts_after_the_minutes(split: Split, search: SearchRun) -> None:
@@ -312,11 +220,9 @@ def test_the_published_search_tunes_to_memory(split: Split, data: WineData, stor
 
 
 def run_command_line(folder: Path, store: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiment_tracking.search", *arguments],
-        cwd=ROOT, env=isolated_environment(store) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "experiment_tracking.search", *arguments]
+    environment = isolated_environment(store) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=PIPE, stderr=PIPE, text=True, process_group=0)
 
 
 def wait_for_trials(store: Path, count: int) -> None:
@@ -340,7 +246,6 @@ def find_winners(store: Path) -> list[Run]:
 
 
 def read_store(store: Path) -> list[Run]:
-    """The runs in a database, or in the one of a folder."""
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db' if store.is_dir() else store}")
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None

@@ -1,10 +1,8 @@
-"""What a search tries, and what a trial of it comes to; no store is needed for that."""
+"""What a search tries, and how one trial is scored; no store is needed for that."""
 
 import numpy as np
 import pytest
 
-from experiment_tracking.search import trial
-from experiment_tracking.search.optimiser import TreeParzenOptimiser
 from experiment_tracking.search.space import (
     FOREST,
     REGRESSOR,
@@ -14,7 +12,17 @@ from experiment_tracking.search.space import (
     describe_published_space,
     describe_space,
 )
-from experiment_tracking.search.trial import TrialResult, prepare_folds, run_trial
+from experiment_tracking.search.trials import (
+    PRUNED,
+    SCORED,
+    StoppedError,
+    TrialResult,
+    measure_loss,
+    prepare_folds,
+    run_trial,
+    should_prune,
+)
+from experiment_tracking.search.tuning import TreeParzenOptimiser
 from wine_data.sources.load import WineData
 from wine_data.split import Split, group_wines, split_wines
 
@@ -27,44 +35,51 @@ def split(small: WineData) -> Split:
 @pytest.mark.parametrize(("task", "family"), START)
 def test_the_space_gives_values_that_fit(task: str, family: str, split: Split) -> None:
     study = Study(task, family)
-    optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[task, family])
+    optimiser = TreeParzenOptimiser(describe_space(study), seed=1, start=START[study.task, study.family])
     folds = prepare_folds(split, seed=1)
-    for values in optimiser.suggest(6):
+    for values in (optimiser.suggest() for _ in range(6)):
         assert all(type(value) in (int, float, str) for value in values.values())
         result = run_trial(folds, study, values, [])
-        assert result.outcome == trial.SCORED
+        assert result.outcome == SCORED
         assert 0 < result.metrics["accuracy"] < 1
 
 
 def test_the_first_values_are_the_known_ones() -> None:
-    known = START[REGRESSOR, FOREST]
-    first, second = TreeParzenOptimiser(describe_space(Study(REGRESSOR, FOREST)), seed=1, start=known).suggest(2)
+    start = START[REGRESSOR, FOREST]
+    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, FOREST)), seed=1, start=start)
+    first = optimiser.suggest()
     assert first == {"kind": "extra", "max_features": 0.6, "min_samples_leaf": 1}
-    assert second != first
+    assert optimiser.suggest() != first
 
 
 def test_published_values_lie_in_the_published_ranges() -> None:
     optimiser = TreeParzenOptimiser(describe_published_space(), seed=1)
-    for values in optimiser.suggest(20):
+    for values in (optimiser.suggest() for _ in range(20)):
         assert 4 <= values["max_depth"] <= 100
         assert isinstance(values["max_depth"], int)
         assert np.exp(-3) <= values["learning_rate"] <= 1
         assert np.exp(-1) <= values["min_child_weight"] <= np.exp(3)
 
 
-def test_an_optimiser_tries_what_had_low_losses_more_often() -> None:
-    distances: dict[int, list[float]] = {1: [], -1: []}  # from 0.8, where the loss is lowest, or highest
-    for sign, found in distances.items():
-        optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, XGBOOST)), seed=1)
-        for _ in range(15):
-            batch = [abs(values["subsample"] - 0.8) for values in optimiser.suggest(4)]
-            optimiser.tell([sign * distance for distance in batch])
-            found += batch
-    assert np.mean(distances[1]) < np.mean(distances[-1]) - 0.02
+def test_an_optimiser_follows_the_losses() -> None:
+    """It tries values near 0.8 more where they have the lower losses."""
+    distances = {sign: measure_distances(sign) for sign in (1.0, -1.0)}
+    assert np.mean(distances[1.0]) < np.mean(distances[-1.0]) - 0.02
+
+
+def measure_distances(sign: float) -> list[float]:
+    optimiser = TreeParzenOptimiser(describe_space(Study(REGRESSOR, XGBOOST)), seed=1)
+    distances: list[float] = []
+    for _ in range(15):
+        batch = [abs(optimiser.suggest()["subsample"] - 0.8) for _ in range(4)]
+        for distance in batch:
+            optimiser.observe(sign * distance)
+        distances += batch
+    return distances
 
 
 def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_scored(split: Split) -> None:
-    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1).folds, strict=True):
+    for (fit_on, score_on), fold in zip(split.folds, prepare_folds(split, seed=1), strict=True):
         sizes = [len(part[1]) for part in (fold.fit, fold.stop, fold.score)]
         assert sum(sizes) == len(split.train)
         assert sizes[2] == len(score_on)
@@ -77,24 +92,25 @@ def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_score
 
 def test_a_classifiers_loss_falls_with_accuracy_and_with_kappa() -> None:
     grades = np.array([5, 6, 7, 5, 6, 7])
-    assert trial.measure_loss("classifier", grades, grades) == 0
+    assert measure_loss("classifier", grades, grades) == 0
     near, far = np.array([5, 6, 6, 5, 6, 7]), np.array([5, 6, 5, 5, 6, 7])
-    assert trial.measure_loss("classifier", grades, near) < trial.measure_loss("classifier", grades, far) < 1
+    assert measure_loss("classifier", grades, near) < measure_loss("classifier", grades, far) < 1
 
 
 def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(split: Split) -> None:
-    good = [TrialResult(trial.SCORED, loss, (loss, loss, loss)) for loss in (0.1, 0.2, 0.3)]
-    assert not trial.should_prune([0.9], good)
-    assert trial.should_prune([0.2, 0.3], good)
-    assert not trial.should_prune([0.2, 0.2], good)
-    assert not trial.should_prune([0.9, 0.9], good[:2])
+    good = [TrialResult(SCORED, loss, (loss, loss, loss)) for loss in (0.1, 0.2, 0.3)]
+    assert not should_prune([0.9], good)
+    assert should_prune([0.2, 0.3], good)
+    assert not should_prune([0.2, 0.2], good)
+    assert not should_prune([0.9, 0.9], good[:2])
     study = Study(REGRESSOR, FOREST)
     values = {"kind": "extra", "max_features": 0.5, "min_samples_leaf": 1}
     result = run_trial(prepare_folds(split, seed=1), study, values, good)
-    assert (result.outcome, len(result.fold_losses)) == (trial.PRUNED, 2)
-    assert (result.loss or 0) > 0.2  # never better than the median
+    assert (result.outcome, len(result.fold_losses)) == (PRUNED, 2)
+    assert result.loss is not None
+    assert result.loss > 0.2  # never better than the median
 
 
 def test_a_stopped_trial_ends_between_folds(split: Split) -> None:
-    with pytest.raises(trial.StoppedError):
+    with pytest.raises(StoppedError):
         run_trial(prepare_folds(split, seed=1), Study(REGRESSOR, XGBOOST), {}, [], is_stopped=lambda: True)

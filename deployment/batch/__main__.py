@@ -31,29 +31,12 @@ if TYPE_CHECKING:
 def main() -> int:
     """Score files under a progress bar, and say where the answers are."""
     settings = load_settings()
-    parser = argparse.ArgumentParser(
-        description="Score files of wines with the model that serves. Ends with 1 if a file held no wine, with 2 or 3 "
-        "if one could not be read; the others are scored."
-    )
-    parser.add_argument(
-        "wines",
-        nargs="*",
-        help="tables as text (.csv, .tsv, .txt, .gz) or Parquet, folders of them, s3://bucket/path; "
-        "WINE_BATCH_WINES where left out",
-    )
-    parser.add_argument(
-        "--type",
-        choices=("red", "white"),
-        default=settings.wine_type,
-        help="the colour of wines in files that give none (WINE_TYPE)",
-    )
-    arguments = parser.parse_args()
+    arguments = _parse_arguments(settings.wine_type)
 
     from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
     from deployment.batch.storage import find_name, parse_location
 
-    locations = [parse_location(text) for text in arguments.wines]
-    files = find_files(locations, settings.batch_wines)
+    files = find_files([parse_location(text) for text in arguments.wines], settings.batch_wines)
     console = Console(highlight=False, soft_wrap=True)
     errors: list[Exception] = []
     scored: list[ScoredFile] = []
@@ -80,6 +63,26 @@ def main() -> int:
     return _conclude(console, scored, errors, settings.batch_wines)
 
 
+def _parse_arguments(wine_type: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Score files of wines with the model that serves. Ends with 1 if a file held no wine, with 2 or 3 "
+        "if one could not be read; the others are scored."
+    )
+    parser.add_argument(
+        "wines",
+        nargs="*",
+        help="tables as text (.csv, .tsv, .txt, .gz) or Parquet, folders of them, s3://bucket/path; "
+        "WINE_BATCH_WINES where left out",
+    )
+    parser.add_argument(
+        "--type",
+        choices=("red", "white"),
+        default=wine_type,
+        help="the colour of wines in files that give none (WINE_TYPE)",
+    )
+    return parser.parse_args()
+
+
 def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence[Exception], folder: object) -> int:
     """Say what to do next; return the exit code."""
     if errors:
@@ -87,7 +90,7 @@ def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence
     if not scored:
         console.print(f"Nothing to score: put CSV or Parquet files into {folder}")
         return DONE
-    if hollow := [str(one.wines) for one in scored if not one.scored]:
+    if hollow := [one.manifest.wines for one in scored if not one.manifest.scored]:
         raise RefusedError(f"no row of {', '.join(hollow)} is a wine; the reasons are in {scored[-1].refused}")
     console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")
     return DONE

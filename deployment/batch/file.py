@@ -35,29 +35,6 @@ Show = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ScoredFile:
-    """What became of one file; `refused` is None where every row was a wine."""
-
-    wines: Location
-    answers: Location
-    refused: Location | None
-    scored: int
-    refusals: int
-    version: str
-    new: bool
-    description: str = ""
-
-    def sentence(self) -> str:
-        """What became of it, for a person to read."""
-        name = find_name(self.wines)
-        if not self.new:
-            return f"{name}: scored by version {self.version} before, see {self.answers}"
-        refused = f", {self.refusals:,} refused, see {self.refused}" if self.refused else ""
-        read = f" ({self.description})" if self.description else ""
-        return f"{name}{read}: {self.scored:,} wines scored by version {self.version} into {self.answers}{refused}"
-
-
-@dataclass(frozen=True)
 class Manifest:
     """What is to be done for a file, and what became of it: read again, it says where to go on."""
 
@@ -70,12 +47,37 @@ class Manifest:
     refused: int = 0
 
 
+@dataclass(frozen=True)
+class ScoredFile:
+    """What became of one file; `new` says that this run scored it, `description` what is unusual about the file."""
+
+    job: Job
+    manifest: Manifest
+    new: bool
+    description: str = ""
+
+    @property
+    def answers(self) -> Location:
+        """The folder of the answers."""
+        return join(self.job.folder, "answers")
+
+    @property
+    def refused(self) -> Location | None:
+        """The folder of the rows that are no wines, with reasons; None where every row was a wine."""
+        return join(self.job.folder, "refused") if self.manifest.refused else None
+
+    def sentence(self) -> str:
+        """What became of it, for a person to read."""
+        done, name = self.manifest, self.manifest.wines
+        if not self.new:
+            return f"{name}: scored by version {done.version} before, see {self.answers}"
+        read = f" ({self.description})" if self.description else ""
+        refused = f", {done.refused:,} refused, see {self.refused}" if done.refused else ""
+        return f"{name}{read}: {done.scored:,} wines scored by version {done.version} into {self.answers}{refused}"
+
+
 def score_file(
-    wines: Location,
-    models: Path,
-    answers: Location,
-    map_fn: MapFunction = map,
-    wine_type: str = "",
+    wines: Location, models: Path, answers: Location, map_fn: MapFunction = map, wine_type: str = ""
 ) -> ScoredFile:
     """Score one file with the bundle that serves, or go on where a run that was killed left off.
 
@@ -106,17 +108,7 @@ def score_file(
         scored, refused = (sum(column) for column in zip(*counts, strict=True))
         manifest = replace(manifest, done=True, scored=scored, refused=refused)
         _write_manifest(job, manifest)
-    refusals = join(job.folder, "refused") if manifest.refused else None
-    return ScoredFile(
-        wines=wines,
-        answers=join(job.folder, "answers"),
-        refused=refusals,
-        scored=manifest.scored,
-        refusals=manifest.refused,
-        version=metadata.version,
-        new=new,
-        description=layout.description,
-    )
+    return ScoredFile(job, manifest, new, layout.description)
 
 
 def map_chunks(executor: Executor, show: Show = lambda done, of: None) -> MapFunction:

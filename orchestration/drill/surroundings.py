@@ -11,27 +11,20 @@ from pathlib import Path
 
 from commands import DONE, NotThereError
 from deployment.api.server_process import HOST, find_free_ports
-from settings import ROOT
+from settings import ROOT, Settings, name_variable
 
 COMMAND_SECONDS = 1800.0  # a busy machine takes three times as long as an idle one
 
 
 def move_paths(folder: Path) -> dict[str, str]:
     """The environment of this process, with every path that the project writes to moved under a folder."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WINE_", "PREFECT_"))}
-    return inherited | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "WINE_MLFLOW_ARTIFACTS": str(folder / "mlartifacts"),
-        "WINE_SERVING_MODELS": str(folder / "deployment" / "models"),
-        "WINE_DOWNLOADS": str(folder / "downloads"),
-        "WINE_SNAPSHOTS": str(folder / "snapshots"),
-        "WINE_AUDIT_FIGURE": str(folder / "audit.png"),
-        "WINE_TRAINING_MODELS": str(folder / "wine_quality_training" / "models"),
-        "WINE_LOG_URL": f"sqlite:///{folder / 'predictions.db'}",
-        "WINE_LOAD_REPORTS": str(folder / "load_reports"),
-        "WINE_MONITORING_REPORTS": str(folder / "reports"),
-        "WINE_BATCH_WINES": str(folder / "to_score"),
-        "WINE_BATCH_ANSWERS": str(folder / "answers"),
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WINE_", "PREFECT_"))}
+    for name, setting in Settings.model_fields.items():
+        scheme, inside, path = str(setting.default).partition(f"{ROOT}/")
+        if inside:
+            place = path if path.endswith("/models") else Path(path).name  # two rooms have models
+            environment[name_variable(name)] = f"{scheme}{folder / place}"
+    return environment | {
         "PREFECT_HOME": str(folder / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -111,9 +111,9 @@ def read_folder(folder: Path, seed: int) -> Pair:
     if _holds(folder, PAIR_FILES):
         train, validation = (read_wines(folder / name) for name in PAIR_FILES)
         for name, table in zip(PAIR_FILES, (train, validation), strict=True):
-            found, needed = table[TYPE].unique(), " and ".join(TYPES)
-            if len(found) < len(TYPES):
-                raise BadInputError(f"{folder / name} holds {found[0]} wines only; both {needed} are needed")
+            colours, needed = table[TYPE].unique(), " and ".join(TYPES)
+            if len(colours) < len(TYPES):
+                raise BadInputError(f"{folder / name} holds {colours[0]} wines only; both {needed} are needed")
         return train, validation
     if _holds(folder, ORIGINALS.values()):
         return publish_pair(read_originals(folder), seed)
