@@ -32,11 +32,11 @@ from tests.processes import run_python
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
 from tests.told import find_lines, naming
-from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.sources.partitions import read_partitions
 from wine_data.split import Split, hash_to_unit, is_holdout, split_wines
+from wine_data.table.wines import read_wines
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.evaluate import Fitting, measure_predictions, train_model
 from wine_quality_training.models import make_model

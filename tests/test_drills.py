@@ -22,8 +22,8 @@ from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.small_disk import fill_disk, mount_small_disk
 from tests.told import naming, run_module
-from wine_data.reader import COLUMNS
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
+from wine_data.table.wines import COLUMNS
 from wine_quality_training.bundle.files import load_current
 
 FAST = ("DecisionTreeClassifier",)

@@ -30,10 +30,10 @@ from tests.processes import start_python
 from tests.told import assert_told, assert_told_in_one_line, find_lines
 from tests.web import WEB
 from wine_data.audit.checks import audit_wines
-from wine_data.reader import COLUMNS
 from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 from wine_data.split import Split, split_wines
+from wine_data.table.wines import COLUMNS
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.files import load_current
 from wine_quality_training.evaluate import evaluate_leak_free

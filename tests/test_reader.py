@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from commands import BadInputError
 from tests.told import naming
-from wine_data.reader import COLUMNS, read_wines
 from wine_data.schema import MEASUREMENTS
+from wine_data.table.wines import COLUMNS, read_wines
 
 pytestmark = pytest.mark.fast
 

@@ -28,10 +28,10 @@ from tests.conftest import NOWHERE, isolated_environment, run_here
 from tests.test_sources import write_pair
 from tests.told import assert_told, naming
 from tests.waiting import free_port, wait_for_port
-from wine_data.reader import COLUMNS
 from wine_data.schema import feature_frame
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_data.split import Split
+from wine_data.table.wines import COLUMNS
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 

@@ -14,13 +14,13 @@ from tests.folders import isolated_environment
 from tests.running import run_here
 from tests.told import assert_told, find_lines, list_untold, naming
 from tests.wines import NOWHERE, load_as_default
-from wine_data.reader import COLUMNS
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources import load
 from wine_data.sources.download import download_uci
 from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 from wine_data.sources.pair import BLANKS
 from wine_data.split import drop_duplicates
+from wine_data.table.wines import COLUMNS
 
 pytestmark = pytest.mark.fast
 Change = Callable[[pd.DataFrame], pd.DataFrame]

@@ -16,8 +16,8 @@ from commands import BadInputError
 from deployment.batch import chunks
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import CheckedRows, check_rows
-from wine_data.reader import describe_file, read_wines
 from wine_data.schema import MEASUREMENTS, TYPE
+from wine_data.table.wines import describe_file, read_wines
 from wine_data.twin.sample import sample_twin
 
 pytestmark = pytest.mark.fast

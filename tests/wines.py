@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from wine_data.reader import COLUMNS
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
+from wine_data.table.wines import COLUMNS
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.compilation import compile_model
 from wine_quality_training.bundle.description import describe_model

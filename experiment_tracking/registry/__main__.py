@@ -59,8 +59,8 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
     if CHAMPION in version.aliases:
         raise RefusedError(f"version {version.number} is the champion already")
 
-    from wine_data.reader import read_wines
     from wine_data.split import split_wines
+    from wine_data.table.wines import read_wines
 
     recent = read_wines(arguments.recent) if arguments.recent else None
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)

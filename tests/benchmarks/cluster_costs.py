@@ -14,11 +14,11 @@ from executors import LOCAL, open_cluster, open_executor
 from experiment_tracking.partitioned.boosting import fit_partitions
 from experiment_tracking.search.space import Plan
 from tests.benchmarks.trials import time_trials
-from wine_data.reader import read_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData, fingerprint_wines
 from wine_data.sources.partitions import read_partitions
 from wine_data.split import is_holdout, split_wines
+from wine_data.table.wines import read_wines
 from wine_data.twin.sample import sample_twin
 
 SEED, TRIALS, FILES, BOOSTS = 42, 8, 8, 50

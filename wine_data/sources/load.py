@@ -105,8 +105,8 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type:
 
 def read_folder(folder: Path, seed: int) -> Pair:
     """Read the pair of a folder, or make it from the two UCI originals that lie there."""
-    from wine_data.reader import read_wines
     from wine_data.sources.pair import publish_pair
+    from wine_data.table.wines import read_wines
 
     if _holds(folder, PAIR_FILES):
         train, validation = (read_wines(folder / name) for name in PAIR_FILES)
@@ -128,7 +128,7 @@ def read_originals(folder: Path) -> "pd.DataFrame":
     """Read the two UCI originals of a folder into one table, the red wines first."""
     import pandas as pd
 
-    from wine_data.reader import read_wines
+    from wine_data.table.wines import read_wines
 
     tables = [read_wines(folder / name, wine_type) for wine_type, name in ORIGINALS.items()]
     return pd.concat(tables, ignore_index=True)
@@ -154,8 +154,8 @@ def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
 
 
 def _load_file(path: Path, seed: int, wine_type: str) -> WineData:
-    from wine_data.reader import describe_file, read_wines
     from wine_data.sources.pair import publish_pair
+    from wine_data.table.wines import describe_file, read_wines
 
     wines = read_wines(path, wine_type)
     unusual = describe_file(path, wine_type)
@@ -183,8 +183,8 @@ def _load_twin(seed: int, note: str = "") -> WineData:
 
 
 def _read_kaggle() -> Pair:
-    from wine_data.reader import read_wines
     from wine_data.sources.download import download_kaggle
+    from wine_data.table.wines import read_wines
 
     train, validation = download_kaggle()
     return read_wines(train), read_wines(validation)

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from commands import NotThereError
-from wine_data.reader import read_wines
 from wine_data.schema import FEATURES, IDENTITY, TARGET
 from wine_data.sources.load import fingerprint_wines
 from wine_data.split import Split, divide_wines, hash_to_unit
+from wine_data.table.wines import read_wines
 
 SUFFIXES = (".csv", ".parquet")
 SAMPLE = 50_000  # wines that describe all of them
