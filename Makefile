@@ -48,7 +48,7 @@ summary: .venv/installed ## what the last finished pipeline came to, in Markdown
 serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.serve
 
-load: .venv/installed ## load the API of make serve for 60 s and look at every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
+load: .venv/installed ## load the API of make serve for 60 s and check every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
 	@$(VENV) -m deployment.load
 
 load-ui: .venv/installed ## the same by hand, on locust's page on 127.0.0.1:8089
@@ -66,7 +66,7 @@ search: .venv/installed ## tune on leak-free folds, track every trial
 prefect: .venv/installed ## start a Prefect server on 127.0.0.1:4200 (WINE_PREFECT_PORT), in the background
 	@$(VENV) -m orchestration.services prefect
 
-deploy: .venv/installed ## tell that server what to run when: the pool and prefect.yaml; again after each change
+deploy: .venv/installed ## deploy the pool and prefect.yaml to that server; again after each change
 	@$(VENV) -m orchestration.services deploy
 
 worker: .venv/installed ## start a worker that runs what is due, in the background
@@ -124,7 +124,7 @@ system-packages: ## Debian packages that some tests and benchmarks use: a browse
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	[ -z "$$missing" ] || apt-get update -qq; \
 	for package in $$missing; do apt-get install -y -qq --no-install-recommends $$package || \
-	  echo "not installed: $$package. Tests that want it will be skipped, and make bench-serving needs wrk" >&2; done
+	  echo "not installed: $$package. Tests that need it will be skipped, and make bench-serving needs wrk" >&2; done
 
 lock: .venv/installed ## compile the two requirements.txt anew from pyproject.toml (UPGRADE=: only what changed there)
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \
