@@ -165,8 +165,11 @@ def _hold_back(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def _find_row_ends(block: bytes, quoted: bool, previous: int, begins: set[int]) -> tuple[np.ndarray, bool]:
     """Where rows end in a block, given whether it begins within a quoted cell, and whether it ends so."""
     letters = np.frombuffer(block, dtype="uint8")
-    ends = np.flatnonzero((letters == NEWLINE) | ((letters == RETURN) & (np.append(letters[1:], 0) != NEWLINE)))
-    marks = np.flatnonzero(letters == QUOTE)
+    is_end = letters == NEWLINE
+    if b"\r" in block:
+        is_end |= (letters == RETURN) & (np.append(letters[1:], 0) != NEWLINE)
+    ends = np.flatnonzero(is_end)
+    marks = np.flatnonzero(letters == QUOTE) if b'"' in block else ends[:0]
     if not marks.size:
         return (ends[:0] if quoted else ends), quoted
     opened, closed, doubled = [-1] if quoted else [], [], -1
