@@ -156,20 +156,20 @@ def test_one_line_says_what_was_taken_for_what(tmp_path: Path, shape: str, said:
     assert describe_file(path) == divide_file(path).description
 
 
-@pytest.mark.parametrize(
-    ("content", "fact"),
-    [
-        (join(change_colour(sample_rows(), "type", "0", "1")), "is_red"),
-        (join(change_colour(sample_rows(), "colour", "1", "2")), "is_red"),
-        (join(change_colour(sample_rows(), "type", "rouge", "blanc")), "neither red nor white"),
-        (join([sample_rows()[0], *[["1,234"] * 11 + ["5", "red"]] * 3], ";"), "1.234 or 1234"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
-        (b"PAR1\0\0", ".parquet"),
-        (b"PK\x03\x04\0\0", "binary"),
-        (gzip.compress(join(sample_rows()).encode())[:-30], "unpacked"),
-        (join([[f"x{at}" for at in range(501)], ["1"] * 501]), "501 columns"),
-    ],
-)
+UNREADABLE = [
+    (join(change_colour(sample_rows(), "type", "0", "1")), "is_red"),
+    (join(change_colour(sample_rows(), "colour", "1", "2")), "is_red"),
+    (join(change_colour(sample_rows(), "type", "rouge", "blanc")), "neither red nor white"),
+    (join([sample_rows()[0], *[["1,234"] * 11 + ["5", "red"]] * 3], ";"), "1.234 or 1234"),
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+    (b"PAR1\0\0", ".parquet"),
+    (b"PK\x03\x04\0\0", "binary"),
+    (gzip.compress(join(sample_rows()).encode())[:-30], "unpacked"),
+    (join([[f"x{at}" for at in range(501)], ["1"] * 501]), "501 columns"),
+]
+
+
+@pytest.mark.parametrize(("content", "fact"), UNREADABLE, ids=[fact for _, fact in UNREADABLE])
 def test_what_could_be_read_in_two_ways_or_in_none_is_refused_once(
     tmp_path: Path, content: str | bytes, fact: str
 ) -> None:
