@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parent
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
 BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
 Place = Annotated[BucketAddress | Path, Field(union_mode="left_to_right")]
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGE = """# Settings
 
 Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is
 refused by name. `python -m settings` lists what is in force. The defaults lie in that folder; a path of
-yours that does not begin with `/` is taken from where the command is run.
+yours that does not begin with `/` is taken from where the command is run. A proxy in the environment
+(`HTTPS_PROXY`, `ALL_PROXY` and so on) is used for downloads, and never for a server on this machine.
 
 | variable | default | what it is |
 | --- | --- | --- |
@@ -36,9 +38,24 @@ This page is what `python -m settings --markdown` prints.
 """
 
 
+def prepare_proxies() -> None:
+    """Add this machine to NO_PROXY where the environment names a proxy, so that no local server is asked through it."""
+    proxies = [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+    for name in proxies:  # GNOME writes socks://, which neither httpx nor requests knows
+        os.environ[name] = re.sub("^socks://", "socks5://", os.environ[name])
+    given = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
+    for name, hosts in given.items() if proxies else ():  # without one, macOS would forget the proxy of its settings
+        hosts = hosts or given["no_proxy"] or given["NO_PROXY"]
+        listed = [host.strip() for host in hosts.split(",") if host.strip()]
+        os.environ[name] = "*" if "*" in listed else ",".join(dict.fromkeys([*listed, *LOCAL_HOSTS]))
+
+
 def count_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+prepare_proxies()  # on import: every command, flow and notebook imports this before it makes a client
 
 
 class Settings(BaseSettings):

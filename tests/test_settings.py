@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from commands import BadInputError
-from settings import ROOT, Settings, list_values, load_settings, render_settings
-from tests.running import run_process
+from settings import ROOT, Settings, list_values, load_settings, prepare_proxies, render_settings
+from tests.running import Receiver, run_process
 from tests.told import assert_told_in_one_line, naming
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
@@ -55,3 +55,42 @@ def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.Monkey
         (tmp_path / name).write_text("a,b\n1,2\n")
     monkeypatch.setenv("WINE_DATA", str(tmp_path))
     assert_told_in_one_line(run_process(sys.executable, "-m", "wine_data.audit"), 2, TRAIN_FILE)
+
+
+ASK_HERE = """
+import sys
+
+import settings, httpx, requests
+
+for ask in (httpx.post, requests.post):
+    for host in ("127.0.0.1", "localhost"):
+        ask(sys.argv[1].replace("127.0.0.1", host), json={}, timeout=20).raise_for_status()
+"""
+DEAD = "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "http_proxy"])
+@pytest.mark.parametrize("proxy", [f"http://{DEAD}", f"socks5://{DEAD}", f"socks://{DEAD}/"])
+def test_no_server_of_this_machine_is_asked_through_a_proxy(receiver: Receiver, variable: str, proxy: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | {variable: proxy}
+    done = run_process(sys.executable, "-c", ASK_HERE, receiver.address, env=environment)
+    assert (done.returncode, len(receiver.told)) == (0, 4), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "intern.example, localhost"}, "intern.example,localhost,127.0.0.1,::1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_what_is_asked_without_a_proxy_stays_so(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], hosts: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, given.get(name, ""))
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    for _ in range(2):
+        prepare_proxies()
+        assert (os.environ["no_proxy"], os.environ["NO_PROXY"]) == (hosts, hosts)
