@@ -7,12 +7,18 @@ default here. Only commands and flows call load_settings(); functions get plain 
 """
 
 import argparse
+import getpass
 import os
 import re
+import sys
+import tempfile
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +28,8 @@ ROOT = Path(__file__).resolve().parent
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
 BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
 Place = Annotated[BucketAddress | Path, Field(union_mode="left_to_right")]
+STORE = r"(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|mssql(\+\w+)?://|https?://).+"
+REAL_DATA = "WINE_REAL_DATA"  # a folder for the tests
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGE = """# Settings
 
@@ -36,6 +44,18 @@ yours that does not begin with `/` is taken from where the command is run. A pro
 
 This page is what `python -m settings --markdown` prints.
 """
+
+
+def prepare_user() -> None:
+    """Give a process whose user has no home or no name, as in some containers, both; MLflow and Prefect need them."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def prepare_proxies() -> None:
@@ -55,14 +75,27 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-prepare_proxies()  # on import: every command, flow and notebook imports this before it makes a client
+# On import: every command, flow and notebook imports this file, and no other before it makes a client.
+prepare_user()
+prepare_proxies()
+
+
+def _check_store(address: str) -> str:
+    if not re.fullmatch(STORE, address):
+        raise ValueError("it must be sqlite:////a/file.db, postgresql://… or another database, or http(s)://…")
+    return address
 
 
 class Settings(BaseSettings):
     """Everything a user can set, typed and checked; frozen, so that a run has one set of settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="WINE_",
+        env_file=ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     data: str = Field("auto", description="the wines: auto, uci, kaggle, twin, a folder, a file, or s3://bucket/prefix")
@@ -90,7 +123,7 @@ class Settings(BaseSettings):
     )
     log_days: float = Field(90, gt=0, description="days that the log keeps")
     log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest")
-    mlflow_uri: str = Field(
+    mlflow_uri: Annotated[str, AfterValidator(_check_store)] = Field(
         f"sqlite:///{ROOT}/mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow's tracking and registry store",
@@ -127,11 +160,26 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings. Raises BadInputError that names the variable that is wrong."""
+    """Read the settings. Raises BadInputError that names the variable that is wrong, or a file .env that is."""
     try:
-        return Settings()
+        settings = Settings()
+        _report_unknown(*sorted(name.upper() for name in [*os.environ, *dotenv_values(ROOT / ".env")]))
     except ValidationError as error:
         raise BadInputError("; ".join(_explain_setting(problem) for problem in error.errors())) from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{ROOT / '.env'} is not UTF-8: save it in that encoding") from error
+    return settings
+
+
+@cache
+def _report_unknown(*variables: str) -> None:
+    """Warn of names that begin as a setting's and are none, once a process."""
+    known = [*map(name_variable, Settings.model_fields), REAL_DATA]
+    for name in variables:
+        if name.startswith("WINE_") and name not in known:
+            nearest = get_close_matches(name, known, n=1, cutoff=0.75)
+            hint = f"is {nearest[0]} meant?" if nearest else "python -m settings lists them"
+            print(f"warning: {name} is no setting; {hint}", file=sys.stderr)
 
 
 def name_variable(name: str) -> str:
@@ -182,7 +230,7 @@ def main() -> int:
 def _explain_setting(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0])
     variable = name if name.isupper() else f"WINE_{name.upper()}"
-    return f"{variable} is set to {problem['input']!r}: {problem['msg']}"
+    return f"{variable} is set to {_show_value(problem['input'])!r}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 if __name__ == "__main__":

@@ -19,13 +19,16 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.flows import Flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.importtools import import_object
 
+from commands import NotThereError
 from experiment_tracking.registry.promotion import PROMOTED, list_records
 from orchestration.services import POOL, end_process
+from orchestration.tasks.wiring import prefect_server
 from settings import ROOT
 from tests.conftest import isolated_environment, seed_store, write_few_wines
-from tests.told import assert_told_in_one_line, find_lines, list_untold
+from tests.told import assert_told_in_one_line, find_lines, list_untold, naming
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
 from wine_quality_training.bundle.files import load_current
@@ -96,6 +99,13 @@ def deployed(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with run_services(tmp_path_factory.mktemp("deployed"), empty_stores) as services:
         services.do("deploy")
         yield services
+
+
+def test_a_command_whose_prefect_server_is_down_says_so_before_a_run_begins() -> None:
+    api = f"http://127.0.0.1:{free_port()}/api"
+    refused = pytest.raises(NotThereError, match=naming(api, "PREFECT_API_URL"))
+    with temporary_settings({PREFECT_API_URL: api}), refused, prefect_server():
+        pass
 
 
 def schedule_soon(services: Services) -> IntervalSchedule:

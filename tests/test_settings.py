@@ -1,14 +1,16 @@
+import getpass
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from commands import BadInputError
-from settings import ROOT, Settings, list_values, load_settings, prepare_proxies, render_settings
+from settings import ROOT, Settings, list_values, load_settings, prepare_proxies, prepare_user, render_settings
 from tests.running import Receiver, run_process
-from tests.told import assert_told_in_one_line, naming
+from tests.told import assert_told_in_one_line, list_untold, naming
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 
@@ -26,6 +28,53 @@ def test_a_wrong_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, var
     monkeypatch.setenv(variable, value)
     with pytest.raises(BadInputError, match=naming(variable, value)):
         load_settings()
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    default = load_settings()
+    for name in ("WINE_HOST", "WINE_PORT", "WINE_SNAPSHOTS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")
+    assert load_settings() == default
+
+
+@pytest.mark.parametrize("address", ["ftp://a.example/store", "mlruns", "http:/half", "sqlite:"])
+def test_an_address_that_no_store_can_have_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(BadInputError, match=naming("MLFLOW_TRACKING_URI", address, "sqlite:////a/file.db")):
+        load_settings()
+
+
+def test_the_refusal_of_an_address_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgrsql://wine:a-password@db/mlflow")
+    with pytest.raises(BadInputError, match=r"\A(?!.*a-password)"):
+        load_settings()
+
+
+def test_a_misspelt_setting_is_reported_with_the_nearest(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("WINE_FODLS=3\nLOG_PASSWORD=other\n")
+    with patch.dict(os.environ, {"WINE_PROT": "8080"}), patch("settings.ROOT", tmp_path):
+        load_settings()
+        load_settings()
+    of_file, of_environment = capsys.readouterr().err.splitlines()  # each once
+    assert list_untold(of_file, "WINE_FODLS", "WINE_FOLDS") == []
+    assert list_untold(of_environment, "WINE_PROT", "WINE_PORT") == []
+
+
+def test_a_file_env_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("WINE_PORT=8080", encoding="utf-16")
+    with patch("settings.ROOT", tmp_path), pytest.raises(BadInputError, match=naming(".env", "UTF-8")):
+        load_settings()
+
+
+def test_a_user_without_home_and_name_gets_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with patch("pwd.getpwuid", side_effect=KeyError("no such user")):
+        prepare_user()
+        assert Path.home().is_dir()
+        assert getpass.getuser() == str(os.getuid())
 
 
 def test_the_page_of_settings_is_the_one_that_the_command_prints() -> None:

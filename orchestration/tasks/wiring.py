@@ -3,7 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -74,11 +74,21 @@ def prefect_server() -> Iterator[None]:
 
     A terminal sends ctrl-c to every process of the command. The server would end at once, and the
     flow would try for minutes to tell it that it was stopped. A blocked signal stays blocked in a child.
+
+    Raises:
+        NotThereError: the temporary server does not start, or that of PREFECT_API_URL does not answer.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with get_client(sync_client=True):
+        with ExitStack() as stack:
+            try:
+                client = stack.enter_context(get_client(sync_client=True))
+            except RuntimeError as error:
+                raise NotThereError(f"{error} PREFECT_HOME must be a folder that can be written") from error
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            if client.api_healthcheck():
+                problem = f"no Prefect server answers at {client.api_url}"
+                raise NotThereError(f"{problem}: start it, or unset PREFECT_API_URL for a temporary one")
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
