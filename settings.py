@@ -100,7 +100,9 @@ class Settings(BaseSettings):
 
     data: str = Field("auto", description="the wines: auto, uci, kaggle, twin, a folder, a file, or s3://bucket/prefix")
     wine_type: Literal["", "red", "white"] = Field(
-        "", description="the colour of all wines of a file that has no column for it: red or white"
+        "",
+        validation_alias="WINE_TYPE",
+        description="the colour of all wines of a file that has no column for it: red or white",
     )
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
     snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")

@@ -22,7 +22,7 @@ from commands import BadInputError, NotThereError
 from experiment_tracking.registry.versions import load_version, register_model
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import start_parent, track_model
-from orchestration.s3 import check_address, fetch_folder, load_source, upload_folder
+from orchestration.s3 import check_address, fetch_folder, load_bucket, upload_folder
 from settings import load_settings
 from tests.conftest import NOWHERE, isolated_environment, run_here
 from tests.test_sources import write_pair
@@ -138,7 +138,7 @@ def proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 def load_place(downloads: Path, block: str = "") -> WineData:
-    return load_source(PLACE, 42, downloads, NOWHERE, block)
+    return load_bucket(PLACE, 42, downloads, block)
 
 
 def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -161,7 +161,7 @@ def test_an_uploaded_data_set_is_loaded_as_the_folder_is(pair: Path, tmp_path: P
 @pytest.mark.usefixtures("store")
 def test_a_bucket_without_a_prefix_will_do(pair: Path, tmp_path: Path, twin: WineData) -> None:
     upload_folder(pair, "s3://wines")
-    assert load_source("s3://wines", 42, tmp_path, NOWHERE).fingerprint == twin.fingerprint
+    assert load_bucket("s3://wines", 42, tmp_path).fingerprint == twin.fingerprint
 
 
 def test_a_second_load_transfers_a_list_and_no_wines(proxy: Proxy, pair: Path, tmp_path: Path) -> None:

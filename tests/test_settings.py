@@ -1,5 +1,6 @@
 import getpass
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,17 @@ from unittest.mock import patch
 import pytest
 
 from commands import BadInputError
-from settings import ROOT, Settings, list_values, load_settings, prepare_proxies, prepare_user, render_settings
+from settings import (
+    REAL_DATA,
+    ROOT,
+    Settings,
+    list_values,
+    load_settings,
+    name_variable,
+    prepare_proxies,
+    prepare_user,
+    render_settings,
+)
 from tests.running import Receiver, run_process
 from tests.told import assert_told_in_one_line, list_untold, naming
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
@@ -75,6 +86,13 @@ def test_a_user_without_home_and_name_gets_both(monkeypatch: pytest.MonkeyPatch)
         prepare_user()
         assert Path.home().is_dir()
         assert getpass.getuser() == str(os.getuid())
+
+
+def test_every_variable_that_the_project_speaks_of_is_a_setting() -> None:
+    files = [path for pattern in ("*.md", "docs/*.md", "[!.t]*/**/*.py") for path in ROOT.glob(pattern)]
+    spoken_of = {name for path in files for name in re.findall(r"\bWINE_[A-Z_]*[A-Z]\b", path.read_text())}
+    constant = "WINE_BYTES"  # of the API
+    assert spoken_of - {REAL_DATA, constant, *map(name_variable, Settings.model_fields)} == set()
 
 
 def test_the_page_of_settings_is_the_one_that_the_command_prints() -> None:

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import exponential_backoff
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,8 +25,12 @@ FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # a d
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one."""
-    return isinstance(state.result(raise_on_failure=False), FROM_OUTSIDE)
+    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one.
+
+    A task that was ended after all its time would take that time again.
+    """
+    result = state.result(raise_on_failure=False)
+    return isinstance(result, FROM_OUTSIDE) and not isinstance(result, TaskRunTimeoutError)
 
 
 def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
@@ -43,10 +48,10 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     name: str,
     run_name: str | None = None,
     retries: int = 3,
-    timeout: float = 300,
+    timeout: float | None = 300,
     cached_by: Sequence[str] = (),
 ) -> Task[P, T]:
-    """Make a task of a function, ended after `timeout` seconds.
+    """Make a task of a function, ended after `timeout` seconds, if that is not None, and then not tried again.
 
     A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
     parameters, a result is kept and used again until one of them, the code or the store is another.
