@@ -11,6 +11,13 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+
+HERE = str(Path(__file__).resolve().parent)
+# Python looks first where a command was started, or beside the file that was: another settings.py there, or the file
+# monitoring.py beside orchestration/flows.py, would hide ours.
+if sys.path[0] not in ("", HERE):
+    sys.path.append(sys.path.pop(0))
 
 DONE, FINDING, BAD_INPUT, NOT_THERE, UNFORESEEN = 0, 1, 2, 3, 4
 # Packages whose errors come from a store, a server or another program; by name, for no command imports all of them.

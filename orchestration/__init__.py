@@ -1,3 +1,5 @@
 """The rooms wired into Prefect flows; imported by none of them."""
 
-import settings  # noqa: F401 (before Prefect, which cannot be imported by a user without a home)
+# Before Prefect, which a user without a home cannot import; commands first, so that it is our settings.py.
+import commands  # noqa: F401
+import settings  # noqa: F401

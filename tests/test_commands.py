@@ -165,3 +165,16 @@ def test_a_folder_that_cannot_be_written_is_no_finding(store: Store, tmp_path: P
     figure = {"WINE_DATA": "twin", "WINE_AUDIT_FIGURE": str(tmp_path / "file" / "audit.png")}
     done = run_process(sys.executable, "-m", "wine_data.audit", env=isolated_environment(store.folder) | figure)
     assert_told_in_one_line(done, 3, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("command", ["wine_data.audit", "orchestration.flows"])
+def test_a_command_starts_from_a_folder_that_has_settings_of_its_own(tmp_path: Path, command: str) -> None:
+    (tmp_path / "settings.py").write_text("PORT = 8000\n")
+    done = run_process(sys.executable, "-m", command, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_starts_by_its_file_beside_one_named_as_a_room(store: Store) -> None:
+    environment = isolated_environment(store.folder)
+    done = run_process(sys.executable, "orchestration/monitoring.py", env=environment)
+    assert_told_in_one_line(done, 3, "make pipeline")
