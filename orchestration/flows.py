@@ -186,8 +186,9 @@ def compare_flow(
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     data = read_snapshot(settings.snapshots, fingerprint)
     parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
-    pages = find_address(settings.mlflow_uri, settings.mlflow_port)
-    run_page = f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}"
+    run_page = (
+        f"{find_address(settings.mlflow_uri, settings.mlflow_port)}/#/experiments/{experiment_id}/runs/{parent_id}"
+    )
     create_link_artifact(run_page, "the run in MLflow", key="mlflow-run", description="The run in MLflow")
     move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
 
