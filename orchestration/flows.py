@@ -184,11 +184,10 @@ def compare_flow(
     settings, logger = load_settings(), get_run_logger()
     folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    data = read_snapshot(settings.snapshots, fingerprint)
-    parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
-    run_page = (
-        f"{find_address(settings.mlflow_uri, settings.mlflow_port)}/#/experiments/{experiment_id}/runs/{parent_id}"
-    )
+    plan, data = {"folds": folds, "seed": seed}, read_snapshot(settings.snapshots, fingerprint)
+    parent_id = start_task(experiment_id, data, plan)
+    pages = find_address(settings.mlflow_uri, settings.mlflow_port)
+    run_page = f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}"
     create_link_artifact(run_page, "the run in MLflow", key="mlflow-run", description="The run in MLflow")
     move_progress, done = start_progress("fits", "Fits that are done"), itertools.count(1)
 
@@ -199,8 +198,7 @@ def compare_flow(
     same: dict[str, Any] = {
         "fingerprint": fingerprint,
         "snapshots": settings.snapshots,
-        "folds": folds,
-        "seed": seed,
+        **plan,
         "experiment_id": experiment_id,
         "parent_id": parent_id,
     }
