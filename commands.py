@@ -1,16 +1,37 @@
 """How every command of this project ends: with an exit code that means one thing, and no bare traceback.
 
 0 done · 1 a finding (a leak under --strict, a refused promotion) · 2 bad input or settings ·
-3 a service or file it needs is not there.
+3 a service, file or place it needs is not there or fails · 4 a mistake in this project, with its traceback.
 """
 
+import errno
 import os
 import select
 import socket
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
-DONE, FINDING, BAD_INPUT, NOT_THERE = 0, 1, 2, 3
+HERE = str(Path(__file__).resolve().parent)
+# Python looks first where a command was started, or beside the file that was: another settings.py there, or the file
+# monitoring.py beside orchestration/flows.py, would hide ours.
+if sys.path[0] not in ("", HERE):
+    sys.path.append(sys.path.pop(0))
+
+DONE, FINDING, BAD_INPUT, NOT_THERE, UNFORESEEN = 0, 1, 2, 3, 4
+# Packages whose errors come from a store, a server or another program; by name, for no command imports all of them.
+OUTSIDE = ("botocore", "httpx", "mlflow", "prefect", "psycopg", "sqlalchemy", "sqlite3", "subprocess")
+PLACES = "python -m settings lists places and addresses"
+SPACE, ALLOW = "free some space there", f"allow writing there, or name another place; {PLACES}"
+ADVICE = {
+    errno.ENOSPC: SPACE,
+    errno.EDQUOT: SPACE,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.EROFS: ALLOW,
+    errno.ENOENT: f"put it back, or name another place; {PLACES}",
+}
 
 
 class RefusedError(Exception):
@@ -43,21 +64,45 @@ def require_free_port(host: str, port: int, other: str) -> None:
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Run a command's main and leave Python with its exit code; a user's mistake is reported in one line."""
+    """Run a command's main and leave Python with its exit code; what a user can mend is reported in one line."""
     try:
         code = main()
         sys.stdout.flush()
-        sys.exit(code)
     except (RefusedError, BadInputError, NotThereError) as error:
         word = "refused" if isinstance(error, RefusedError) else "error"
         print(f"{word}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)  # what a shell expects of a command stopped by ctrl-c
-    except BrokenPipeError:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)  # a closed end is reported without being asked for
-        if not poll.poll(0):
-            raise  # it was another pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
-        sys.exit(141)  # as a command that a shell ends because `head` has read enough
+        code = 130  # what a shell expects of a command stopped by ctrl-c
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+            sys.exit(141)  # as a command that a shell ends because `head` has read enough
+        problem = explain_outside(error)
+        if problem:
+            print(f"error: {problem}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        code = NOT_THERE if problem else UNFORESEEN
+    sys.exit(code)
+
+
+def explain_outside(error: BaseException) -> str:
+    """What failed outside this project, such as a disk or a server, and what to do; empty for any other error."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}: install it into this Python environment"
+    if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OUTSIDE:
+        return explain_outside(error.__cause__) if error.__cause__ else ""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "database is locked" in text:
+        return f"{text}: end what else uses it, or try again later"
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    number = error.errno if isinstance(error, OSError) else None
+    return f"{text}: {ADVICE.get(number or 0, f'see that it is there and answers, then try again; {PLACES}')}"
+
+
+def _is_output_closed() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # a closed end is reported without being asked for
+    return bool(poll.poll(0))

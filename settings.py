@@ -7,12 +7,18 @@ default here. Only commands and flows call load_settings(); functions get plain 
 """
 
 import argparse
+import getpass
 import os
 import re
+import sys
+import tempfile
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,11 +28,15 @@ ROOT = Path(__file__).resolve().parent
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
 BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
 Place = Annotated[BucketAddress | Path, Field(union_mode="left_to_right")]
+STORE = r"(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|mssql(\+\w+)?://|https?://).+"
+REAL_DATA = "WINE_REAL_DATA"  # a folder for the tests
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGE = """# Settings
 
 Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is
 refused by name. `python -m settings` lists what is in force. The defaults lie in that folder; a path of
-yours that does not begin with `/` is taken from where the command is run.
+yours that does not begin with `/` is taken from where the command is run. A proxy in the environment
+(`HTTPS_PROXY`, `ALL_PROXY` and so on) is used for downloads, and never for a server on this machine.
 
 | variable | default | what it is |
 | --- | --- | --- |
@@ -36,21 +46,63 @@ This page is what `python -m settings --markdown` prints.
 """
 
 
+def prepare_user() -> None:
+    """Give a process whose user has no home or no name, as in some containers, both; MLflow and Prefect need them."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
+
+
+def prepare_proxies() -> None:
+    """Add this machine to NO_PROXY where the environment names a proxy, so that no local server is asked through it."""
+    proxies = [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+    for name in proxies:  # GNOME writes socks://, which neither httpx nor requests knows
+        os.environ[name] = re.sub("^socks://", "socks5://", os.environ[name])
+    given = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
+    for name, hosts in given.items() if proxies else ():  # without one, macOS would forget the proxy of its settings
+        hosts = hosts or given["no_proxy"] or given["NO_PROXY"]
+        listed = [host.strip() for host in hosts.split(",") if host.strip()]
+        os.environ[name] = "*" if "*" in listed else ",".join(dict.fromkeys([*listed, *LOCAL_HOSTS]))
+
+
 def count_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# On import: every command, flow and notebook imports this file, and no other before it makes a client.
+prepare_user()
+prepare_proxies()
+
+
+def _check_store(address: str) -> str:
+    if not re.fullmatch(STORE, address):
+        raise ValueError("it must be sqlite:////a/file.db, postgresql://… or another database, or http(s)://…")
+    return address
 
 
 class Settings(BaseSettings):
     """Everything a user can set, typed and checked; frozen, so that a run has one set of settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WINE_", env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="WINE_",
+        env_file=ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     data: str = Field("auto", description="the wines: auto, uci, kaggle, twin, a folder, a file, or s3://bucket/prefix")
     wine_type: Literal["", "red", "white"] = Field(
-        "", description="the colour of all wines of a file that has no column for it: red or white"
+        "",
+        validation_alias="WINE_TYPE",
+        description="the colour of all wines of a file that has no column for it: red or white",
     )
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
     snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")
@@ -73,7 +125,7 @@ class Settings(BaseSettings):
     )
     log_days: float = Field(90, gt=0, description="days that the log keeps")
     log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest")
-    mlflow_uri: str = Field(
+    mlflow_uri: Annotated[str, AfterValidator(_check_store)] = Field(
         f"sqlite:///{ROOT}/mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow's tracking and registry store",
@@ -110,11 +162,26 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings. Raises BadInputError that names the variable that is wrong."""
+    """Read the settings. Raises BadInputError that names the variable that is wrong, or a file .env that is."""
     try:
-        return Settings()
+        settings = Settings()
+        _report_unknown(*sorted(name.upper() for name in [*os.environ, *dotenv_values(ROOT / ".env")]))
     except ValidationError as error:
         raise BadInputError("; ".join(_explain_setting(problem) for problem in error.errors())) from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{ROOT / '.env'} is not UTF-8: save it in that encoding") from error
+    return settings
+
+
+@cache
+def _report_unknown(*variables: str) -> None:
+    """Warn of names that begin as a setting's and are none, once a process."""
+    known = [*map(name_variable, Settings.model_fields), REAL_DATA]
+    for name in variables:
+        if name.startswith("WINE_") and name not in known:
+            nearest = get_close_matches(name, known, n=1, cutoff=0.75)
+            hint = f"is {nearest[0]} meant?" if nearest else "python -m settings lists them"
+            print(f"warning: {name} is no setting; {hint}", file=sys.stderr)
 
 
 def name_variable(name: str) -> str:
@@ -165,7 +232,7 @@ def main() -> int:
 def _explain_setting(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0])
     variable = name if name.isupper() else f"WINE_{name.upper()}"
-    return f"{variable} is set to {problem['input']!r}: {problem['msg']}"
+    return f"{variable} is set to {_show_value(problem['input'])!r}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ class Stage(ExitStack):
         self.run("experiment_tracking.registry", "register", self.find_run("RandomForestClassifier"))
         self.run("experiment_tracking.registry", "promote", ends=(DONE, FINDING))  # the gate refuses it
         self.run("experiment_tracking.search", "--trials", str(TRIALS), "--task", "regressor")
-        data = load_wines(self.settings.data, self.settings.seed, self.settings.downloads, self.settings.uci_url)
+        given = self.settings
+        data = load_wines(given.data, given.seed, given.downloads, given.uci_url, given.wine_type)
         split = split_wines(data.train, data.validation, self.settings.folds, self.settings.seed)
         compare_logging(experiment_id, data, split, self.settings.seed, ROUNDS)
         return experiment_id

@@ -13,7 +13,8 @@ from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.wiring import wire
 from settings import load_settings
 
-score_task = wire(score_file, "score file", retries=1, run_name="score {wines}")
+# A file takes as long as it has wines; one that is ended goes on where it was.
+score_task = wire(score_file, "score file", retries=1, run_name="score {wines}", timeout=None)
 
 
 @flow(name="wine-quality-batch", on_failure=[notify_webhook], on_crashed=[notify_webhook])

@@ -46,7 +46,6 @@ from experiment_tracking.registry.promotion import promote, record_refusal, sett
 from experiment_tracking.registry.versions import MODEL, Version, export_version, find_champion, register_model
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, start_parent
-from orchestration.s3 import load_source
 from orchestration.tasks.artifacts import create_picture_artifact, start_progress
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.parameters import Folds, Models, Reason, SearchTrials, Seed, Since, Source, Trials
@@ -63,7 +62,7 @@ from orchestration.tasks.steps import (
     train_and_track,
 )
 from orchestration.tasks.wiring import prefect_server, wire
-from settings import load_settings
+from settings import Settings, load_settings
 from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import Score, choose_classifier
@@ -131,12 +130,10 @@ def shorten_source(source: str) -> str:
 
 
 @flow(name="wine-quality-data", flow_run_name=name_wines)
-def prepare_flow(source: Source = "", seed: Seed = 42) -> str:
+def prepare_flow(source: Source = "", seed: Seed = None) -> str:
     """Load the wines of a source, keep them, audit them, and return their fingerprint."""
     settings, logger = load_settings(), get_run_logger()
-    fingerprint = fetch_task(
-        source or settings.data, seed, settings.downloads, settings.uci_url, settings.snapshots, settings.s3_block
-    )
+    fingerprint: str = fetch_task(source or settings.data, choose_plan(None, seed)[1], **name_places(settings))
     logger.info(read_snapshot(settings.snapshots, fingerprint).introduce())
     findings = audit_task(fingerprint, settings.snapshots)
     for finding in findings:
@@ -145,6 +142,18 @@ def prepare_flow(source: Source = "", seed: Seed = 42) -> str:
         "\n".join(f"- {finding}" for finding in findings), key="audit", description="What is wrong with the wines"
     )
     return fingerprint
+
+
+def choose_plan(folds: Folds, seed: Seed) -> tuple[int, int]:
+    """Folds and seed as given, or else as WINE_FOLDS and WINE_SEED have them where this runs."""
+    settings = load_settings()
+    return settings.folds if folds is None else folds, settings.seed if seed is None else seed
+
+
+def name_places(settings: Settings) -> dict[str, Any]:
+    """What fetch_wines takes from the settings beside source and seed."""
+    names = ("downloads", "uci_url", "snapshots", "s3_block", "wine_type")
+    return {name: getattr(settings, name) for name in names}
 
 
 @flow(name="wine-quality-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
@@ -169,13 +178,14 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
 
 @flow(name="wine-quality-comparison", flow_run_name="compare models on {fingerprint:.8}")
 def compare_flow(
-    fingerprint: str, folds: Folds = 5, seed: Seed = 42, models: Models = ALL_MODELS
+    fingerprint: str, folds: Folds = None, seed: Seed = None, models: Models = ALL_MODELS
 ) -> list[TrackedModel]:
     """Fit, score and track models on the wines with this fingerprint; what nothing changed for is not fitted again."""
     settings, logger = load_settings(), get_run_logger()
+    folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    data = read_snapshot(settings.snapshots, fingerprint)
-    parent_id = start_task(experiment_id, data, {"folds": folds, "seed": seed})
+    plan, data = {"folds": folds, "seed": seed}, read_snapshot(settings.snapshots, fingerprint)
+    parent_id = start_task(experiment_id, data, plan)
     pages = find_address(settings.mlflow_uri, settings.mlflow_port)
     run_page = f"{pages}/#/experiments/{experiment_id}/runs/{parent_id}"
     create_link_artifact(run_page, "the run in MLflow", key="mlflow-run", description="The run in MLflow")
@@ -188,8 +198,7 @@ def compare_flow(
     same: dict[str, Any] = {
         "fingerprint": fingerprint,
         "snapshots": settings.snapshots,
-        "folds": folds,
-        "seed": seed,
+        **plan,
         "experiment_id": experiment_id,
         "parent_id": parent_id,
     }
@@ -227,9 +236,10 @@ def _train_each(
 
 
 @flow(name="wine-quality-search", flow_run_name="search on {fingerprint:.8}")
-def search_flow(fingerprint: str, trials: Trials, folds: Folds = 5, seed: Seed = 42) -> list[TrackedModel]:
+def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: Seed = None) -> list[TrackedModel]:
     """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
     settings = load_settings()
+    folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
     create_markdown_artifact(
@@ -265,8 +275,8 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
 @flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     source: Source = "",
-    folds: Folds = 5,
-    seed: Seed = 42,
+    folds: Folds = None,
+    seed: Seed = None,
     models: Models = ALL_MODELS,
     search_trials: SearchTrials = 0,
     reason: Reason = "",
@@ -315,7 +325,8 @@ def main() -> int:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
     # A mistake in the source, or too few wines to divide, is reported at once, before anything starts.
-    data = load_source(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.s3_block)
+    fingerprint = fetch_wines(settings.data, settings.seed, **name_places(settings))
+    data = read_snapshot(settings.snapshots, fingerprint)
     split_wines(data.train, data.validation, settings.folds, settings.seed)
     with prefect_server():
         result = main_flow(settings.data, settings.folds, settings.seed, tuple(arguments.models), arguments.search)

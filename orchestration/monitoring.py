@@ -21,7 +21,7 @@ def parse_monitoring() -> argparse.Namespace:
     parser.add_argument(
         "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
     )
-    parser.add_argument("--folds", type=int, default=5, help="of its cross-validation (5)")
+    parser.add_argument("--folds", type=int, help="of its cross-validation (WINE_FOLDS)")
     return parser.parse_args()
 
 
@@ -75,13 +75,13 @@ keep_task = wire(keep_reports, "keep the reports")
 
 
 @flow(name="wine-quality-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
-def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = 5) -> Outcome:
+def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = None) -> Outcome:
     """Check the newest windows, report them, and start a retraining if there is an alarm.
 
     Args:
         retrain: whether an alarm starts a retraining; else it is only reported.
         models: those that a retraining compares.
-        folds: of its cross-validation.
+        folds: of its cross-validation. Empty: WINE_FOLDS.
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -108,7 +108,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     return Outcome(len(history.windows), history.alarm.reason() if history.alarm.raised else "", action, page)
 
 
-def start_retraining(watch: Watch, settings: Settings, models: Models, folds: int) -> str:
+def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Folds) -> str:
     """Start the training deployment because of an alarm, unless there is a reason not to; say which it was."""
     last = find_last_retraining()
     if last and datetime.now(UTC) - last < timedelta(hours=settings.cool_down_hours):

@@ -41,18 +41,16 @@ REFUSED_KEYS = (
 )
 
 
-def load_source(source: str, seed: int, downloads: Path, uci_url: str, block: str = "") -> WineData:
-    """Load wines as load_wines does, and from s3://bucket/prefix too.
+def load_bucket(address: str, seed: int, downloads: Path, block: str = "") -> WineData:
+    """Load wines from s3://bucket/prefix, as load_wines does from a folder.
 
     Raises:
-        BadInputError: the source is unknown, its files are not what they should be, or the keys are refused.
-        NotThereError: the source cannot be reached, or there is no such bucket.
+        BadInputError: the files are not what they should be, or the keys are refused.
+        NotThereError: the bucket cannot be reached, or there is none.
     """
-    if not source.startswith(SCHEME):
-        return load_wines(source, seed, downloads, uci_url)
-    address = check_address(source)
+    address = check_address(address)
     folder = fetch_folder(address, downloads, block)
-    return replace(load_wines(str(folder), seed, downloads, uci_url), source=address)
+    return replace(load_wines(str(folder), seed, downloads, uci_url=""), source=address)
 
 
 def check_address(address: str) -> str:

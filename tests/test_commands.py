@@ -1,17 +1,23 @@
 """Every command says how it is used, and before it loads what it will need."""
 
+import errno
 import json
 import re
+import sqlite3
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
+from commands import run_command
 from images.pages import PICTURES
 from settings import ROOT
 from tests.folders import Store, isolated_environment
 from tests.running import run_process
-from tests.told import list_untold
+from tests.told import assert_told_in_one_line, list_untold
 
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
 COMMANDS = sorted(
@@ -107,3 +113,68 @@ def test_the_registry_is_listed_without_what_only_models_need(store: Store) -> N
     imported = json.loads(done.stdout.splitlines()[-1])
     assert "mlflow" in imported
     assert [name for name in NOT_FOR_LISTS if name in imported] == []
+
+
+def chain(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def end_with(error: Exception) -> int:
+    """The exit code of a command that raises this."""
+
+    def main() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    return int(ended.value.code or 0)
+
+
+LOCKED = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/disk/page.html"), ("/disk/page.html", "free", "space")),
+        (PermissionError(errno.EACCES, "Permission denied", "/ro/page.html"), ("/ro/page.html", "allow", "settings")),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/gone/model.pkl"), ("/gone/model.pkl", "put it back")),
+        (LOCKED, ("database is locked", "try again")),
+        (MlflowException("the store is of another version\n\nof MLflow"), ("another version", "settings")),
+        (chain(RuntimeError("it failed"), ConnectionRefusedError("refused by 127.0.0.1:9")), ("127.0.0.1:9",)),
+        (ModuleNotFoundError("No module named 'MySQLdb'"), ("MySQLdb", "install")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_fails_outside_ends_a_command_with_3_and_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, facts: tuple[str, ...]
+) -> None:
+    assert end_with(error) == 3
+    told = capsys.readouterr().err
+    assert (told.count("\n"), list_untold(told, "error:", *facts)) == (1, [])
+
+
+def test_a_mistake_of_the_project_ends_a_command_with_4_and_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_with(KeyError("density")) == 4
+    assert list_untold(capsys.readouterr().err, "Traceback", "KeyError", "density") == []
+
+
+def test_a_folder_that_cannot_be_written_is_no_finding(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    figure = {"WINE_DATA": "twin", "WINE_AUDIT_FIGURE": str(tmp_path / "file" / "audit.png")}
+    done = run_process(sys.executable, "-m", "wine_data.audit", env=isolated_environment(store.folder) | figure)
+    assert_told_in_one_line(done, 3, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("command", ["wine_data.audit", "orchestration.flows"])
+def test_a_command_starts_from_a_folder_that_has_settings_of_its_own(tmp_path: Path, command: str) -> None:
+    (tmp_path / "settings.py").write_text("PORT = 8000\n")
+    done = run_process(sys.executable, "-m", command, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_starts_by_its_file_beside_one_named_as_a_room(store: Store) -> None:
+    environment = isolated_environment(store.folder)
+    done = run_process(sys.executable, "orchestration/monitoring.py", env=environment)
+    assert_told_in_one_line(done, 3, "make pipeline")

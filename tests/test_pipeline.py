@@ -23,15 +23,18 @@ from commands import BadInputError
 from deployment.batch.file import score_file
 from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version, load_version
 from experiment_tracking.runs.store import EXPERIMENT
-from orchestration.flows import shorten_source
+from orchestration.flows import choose_plan, name_places, shorten_source
+from orchestration.tasks.steps import fetch_wines
 from orchestration.tasks.wiring import wire
+from settings import load_settings
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
 from tests.processes import start_python
 from tests.told import assert_told, assert_told_in_one_line, find_lines
 from tests.web import WEB
 from wine_data.audit.checks import audit_wines
-from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
-from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
+from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, WineQuality, feature_array, feature_frame
+from wine_data.snapshots.snapshot import read_snapshot
+from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_data.split import Split, split_wines
 from wine_data.table.wines import COLUMNS
 from wine_data.twin.sample import sample_twin
@@ -178,6 +181,36 @@ def test_a_mistake_inside_the_flow_is_not_tried_again() -> None:
 
     fail_thrice()
     assert [type(problem) for problem in tries] == [BadInputError, ValueError, OSError, OSError]
+
+
+def test_the_settings_give_the_colour_of_a_file_and_the_plan(
+    tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reds = twin.validation[twin.validation["red_wine"] == 1]
+    reds[[*MEASUREMENTS, TARGET]].to_csv(tmp_path / "mine.csv", index=False)
+    for name, value in {"TYPE": "red", "SNAPSHOTS": str(tmp_path), "FOLDS": "3", "SEED": "7"}.items():
+        monkeypatch.setenv(f"WINE_{name}", value)
+    settings = load_settings()
+    fingerprint = fetch_wines(str(tmp_path / "mine.csv"), 42, **name_places(settings))
+    assert set(read_snapshot(tmp_path, fingerprint).train["red_wine"]) == {1}
+    assert (choose_plan(None, None), choose_plan(4, 0)) == ((3, 7), (4, 0))
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_task_that_took_all_its_time_is_not_tried_again() -> None:
+    tries: list[float] = []
+
+    def sleep() -> None:
+        tries.append(time.monotonic())
+        time.sleep(30)
+
+    @flow
+    def sleep_once() -> None:
+        wire(sleep, "sleep", retries=1, timeout=0.2)()
+
+    with pytest.raises(TimeoutError):
+        sleep_once()
+    assert len(tries) == 1
 
 
 def test_a_summary_has_protocols_wines_gate_and_audit(pipeline_run: PipelineRun, tmp_path: Path) -> None:

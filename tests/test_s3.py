@@ -22,7 +22,7 @@ from commands import BadInputError, NotThereError
 from experiment_tracking.registry.versions import load_version, register_model
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import start_parent, track_model
-from orchestration.s3 import check_address, fetch_folder, load_source, upload_folder
+from orchestration.s3 import check_address, fetch_folder, load_bucket, open_bucket, upload_folder
 from settings import load_settings
 from tests.conftest import NOWHERE, isolated_environment, run_here
 from tests.test_sources import write_pair
@@ -138,7 +138,7 @@ def proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 def load_place(downloads: Path, block: str = "") -> WineData:
-    return load_source(PLACE, 42, downloads, NOWHERE, block)
+    return load_bucket(PLACE, 42, downloads, block)
 
 
 def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -161,7 +161,7 @@ def test_an_uploaded_data_set_is_loaded_as_the_folder_is(pair: Path, tmp_path: P
 @pytest.mark.usefixtures("store")
 def test_a_bucket_without_a_prefix_will_do(pair: Path, tmp_path: Path, twin: WineData) -> None:
     upload_folder(pair, "s3://wines")
-    assert load_source("s3://wines", 42, tmp_path, NOWHERE).fingerprint == twin.fingerprint
+    assert load_bucket("s3://wines", 42, tmp_path).fingerprint == twin.fingerprint
 
 
 def test_a_second_load_transfers_a_list_and_no_wines(proxy: Proxy, pair: Path, tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_a_file_that_changed_in_the_bucket_is_fetched_again_and_the_other_is_kep
 ) -> None:
     upload_folder(pair, PLACE)
     load_place(tmp_path)
-    twin.validation.head(3000)[list(COLUMNS)].to_csv(pair / VALIDATION_FILE, index=False)
-    upload_folder(pair, PLACE)
+    with open_bucket(PLACE).open_output_stream(f"{BUCKET}/{PREFIX}/{VALIDATION_FILE}") as stream:
+        stream.write(twin.validation.head(3000)[list(COLUMNS)].to_csv(index=False).encode())
     proxy.came_back = 0
     assert len(load_place(tmp_path).validation) == 3000
     assert proxy.came_back < (pair / TRAIN_FILE).stat().st_size

@@ -19,13 +19,20 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.flows import Flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.importtools import import_object
 
+from commands import NotThereError
 from experiment_tracking.registry.promotion import PROMOTED, list_records
+from experiment_tracking.runs.store import EXPERIMENT
+from orchestration.batch import score_task
+from orchestration.flows import compare_flow, main_flow, prepare_flow, search_flow
+from orchestration.monitoring import monitoring_flow
 from orchestration.services import POOL, end_process
+from orchestration.tasks.wiring import prefect_server
 from settings import ROOT
 from tests.conftest import isolated_environment, seed_store, write_few_wines
-from tests.told import assert_told_in_one_line, find_lines, list_untold
+from tests.told import assert_told_in_one_line, find_lines, list_untold, naming
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
 from wine_quality_training.bundle.files import load_current
@@ -77,6 +84,7 @@ def run_services(folder: Path, empty_stores: Path) -> Iterator[Services]:
     seed_store(folder, empty_stores)
     environment = isolated_environment(folder) | {
         "WINE_DATA": str(write_few_wines(folder / "wines")),
+        "WINE_FOLDS": "2",
         "WINE_PREFECT_PORT": str(free_port()),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # 60, else: a schedule for the next moments is missed
@@ -98,12 +106,19 @@ def deployed(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield services
 
 
+def test_a_command_whose_prefect_server_is_down_says_so_before_a_run_begins() -> None:
+    api = f"http://127.0.0.1:{free_port()}/api"
+    refused = pytest.raises(NotThereError, match=naming(api, "PREFECT_API_URL"))
+    with temporary_settings({PREFECT_API_URL: api}), refused, prefect_server():
+        pass
+
+
 def schedule_soon(services: Services) -> IntervalSchedule:
     """Give `train` one more schedule, due in some seconds, for a run that takes little time."""
     soon = IntervalSchedule(
         interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=4), timezone="UTC"
     )
-    small = {"models": ["DecisionTreeClassifier"], "folds": 2}
+    small = {"models": ["DecisionTreeClassifier"]}
     with SyncPrefectClient(api=services.api) as client:
         train = client.read_deployment_by_name("wine-quality-pipeline/train")
         client.create_deployment_schedules(
@@ -143,6 +158,16 @@ def test_the_plan_names_flows_that_exist_and_no_place_of_this_machine() -> None:
     assert str(ROOT.parent) not in (ROOT / "prefect.yaml").read_text()
 
 
+@pytest.mark.parametrize("started", [main_flow, prepare_flow, compare_flow, search_flow, monitoring_flow])
+def test_a_flow_that_nobody_gave_folds_or_a_seed_takes_those_of_the_settings(started: Flow[..., Any]) -> None:
+    defaults = started.parameters.model_dump()["properties"]
+    assert {defaults[name].get("default") for name in ("folds", "seed") if name in defaults} == {None}
+
+
+def test_a_file_is_scored_for_as_long_as_it_takes() -> None:
+    assert score_task.timeout_seconds is None
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("deployment", PLAN["deployments"], ids=lambda deployment: str(deployment["name"]))
 def test_a_process_of_a_worker_finds_the_flow_of_a_deployment(deployment: dict[str, Any]) -> None:
@@ -177,6 +202,8 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
         (record,) = list_records()
         assert (record.event, record.version) == (PROMOTED, "1")
         assert record.verdict
+        runs = mlflow.search_runs(experiment_names=[EXPERIMENT])
+        assert set(runs["params.folds"].dropna()) == {"2"}  # as WINE_FOLDS says
         assert load_current(Path(services.environment["WINE_SERVING_MODELS"])).metadata.version == "1"
         pids = [int(services.find_pid_file(name).read_text()) for name in ("worker", "server")]
         assert services.do("stop").startswith("The worker has ended\nThe server has ended\n")

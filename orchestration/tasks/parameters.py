@@ -7,8 +7,10 @@ from pydantic import Field
 from wine_quality_training.models import ALL_MODELS
 
 ModelName = Literal[*ALL_MODELS]  # type: ignore[valid-type]
-Folds = Annotated[int, Field(ge=2, le=20, description="folds of the leak-free cross-validation")]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw")]
+Folds = Annotated[
+    int | None, Field(ge=2, le=20, description="folds of the leak-free cross-validation; empty: what WINE_FOLDS says")
+]
+Seed = Annotated[int | None, Field(ge=0, lt=2**32, description="seed of every random draw; empty: what WINE_SEED says")]
 Trials = Annotated[int, Field(ge=1, description="trials of the search")]
 SearchTrials = Annotated[int, Field(ge=0, description="trials of a search for a better classifier; 0: no search")]
 Reason = Annotated[str, Field(description="why it is trained out of turn, as an alarm says; empty: on schedule")]

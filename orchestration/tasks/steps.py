@@ -22,13 +22,14 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment
 from experiment_tracking.runs.tracking import TrackedModel, track_model
 from experiment_tracking.search.selection import search_models
 from experiment_tracking.search.space import CLASSIFIER, Plan
-from orchestration.s3 import load_source
+from orchestration.s3 import SCHEME, load_bucket
 from orchestration.tasks.probe import pick_wine
 from settings import ROOT
 from wine_data.audit.checks import audit_wines
 from wine_data.schema import FEATURES, TARGET, WineQuality
 from wine_data.snapshots.labelled import divide_labelled, join_labelled
 from wine_data.snapshots.snapshot import keep_snapshot, read_snapshot
+from wine_data.sources.load import load_wines
 from wine_data.split import Split, split_wines
 from wine_quality_training.evaluate import Fitting, train_model
 
@@ -36,11 +37,14 @@ from wine_quality_training.evaluate import Fitting, train_model
 FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking", "requirements.txt")
 
 
-def fetch_wines(  # noqa: PLR0913 (Prefect caches by plain values)
-    source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = ""
+def fetch_wines(  # noqa: PLR0913 (Prefect shows plain values)
+    source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = "", wine_type: str = ""
 ) -> str:
-    """Load wines from a source, keep them as a snapshot, and return its fingerprint."""
-    data = load_source(source, seed, downloads, uci_url, s3_block)
+    """Load wines from a source or a bucket, keep them as a snapshot, and return its fingerprint."""
+    if source.startswith(SCHEME):
+        data = load_bucket(source, seed, downloads, s3_block)
+    else:
+        data = load_wines(source, seed, downloads, uci_url, wine_type)
     keep_snapshot(data, snapshots)
     return data.fingerprint
 

@@ -3,7 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from mlflow.exceptions import MlflowException
@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import exponential_backoff
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,8 +25,12 @@ FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # a d
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one."""
-    return isinstance(state.result(raise_on_failure=False), FROM_OUTSIDE)
+    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one.
+
+    A task that was ended after all its time would take that time again.
+    """
+    result = state.result(raise_on_failure=False)
+    return isinstance(result, FROM_OUTSIDE) and not isinstance(result, TaskRunTimeoutError)
 
 
 def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
@@ -43,10 +48,10 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     name: str,
     run_name: str | None = None,
     retries: int = 3,
-    timeout: float = 300,
+    timeout: float | None = 300,
     cached_by: Sequence[str] = (),
 ) -> Task[P, T]:
-    """Make a task of a function, ended after `timeout` seconds.
+    """Make a task of a function, ended after `timeout` seconds, if that is not None, and then not tried again.
 
     A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
     parameters, a result is kept and used again until one of them, the code or the store is another.
@@ -74,11 +79,21 @@ def prefect_server() -> Iterator[None]:
 
     A terminal sends ctrl-c to every process of the command. The server would end at once, and the
     flow would try for minutes to tell it that it was stopped. A blocked signal stays blocked in a child.
+
+    Raises:
+        NotThereError: the temporary server does not start, or that of PREFECT_API_URL does not answer.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with get_client(sync_client=True):
+        with ExitStack() as stack:
+            try:
+                client = stack.enter_context(get_client(sync_client=True))
+            except RuntimeError as error:
+                raise NotThereError(f"{error} PREFECT_HOME must be a folder that can be written") from error
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            if client.api_healthcheck():
+                problem = f"no Prefect server answers at {client.api_url}"
+                raise NotThereError(f"{problem}: start it, or unset PREFECT_API_URL for a temporary one")
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
