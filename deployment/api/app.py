@@ -5,6 +5,7 @@ body and writes the answer itself; here they are described, so that /docs has th
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Predict
 from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 
+logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
@@ -177,12 +179,15 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
 
 
 async def _report_log(service: Service) -> None:
-    """Copy what the log has counted into the metrics, for as long as it runs."""
+    """Copy what the log has counted into the metrics, for as long as it runs, whatever fails."""
     written = lost = 0
     while service.log is not None:
         counts = service.log.counts
-        service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
-        written, lost = counts.written, counts.lost
+        try:
+            service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
+            written, lost = counts.written, counts.lost
+        except Exception:
+            logger.exception("The log's counts did not reach the metrics")
         await asyncio.sleep(REPORT_SECONDS)
 
 
