@@ -4,7 +4,7 @@ import gzip
 import json
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -21,7 +21,7 @@ VALUES = tuple(float(WINE[name]) for name in FEATURES)
 TITLES = [name.replace("_", " ").capitalize() for name in MEASUREMENTS]
 
 
-def lay_out(separator: str, rows: list[list[object]], header: list[str] | None = None) -> str:
+def lay_out(separator: str, rows: Sequence[Sequence[object]], header: list[str] | None = None) -> str:
     header = header or [*MEASUREMENTS, "red_wine"]
     return "\n".join(separator.join(map(str, row)) for row in [header, *rows]) + "\n"
 
@@ -109,8 +109,8 @@ def test_a_bad_header_is_one_refusal(header: list[str], facts: tuple[str, ...]) 
     assert "--type" not in reasons["header"]
 
 
-def write_blank(form: str, blank: Mapping[str, object]) -> bytes:
-    wine = WINE | blank
+def write_blank(form: str, blank: dict[str, None]) -> bytes:
+    wine: dict[str, object] = {**WINE, **blank}
     cells: list[object] = ["" if wine[name] is None else wine[name] for name in FEATURES]
     return json.dumps([wine]).encode() if form == "json" else lay_out(",", [cells]).encode()
 
