@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -11,7 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 from commands import BadInputError
 from deployment.api import limits
 from deployment.api.limits import Guard
+from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
+from deployment.api.predict import MOST_BATCHES, PredictBatch, Service
 from deployment.serve import list_origins
 from tests.told import list_untold
 
@@ -93,6 +95,17 @@ def test_an_answer_that_is_read_slowly_is_sent_whole() -> None:
         return messages
 
     assert asyncio.run(read()) == [SENT, DONE]
+
+
+def test_batches_that_arrive_slowly_leave_places_for_single_wines() -> None:
+    async def fill() -> list[int]:
+        batches = PredictBatch(Service(live=cast("LiveModel", None), metrics=Metrics(), body_seconds=0.02))
+        guard = Guard(batches, Metrics(), in_flight=2 * MOST_BATCHES, api_key="")
+        json_type = {"content-type": "application/json"}
+        waiting = [find_status(guard, "/predict/batch", **json_type) for _ in range(2 * MOST_BATCHES)]
+        return [status for status, _ in await asyncio.gather(*waiting)]
+
+    assert sorted(asyncio.run(fill())) == [408] * MOST_BATCHES + [503] * MOST_BATCHES
 
 
 @pytest.mark.parametrize(

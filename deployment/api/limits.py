@@ -53,7 +53,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await _send_in_time(send, message)
+            for awaited in (sending := send(message).__await__()):  # most often there is nothing to wait for
+                await _finish_in_time(sending, awaited, send)
+                return
 
         is_open = path in OPEN or path.startswith(OPEN_FOLDER)
         problem = None if is_open else self._find_problem(scope)
@@ -88,17 +90,17 @@ class SlowReaderError(Exception):
     """A caller does not read the answer."""
 
 
-async def _send_in_time(send: Send, message: Message) -> None:
-    """Send a part of an answer; a timer, which costs as much as all the rest, starts only where this has to wait."""
-    sending = send(message).__await__()
-    try:
-        awaited = next(sending)
-    except StopIteration:
-        return
+async def _finish_in_time(sending: Generator[Any, Any, None], awaited: object, send: Send) -> None:
+    """Await the rest of sending a part of an answer; only here is a timer, as one costs as much as all the rest."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
             await _go_on(sending, awaited)
     except TimeoutError as error:
+        # ASGI has no word for closing a connection. These are uvicorn's, which then sends nothing more.
+        request: Any = getattr(send, "__self__", None)
+        if hasattr(request, "transport"):
+            request.disconnected = True
+            request.transport.abort()
         raise SlowReaderError from error
 
 

@@ -7,6 +7,7 @@ a second (make bench-serving measures both). What they take and give is describe
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import ClassVar
@@ -29,6 +30,7 @@ JSON, CSV = "application/json", "text/csv"
 SENT_ORIGIN, SENT_LOAD_TEST, SENT_ID = ORIGIN.lower().encode(), LOAD_TEST.encode(), REQUEST_ID.lower().encode()
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
+MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
 CHUNK = 250  # wines predicted at once; between chunks, requests for single wines are answered
 
 
@@ -74,7 +76,8 @@ class Predict:
         """The answer to one wine as JSON; `start` is perf_counter's, for the log. Raises ProblemError."""
         require_type(headers, JSON)
         body = await read_body(receive, headers, WINE_BYTES, self.service.body_seconds)
-        body = unpack_body(body, headers, WINE_BYTES)
+        if b"content-encoding" in headers:
+            body = unpack_body(body, headers, WINE_BYTES)
         writer = self.service.live.writer
         predictor = writer.predictor
         filled: tuple[str, ...] = ()
@@ -118,29 +121,45 @@ class PredictBatch(Predict):
     path: ClassVar[str] = "/predict/batch"
     # One batch at a time, its body included: more would only make each of them later, and take as much memory again.
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    _batches: int = 0
 
-    async def answer(self, request_id: str, headers: dict[bytes, bytes], receive: Receive, start: float) -> str:
+    async def answer(
+        self,
+        request_id: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        start: float,  # noqa: ARG002  each chunk has its own
+    ) -> str:
         """The answers to a batch as JSON. Raises ProblemError."""
         content_type = require_type(headers, JSON, CSV)
-        answers: list[str] = []
-        async with self._turn:
-            body = await read_body(receive, headers, self._most_bytes, self.service.body_seconds)
-            writer, is_logged = self.service.live.writer, self._is_logged(headers)
-            fills = writer.predictor.metadata.fills if self.service.fill_blanks else {}
-            wines = await asyncio.to_thread(self._read, body, headers, content_type, fills)
-            for first in range(0, len(wines.values), CHUNK):
-                start = perf_counter()
-                chunk = wines.values[first : first + CHUNK]
-                rows = await asyncio.to_thread(writer.predictor.predict_probabilities, np.array(chunk))
-                share = (perf_counter() - start) / len(chunk)
-                for at, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first):
-                    graded = writer.write(f"{request_id}-{at + 1}", wine, row, wines.filled[at])
-                    self._count(writer, graded, perf_counter() - share, is_logged)
-                    answers.append(f"{{{graded.text}}}")
+        if self._batches >= MOST_BATCHES:
+            raise ProblemError(503, "Too many batches at once; try again", headers={"Retry-After": "5"})
+        self._batches += 1
+        try:
+            async with self._turn:
+                body = await read_body(receive, headers, self._most_bytes, self.service.body_seconds)
+                writer = self.service.live.writer
+                fills = writer.predictor.metadata.fills if self.service.fill_blanks else {}
+                wines = await asyncio.to_thread(self._read, body, headers, content_type, fills)
+                answers = [text async for text in self._grade(writer, request_id, wines, self._is_logged(headers))]
+        finally:
+            self._batches -= 1
         return (
             f'{{"request_id":"{request_id}","model":{writer.model},"notes":{json.dumps(wines.notes)},'
             f'"answers":[{",".join(answers)}]}}'
         )
+
+    async def _grade(self, writer: ResponseWriter, batch: str, wines: Wines, is_logged: bool) -> AsyncIterator[str]:
+        """The answer to each wine; its latency is its share of the time that its chunk took."""
+        for first in range(0, len(wines.values), CHUNK):
+            start = perf_counter()
+            chunk = wines.values[first : first + CHUNK]
+            rows = await asyncio.to_thread(writer.predictor.predict_probabilities, np.array(chunk))
+            share = (perf_counter() - start) / len(chunk)
+            for at, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first):
+                graded = writer.write(f"{batch}-{at + 1}", wine, row, wines.filled[at])
+                self._count(writer, graded, perf_counter() - share, is_logged)
+                yield f"{{{graded.text}}}"
 
     @property
     def _most_bytes(self) -> int:
