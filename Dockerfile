@@ -34,6 +34,7 @@ COPY --from=serving-packages --chown=10001:10001 /app/data data
 COPY --from=serving-packages --chown=10001:10001 /app/models models
 COPY atomic_files.py commands.py settings.py ./
 COPY wine_data/__init__.py wine_data/schema.py wine_data/
+COPY wine_data/table wine_data/table
 COPY wine_quality_training/__init__.py wine_quality_training/
 COPY wine_quality_training/bundle/__init__.py wine_quality_training/bundle/files.py \
     wine_quality_training/bundle/metadata.py wine_quality_training/bundle/profile.py \

@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     cors_origins: str = Field("", description="web pages that may call the API, as https://a.example,https://b.example")
     in_flight: int = Field(256, ge=1, description="requests a process works on at once; the next gets 503")
     batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
+    fill_blanks: bool = Field(
+        False, description="whether the API fills null and blank measurements with the model's means, and says so"
+    )
     body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
     log_url: str = Field(
         f"sqlite:///{ROOT}/deployment/predictions.db",

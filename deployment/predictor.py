@@ -1,5 +1,6 @@
 """The model behind the API and batch scoring: a checked bundle that answers arrays of wines."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from operator import le
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from commands import BadInputError
-from wine_data.schema import FEATURES, WineQuality, feature_array
+from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
 from wine_quality_training.bundle.compiled import CompiledModel
 from wine_quality_training.bundle.files import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.metadata import ModelMetadata
 
 TOLERANCE = 1e-6
+PART_PLACES = tuple((FEATURES.index(part), FEATURES.index(whole)) for part, whole in PARTS)
 
 
 class Predictor:
@@ -47,14 +49,24 @@ class Predictor:
         return self._model.predict_one(wine)
 
     def list_warnings(self, wine: tuple[float, ...]) -> list[str]:
-        """Which values of a wine, in the order of FEATURES, lie outside what the model was fitted on, as sentences."""
+        """What is unusual about a wine, given by its values in the order of FEATURES, as sentences."""
+        parts = list_impossible_parts(wine)
         if all(map(le, self._lowest, wine)) and all(map(le, wine, self._highest)):
-            return []
-        return [
+            return parts
+        return parts + [
             f"{name} is {value:g}; the model was fitted on {low:g} to {high:g}"
             for name, value, low, high in zip(FEATURES, wine, self._lowest, self._highest, strict=True)
             if not low <= value <= high
         ]
+
+
+def list_impossible_parts(wine: Sequence[float]) -> list[str]:
+    """Which values of a wine, in the order of FEATURES, are more than the whole that they are a part of."""
+    return [
+        f"{FEATURES[part]} is {wine[part]:g}, more than {FEATURES[whole]}, {wine[whole]:g}"
+        for part, whole in PART_PLACES
+        if wine[part] > wine[whole]
+    ]
 
 
 def explain_fill(name: str, value: float) -> str:

@@ -12,14 +12,18 @@ import os
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from commands import DONE, require_free_port, run_command
+from commands import DONE, BadInputError, require_free_port, run_command
 from settings import Settings, load_settings
 
 if TYPE_CHECKING:  # a taken port and a missing model are reported before a server is loaded
     from starlette.types import ASGIApp
 
     from deployment.api.predict import Service
+
+
+PORTS = {"http": 80, "https": 443}
 
 
 def create_worker() -> "ASGIApp":
@@ -33,8 +37,31 @@ def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     from deployment.api.app import create_app
 
     reduce_latency_spikes()
-    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    origins = list_origins(settings.cors_origins)
     return create_app(service, settings.in_flight, settings.api_key.get_secret_value(), origins)
+
+
+def list_origins(text: str) -> list[str]:
+    """The origins of WINE_CORS_ORIGINS. Raises BadInputError for one that is not as browsers send it."""
+    origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+    for origin in origins:
+        if origin not in ("*", "null") and origin != (right := _write_origin(origin)):
+            raise BadInputError(f"WINE_CORS_ORIGINS has {origin}, which no browser sends: write {right}")
+    return origins
+
+
+def _write_origin(text: str) -> str:
+    """An origin as browsers send it: scheme, host in small letters, and the port unless it is the scheme's own."""
+    example = "scheme, host and port, as https://a.example or http://127.0.0.1:3000"
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return example
+    if not host or "*" in host or parts.scheme not in PORTS:
+        return example
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, PORTS[parts.scheme]) else "")
 
 
 def reduce_latency_spikes() -> None:
@@ -57,7 +84,7 @@ def make_service(settings: Settings) -> "Service":
     if settings.log_url != "off":
         log = PredictionLog(settings.log_url, settings.log_days, settings.log_rows)
         log.open()
-    return Service(live, metrics, log, settings.batch_rows, settings.body_seconds)
+    return Service(live, metrics, log, settings.batch_rows, settings.body_seconds, settings.fill_blanks)
 
 
 def serve(settings: Settings, service: "Service") -> None:
@@ -91,6 +118,7 @@ def main() -> int:
         "WINE_HOST, WINE_PORT and WINE_WORKERS set where, and with how many processes."
     ).parse_args()
     settings = load_settings()
+    list_origins(settings.cors_origins)  # before a process of several finds it wrong
     require_free_port(settings.host, settings.port, "set WINE_PORT to another")
     service = make_service(settings)
     metadata = service.live.writer.predictor.metadata

@@ -102,6 +102,14 @@ def test_an_unknown_route_or_method_gets_a_problem(api: str, method: str, path: 
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/model", "/metrics", "/docs", "/openapi.json"])
+def test_head_answers_as_get_without_a_body(api: str, path: str) -> None:
+    head = WEB.head(f"{api}{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == WEB.get(f"{api}{path}").headers["content-type"]
+    assert WEB.head(f"{api}/predict").status_code == 405
+
+
 def test_the_model_that_serves_is_described(api: str, pipeline_run: PipelineRun) -> None:
     metadata = load_current(pipeline_run.serving_models).metadata
     card = WEB.get(f"{api}/model").raise_for_status().json()

@@ -67,6 +67,16 @@ def test_a_blank_cell_is_filled_as_the_model_does_and_a_warning_says_so(
     assert answers.filter(like="probability_").iloc[-1].to_numpy() == pytest.approx(expected, abs=1e-6)
 
 
+def test_more_free_than_total_sulfur_dioxide_is_warned_of(bundles: Path, tmp_path: Path) -> None:
+    cells = GOOD.split(",")
+    cells[5:7] = "60", "50"
+    wines = tmp_path / "wines.csv"
+    wines.write_text("\n".join([HEADER, f"white,{GOOD}", f"white,{','.join(cells)}"]) + "\n")
+    none, warning = pd.read_parquet(score_file(wines, bundles, tmp_path / "answers").answers)["warnings"]
+    assert none == ""
+    assert list_untold(warning, "free_sulfur_dioxide", "60", "total_sulfur_dioxide", "50") == []
+
+
 def test_a_bad_file_leaves_the_others_scored(
     pipeline_run: PipelineRun, wines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

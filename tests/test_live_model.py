@@ -1,5 +1,6 @@
 """The champion changes while the API answers."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,13 +14,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployment.api.live_model import LiveModel
+from deployment.predictor import Predictor, load_predictor
 from tests.conftest import Served, run_api
 from tests.test_predict import read_metric
 from tests.test_schema import WINE
 from tests.told import list_untold
 from tests.waiting import wait_until
 from tests.web import WEB
-from wine_quality_training.bundle.files import COMPILED_FILE, METADATA_FILE, select_bundle
+from wine_quality_training.bundle.files import COMPILED_FILE, METADATA_FILE, find_current, select_bundle
 
 
 def ask_version(address: str) -> str:
@@ -78,6 +81,46 @@ def put_another_model_in(bundle: Path) -> None:
     metadata["files"] = json.loads((other / METADATA_FILE).read_text())["files"]
     shutil.copytree(other, bundle, dirs_exist_ok=True)
     (bundle / METADATA_FILE).write_text(json.dumps(metadata))
+
+
+class AnyError(Exception):
+    """What no code of the project foresees."""
+
+
+def test_nothing_that_a_new_model_raises_ends_the_watch(bundles: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundles, tmp_path, dirs_exist_ok=True)
+    raised: list[Exception] = [AnyError("of a library"), ModuleNotFoundError("No module named 'x'"), MemoryError()]
+
+    def load(models: Path) -> Predictor:
+        if find_current(models).name == "2" and raised:
+            raise raised.pop()
+        return load_predictor(models)
+
+    def count(refused: bool) -> None:
+        if refused:
+            raise AnyError("of the metrics")
+
+    async def follow() -> list[str]:
+        live, refusals = LiveModel(tmp_path, count, load), list[str]()
+        watch = asyncio.create_task(live.watch())
+        while live.writer.predictor.metadata.version == "1":
+            live.refused = ""
+            select_bundle(tmp_path / "2")  # written anew, so that it is loaded again
+            async with asyncio.timeout(20):
+                while not live.refused and live.writer.predictor.metadata.version == "1":
+                    await asyncio.sleep(0.02)
+            refusals.append(live.refused)
+        (tmp_path / "current").write_bytes(b"\xff\xfe\n")
+        async with asyncio.timeout(20):
+            while not live.refused:
+                await asyncio.sleep(0.02)
+        watch.cancel()
+        return [*refusals, live.refused]
+
+    refusals = asyncio.run(follow())
+    facts = ["MemoryError", "No module", "of a library", "", "UnicodeDecodeError"]
+    for refusal, fact in zip(refusals, facts, strict=True):
+        assert fact in refusal
 
 
 @pytest.mark.parametrize(

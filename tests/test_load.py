@@ -50,10 +50,12 @@ class AlwaysFine(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     keys: ClassVar[set[str]] = set()  # that came with wines
+    origins: ClassVar[set[str]] = set()
 
     def do_GET(self) -> None:
         if self.command == "POST":
             self.keys.add(self.headers["Authorization"])
+            self.origins.add(self.headers["X-Wine-Origin"])
             self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Length", "2")
@@ -70,6 +72,7 @@ class AlwaysFine(BaseHTTPRequestHandler):
 def wrong_server() -> Iterator[str]:
     """The address of a server that answers wrongly."""
     AlwaysFine.keys.clear()
+    AlwaysFine.origins.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), AlwaysFine) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -133,6 +136,7 @@ def test_a_server_that_answers_wrongly_is_a_finding_with_examples(wrong_server: 
     assert "{}" in done.stdout  # what was answered
     assert "WINE_LOAD_P95" not in done.stdout
     assert AlwaysFine.keys == {"Bearer a-key"}
+    assert AlwaysFine.origins == {"load-test"}
 
 
 def test_where_nothing_listens_it_says_make_serve_and_exits_3(tmp_path: Path) -> None:

@@ -66,8 +66,9 @@ def test_a_csv_is_answered_as_the_same_wines_in_json(small_api: str, start: str)
         (write_csv(*[WINE] * 41), CSV, ["body"]),
         (",".join(FEATURES), CSV, ["body"]),
         ("", CSV, ["body"]),
-        (write_csv(WINE).strip() + ",9\n", CSV, ["1.(cells beyond the header)"]),
-        (b"\xff\xfe", CSV, ["body"]),
+        (write_csv(WINE, WINE).strip() + ",9\n", CSV, ["2"]),
+        (write_csv(*[WINE] * 3).replace("density", "weight"), CSV, ["header"]),
+        (b"\xff\xfe", CSV, ["header"]),
     ],
 )
 def test_a_batch_with_one_bad_wine_is_refused_by_row_and_field(

@@ -5,7 +5,9 @@ body and writes the answer itself; here they are described, so that /docs has th
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -19,15 +21,17 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from commands import NotThereError
-from deployment.api.limits import Guard, find_path, read_body
+from deployment.api.limits import Guard, find_path, read_body, unpack_body
 from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, require_type
-from deployment.api.problems import PROBLEM_JSON, ProblemError, answer_error, refuse_body
+from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
-from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
+from deployment.prediction_log.log import PAUSES, PredictionLog, RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 
+logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
+FEEDBACK_THREADS = 2  # of its own: a log that answers slowly delays no prediction
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
     {"name": "model", "description": "What serves, and since when"},
@@ -59,14 +63,18 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
     fast = {route.path: route for route in (Predict(service), PredictBatch(service))}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        is_post = scope["type"] == "http" and scope["method"] == "POST"
-        route = fast.get(find_path(scope)) if is_post else None
+        method = scope.get("method")  # the lifespan has none
+        route = fast.get(find_path(scope)) if method == "POST" else None
+        if method == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
     guarded = Guard(dispatch, service.metrics, in_flight, api_key)
     if not cors_origins:
         return guarded
-    return CORSMiddleware(guarded, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"])
+    return CORSMiddleware(
+        guarded, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=[REQUEST_ID]
+    )
 
 
 def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
@@ -101,7 +109,10 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
         openapi_extra={"requestBody": _describe_batch(service.batch_rows)},
     )
     async def predict_batch() -> BatchPrediction:
-        """A JSON array of wines, or CSV with the fields of a wine as its header."""
+        """A JSON array of wines, or CSV with the fields of a wine as its header.
+
+        CSV is read as files of wines are: any usual separator, decimal sign, encoding and spelling of the names.
+        """
         raise NotImplementedError
 
 
@@ -110,6 +121,8 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         404: {"model": Problem, "description": "No answer has this request id"},
         409: {"model": Problem, "description": "This answer has a feedback already"},
     }
+
+    threads = ThreadPoolExecutor(FEEDBACK_THREADS, "feedback")
 
     @app.post(
         "/feedback",
@@ -122,6 +135,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         headers = dict(request.scope["headers"])
         require_type(headers, JSON)
         content = await read_body(request.receive, headers, WINE_BYTES, service.body_seconds)
+        content = unpack_body(content, headers, WINE_BYTES)
         try:
             feedback = Feedback.model_validate_json(content)
         except ValidationError as error:
@@ -129,9 +143,12 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         if service.log is None:
             raise ProblemError(503, "The prediction log is off here, so no feedback is kept")
         try:
-            await asyncio.to_thread(service.log.add_feedback, feedback.request_id, feedback.quality)
+            await _keep_feedback(service.log, feedback, threads)
         except UnknownRequestError as error:
-            reason = "No answer in the log has this request id; wines of a batch have ids of their own"
+            reason = (
+                "No answer in the log has this request id; wines of a batch have ids of their own, and those that "
+                "python -m deployment.batch answers in files are not in the log"
+            )
             raise ProblemError(404, reason) from error
         except RepeatedFeedbackError as error:
             raise ProblemError(409, "This answer has a feedback already") from error
@@ -139,6 +156,16 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
             reason = "The log cannot be written now; try again"
             raise ProblemError(503, reason, headers={"Retry-After": "5"}) from error
         return feedback
+
+
+async def _keep_feedback(log: PredictionLog, feedback: Feedback, threads: ThreadPoolExecutor) -> None:
+    """Keep a feedback; errors as in PredictionLog.add_feedback. No thread waits where the id is unknown."""
+    loop = asyncio.get_running_loop()
+    for pause in PAUSES:
+        await asyncio.sleep(pause)
+        if await loop.run_in_executor(threads, log.try_feedback, feedback.request_id, feedback.quality):
+            return
+    raise UnknownRequestError
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -177,12 +204,15 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
 
 
 async def _report_log(service: Service) -> None:
-    """Copy what the log has counted into the metrics, for as long as it runs."""
+    """Copy what the log has counted into the metrics, for as long as it runs, whatever fails."""
     written = lost = 0
     while service.log is not None:
         counts = service.log.counts
-        service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
-        written, lost = counts.written, counts.lost
+        try:
+            service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
+            written, lost = counts.written, counts.lost
+        except Exception:
+            logger.exception("The log's counts did not reach the metrics")
         await asyncio.sleep(REPORT_SECONDS)
 
 

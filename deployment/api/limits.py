@@ -1,17 +1,24 @@
-"""Limits on a request: how many at once, how large, how long it may take to arrive; and the key."""
+"""Limits on a request: how many at once, how large, how long it may take to arrive and be read; and the key."""
 
 import asyncio
 import logging
+import os
 import secrets
+import time
+import types
+import zlib
+from collections.abc import Generator
 from time import perf_counter
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.api.metrics import Metrics
-from deployment.api.problems import FAILURE, ProblemError
+from deployment.api.problems import FAILURE, ProblemError, refuse_field
 
 logger = logging.getLogger("uvicorn.error")
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})  # without a key, and however full
+SEND_SECONDS = 10.0  # that a caller may take to read a part of an answer
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs is drawn with
 CLOSE = {"Connection": "close"}  # nobody will read the rest of a body that may still be on its way
 
@@ -30,7 +37,7 @@ class Guard:
         self._app = app
         self._metrics = metrics
         self._most = in_flight
-        self._authorization = f"Bearer {api_key}".encode() if api_key else b""
+        self._key = api_key.encode()
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,31 +53,70 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            for awaited in (sending := send(message).__await__()):  # most often there is nothing to wait for
+                await _finish_in_time(sending, awaited, send)
+                return
 
-        self._in_flight += 1
+        is_open = path in OPEN or path.startswith(OPEN_FOLDER)
+        problem = None if is_open else self._find_problem(scope)
+        takes_place = not (is_open or problem)
+        self._in_flight += takes_place
         try:
-            problem = self._find_problem(path, scope)
-            await (problem.response() if problem else self._app)(scope, receive, watch)
+            await (problem.response(make_request_id()) if problem else self._app)(scope, receive, watch)
+        except SlowReaderError:
+            logger.warning("An answer of %s was not read within %g s", path, SEND_SECONDS)
         except Exception:
-            logger.exception("A request could not be answered")
+            request_id = make_request_id()
+            logger.exception("The request %s could not be answered", request_id)
             if not status:
-                await FAILURE.response()(scope, receive, watch)
+                await FAILURE.response(request_id)(scope, receive, watch)
         finally:
-            self._in_flight -= 1
+            self._in_flight -= takes_place
             self._metrics.count_request(path, status or 500, perf_counter() - start)
 
-    def _find_problem(self, path: str, scope: Scope) -> ProblemError | None:
-        if path in OPEN or path.startswith(OPEN_FOLDER):
-            return None
-        if self._authorization:
+    def _find_problem(self, scope: Scope) -> ProblemError | None:
+        if self._key:
             sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not secrets.compare_digest(sent, self._authorization):
+            scheme, _, key = sent.partition(b" ")
+            if scheme.lower() != b"bearer" or not secrets.compare_digest(key.strip(), self._key):
                 reason = "Send the key in the header Authorization: Bearer KEY"
                 return ProblemError(401, reason, headers={"WWW-Authenticate": "Bearer"})
-        if self._in_flight > self._most:
+        if self._in_flight >= self._most:
             return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
+
+
+class SlowReaderError(Exception):
+    """A caller does not read the answer."""
+
+
+async def _finish_in_time(sending: Generator[Any, Any, None], awaited: object, send: Send) -> None:
+    """Await the rest of sending a part of an answer; only here is a timer, as one costs as much as all the rest."""
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await _go_on(sending, awaited)
+    except TimeoutError as error:
+        # ASGI has no word for closing a connection. These are uvicorn's, which then sends nothing more.
+        request: Any = getattr(send, "__self__", None)
+        if hasattr(request, "transport"):
+            request.disconnected = True
+            request.transport.abort()
+        raise SlowReaderError from error
+
+
+@types.coroutine
+def _go_on(begun: Generator[Any, Any, None], awaited: object) -> Generator[Any, Any, None]:
+    """Await what was begun, from the first thing on that it waits for."""
+    yield awaited
+    yield from begun
+
+
+def make_request_id() -> str:
+    """32 hexadecimal digits: the time in milliseconds, then 80 random bits.
+
+    Ids that grow with time cost the log a fifth of what random ones do: its index grows at one end.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: int, seconds: float) -> bytes:
@@ -96,6 +142,35 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: i
     except TimeoutError as error:
         raise ProblemError(408, f"The body did not arrive within {seconds:g} s", headers=CLOSE) from error
     return bytes(body)
+
+
+def unpack_body(body: bytes, headers: dict[bytes, bytes], most_bytes: int) -> bytes:
+    """A body without its Content-Encoding, within a size.
+
+    Raises:
+        ProblemError: 415 it is packed otherwise than by gzip, 413 it is too large, 422 it cannot be unpacked.
+    """
+    encoding = headers.get(b"content-encoding", b"").strip().lower()
+    if encoding in (b"", b"identity"):
+        return body
+    if encoding not in (b"gzip", b"x-gzip"):
+        name = encoding.decode("latin-1")[:40]
+        raise ProblemError(
+            415, f"Content-Encoding: {name} is not read here; send gzip, or none", headers={"Accept-Encoding": "gzip"}
+        )
+    unpacked = bytearray()
+    try:
+        while body:
+            unzip = zlib.decompressobj(wbits=31)
+            unpacked += unzip.decompress(body, most_bytes + 1 - len(unpacked))
+            if len(unpacked) > most_bytes:
+                raise _too_large(most_bytes)
+            if not unzip.eof:
+                raise zlib.error("it ends in the middle")
+            body = unzip.unused_data  # another file may be joined on
+    except zlib.error as error:
+        raise refuse_field("body", f"cannot be unpacked: {error}", "The body is not packed by gzip") from error
+    return bytes(unpacked)
 
 
 def _too_large(most_bytes: int) -> ProblemError:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +36,15 @@ class LiveModel:
     def load(self) -> None:
         """Load what `current` names now; errors as in load_predictor."""
         self._seen = self._read_current()
-        self.writer = ResponseWriter(self._load(self._models))
+        try:
+            self.writer = ResponseWriter(self._load(self._models))
+        except (BadInputError, NotThereError):
+            raise
+        except Exception as error:  # reading a model runs its code and that of libraries, which may raise anything
+            raise BadInputError(
+                f"the model that {self._models / CURRENT} names cannot be loaded "
+                f"({type(error).__name__}: {error}): run make pipeline"
+            ) from error
         self.loaded, self.refused = datetime.now(UTC), ""
         self._on_load(False)
 
@@ -45,20 +54,27 @@ class LiveModel:
             return
         try:
             self.load()
-        except (BadInputError, NotThereError, OSError) as error:
-            self.refused = str(error)
-            self._on_load(True)
-            print(f"the model stays as it was: {error}", file=sys.stderr, flush=True)
+        except (BadInputError, NotThereError) as error:
+            self._refuse(str(error))
 
     async def watch(self) -> None:
-        """Follow `current` until cancelled; loading is done on a thread, so that answers go on."""
+        """Follow `current` until cancelled, whatever fails; loading is done on a thread, so that answers go on."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            await asyncio.to_thread(self.follow)
+            try:
+                await asyncio.to_thread(self.follow)
+            except Exception as error:  # an end of this task would go unseen, and no promotion would be served
+                self._refuse(f"{type(error).__name__}: {error}")
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        with suppress(Exception):  # that the reason cannot be printed or counted is no reason to stop
+            print(f"the model stays as it was: {reason}", file=sys.stderr, flush=True)
+            self._on_load(True)
 
     def _read_current(self) -> object:
-        """What changes when `current` does: its text, and when it was put there."""
+        """What changes when `current` does: its bytes, and when it was put there."""
         try:
-            return (self._models / CURRENT).read_text(), (self._models / CURRENT).stat().st_mtime_ns
+            return (self._models / CURRENT).read_bytes(), (self._models / CURRENT).stat().st_mtime_ns
         except OSError:
             return None

@@ -5,29 +5,32 @@ a second (make bench-serving measures both). What they take and give is describe
 """
 
 import asyncio
-import csv
-import io
-import os
+import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+import numpy as np
+from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from deployment.api.limits import read_body
+from deployment.api.limits import make_request_id, read_body, unpack_body
 from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
-from deployment.api.problems import ProblemError, refuse_body
-from deployment.api.schemas import Refusal, ResponseWriter
+from deployment.api.origin import LOAD_TEST, ORIGIN
+from deployment.api.problems import REQUEST_ID, ProblemError, refuse_body
+from deployment.api.schemas import Graded, ResponseWriter
+from deployment.api.wines import NO_WINE, Fills, Wines, fill_wine, read_csv, read_json
 from deployment.prediction_log.log import LoggedAnswer, LoggedRefusal, PredictionLog
-from wine_data.schema import WineQuality, feature_array, feature_values
+from wine_data.schema import WineQuality, feature_values
 
 JSON, CSV = "application/json", "text/csv"
-WINES = TypeAdapter(list[WineQuality])
+SENT_ORIGIN, SENT_LOAD_TEST, SENT_ID = ORIGIN.lower().encode(), LOAD_TEST.encode(), REQUEST_ID.lower().encode()
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
+MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
 CHUNK = 250  # wines predicted at once; between chunks, requests for single wines are answered
 
 
@@ -40,6 +43,7 @@ class Service:
     log: PredictionLog | None = None
     batch_rows: int = 5_000
     body_seconds: float = 10.0
+    fill_blanks: bool = False
 
 
 @dataclass
@@ -52,48 +56,57 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         start = perf_counter()
-        request_id = make_request_id()
+        request_id, headers = make_request_id(), dict(scope["headers"])
         try:
-            body = (await self.answer(request_id, dict(scope["headers"]), receive, start)).encode()
+            body = (await self.answer(request_id, headers, receive, start)).encode()
         except ProblemError as problem:
-            self._log_refusal(request_id, problem)
-            await problem.response()(scope, receive, send)
+            if self._is_logged(headers):
+                self._log_refusal(request_id, problem)
+            await problem.response(request_id)(scope, receive, send)
             return
-        headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sent = [
+            (b"content-type", JSON.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (SENT_ID, request_id.encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": sent})
         await send({"type": "http.response.body", "body": body})
 
     async def answer(self, request_id: str, headers: dict[bytes, bytes], receive: Receive, start: float) -> str:
         """The answer to one wine as JSON; `start` is perf_counter's, for the log. Raises ProblemError."""
         require_type(headers, JSON)
         body = await read_body(receive, headers, WINE_BYTES, self.service.body_seconds)
+        if b"content-encoding" in headers:
+            body = unpack_body(body, headers, WINE_BYTES)
+        writer = self.service.live.writer
+        predictor = writer.predictor
+        filled: tuple[str, ...] = ()
         try:
             wine = feature_values(WineQuality.model_validate_json(body))
         except ValidationError as error:
-            raise refuse_body(error, "The body is not a wine") from error
-        writer = self.service.live.writer
-        predictor = writer.predictor
+            if not self.service.fill_blanks:
+                raise refuse_body(error, NO_WINE) from error
+            wine, filled = fill_wine(body, predictor.metadata.fills)
         if predictor.is_compiled:
             row = predictor.predict_one(wine)
         else:  # so slow that other requests are answered meanwhile
             row = await asyncio.to_thread(predictor.predict_one, wine)
-        return f'{{{self._grade(writer, request_id, wine, row, start)},"model":{writer.model}}}'
+        graded = writer.write(request_id, wine, row, filled)
+        self._count(writer, graded, start, self._is_logged(headers))
+        return f'{{{graded.text},"model":{writer.model}}}'
 
-    def _grade(
-        self, writer: ResponseWriter, request_id: str, wine: tuple[float, ...], row: list[float], start: float
-    ) -> str:
-        """Write the answer to one wine, count it and log it."""
-        text, grade, probabilities, expected = writer.write(request_id, wine, row)
+    def _count(self, writer: ResponseWriter, graded: Graded, start: float, is_logged: bool) -> None:
+        """Count the answer to one wine, and log it."""
         model = writer.predictor.metadata
-        self.service.metrics.count_prediction(grade, model.version)
-        if self.service.log:
+        self.service.metrics.count_prediction(graded.grade, model.version)
+        if self.service.log and is_logged:
             now, latency = time.time(), (perf_counter() - start) * 1000
             self.service.log.add_answer(
-                LoggedAnswer(
-                    now, request_id, model.version, model.run_id, wine, grade, probabilities, expected, latency
-                )
+                LoggedAnswer(now, graded.request_id, model.version, model.run_id, *graded[2:], latency)
             )
-        return text
+
+    def _is_logged(self, headers: dict[bytes, bytes]) -> bool:
+        return headers.get(SENT_ORIGIN) != SENT_LOAD_TEST
 
     def _log_refusal(self, request_id: str, problem: ProblemError) -> None:
         if self.service.log:
@@ -106,43 +119,55 @@ class PredictBatch(Predict):
     """POST /predict/batch: JSON or CSV, all of it or nothing."""
 
     path: ClassVar[str] = "/predict/batch"
-    # One batch at a time: more would only make each of them later.
+    # One batch at a time, its body included: more would only make each of them later, and take as much memory again.
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    _batches: int = 0
 
-    async def answer(self, request_id: str, headers: dict[bytes, bytes], receive: Receive, start: float) -> str:
+    async def answer(
+        self,
+        request_id: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        start: float,  # noqa: ARG002  each chunk has its own
+    ) -> str:
         """The answers to a batch as JSON. Raises ProblemError."""
         content_type = require_type(headers, JSON, CSV)
-        body = await read_body(receive, headers, self.service.batch_rows * ROW_BYTES, self.service.body_seconds)
-        writer = self.service.live.writer
-        answers: list[str] = []
-        async with self._turn:
-            wines = self._read_wines(body, content_type)
-            for first in range(0, len(wines), CHUNK):
-                chunk = wines[first : first + CHUNK]
-                rows = await asyncio.to_thread(writer.predictor.predict_probabilities, feature_array(chunk))
-                for number, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first + 1):
-                    text = self._grade(writer, f"{request_id}-{number}", feature_values(wine), row, start)
-                    answers.append(f"{{{text}}}")
-        return f'{{"request_id":"{request_id}","model":{writer.model},"answers":[{",".join(answers)}]}}'
-
-    def _read_wines(self, body: bytes, content_type: str) -> list[WineQuality]:
+        if self._batches >= MOST_BATCHES:
+            raise ProblemError(503, "Too many batches at once; try again", headers={"Retry-After": "5"})
+        self._batches += 1
         try:
-            wines = WINES.validate_json(body) if content_type == JSON else WINES.validate_python(_read_csv(body))
-        except ValidationError as error:
-            raise refuse_body(error, "The body is not an array or a table of wines") from error
-        most = self.service.batch_rows
-        if not 1 <= len(wines) <= most:
-            reason = f"has {len(wines):,} wines; send 1 to {most:,}"
-            raise ProblemError(422, "The batch is empty or too large", [Refusal(field="body", reason=reason)])
-        return wines
+            async with self._turn:
+                body = await read_body(receive, headers, self._most_bytes, self.service.body_seconds)
+                writer = self.service.live.writer
+                fills = writer.predictor.metadata.fills if self.service.fill_blanks else {}
+                wines = await asyncio.to_thread(self._read, body, headers, content_type, fills)
+                answers = [text async for text in self._grade(writer, request_id, wines, self._is_logged(headers))]
+        finally:
+            self._batches -= 1
+        return (
+            f'{{"request_id":"{request_id}","model":{writer.model},"notes":{json.dumps(wines.notes)},'
+            f'"answers":[{",".join(answers)}]}}'
+        )
 
+    async def _grade(self, writer: ResponseWriter, batch: str, wines: Wines, is_logged: bool) -> AsyncIterator[str]:
+        """The answer to each wine; its latency is its share of the time that its chunk took."""
+        for first in range(0, len(wines.values), CHUNK):
+            start = perf_counter()
+            chunk = wines.values[first : first + CHUNK]
+            rows = await asyncio.to_thread(writer.predictor.predict_probabilities, np.array(chunk))
+            share = (perf_counter() - start) / len(chunk)
+            for at, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first):
+                graded = writer.write(f"{batch}-{at + 1}", wine, row, wines.filled[at])
+                self._count(writer, graded, perf_counter() - share, is_logged)
+                yield f"{{{graded.text}}}"
 
-def make_request_id() -> str:
-    """32 hexadecimal digits: the time in milliseconds, then 80 random bits.
+    @property
+    def _most_bytes(self) -> int:
+        return self.service.batch_rows * ROW_BYTES
 
-    Ids that grow with time cost the log a fifth of what random ones do: its index grows at one end.
-    """
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    def _read(self, body: bytes, headers: dict[bytes, bytes], content_type: str, fills: Fills) -> Wines:
+        read = read_json if content_type == JSON else read_csv
+        return read(unpack_body(body, headers, self._most_bytes), self.service.batch_rows, fills)
 
 
 def require_type(headers: dict[bytes, bytes], *known: str) -> str:
@@ -152,20 +177,3 @@ def require_type(headers: dict[bytes, bytes], *known: str) -> str:
     if content_type not in known:
         raise ProblemError(415, f"Send the header Content-Type: {' or '.join(known)}")
     return content_type
-
-
-def _read_csv(body: bytes) -> list[dict[str, object]]:
-    """The rows of a table, with numbers where cells are numbers and without the blank cells."""
-    try:
-        text = io.StringIO(body.decode("utf-8-sig"), newline="")
-        rows = list(csv.DictReader(text, restkey="(cells beyond the header)", restval="", strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ProblemError(422, "The body is not CSV", [Refusal(field="body", reason=str(error))]) from error
-    return [{name: _read_cell(cell) for name, cell in row.items() if str(cell).strip()} for row in rows]
-
-
-def _read_cell(cell: str | list[str]) -> object:
-    try:
-        return float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return cell

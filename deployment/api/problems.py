@@ -1,6 +1,7 @@
 """Refusals: one shape (RFC 9457) for whatever is wrong with a request, with field and reason."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -9,8 +10,8 @@ from starlette.responses import Response
 
 from deployment.api.schemas import Problem, Refusal
 
-PROBLEM_JSON = "application/problem+json"
-MOST_ERRORS = 20  # of one body; the rest are counted
+PROBLEM_JSON, REQUEST_ID = "application/problem+json", "X-Request-ID"
+MOST_ERRORS = 20  # of one body; the others are counted
 MOST_LETTERS = 100  # of a field's name, which may come from the request
 
 REASONS = {  # by pydantic's name for them, in place of its words, which speak of Python
@@ -25,7 +26,6 @@ REASONS = {  # by pydantic's name for them, in place of its words, which speak o
     "less_than_equal": "must be at most {le:g}",
     "multiple_of": "must be a whole number",
     "model_type": "send a JSON object",
-    "list_type": "send a JSON array of wines",
     "too_short": "is empty",
     "too_long": "has more than {max_length} entries",
     "json_invalid": "this is not JSON ({error})",
@@ -36,38 +36,80 @@ class ProblemError(Exception):
     """A request that is refused."""
 
     def __init__(
-        self, status: int, title: str, errors: Sequence[Refusal] = (), headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        title: str,
+        errors: Sequence[Refusal] = (),
+        headers: Mapping[str, str] | None = None,
+        more: int = 0,
     ) -> None:
-        """Take the HTTP status, one sentence, the fields that were wrong, and headers such as Retry-After."""
+        """Take the HTTP status, one sentence, the fields that were wrong and how many more, and headers."""
         super().__init__(title)
         self.status = status
         self.title = title
         self.errors = errors
         self.headers = dict(headers or {})
+        self.more = more
 
-    def response(self) -> Response:
-        """The refusal as it is sent."""
-        shown = list(self.errors[:MOST_ERRORS])
-        sentences = [f"{error.field}: {error.reason}" for error in shown]
-        if len(self.errors) > len(shown):
-            sentences.append(f"and {len(self.errors) - len(shown):,} more")
-        problem = Problem(title=self.title, status=self.status, detail="; ".join(sentences) or self.title, errors=shown)
-        return Response(problem.model_dump_json(), self.status, self.headers, PROBLEM_JSON)
+    def response(self, request_id: str = "") -> Response:
+        """The refusal as it is sent, with the id of its request where it has one."""
+        sentences = [f"{error.field}: {error.reason}" for error in self.errors]
+        if self.more:
+            sentences.append(f"and {self.more:,} more")
+        problem = Problem(
+            title=self.title, status=self.status, detail="; ".join(sentences) or self.title, errors=list(self.errors)
+        )
+        headers = self.headers | ({REQUEST_ID: request_id} if request_id else {})
+        return Response(problem.model_dump_json(), self.status, headers, PROBLEM_JSON)
 
 
 FAILURE = ProblemError(500, "Internal server error; see the server log")
 
 
+@dataclass
+class Refusals:
+    """What is wrong with a body: the first reasons, and how many more there are."""
+
+    listed: list[Refusal] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, place: str, reason: str) -> None:
+        """Add one reason."""
+        if len(self.listed) < MOST_ERRORS:
+            self.listed.append(Refusal(field=place[:MOST_LETTERS] or "body", reason=reason))
+        else:
+            self.more += 1
+
+    def add_errors(self, error: ValidationError, number: str = "", where: str = "") -> None:
+        """Add each field that was wrong, and why; its value stays out, as NaN has no form in JSON.
+
+        A field is density, or 17.density for the wine number 17 of a batch.
+        """
+        if len(self.listed) == MOST_ERRORS:
+            self.more += error.error_count()
+            return
+        for problem in error.errors(include_url=False, include_input=False):
+            place = ".".join([*([number] if number else []), *map(str, problem["loc"])])
+            reason = REASONS.get(problem["type"])
+            text = reason.format(**problem.get("ctx", {})) if reason else problem["msg"]
+            self.add(place, text + where)
+
+    def require_none(self, title: str) -> None:
+        """Raise ProblemError with the reasons, if there are any."""
+        if self.listed:
+            raise ProblemError(422, title, self.listed, more=self.more)
+
+
 def refuse_body(error: ValidationError, title: str) -> ProblemError:
-    """Refuse a body with each field that was wrong, and why; its value stays out, as NaN has no form in JSON."""
-    refusals = []
-    for problem in error.errors(include_url=False, include_input=False):
-        # density, or 17.density for the 17th wine of a batch
-        place = ".".join(str(part + 1 if isinstance(part, int) else part) for part in problem["loc"])
-        reason = REASONS.get(problem["type"])
-        text = reason.format(**problem.get("ctx", {})) if reason else problem["msg"]
-        refusals.append(Refusal(field=place[:MOST_LETTERS] or "body", reason=text))
-    return ProblemError(422, title, refusals)
+    """Refuse a body with each field that was wrong, and why."""
+    refusals = Refusals()
+    refusals.add_errors(error)
+    return ProblemError(422, title, refusals.listed, more=refusals.more)
+
+
+def refuse_field(name: str, reason: str, title: str) -> ProblemError:
+    """Refuse a body for one field."""
+    return ProblemError(422, title, [Refusal(field=name, reason=reason)])
 
 
 async def answer_error(_: Request, error: Exception) -> Response:

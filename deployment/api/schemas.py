@@ -2,10 +2,11 @@
 
 import json
 from operator import mul
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.predictor import Predictor
+from deployment.predictor import Predictor, explain_fill
 from wine_data.schema import SCALE
 
 
@@ -24,7 +25,7 @@ class Grading(BaseModel):
     prediction: int = Field(description="the likeliest grade, 3 to 9")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
-    warnings: list[str] = Field(description="measurements outside what the model was fitted on")
+    warnings: list[str] = Field(description="measurements that were filled, or are unusual")
 
 
 class Prediction(Grading):
@@ -38,6 +39,7 @@ class BatchPrediction(BaseModel):
 
     request_id: str
     model: ServingModel
+    notes: list[str] = Field(description="how a table was read, where that is not plain, and what of it was not used")
     answers: list[Grading]
 
 
@@ -103,18 +105,32 @@ class ResponseWriter:
         self._grades = tuple(predictor.grades)
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
-    def write(self, request_id: str, wine: tuple[float, ...], row: list[float]) -> tuple[str, int, str, float]:
-        """Write the answer to one wine from its row of probabilities.
+    def write(
+        self, request_id: str, wine: tuple[float, ...], row: list[float], filled: tuple[str, ...] = ()
+    ) -> "Graded":
+        """Write the answer to one wine from its row of probabilities: the likeliest grade, of equals the lowest.
 
-        Returns the inside of a JSON object without the model; the likeliest grade, of equals the lowest; the
-        probabilities as JSON; and the expected quality.
+        `filled` names the measurements that were blank.
         """
         grade = self._grades[row.index(max(row))]
         probabilities = self._probabilities % tuple(row)
         expected = sum(map(mul, self._grades, row))
         warnings = self.predictor.list_warnings(wine)
+        if filled:
+            warnings = [*(explain_fill(name, self.predictor.metadata.fills[name]) for name in filled), *warnings]
         text = (
             f'"request_id":"{request_id}","prediction":{grade},"probabilities":{probabilities},'
             f'"expected_quality":{expected:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
         )
-        return text, grade, probabilities, expected
+        return Graded(text, request_id, wine, grade, probabilities, expected)
+
+
+class Graded(NamedTuple):
+    """The answer to one wine: the inside of its JSON object, without the model; and what the log keeps of it."""
+
+    text: str
+    request_id: str
+    wine: tuple[float, ...]
+    grade: int
+    probabilities: str
+    expected_quality: float

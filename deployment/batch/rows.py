@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from deployment.batch.chunks import RawRows
-from deployment.predictor import Predictor, explain_fill
+from deployment.predictor import PART_PLACES, Predictor, explain_fill
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_values
 
 SAME = ("model", "version", "run_id")  # columns that have one value in all rows
@@ -158,8 +158,10 @@ def _read_texts(cells: Mapping[str, object], numbers: np.ndarray) -> dict[str, s
 
 
 def _list_warnings(predictor: Predictor, checked: CheckedRows) -> pa.Array:
-    """What was filled, and what lies outside of what the model was fitted on; "" for most wines."""
+    """What was filled, and what is unusual; "" for most wines."""
     unusual = ~_lie_within(checked.wines, predictor.metadata.ranges) | checked.filled.any(axis=1)
+    for part, whole in PART_PLACES:
+        unusual |= checked.wines[:, part] > checked.wines[:, whole]
     places = np.flatnonzero(unusual).tolist()
     texts = [""]
     for at in places:

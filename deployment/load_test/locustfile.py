@@ -17,6 +17,7 @@ from locust import FastHttpUser, between, events, task
 from locust.env import Environment
 
 from commands import BadInputError
+from deployment.api.origin import LOAD_TEST, ORIGIN
 from deployment.load_test.gate import judge_run
 from deployment.load_test.questions import (
     GREETING,
@@ -67,7 +68,7 @@ class WineUser(FastHttpUser):
         method, path, name = ("POST", "/predict", f"/predict, {question.kind}")
         if question is GREETING:
             method, path, name = ("GET", "/", "/")
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = {"Accept": "application/json", "Content-Type": "application/json", ORIGIN: LOAD_TEST}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         body = question.body or None

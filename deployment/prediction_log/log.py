@@ -127,10 +127,16 @@ class PredictionLog:
         """
         for pause in PAUSES:
             time.sleep(pause)
-            if self._insert_feedback(clean_text(request_id), quality):
+            if self.try_feedback(request_id, quality):
                 return
-            self._flush()
         raise UnknownRequestError(f"no answer with the id {clean_text(request_id)} is in the log")
+
+    def try_feedback(self, request_id: str, quality: int) -> bool:
+        """Write it if its answer is in the database now; else write what waits. Other errors as in add_feedback."""
+        if self._insert_feedback(clean_text(request_id), quality):
+            return True
+        self._flush()
+        return False
 
     def close(self) -> None:
         """Write the queue and end the writer; rows that cannot be written now are lost and counted."""

@@ -16,8 +16,8 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from deployment.api.limits import Guard
-from deployment.api.predict import JSON, Predict, make_request_id
+from deployment.api.limits import Guard, make_request_id
+from deployment.api.predict import JSON, Predict
 from deployment.serve import make_service, reduce_latency_spikes
 from settings import load_settings
 from wine_data.schema import FEATURES, WineQuality

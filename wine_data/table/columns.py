@@ -13,6 +13,8 @@ _WORDS = {"red": 1.0, "redwine": 1.0, "r": 1.0, "white": 0.0, "whitewine": 0.0, 
 _FLAGS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
 _TYPE_NAMES = ("type", "color", "colour", "winetype", "winecolor", "winecolour")
 _FLAG_NAMES = ("redwine", "isred")
+_NAME_LETTERS = 200  # a longer name is no column of a wine, and reading its units takes the square of its length
+ONE_COLOUR = ". If all its wines have one colour, say which: WINE_TYPE=red, or --type red"  # the end of a refusal
 _WAY_ON = f"name it is_red if 1 is red, or write {' and '.join(TYPES)}"
 
 
@@ -69,7 +71,7 @@ class Columns:
 
 def find_known(name: str) -> str:
     """A column's name as the schema has it; "" for one that is not known."""
-    return _KNOWN.get(_letters(name), "")
+    return _KNOWN.get(_letters(name), "") if len(name) <= _NAME_LETTERS else ""
 
 
 def is_known(name: str) -> bool:
@@ -126,8 +128,7 @@ def _require_columns(missing: Sequence[str], has_colour: bool, names: Sequence[s
         raise BadInputError(f"{name} lacks the column {', '.join(missing)}{also}; {found}")
     if not has_colour:
         raise BadInputError(
-            f"{name} has no column for the colour ({TYPE}: {' or '.join(TYPES)}; or {RED}: 1 or 0); {found}. "
-            "If all its wines have one colour, say which: WINE_TYPE=red, or --type red"
+            f"{name} has no column for the colour ({TYPE}: {' or '.join(TYPES)}; or {RED}: 1 or 0); {found}{ONE_COLOUR}"
         )
 
 

@@ -223,7 +223,7 @@ def _fit_names(names: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if rows and all(len(row) == len(names) + 1 for row in rows):
         if not any(row[-1].strip() for row in rows):
             return [*names, ""]
-        if names[0].strip() and all(re.fullmatch(r"\d+", row[0]) for row in rows) and _counts_rows(rows):
+        if names[0].strip() and all(re.fullmatch(r"\d{1,12}", row[0]) for row in rows) and _counts_rows(rows):
             return ["", *names]
     if rows and not names[-1].strip() and all(len(row) == len(names) - 1 for row in rows):
         return names[:-1]

@@ -12,7 +12,7 @@ from commands import BadInputError
 from wine_data.table.columns import BLANKS, Columns, match_columns
 from wine_data.table.dialect import SAMPLE_BYTES, Dialect, decode_blocks, find_dialect, read_cells
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)

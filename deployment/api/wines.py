@@ -1,0 +1,144 @@
+"""From the bytes of a body to the numbers of its wines, or to the reasons why it holds none.
+
+How many things a body holds is bounded before they are made: half a megabyte can hold 250,000 of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from commands import BadInputError
+from deployment.api.problems import ProblemError, Refusals, refuse_body, refuse_field
+from wine_data.schema import FEATURES, MEASUREMENTS, RED, TYPES, WineQuality, feature_values
+from wine_data.table.columns import BLANKS, ONE_COLOUR
+from wine_data.table.dialect import GZIP
+from wine_data.table.rows import TextTable, explain_width, read_number, read_table
+
+NO_WINE, NO_WINES = "The body is not a wine", "The body is not an array or a table of wines"
+MOST_FIELDS = 2 * len(FEATURES)  # of one wine, whose unknown fields are named
+MOST_LETTERS = 500  # of a text that repeats a header
+
+Fills = Mapping[str, float]  # by measurement, what a blank one is filled with; empty: a blank one is refused
+
+
+@dataclass
+class Wines:
+    """The wines of a batch: their values, the names of those that were filled, and notes on the body."""
+
+    fills: Fills
+    values: list[tuple[float, ...]] = field(default_factory=list)
+    filled: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
+
+    def add(self, number: str, wine: object, where: str = "") -> None:
+        """Check a wine and add it, or the reasons against it."""
+        wine, filled = _fill_nulls(wine, self.fills)
+        try:
+            self.values.append(feature_values(WineQuality.model_validate(wine)))
+            self.filled.append(filled)
+        except ValidationError as error:
+            self.refusals.add_errors(error, number, where)
+
+    def add_row(self, number: str, row: int, cells: Sequence[str], table: TextTable) -> None:
+        """Check the cells of a row and add its wine, or the reasons against it."""
+        where, columns = f" (row {row} of the table)", table.columns
+        if len(cells) != len(table.dialect.names):
+            self.refusals.add(number, explain_width(len(cells), len(table.dialect.names)) + where)
+            return
+        colour = columns.read_colour(cells[columns.colour or 0])
+        if colour is None:
+            cell = cells[columns.colour or 0].strip()
+            reason = "is missing" if cell in BLANKS else f"{cell[:50]} is neither {TYPES[0]} nor {TYPES[1]}"
+            self.refusals.add(f"{number}.{columns.name}", reason + where)
+        wine: dict[str, object] = {RED: colour or 0.0}  # the other cells are checked whatever the colour is
+        for name in MEASUREMENTS:
+            cell = cells[columns.fields[name]]
+            value = read_number(cell, table.dialect.decimal)
+            if value == value:
+                wine[name] = cell if value is None else value
+            elif self.fills:
+                wine[name] = None
+        self.add(number, wine, where)
+
+
+def fill_wine(body: bytes, fills: Fills) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The values of one wine in JSON whose nulls are filled, and their names. Raises ProblemError."""
+    try:
+        wine, filled = _fill_nulls(from_json(body), fills)
+        return feature_values(WineQuality.model_validate(wine)), filled
+    except ValidationError as error:
+        raise refuse_body(error, NO_WINE) from error
+    except ValueError as error:
+        raise refuse_field("body", f"this is not JSON ({error})", NO_WINE) from error
+
+
+def read_json(body: bytes, most: int, fills: Fills) -> Wines:
+    """Read an array of up to `most` wines. Raises ProblemError."""
+    # A wine holds no list, object or text, so these letters count what parsing would make.
+    if body.count(b"{") > most:
+        raise _refuse_size(f"more than {most:,}", most)
+    if body.count(b",") + body.count(b"[") > MOST_FIELDS * (most + 1):
+        raise refuse_field("body", f"has more values than {most:,} wines have", NO_WINES)
+    try:
+        rows = from_json(body)
+    except ValueError as error:
+        raise refuse_field("body", f"this is not JSON ({error})", NO_WINES) from error
+    if not isinstance(rows, list):
+        raise refuse_field("body", "send a JSON array of wines", NO_WINES)
+    if not 1 <= len(rows) <= most:
+        raise _refuse_size(f"{len(rows):,}", most)
+    wines = Wines(fills)
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict) and len(row) > MOST_FIELDS:
+            wines.refusals.add(str(number), f"has {len(row):,} fields, and a wine {len(FEATURES)}")
+        else:
+            wines.add(str(number), row)
+    wines.refusals.require_none(NO_WINES)
+    return wines
+
+
+def read_csv(body: bytes, most: int, fills: Fills) -> Wines:
+    """Read a table of up to `most` wines, as files of wines are read. Raises ProblemError."""
+    if body.startswith(GZIP):  # the reader would unpack it, whatever its size
+        raise ProblemError(415, "The table is packed by gzip: send it once with the header Content-Encoding: gzip")
+    try:
+        table = read_table(body, "the table")
+    except BadInputError as error:
+        reason = str(error).removesuffix(ONE_COLOUR)  # of no use to a caller
+        place = "header" if body.strip() else "body"
+        raise refuse_field(place, reason[:MOST_LETTERS], NO_WINES) from error
+    wines, number, blank, last = Wines(fills), 0, 0, table.dialect.row
+    try:
+        for number, (row, cells) in enumerate(table.rows, 1):
+            if number > most:
+                raise _refuse_size(f"more than {most:,}", most)
+            blank += row - last - 1
+            last = row
+            wines.add_row(str(number), row, cells, table)
+    except BadInputError as error:
+        raise refuse_field("body", str(error), NO_WINES) from error
+    if not number:
+        raise _refuse_size("0", most)
+    wines.refusals.require_none(NO_WINES)
+    notes = [
+        *table.dialect.describe(),
+        *table.columns.describe(),
+        *([f"blank rows between wines: {blank}"] if blank else []),
+    ]
+    wines.notes = [note[:MOST_LETTERS] for note in notes]
+    return wines
+
+
+def _fill_nulls(wine: object, fills: Fills) -> tuple[object, tuple[str, ...]]:
+    """A wine with its nulls filled, and their names; one without any measurement stays as it is."""
+    if not fills or not isinstance(wine, dict) or all(wine.get(name) is None for name in MEASUREMENTS):
+        return wine, ()
+    filled = tuple(name for name in MEASUREMENTS if name in wine and wine[name] is None and name in fills)
+    return wine | {name: fills[name] for name in filled}, filled
+
+
+def _refuse_size(found: str, most: int) -> ProblemError:
+    return refuse_field("body", f"has {found} wines; send 1 to {most:,}", "The batch is empty or too large")

@@ -1,0 +1,152 @@
+"""The guard before all routes: places, keys, slow readers, and the id of each refusal."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from commands import BadInputError
+from deployment.api import limits
+from deployment.api.limits import Guard
+from deployment.api.live_model import LiveModel
+from deployment.api.metrics import Metrics
+from deployment.api.predict import MOST_BATCHES, PredictBatch, Service
+from deployment.serve import list_origins
+from tests.told import list_untold
+
+SENT: Message = {"type": "http.response.start", "status": 200, "headers": []}
+DONE: Message = {"type": "http.response.body", "body": b"x"}
+
+
+async def answer(_: Scope, __: Receive, send: Send) -> None:
+    await send(SENT)
+    await send(DONE)
+
+
+async def ask(guard: Guard, path: str, send: Callable[[Message], Any], **headers: str) -> None:
+    named = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    await guard({"type": "http", "method": "GET", "path": path, "headers": named}, receive, send)
+
+
+async def find_status(guard: Guard, path: str, **headers: str) -> tuple[int, dict[bytes, bytes]]:
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await ask(guard, path, send, **headers)
+    return messages[0]["status"], dict(messages[0]["headers"])
+
+
+async def never_read(_: Message) -> None:
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def slow_readers(guard: Guard, path: str, number: int) -> AsyncIterator[list["asyncio.Task[None]"]]:
+    readers = [asyncio.create_task(ask(guard, path, never_read)) for _ in range(number)]
+    await asyncio.sleep(0.01)
+    yield readers
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+
+
+def test_readers_of_open_paths_take_no_place() -> None:
+    async def fill() -> int:
+        guard = Guard(answer, Metrics(), in_flight=1, api_key="")
+        async with slow_readers(guard, "/", 5), slow_readers(guard, "/static-offline-docs/a.js", 5):
+            return (await find_status(guard, "/predict"))[0]
+
+    assert asyncio.run(fill()) == 200
+
+
+def test_an_answer_that_nobody_reads_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SEND_SECONDS", 0.2)
+
+    async def fill() -> list[int]:
+        guard = Guard(answer, Metrics(), in_flight=2, api_key="")
+        async with slow_readers(guard, "/predict", 2) as readers:
+            full, _ = await find_status(guard, "/predict")
+            await asyncio.wait_for(asyncio.gather(*readers), 5)
+            return [full, (await find_status(guard, "/predict"))[0]]
+
+    assert asyncio.run(fill()) == [503, 200]
+
+
+def test_an_answer_that_is_read_slowly_is_sent_whole() -> None:
+    async def read() -> list[Message]:
+        messages: list[Message] = []
+
+        async def send(message: Message) -> None:
+            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+            messages.append(message)
+
+        await ask(Guard(answer, Metrics(), 1, ""), "/predict", send)
+        return messages
+
+    assert asyncio.run(read()) == [SENT, DONE]
+
+
+def test_batches_that_arrive_slowly_leave_places_for_single_wines() -> None:
+    async def fill() -> list[int]:
+        batches = PredictBatch(Service(live=cast("LiveModel", None), metrics=Metrics(), body_seconds=0.02))
+        guard = Guard(batches, Metrics(), in_flight=2 * MOST_BATCHES, api_key="")
+        json_type = {"content-type": "application/json"}
+        waiting = [find_status(guard, "/predict/batch", **json_type) for _ in range(2 * MOST_BATCHES)]
+        return [status for status, _ in await asyncio.gather(*waiting)]
+
+    assert sorted(asyncio.run(fill())) == [408] * MOST_BATCHES + [503] * MOST_BATCHES
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [("Bearer key", 200), ("bearer key", 200), ("BEARER  key", 200), ("Basic key", 401), ("key", 401), ("", 401)],
+)
+def test_the_word_bearer_may_be_written_in_any_case(sent: str, status: int) -> None:
+    guard = Guard(answer, Metrics(), in_flight=1, api_key="key")
+    found, headers = asyncio.run(find_status(guard, "/predict", authorization=sent))
+    assert found == status
+    assert (b"x-request-id" in headers) == (status == 401)
+
+
+def test_a_failure_has_an_id_that_the_servers_log_has_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError
+
+    status, headers = asyncio.run(find_status(Guard(fail, Metrics(), 1, ""), "/predict"))
+    assert status == 500
+    assert headers[b"x-request-id"].decode() in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("https://a.example/", "write https://a.example"),
+        ("https://b.example,HTTPS://A.Example", "write https://a.example"),
+        ("a.example", "write https://a.example"),
+        ("https://a.example:443", "write https://a.example"),
+        ("http://a.example:8080/form", "write http://a.example:8080"),
+        ("http://a.example:port", "https://a.example"),
+        ("ftp://a.example", "https://a.example"),
+        ("https://*.example", "https://a.example"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_the_right_one(text: str, right: str) -> None:
+    with pytest.raises(BadInputError) as refusal:
+        list_origins(text)
+    assert list_untold(str(refusal.value), "WINE_CORS_ORIGINS", text.rpartition(",")[2], right) == []
+
+
+def test_origins_as_browsers_send_them_are_taken() -> None:
+    origins = ["https://a.example", "http://127.0.0.1:3000", "http://[::1]:8080", "*"]
+    assert list_origins(", ".join(origins)) == origins
