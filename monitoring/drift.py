@@ -17,6 +17,7 @@ reference. On few distinct values both are conservative.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,14 +94,13 @@ def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
 
 
 def count_refusals(window: Window) -> dict[str, int]:
-    """How many requests were refused for each feature, and for anything else (OTHER)."""
-    requests = _name_fields(window).groupby("field")["request_id"].nunique()
-    return {str(name): int(count) for name, count in requests.items()}
+    """How many wines were refused for each feature, and for anything else (OTHER): of a refused batch, all."""
+    return {str(name): int(count) for name, count in _sum_wines(window, "field").items()}
 
 
 def describe_reasons(window: Window) -> dict[str, str]:
-    """Why the requests of each field were refused, the most frequent reasons first, with their number."""
-    counts = _name_fields(window).groupby(["field", "reason"])["request_id"].nunique().sort_values(ascending=False)
+    """Why the wines of each field were refused, the most frequent reasons first, with the number of wines."""
+    counts = _sum_wines(window, "field", "reason").sort_values(ascending=False)
     reasons: dict[str, list[str]] = {}
     for field, reason, count in counts.reset_index().itertuples(index=False):
         reasons.setdefault(field, []).append(f"{reason} ({count:,})")
@@ -154,10 +154,11 @@ def _check_refusals(window: Window) -> Iterator[Check]:
         yield _check_share(REFUSALS, f"{field} refused", counts.get(field, 0), window.asked)
 
 
-def _name_fields(window: Window) -> pd.DataFrame:
-    """The errors of a window with their field by the name of its feature, whichever row of a batch it was in."""
+def _sum_wines(window: Window, *by: str) -> "pd.Series[Any]":
+    """Count the wines of refused requests by columns of their errors, a request once in each; field is a feature."""
     fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # 17.alcohol, in a batch
-    return window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
+    errors = window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
+    return errors.drop_duplicates([*by, "request_id"]).groupby([*by])["wines"].sum()
 
 
 def _check_predictions(window: Window, predictions: PredictionProfile, size: int) -> Iterator[Check]:

@@ -34,7 +34,7 @@ class WindowReport:
         corrupt: rows that could not be read.
         versions: answers by the version that gave them; `grades` by predicted grade.
         red: share of red wines among the answers, NaN for none.
-        refusals: refused requests by field; `reasons` explains why, in words.
+        refusals: refused wines by field; `reasons` explains why, in words.
         part: what it was compared with.
         checks: those that could be evaluated.
         quality: of the serving version's answers, measured; None with too few grades.

@@ -262,8 +262,9 @@ def test_a_repeated_request_id_is_counted_and_takes_no_other_answer_with_it(log:
     assert list_untold(log.counts.problem, "request ids") == []
 
 
-def test_what_is_too_old_goes_with_its_feedback(log: PredictionLog, url: str) -> None:
-    now = time.time()
+def test_what_is_too_old_goes_with_its_feedback(url: str) -> None:
+    log, now = PredictionLog(url, days=10_000, rows=100_000), time.time()
+    log.open()
     for days in range(5_000):  # more than one step of deletion
         log.add_answer(make_answer(f"old {days}", now - 91 * DAY - days))
     log.add_answer(make_answer("new", now - 89 * DAY))
@@ -271,8 +272,10 @@ def test_what_is_too_old_goes_with_its_feedback(log: PredictionLog, url: str) ->
     log.add_feedback("old 7", 5)
     log.add_feedback("new", 6)
     log.close()
-    log.open()
+    again = PredictionLog(url, days=90, rows=100_000)
+    again.open()
     wait_until(lambda: read_refusals(url).empty, "the end of old refusals")
+    again.close()
     assert read_answers(url)[["request_id", "quality"]].to_numpy().tolist() == [["new", 6]]
     assert connect(url).execute("SELECT request_id FROM feedback").fetchall() == [("new",)]
 

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 from starlette.types import Receive, Scope, Send
 
 from deployment.api.limits import read_body
@@ -98,7 +99,8 @@ class Predict:
     def _log_refusal(self, request_id: str, problem: ProblemError) -> None:
         if self.service.log:
             errors = tuple((error.field, error.reason) for error in problem.errors) or (("", problem.title),)
-            self.service.log.add_refusal(LoggedRefusal(time.time(), request_id, self.path, problem.status, errors))
+            refusal = LoggedRefusal(time.time(), request_id, self.path, problem.status, errors, problem.wines)
+            self.service.log.add_refusal(refusal)
 
 
 @dataclass
@@ -126,14 +128,18 @@ class PredictBatch(Predict):
         return f'{{"request_id":"{request_id}","model":{writer.model},"answers":[{",".join(answers)}]}}'
 
     def _read_wines(self, body: bytes, content_type: str) -> list[WineQuality]:
+        most, rows = self.service.batch_rows, None if content_type == JSON else _read_csv(body)
         try:
-            wines = WINES.validate_json(body) if content_type == JSON else WINES.validate_python(_read_csv(body))
+            wines = WINES.validate_json(body) if rows is None else WINES.validate_python(rows)
         except ValidationError as error:
-            raise refuse_body(error, "The body is not an array or a table of wines") from error
-        most = self.service.batch_rows
+            problem = refuse_body(error, "The body is not an array or a table of wines")
+            problem.wines = min(_count_wines(body) if rows is None else len(rows), most)
+            raise problem from error
         if not 1 <= len(wines) <= most:
             reason = f"has {len(wines):,} wines; send 1 to {most:,}"
-            raise ProblemError(422, "The batch is empty or too large", [Refusal(field="body", reason=reason)])
+            problem = ProblemError(422, "The batch is empty or too large", [Refusal(field="body", reason=reason)])
+            problem.wines = min(max(len(wines), 1), most)
+            raise problem
         return wines
 
 
@@ -152,6 +158,15 @@ def require_type(headers: dict[bytes, bytes], *known: str) -> str:
     if content_type not in known:
         raise ProblemError(415, f"Send the header Content-Type: {' or '.join(known)}")
     return content_type
+
+
+def _count_wines(body: bytes) -> int:
+    """How many wines a JSON array has; 1 for anything else, which is one mistake."""
+    try:
+        wines = from_json(body)
+    except ValueError:
+        return 1
+    return len(wines) if isinstance(wines, list) else 1
 
 
 def _read_csv(body: bytes) -> list[dict[str, object]]:

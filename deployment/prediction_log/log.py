@@ -63,13 +63,14 @@ class LoggedAnswer(NamedTuple):
 
 
 class LoggedRefusal(NamedTuple):
-    """One request that was refused, with the fields that were wrong and why."""
+    """One request that was refused, with the fields that were wrong and why, and how many wines were in it."""
 
     time: float
     request_id: str
     route: str
     status: int
     errors: tuple[tuple[str, str], ...]
+    wines: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class PredictionLog:
         raise UnknownRequestError(f"no answer with the id {clean_text(request_id)} is in the log")
 
     def close(self) -> None:
-        """Write the queue and end the writer; rows that cannot be written now are lost and counted."""
+        """Write the queue and end the writer, for good; rows that cannot be written now are lost and counted."""
         if self._writer is None:
             return
         self._capacity = 0
@@ -245,7 +246,7 @@ def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:
     """Lay a refusal out as rows of the table, one per error; the client's texts are cut to size."""
     start = (refusal.time, clean_text(refusal.request_id), clean_text(refusal.route), refusal.status)
     errors = refusal.errors[:ERRORS_KEPT] or (("", ""),)  # a server too busy has no field to name
-    return [(*start, clean_text(field), clean_text(reason)) for field, reason in errors]
+    return [(*start, clean_text(field), clean_text(reason), refusal.wines) for field, reason in errors]
 
 
 def clean_text(text: str) -> str:

@@ -51,6 +51,7 @@ REFUSALS = Table(
     Column("status", Integer, nullable=False),
     Column("field", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("wines", Integer, nullable=False, server_default="1"),  # in the request; younger than the other columns
 )
 FEEDBACK = Table(
     "feedback",
@@ -117,14 +118,13 @@ def prepare_tables(engine: sa.Engine) -> None:
 
 def check_version(connection: sa.Connection) -> bool:
     """Whether the tables exist; BadInputError if they are of another version, or from before a feature was added."""
-    inspector = sa.inspect(connection)
-    tables = set(inspector.get_table_names()) & set(METADATA.tables)
+    tables = set(sa.inspect(connection).get_table_names()) & set(METADATA.tables)
     if not tables:
         return False
     found = connection.scalar(sa.select(sa.func.max(SCHEMA.c.version))) if SCHEMA.name in tables else "none"
     problem = f"has tables of version {found}, this code writes version {SCHEMA_VERSION}"
     if found == SCHEMA_VERSION:
-        columns = {column["name"] for column in inspector.get_columns(PREDICTIONS.name)}
+        columns = _list_columns(connection, PREDICTIONS)
         missing = [column.name for column in PREDICTIONS.columns if column.name not in columns]
         if not missing:
             return True
@@ -133,6 +133,16 @@ def check_version(connection: sa.Connection) -> bool:
         f"the prediction log {hide_password(connection.engine.url)} {problem}: move that database away, "
         "set WINE_LOG_URL to a new one, or run the code that made it"
     )
+
+
+def add_columns(connection: sa.Connection) -> None:
+    """Add to the tables of an older log what they have no column for yet."""
+    if REFUSALS.c.wines.name in _list_columns(connection, REFUSALS):
+        return
+    _lock(connection)
+    if REFUSALS.c.wines.name not in _list_columns(connection, REFUSALS):  # another process may have been first
+        connection.exec_driver_sql("ALTER TABLE refusals ADD COLUMN wines INTEGER NOT NULL DEFAULT 1")
+    connection.commit()
 
 
 def insert_rows(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -215,14 +225,24 @@ def _make_tables(engine: sa.Engine) -> None:
         if file:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         if check_version(connection):
+            add_columns(connection)
             return
-        connection.rollback()
-        lock = "BEGIN IMMEDIATE" if file else f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})"
-        connection.exec_driver_sql(lock)
+        _lock(connection)
         if not check_version(connection):  # another process may have been first
             METADATA.create_all(connection)
             connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
         connection.commit()
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Begin a transaction that changes the tables; other processes that want to wait."""
+    connection.rollback()
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")
+
+
+def _list_columns(connection: sa.Connection, table: Table) -> set[str]:
+    return {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
 
 
 def _delete_oldest(engine: sa.Engine, table: Table, edge: float) -> bool:

@@ -130,7 +130,7 @@ def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: 
     row, column = np.nonzero(wrong)
     refusals = pd.DataFrame(
         {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
-         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
+         "field": np.array(FEATURES)[column], "reason": "out of bounds", "wines": 1},
         columns=list(REFUSAL_COLUMNS),
     )  # fmt: skip
     window = Window(Span(0, 1), answers, refusals)
