@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from commands import BadInputError
+from deployment.prediction_log import reader, windows
 from deployment.prediction_log.tables import PREDICTIONS
 from deployment.prediction_log.windows import Span, cut_by_count, find_windows
 from experiment_tracking.registry.promotion import list_records
@@ -86,6 +87,26 @@ def test_a_gap_makes_a_long_window_by_count_and_none_by_time(settings: Settings,
     hours = [Span(start, start + 3600) for start in (NOON - 800, NOON - 800 + 86_400)]
     assert find_windows(settings.log_url, ROWS, 1, NOON + 2e5, most=500) == hours
     assert find_windows(settings.log_url, ROWS, 1, NOON + 86_400, most=500) == hours[:1]  # the other is not over
+
+
+def test_an_hour_of_many_requests_hides_no_hour_before_it_and_keeps_its_shares(
+    settings: Settings, champion: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = NOON - 800  # an hour begins
+    log_wines(settings.log_url, champion, sample_twin(ROWS, 1), start)
+    log_refusals(settings.log_url, ROWS, "pH", start)
+    fields = [column.name for column in PREDICTIONS.columns]
+    later = ", ".join({"time": "time + 3600", "request_id": "request_id || ' ' || i"}.get(name, name) for name in fields)
+    with sqlite3.connect(settings.log_url.removeprefix("sqlite:///")) as log:
+        log.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= 400) "
+            f"INSERT INTO predictions ({', '.join(fields)}) SELECT {later} FROM predictions, n"
+        )
+    assert find_windows(settings.log_url, ROWS, 1, start + 4500, most=5) == [Span(start, start + 3600)]
+    for module in (reader, windows):
+        monkeypatch.setattr(module, "MOST_ROWS", 200)
+    window = windows.read_window(settings.log_url, Span(start, start + 3600))
+    assert (window.span.since, len(window.answers), window.asked) == (start + 300, 200, 400)
 
 
 def test_rows_of_a_clock_that_was_ahead_belong_to_no_window_yet(settings: Settings, champion: Bundle) -> None:
@@ -178,6 +199,16 @@ def test_a_unit_mistake_raises_an_alarm_of_refusals_until_it_is_mended(settings:
     assert watch.windows[-1].reasons["chlorides"].startswith("must be at most 3 (")
     log_wines(settings.log_url, champion, sample_twin(ROWS, 6), NOON + 5000)
     assert not look(settings).alarm.raised
+
+
+def test_a_unit_mistake_sent_in_batches_counts_every_wine(settings: Settings, champion: Bundle) -> None:
+    log_wines(settings.log_url, champion, sample_twin(ROWS, 5), NOON)
+    for hour in (1, 2):
+        log_refusals(settings.log_url, 1, "17.chlorides", NOON + 3600 * hour, wines=ROWS)
+    watch = look(settings)
+    assert [window.asked for window in watch.windows] == [ROWS] * 3
+    assert watch.windows[-1].refusals == {"chlorides": ROWS}
+    assert name_findings(watch) == {(REFUSALS, "chlorides refused")}
 
 
 def test_harsher_tasters_raise_an_alarm_once_their_late_grades_come(settings: Settings, champion: Bundle) -> None:

@@ -300,6 +300,19 @@ def test_a_log_of_another_version_is_refused_by_name(log: PredictionLog, url: st
         read_answers(url)
 
 
+def test_a_log_from_before_refusals_counted_wines_is_read_and_written_on(log: PredictionLog, url: str) -> None:
+    log.add_refusal(LoggedRefusal(time.time(), "old", "/predict", 422, ()))
+    log.close()
+    connect(url).execute("ALTER TABLE refusals DROP COLUMN wines")
+    assert read_refusals(url)["wines"].tolist() == [1]
+    connect(url).execute("ALTER TABLE refusals DROP COLUMN wines")
+    again = PredictionLog(url, days=90, rows=100)
+    again.open()
+    again.add_refusal(LoggedRefusal(time.time(), "new", "/predict/batch", 422, (), wines=700))
+    again.close()
+    assert read_refusals(url)["wines"].tolist() == [1, 700]
+
+
 def test_eight_processes_open_a_new_log_at_once_and_every_answer_is_there(url: str) -> None:
     """Forked before the log is opened, so that they start within a millisecond; output ends when the last one has."""
     command = [sys.executable, "-c", CHILD + EIGHT_LOG_200, url]
