@@ -28,7 +28,6 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fast
 
-DAY = 86_400.0
 CHILD = """
 import itertools, os, sys, time
 from deployment.prediction_log.log import LoggedAnswer, PredictionLog
@@ -260,35 +259,6 @@ def test_a_repeated_request_id_is_counted_and_takes_no_other_answer_with_it(log:
     assert read_answers(url)["request_id"].tolist() == ["one", "two", "three"]
     assert (log.counts.written, log.counts.lost) == (3, 1)
     assert list_untold(log.counts.problem, "request ids") == []
-
-
-def test_what_is_too_old_goes_with_its_feedback(url: str) -> None:
-    log, now = PredictionLog(url, days=10_000, rows=100_000), time.time()
-    log.open()
-    for days in range(5_000):  # more than one step of deletion
-        log.add_answer(make_answer(f"old {days}", now - 91 * DAY - days))
-    log.add_answer(make_answer("new", now - 89 * DAY))
-    log.add_refusal(LoggedRefusal(now - 91 * DAY, "old", "/predict", 422, (("pH", "missing"),)))
-    log.add_feedback("old 7", 5)
-    log.add_feedback("new", 6)
-    log.close()
-    again = PredictionLog(url, days=90, rows=100_000)
-    again.open()
-    wait_until(lambda: read_refusals(url).empty, "the end of old refusals")
-    again.close()
-    assert read_answers(url)[["request_id", "quality"]].to_numpy().tolist() == [["new", 6]]
-    assert connect(url).execute("SELECT request_id FROM feedback").fetchall() == [("new",)]
-
-
-def test_only_the_newest_rows_are_kept(log: PredictionLog, url: str) -> None:
-    for number in range(5_000):
-        log.add_answer(make_answer(str(number), 1_000.0 + number + time.time() - 10_000))
-    log.close()
-    again = PredictionLog(url, days=90, rows=100)
-    again.open()
-    wait_until(lambda: count_answers(url) == 100, "100 answers left")
-    again.close()
-    assert read_answers(url)["request_id"].tolist() == [str(number) for number in range(4_900, 5_000)]
 
 
 def test_a_log_of_another_version_is_refused_by_name(log: PredictionLog, url: str) -> None:

@@ -107,7 +107,7 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
 
 def _add_feedback(app: FastAPI, service: Service) -> None:
     refusals = _refusals("The body is no feedback") | {
-        404: {"model": Problem, "description": "No answer has this request id"},
+        404: {"model": Problem, "description": "No answer has this request id, or it was deleted since"},
         409: {"model": Problem, "description": "This answer has a feedback already"},
     }
 
@@ -131,8 +131,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         try:
             await asyncio.to_thread(service.log.add_feedback, feedback.request_id, feedback.quality)
         except UnknownRequestError as error:
-            reason = "No answer in the log has this request id; wines of a batch have ids of their own"
-            raise ProblemError(404, reason) from error
+            raise ProblemError(404, str(error)) from error
         except RepeatedFeedbackError as error:
             raise ProblemError(409, "This answer has a feedback already") from error
         except NotThereError as error:

@@ -4,6 +4,7 @@ Statements here are few and big. Python's sqlite3 lets go of the interpreter's l
 reads, and may wait 5 ms to get it back while the API computes: one INSERT of 512 rows waits once, not 512 times.
 """
 
+import math
 import re
 import sqlite3
 import time
@@ -171,15 +172,22 @@ def write_insert(table: Table, rows: int, dialect: sa.Dialect) -> str:
 def trim_tables(engine: sa.Engine, days: float, rows: int) -> Iterator[None]:
     """Delete what is older than `days`, and the oldest above `rows`; a step of the iterator is one small transaction.
 
-    Answers take their feedback with them. Refusals are bounded by `rows` too: there may be a flood of them.
+    Answers that a taster has graded are kept for `days`, however many rows are newer, and take their feedback with them.
+    Refusals are bounded by `rows` too: there may be a flood of them.
     """
-    for table in (PREDICTIONS, REFUSALS):
-        newest = sa.select(table.c.time).order_by(table.c.time.desc())
+    ungraded = PREDICTIONS.c.request_id.not_in(sa.select(FEEDBACK.c.request_id))
+    for table, chosen in ((PREDICTIONS, ungraded), (REFUSALS, sa.true())):
+        too_old = time.time() - days * 86_400
+        yield from _delete_rows(engine, table, table.c.time < too_old)
         with engine.begin() as connection:
-            oldest_kept = connection.scalar(newest.offset(rows - 1).limit(1))
-        edge = max(time.time() - days * 86_400, oldest_kept or 0)
-        while _delete_oldest(engine, table, edge):
-            yield
+            edge = find_edge(connection, table, rows)
+        yield from _delete_rows(engine, table, (table.c.time < edge) & chosen)
+
+
+def find_edge(connection: sa.Connection, table: Table, rows: int) -> float:
+    """When the oldest of the newest `rows` of a table was written, 0 where there are no more than that."""
+    newest = sa.select(table.c.time).order_by(table.c.time.desc())
+    return float(connection.scalar(newest.offset(rows - 1).limit(1)) or 0)
 
 
 def may_pass(error: Exception) -> bool:
@@ -245,19 +253,22 @@ def _list_columns(connection: sa.Connection, table: Table) -> set[str]:
     return {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
 
 
-def _delete_oldest(engine: sa.Engine, table: Table, edge: float) -> bool:
-    """Delete some of the oldest rows before the edge, if any; those of the same time go together."""
-    clock = table.c.time
-    with engine.begin() as connection:
-        oldest = sa.select(clock).where(clock < edge).order_by(clock).limit(TRIM_ROWS).subquery()
-        last = connection.scalar(sa.select(sa.func.max(oldest.c.time)))
-        if last is None:
-            return False
-        if table is PREDICTIONS:
-            ids = sa.select(PREDICTIONS.c.request_id).where(clock <= last)
-            connection.execute(sa.delete(FEEDBACK).where(FEEDBACK.c.request_id.in_(ids)))
-        connection.execute(sa.delete(table).where(clock <= last))
-    return True
+def _delete_rows(engine: sa.Engine, table: Table, chosen: sa.ColumnElement[bool]) -> Iterator[None]:
+    """Delete the chosen rows, a step some of the oldest; those of the same time go together."""
+    clock, done = table.c.time, -math.inf
+    while True:
+        with engine.begin() as connection:
+            oldest = sa.select(clock).where(chosen, clock > done).order_by(clock).limit(TRIM_ROWS).subquery()
+            last = connection.scalar(sa.select(sa.func.max(oldest.c.time)))
+            if last is None:
+                return
+            step = chosen & (clock > done) & (clock <= last)
+            if table is PREDICTIONS:
+                ids = sa.select(PREDICTIONS.c.request_id).where(step)
+                connection.execute(sa.delete(FEEDBACK).where(FEEDBACK.c.request_id.in_(ids)))
+            connection.execute(sa.delete(table).where(step))
+            done = last
+        yield
 
 
 def _find_code(error: Exception) -> int:
