@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.special import kolmogorov
 from scipy.stats import binom, chi2, norm
 
-from deployment.prediction_log.windows import Window
+from deployment.prediction_log.windows import Window, select_model
 from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile
@@ -71,10 +71,10 @@ class Check:
 
 
 def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tuple[Check, ...]:
-    """Compare a window with a part of what a model learned from; predictions and quality only of its version."""
+    """Compare a window with a part of what a model learned from; predictions and quality only of its own answers."""
     checks = [*_check_inputs(window, part, metadata), *_check_refusals(window)]
     if part.predictions:
-        ours = replace(window, answers=window.answers[window.answers["version"] == metadata.version])
+        ours = replace(window, answers=select_model(window.answers, metadata.version, metadata.run_id))
         checks += _check_predictions(ours, part.predictions, part.wines)
         checks += _check_quality(ours, part, part.predictions)
     return tuple(decide(checks))

@@ -96,7 +96,9 @@ def test_an_hour_of_many_requests_hides_no_hour_before_it_and_keeps_its_shares(
     log_wines(settings.log_url, champion, sample_twin(ROWS, 1), start)
     log_refusals(settings.log_url, ROWS, "pH", start)
     fields = [column.name for column in PREDICTIONS.columns]
-    later = ", ".join({"time": "time + 3600", "request_id": "request_id || ' ' || i"}.get(name, name) for name in fields)
+    later = ", ".join(
+        {"time": "time + 3600", "request_id": "request_id || ' ' || i"}.get(name, name) for name in fields
+    )
     with sqlite3.connect(settings.log_url.removeprefix("sqlite:///")) as log:
         log.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= 400) "
@@ -230,13 +232,21 @@ def test_harsher_tasters_raise_an_alarm_once_their_late_grades_come(settings: Se
     assert latest.quality.intervals["accuracy"][1] < latest.estimate  # which cannot know
 
 
-def test_answers_of_another_version_count_for_inputs_only(settings: Settings, champion: Bundle) -> None:
-    other = replace(champion, metadata=replace(champion.metadata, version="7"))
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [({"version": "7"}, "7"), ({"run_id": "before the reset"}, "1 of another registry")],
+    ids=["another version", "version 1 of another registry"],
+)
+def test_answers_of_another_model_count_for_inputs_only(
+    settings: Settings, champion: Bundle, model: dict[str, str], shown: str
+) -> None:
+    other = replace(champion, metadata=replace(champion.metadata, **model))  # type: ignore[arg-type]
     log_wines(settings.log_url, other, sample_twin(ROWS, 5), NOON, labels=1.0)
     (window,) = look(settings).windows
     assert {check.kind for check in window.checks} == {INPUTS, REFUSALS}
     assert window.quality is None
-    assert window.versions == {"7": ROWS}
+    assert window.versions == {shown: ROWS}
+    assert window.estimate is None
 
 
 @pytest.mark.alone

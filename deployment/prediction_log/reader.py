@@ -30,7 +30,7 @@ CHUNK_ROWS = 20_000
 REFUSED = 422  # the status of a request that is no possible wine
 ALWAYS, NEVER = -math.inf, math.inf  # as the ends of a window
 NUMBERS = (*FEATURES, "expected_quality", "latency_ms", "time")
-ANSWER_COLUMNS = (*NUMBERS, "prediction", "probabilities", "request_id", "version")
+ANSWER_COLUMNS = (*NUMBERS, "prediction", "probabilities", "request_id", "version", "run_id")
 REFUSAL_COLUMNS = ("time", "request_id", "route", "status", "field", "reason", "wines")
 
 
@@ -92,7 +92,8 @@ def find_asked(url: str, spans: Sequence[tuple[float, float]]) -> list[bool]:
     with _open_log(url) as connection:
         return [
             any(
-                connection.scalar(select(table.c.time).where(_lies_between(table, *span), condition).limit(1)) is not None
+                connection.scalar(select(table.c.time).where(_lies_between(table, *span), condition).limit(1))
+                is not None
                 for table, condition in ((PREDICTIONS, true()), (REFUSALS, REFUSALS.c.status == REFUSED))
             )
             for span in spans

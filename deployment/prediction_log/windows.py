@@ -112,6 +112,11 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
     )
 
 
+def select_model(answers: pd.DataFrame, version: str, run_id: str) -> pd.DataFrame:
+    """The answers that one model gave: after make reset another has its version, but no other has its run."""
+    return answers[(answers["version"] == version) & (answers["run_id"] == run_id)]
+
+
 def read_window(url: str, span: Span) -> Window:
     """Read what the log holds of a span; of one with more than 200,000 answers, or errors of refusals, the last part."""
     answers, refusals = read_answers(url, span.since, span.until), read_refusals(url, span.since, span.until)

@@ -125,7 +125,7 @@ def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: 
     graded = np.random.default_rng((seed, 2)).random(len(answered)) < labels
     answers = answered.assign(
         prediction=classes[probabilities.argmax(axis=1)], confidence=probabilities.max(axis=1), version=VERSION,
-        quality=np.where(graded, grades, np.nan),
+        run_id="", quality=np.where(graded, grades, np.nan),
     )  # fmt: skip
     row, column = np.nonzero(wrong)
     refusals = pd.DataFrame(
