@@ -6,8 +6,9 @@ ln(current / reference) over bins: it sees a change of form. Both are taken at t
 
 A check says "drifted" only where a difference is certain *and* matters. Certain: its p-value, times the number
 of tests in the window (Bonferroni), is under ALPHA. A window of 5,000 answers makes any small difference
-certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. Under FEWEST
-answers nothing is checked. A single drifted window is not yet an alarm (alarm.py).
+certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. A wine that is asked for
+again counts once, or fifty wines of one client would be as certain as a thousand. Under FEWEST
+answers or FEWEST_WINES nothing is checked. A single drifted window is not yet an alarm (alarm.py).
 
 Sources: under no drift sqrt(nm/(n+m)) KS follows Kolmogorov's distribution, and nm/(n+m) PSI, which is Jeffreys'
 divergence, approximately chi-square with bins - 1 degrees of freedom; n and m are the sizes of window and
@@ -31,6 +32,7 @@ from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Pr
 
 ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
 FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
+FEWEST_WINES = 30  # distinct ones; from there on p-values hold (measured on wines of the twin)
 KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06
 USUAL_SHARE = 0.01  # outside or refused, of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
 SHARE_FLOOR = 0.02
@@ -78,6 +80,11 @@ def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tupl
         checks += _check_predictions(ours, part.predictions, part.wines)
         checks += _check_quality(ours, part, part.predictions)
     return tuple(decide(checks))
+
+
+def distinct_answers(answers: pd.DataFrame) -> pd.DataFrame:
+    """The first answer to each wine of a table."""
+    return answers.drop_duplicates(list(FEATURES))
 
 
 def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
@@ -134,8 +141,8 @@ def decide(checks: Sequence[Check]) -> Iterator[Check]:
 
 
 def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Iterator[Check]:
-    answers = window.answers
-    if len(answers) < FEWEST:
+    answers = distinct_answers(window.answers)
+    if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES:
         return
     for name in FEATURES:
         yield _check_distribution(INPUTS, name, part.features[name], part.wines, answers[name].to_numpy())
@@ -162,17 +169,19 @@ def _sum_wines(window: Window, *by: str) -> "pd.Series[Any]":
 
 
 def _check_predictions(window: Window, predictions: PredictionProfile, size: int) -> Iterator[Check]:
-    if len(window.answers) < FEWEST:
+    answers = distinct_answers(window.answers)
+    if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES:
         return
-    grades, confidence = (window.answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
+    grades, confidence = (answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
     yield _check_distribution(PREDICTIONS, "predicted grades", predictions.predictions, size, grades)
     yield _check_distribution(PREDICTIONS, "confidence", predictions.confidence, size, confidence)
 
 
 def _check_quality(window: Window, part: Profile, predictions: PredictionProfile) -> Iterator[Check]:
-    if len(window.labelled) < FEWEST_LABELS:
+    labelled = distinct_answers(window.labelled)
+    if len(labelled) < FEWEST_LABELS:
         return
-    grades, predicted = (window.labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    grades, predicted = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
     errors = grades - predicted
     yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
     by, p = _compare_means(errors, predictions.bias, part.wines)

@@ -32,7 +32,7 @@ class WindowReport:
     Attributes:
         asked: wines asked for; `answered` of them got a grade, `graded` of these also one from a taster.
         corrupt: rows that could not be read.
-        versions: answers by the version that gave them, also of a registry before `make reset`; `grades` by predicted grade.
+        versions: answers by the version that gave them; `grades` by predicted grade.
         red: share of red wines among the answers, NaN for none.
         refusals: refused wines by field; `reasons` explains why, in words.
         part: what it was compared with.

@@ -224,8 +224,9 @@ class PredictionLog:
             edge = max(edge, find_edge(connection, PREDICTIONS, self._rows))
         if not 0 < answered < edge:
             return f"No answer in the log has the request id {request_id}; wines of a batch have ids of their own"
+        when = f"{datetime.fromtimestamp(answered, UTC):%Y-%m-%d %H:%M} UTC"
         return (
-            f"The answer {request_id} was deleted: it is from {datetime.fromtimestamp(answered, UTC):%Y-%m-%d %H:%M} UTC, "
+            f"The answer {request_id} was deleted: it is from {when}, "
             f"and the log keeps {self._days:g} days (WINE_LOG_DAYS), the newest {self._rows:,} answers (WINE_LOG_ROWS)"
         )
 

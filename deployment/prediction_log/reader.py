@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, literal, select, true, union_all
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, exists, func, literal, select, true, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
 from commands import NotThereError
@@ -92,8 +92,7 @@ def find_asked(url: str, spans: Sequence[tuple[float, float]]) -> list[bool]:
     with _open_log(url) as connection:
         return [
             any(
-                connection.scalar(select(table.c.time).where(_lies_between(table, *span), condition).limit(1))
-                is not None
+                connection.scalar(select(exists().where(_lies_between(table, *span), condition)))
                 for table, condition in ((PREDICTIONS, true()), (REFUSALS, REFUSALS.c.status == REFUSED))
             )
             for span in spans

@@ -172,7 +172,7 @@ def write_insert(table: Table, rows: int, dialect: sa.Dialect) -> str:
 def trim_tables(engine: sa.Engine, days: float, rows: int) -> Iterator[None]:
     """Delete what is older than `days`, and the oldest above `rows`; a step of the iterator is one small transaction.
 
-    Answers that a taster has graded are kept for `days`, however many rows are newer, and take their feedback with them.
+    Answers that a taster has graded are kept for `days`, however many are newer, and take their feedback with them.
     Refusals are bounded by `rows` too: there may be a flood of them.
     """
     ungraded = PREDICTIONS.c.request_id.not_in(sa.select(FEEDBACK.c.request_id))

@@ -2,9 +2,9 @@
 
 By count, windows are cut back from now, each of so many wines asked for, answered or refused: a unit mistake may
 be refused before it is predicted, and would otherwise stay unseen. A batch is refused as a whole, and so are all its
-wines. Wines of one moment, as the rows of a batch are, stay together, so a window may hold more. By time, windows are the full hours (or days, from
-midnight UTC) before now; one without requests is left out. A gap in the traffic makes a long window by
-count and none by time.
+wines. Wines of one moment, as the rows of a batch are, stay together, so a window may hold more. By time, windows are
+the full hours (or days, from midnight UTC) before now; one without wines is left out. A gap in the traffic makes a
+long window by count and none by time.
 
 Rows dated later than now, by a clock that was wrong, belong to no window until that time comes. A row that
 cannot be read as an answer is left out and counted.
@@ -118,7 +118,7 @@ def select_model(answers: pd.DataFrame, version: str, run_id: str) -> pd.DataFra
 
 
 def read_window(url: str, span: Span) -> Window:
-    """Read what the log holds of a span; of one with more than 200,000 answers, or errors of refusals, the last part."""
+    """Read what the log holds of a span; of one with more than 200,000 answers or refusals, the last part."""
     answers, refusals = read_answers(url, span.since, span.until), read_refusals(url, span.since, span.until)
     cut = [float(rows["time"].iloc[0]) for rows in (answers, refusals) if len(rows) == MOST_ROWS]
     if cut:  # both to the same stretch of time, or shares were wrong

@@ -24,7 +24,7 @@ from commands import NotThereError
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import read_numbers
 from deployment.prediction_log.windows import Span, Window, format_time, select_model
-from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, find_nearest
+from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, distinct_answers, find_nearest
 from monitoring.quality import FEWEST_GRADED
 from wine_data.schema import FEATURES, RED, TARGET
 from wine_quality_training.bundle.metadata import ModelMetadata
@@ -117,16 +117,17 @@ def name_folder(span: Span) -> str:
 
 
 def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, title and report of what a window, and those of its answers that are ours, have enough answers for."""
+    """Yield name, title and report of what a window, and ours among its answers, have enough answers for."""
     answers = window.answers
     graded = ours[ours["quality"].notna()]
     when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
     if len(answers):
-        title = f"Inputs of {len(answers):,} answers {when}, beside {part.part}"
-        yield INPUTS, title, _report_drift(answers, part, FEATURES)
+        wines = distinct_answers(answers)
+        title = f"Inputs of {len(answers):,} answers on {len(wines):,} wines {when}, beside {part.part}"
+        yield INPUTS, title, _report_drift(wines, part, FEATURES)
     if len(ours) and part.predictions:
         title = f"Predictions in {len(ours):,} answers{of} {when}, beside those of cross-validation on {part.part}"
-        yield PREDICTIONS, title, _report_drift(ours, part, PREDICTED)
+        yield PREDICTIONS, title, _report_drift(distinct_answers(ours), part, PREDICTED)
     if len(graded) >= FEWEST_GRADED:
         yield QUALITY, f"Quality of the {len(graded):,} graded answers{of} {when}", _report_quality(graded)
 
