@@ -285,6 +285,16 @@ def test_labelled_answers_are_divided_by_content_and_join_the_training_side_only
     assert joined.fingerprint != twin.fingerprint
 
 
+def test_grades_that_contradict_each_other_train_as_their_median_and_rare_ones_as_the_nearest() -> None:
+    wine, other, third = (sample_twin(3, 1)[list(FEATURES)].iloc[[row]] for row in range(3))
+    given = ((wine, 8), (wine, 4), (wine, 7), (other, 10), (other, 10), (third, 1), (third, np.nan))
+    labelled = divide_labelled(pd.concat([table.assign(quality=float(grade)) for table, grade in given]))
+    grades = pd.concat([labelled.train, labelled.validation]).set_index("alcohol")[TARGET]
+    assert [grades[table["alcohol"].item()] for table in (wine, other, third)] == [7, 9, 3]
+    assert labelled.source.startswith("3 ")
+    assert list_untold(labelled.note, "1 wines", "median", "3 grades", "9") == []
+
+
 def test_answers_without_a_grade_are_nothing_to_learn_from() -> None:
     with pytest.raises(BadInputError, match="POST /feedback"):
         divide_labelled(sample_twin(10, 1).assign(quality=np.nan))

@@ -310,6 +310,12 @@ def test_a_database_that_cannot_be_had_is_named_without_its_password(address: st
     assert "secret" not in str(caught.value)
 
 
+def test_reading_a_log_that_is_off_names_a_way_to_have_one() -> None:
+    with pytest.raises(NotThereError, match=naming("WINE_LOG_URL=off", "unset", "sqlite:////a/file.db")) as caught:
+        read_answers("off")
+    assert "or to off" not in str(caught.value)
+
+
 def test_reading_a_log_that_is_not_there_says_so_and_makes_none(tmp_path: Path) -> None:
     with pytest.raises(NotThereError, match=r"predictions\.db\b"):
         read_answers(f"sqlite:///{tmp_path / 'predictions.db'}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 200_000  # that one call reads, about 200 MB
 CHUNK_ROWS = 20_000
 REFUSED = 422  # the status of a request that is no possible wine
+OFF = "off"  # the address of no log
 ALWAYS, NEVER = -math.inf, math.inf  # as the ends of a window
 NUMBERS = (*FEATURES, "expected_quality", "latency_ms", "time")
 ANSWER_COLUMNS = (*NUMBERS, "prediction", "probabilities", "request_id", "version", "run_id")
@@ -108,6 +109,11 @@ def count_answers(url: str) -> int:
 @contextmanager
 def _open_log(url: str) -> Iterator[Connection]:
     """Connect to a log that exists; connecting to a SQLite file that does not would make it."""
+    if url == OFF:
+        raise NotThereError(
+            "the prediction log is off (WINE_LOG_URL=off), so there is nothing to read: unset WINE_LOG_URL, or set it to "
+            "sqlite:////a/file.db or postgresql+psycopg://user:password@host/database, then serve the model and ask it"
+        )
     engine = make_engine(url)
     missing = NotThereError(f"there is no prediction log at {hide_password(url)} yet: serve the model and ask it first")
     file = find_file(engine)

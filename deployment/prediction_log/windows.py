@@ -102,7 +102,7 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
         return
     if hours:
         raise NotThereError(
-            f"no wine was asked for in a full window of {hours:g} hours yet (WINE_WINDOW_HOURS): ask for one "
+            f"no wine was asked for in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): ask for one "
             "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
         )
     asked = len(read_times(url, until=now, last=rows))

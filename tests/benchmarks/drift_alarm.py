@@ -5,9 +5,9 @@
 
 A reference is a model of its own, fitted on wines of the twin; its windows are other wines of the twin, answered by
 it and checked by the functions that watch the log. --windows undrifted ones of each size follow each other, a quarter
-of their answers graded; at each from the third on it is asked whether there is an alarm; so it is of as many whose requests are all for fifty
-wines. In each of --repetitions a
-drift begins after three of them, and the windows from there to the alarm are counted, up to ten.
+of their answers graded, and as many whose requests are all for fifty wines; at each from the third on it is asked
+whether there is an alarm. In each of --repetitions a drift begins after three of them, and the windows from there to
+the alarm are counted, up to ten.
 
 A shift is of each measurement in turn, and nothing is graded, so that it is found in the wines and the answers and
 not in what tasters say. Evidently's DataDriftPreset compares the measurements and the colour of some of the same
