@@ -15,6 +15,7 @@ divergence, approximately chi-square with bins - 1 degrees of freedom; n and m a
 reference. On few distinct values both are conservative.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from scipy.stats import binom, chi2, norm
 from deployment.prediction_log.windows import Window, select_model
 from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile
+from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles
 
 ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
 FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
@@ -39,6 +40,7 @@ SHARE_FLOOR = 0.02
 BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # grades; share of the squared error on top
 SAME = 1e-6  # of a column's range: values that are no further apart are one
 SMALLEST_BIN, MOST_BINS = 0.05, 10
+MIXTURES = tuple(tenths / 10 for tenths in range(1, 10))  # nearer than KS_FLOOR to any share
 
 INPUTS, PREDICTIONS, REFUSALS, QUALITY = "inputs", "predictions", "refusals", "quality"
 OTHER = "another field"
@@ -88,16 +90,16 @@ def distinct_answers(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
-    """The profile, of several, that the inputs of a window are nearest to, by the sum of PSI."""
-    if window.answers.empty:
+    """The profile, of several or mixed of two, that the inputs of a window are nearest to, by the sum of PSI."""
+    if window.answers.empty or len(profiles) == 1:
         return profiles[0]
+    answers = distinct_answers(window.answers)
 
     def sum_psi(part: Profile) -> float:
-        return sum(
-            compare(part.features[name], part.wines, window.answers[name].to_numpy())["PSI"][0] for name in FEATURES
-        )
+        return sum(compare(part.features[name], part.wines, answers[name].to_numpy())["PSI"][0] for name in FEATURES)
 
-    return min(profiles, key=sum_psi)
+    pairs = itertools.product(itertools.combinations(profiles, 2), MIXTURES)
+    return min([*profiles, *(mix_profiles(*pair, share) for pair, share in pairs)], key=sum_psi)
 
 
 def count_refusals(window: Window) -> dict[str, int]:

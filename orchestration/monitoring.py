@@ -88,10 +88,8 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     history = watch_task(settings, MOST_WINDOWS)
     if not history.windows:
-        hours = f"of {settings.window_hours:g} hours with a wine asked for"
-        logger.info(
-            "No full window yet: one is %s", hours if settings.window_hours else f"{settings.window_rows:,} wines"
-        )
+        hours, rows = settings.window_hours, settings.window_rows
+        logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
     if earlier and earlier[-1].saw(history):

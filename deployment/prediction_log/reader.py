@@ -111,7 +111,7 @@ def _open_log(url: str) -> Iterator[Connection]:
     """Connect to a log that exists; connecting to a SQLite file that does not would make it."""
     if url == OFF:
         raise NotThereError(
-            "the prediction log is off (WINE_LOG_URL=off), so there is nothing to read: unset WINE_LOG_URL, or set it to "
+            "the prediction log is off (WINE_LOG_URL=off), there is nothing to read: unset WINE_LOG_URL, or set it to "
             "sqlite:////a/file.db or postgresql+psycopg://user:password@host/database, then serve the model and ask it"
         )
     engine = make_engine(url)

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from deployment.prediction_log.reader import REFUSAL_COLUMNS
-from deployment.prediction_log.windows import REFUSED, Span, Window
+from deployment.prediction_log.reader import REFUSAL_COLUMNS, REFUSED
+from deployment.prediction_log.windows import Span, Window
 from monitoring.alarm import OF, Alarm, raise_alarm
 from monitoring.drift import Check, check_window
 from monitoring.simulate.drifts import Drift
