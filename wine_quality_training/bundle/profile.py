@@ -126,7 +126,7 @@ def _read_shares(column: Marginal, points: np.ndarray) -> np.ndarray:
     if len(column.points) <= LEVELS:
         steps: np.ndarray = np.append(0.0, column.shares)[np.searchsorted(column.points, points, side="right")]
         return steps
-    return np.interp(points, column.points, column.shares, left=0.0)
+    return np.asarray(np.interp(points, column.points, column.shares, left=0.0))
 
 
 def _mix_means(one: tuple[float, float], other: tuple[float, float], share: float) -> tuple[float, float]:
