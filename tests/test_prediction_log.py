@@ -127,7 +127,7 @@ def test_windows_are_read_by_time_and_in_parts(log: PredictionLog, url: str) -> 
     assert before["request_id"].tolist() == [str(second) for second in range(500)]
     assert after["request_id"].tolist() == [str(second) for second in range(500, 1_000)]
     assert [len(part) for part in iterate_answers(url, rows=300)] == [300, 300, 300, 100]
-    nothing, words = read_answers(url, since=time.time() + 60), ["request_id", "version", "probabilities"]
+    nothing, words = read_answers(url, since=time.time() + 60), ["request_id", "version", "run_id", "probabilities"]
     assert nothing.empty
     assert nothing.dtypes.drop(words).equals(before.dtypes.drop(words))
 
