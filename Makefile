@@ -144,7 +144,11 @@ reset: ## forget the tracking store, the flow history and all models (asks first
 	read -r answer; case "$$answer" in [yY]*) \
 	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models monitoring/reports report; \
 	  echo "Gone. Next: make pipeline";; \
-	*) echo "Nothing was removed.";; esac
+	*) echo "Nothing was removed."; exit 0;; esac; \
+	[ -e deployment/predictions.db ] || exit 0; \
+	printf 'Remove the prediction log too, deployment/predictions.db, with the grades that tasters gave? [y/N] '; \
+	read -r answer; case "$$answer" in [yY]*) rm -f deployment/predictions.db*; echo "Gone too.";; \
+	*) echo "The log was kept.";; esac
 
 # Set-up, from nothing but Python, make and the package index. uv comes first, at the version and
 # digest that the lock names, and installs the rest. The last line marks the venv as complete, so an

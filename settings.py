@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",
     )
     log_days: float = Field(90, gt=0, description="days that the log keeps")
-    log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest")
+    log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest; and all graded ones")
     mlflow_uri: Annotated[str, AfterValidator(_check_store)] = Field(
         f"sqlite:///{ROOT}/mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",

@@ -6,36 +6,41 @@ ln(current / reference) over bins: it sees a change of form. Both are taken at t
 
 A check says "drifted" only where a difference is certain *and* matters. Certain: its p-value, times the number
 of tests in the window (Bonferroni), is under ALPHA. A window of 5,000 answers makes any small difference
-certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. Under FEWEST
-answers nothing is checked. A single drifted window is not yet an alarm (alarm.py).
+certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. A wine that is asked for
+again counts once, or fifty wines of one client would be as certain as a thousand. Under FEWEST
+answers or FEWEST_WINES nothing is checked. A single drifted window is not yet an alarm (alarm.py).
 
 Sources: under no drift sqrt(nm/(n+m)) KS follows Kolmogorov's distribution, and nm/(n+m) PSI, which is Jeffreys'
 divergence, approximately chi-square with bins - 1 degrees of freedom; n and m are the sizes of window and
 reference. On few distinct values both are conservative.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import kolmogorov
 from scipy.stats import binom, chi2, norm
 
-from deployment.prediction_log.windows import Window
+from deployment.prediction_log.windows import Window, select_model
 from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile
+from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles
 
 ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
 FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
+FEWEST_WINES = 30  # distinct ones; from there on p-values hold (measured on wines of the twin)
 KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06
 USUAL_SHARE = 0.01  # outside or refused, of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
 SHARE_FLOOR = 0.02
 BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # grades; share of the squared error on top
 SAME = 1e-6  # of a column's range: values that are no further apart are one
 SMALLEST_BIN, MOST_BINS = 0.05, 10
+MIXTURES = tuple(tenths / 10 for tenths in range(1, 10))  # nearer than KS_FLOOR to any share
 
 INPUTS, PREDICTIONS, REFUSALS, QUALITY = "inputs", "predictions", "refusals", "quality"
 OTHER = "another field"
@@ -70,37 +75,41 @@ class Check:
 
 
 def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tuple[Check, ...]:
-    """Compare a window with a part of what a model learned from; predictions and quality only of its version."""
+    """Compare a window with a part of what a model learned from; predictions and quality only of its own answers."""
     checks = [*_check_inputs(window, part, metadata), *_check_refusals(window)]
     if part.predictions:
-        ours = replace(window, answers=window.answers[window.answers["version"] == metadata.version])
+        ours = replace(window, answers=select_model(window.answers, metadata.version, metadata.run_id))
         checks += _check_predictions(ours, part.predictions, part.wines)
         checks += _check_quality(ours, part, part.predictions)
     return tuple(decide(checks))
 
 
+def distinct_answers(answers: pd.DataFrame) -> pd.DataFrame:
+    """The first answer to each wine of a table."""
+    return answers.drop_duplicates(list(FEATURES))
+
+
 def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
-    """The profile, of several, that the inputs of a window are nearest to, by the sum of PSI."""
-    if window.answers.empty:
+    """The profile, of several or mixed of two, that the inputs of a window are nearest to, by the sum of PSI."""
+    if window.answers.empty or len(profiles) == 1:
         return profiles[0]
+    answers = distinct_answers(window.answers)
 
     def sum_psi(part: Profile) -> float:
-        return sum(
-            compare(part.features[name], part.wines, window.answers[name].to_numpy())["PSI"][0] for name in FEATURES
-        )
+        return sum(compare(part.features[name], part.wines, answers[name].to_numpy())["PSI"][0] for name in FEATURES)
 
-    return min(profiles, key=sum_psi)
+    pairs = itertools.product(itertools.combinations(profiles, 2), MIXTURES)
+    return min([*profiles, *(mix_profiles(*pair, share) for pair, share in pairs)], key=sum_psi)
 
 
 def count_refusals(window: Window) -> dict[str, int]:
-    """How many requests were refused for each feature, and for anything else (OTHER)."""
-    requests = _name_fields(window).groupby("field")["request_id"].nunique()
-    return {str(name): int(count) for name, count in requests.items()}
+    """How many wines were refused for each feature, and for anything else (OTHER): of a refused batch, all."""
+    return {str(name): int(count) for name, count in _sum_wines(window, "field").items()}
 
 
 def describe_reasons(window: Window) -> dict[str, str]:
-    """Why the requests of each field were refused, the most frequent reasons first, with their number."""
-    counts = _name_fields(window).groupby(["field", "reason"])["request_id"].nunique().sort_values(ascending=False)
+    """Why the wines of each field were refused, the most frequent reasons first, with the number of wines."""
+    counts = _sum_wines(window, "field", "reason").sort_values(ascending=False)
     reasons: dict[str, list[str]] = {}
     for field, reason, count in counts.reset_index().itertuples(index=False):
         reasons.setdefault(field, []).append(f"{reason} ({count:,})")
@@ -134,8 +143,8 @@ def decide(checks: Sequence[Check]) -> Iterator[Check]:
 
 
 def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Iterator[Check]:
-    answers = window.answers
-    if len(answers) < FEWEST:
+    answers = distinct_answers(window.answers)
+    if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES:
         return
     for name in FEATURES:
         yield _check_distribution(INPUTS, name, part.features[name], part.wines, answers[name].to_numpy())
@@ -154,24 +163,27 @@ def _check_refusals(window: Window) -> Iterator[Check]:
         yield _check_share(REFUSALS, f"{field} refused", counts.get(field, 0), window.asked)
 
 
-def _name_fields(window: Window) -> pd.DataFrame:
-    """The errors of a window with their field by the name of its feature, whichever row of a batch it was in."""
+def _sum_wines(window: Window, *by: str) -> "pd.Series[Any]":
+    """Count the wines of refused requests by columns of their errors, a request once in each; field is a feature."""
     fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # 17.alcohol, in a batch
-    return window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
+    errors = window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
+    return errors.drop_duplicates([*by, "request_id"]).groupby([*by])["wines"].sum()
 
 
 def _check_predictions(window: Window, predictions: PredictionProfile, size: int) -> Iterator[Check]:
-    if len(window.answers) < FEWEST:
+    answers = distinct_answers(window.answers)
+    if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES:
         return
-    grades, confidence = (window.answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
+    grades, confidence = (answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
     yield _check_distribution(PREDICTIONS, "predicted grades", predictions.predictions, size, grades)
     yield _check_distribution(PREDICTIONS, "confidence", predictions.confidence, size, confidence)
 
 
 def _check_quality(window: Window, part: Profile, predictions: PredictionProfile) -> Iterator[Check]:
-    if len(window.labelled) < FEWEST_LABELS:
+    labelled = distinct_answers(window.labelled)
+    if len(labelled) < FEWEST_LABELS:
         return
-    grades, predicted = (window.labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    grades, predicted = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
     errors = grades - predicted
     yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
     by, p = _compare_means(errors, predictions.bias, part.wines)

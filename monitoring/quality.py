@@ -31,7 +31,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Health:
-    """How the service did in a window: milliseconds an answer took, answers a minute, share of refused requests."""
+    """How the service did in a window: milliseconds an answer took, answers a minute, share of refused wines."""
 
     p50_ms: float
     p95_ms: float

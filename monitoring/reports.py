@@ -28,7 +28,7 @@ def main() -> int:
     from deployment.prediction_log.windows import Span, Window, find_windows, read_window, require_window
     from monitoring.drift import find_nearest
     from monitoring.report.files import read_file, report_batch, write_window_reports
-    from monitoring.watch import read_reference
+    from monitoring.watch import MOST_WINDOWS, read_reference
 
     metadata = read_reference(settings.serving_models)
     if file:
@@ -39,7 +39,7 @@ def main() -> int:
         written = report_batch(file, nearest, settings.monitoring_reports / file.stem, settings.wine_type)
     else:
         cut = settings.log_url, settings.window_rows, settings.window_hours, time.time()
-        spans = find_windows(*cut, most=1)
+        spans = find_windows(*cut, most=MOST_WINDOWS)
         require_window(*cut, spans)
         window = read_window(settings.log_url, spans[-1])
         written = write_window_reports(window, metadata, settings.monitoring_reports)

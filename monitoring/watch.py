@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from commands import BadInputError
-from deployment.prediction_log.windows import Span, Window, find_windows, read_window
+from deployment.prediction_log.windows import Span, Window, find_windows, read_window, select_model
 from monitoring.alarm import RECENT, Alarm, raise_alarm
 from monitoring.drift import Check, check_window, count_refusals, describe_reasons, find_nearest
 from monitoring.quality import Health, Quality, count_low_confidence, estimate_accuracy, measure_health, measure_quality
@@ -34,7 +34,7 @@ class WindowReport:
         corrupt: rows that could not be read.
         versions: answers by the version that gave them; `grades` by predicted grade.
         red: share of red wines among the answers, NaN for none.
-        refusals: refused requests by field; `reasons` explains why, in words.
+        refusals: refused wines by field; `reasons` explains why, in words.
         part: what it was compared with.
         checks: those that could be evaluated.
         quality: of the serving version's answers, measured; None with too few grades.
@@ -115,14 +115,15 @@ def report_window(window: Window, metadata: ModelMetadata) -> WindowReport:
     part = find_nearest(window, metadata.profiles)
     checks = check_window(window, part, metadata)
     answers = window.answers
-    ours = answers[answers["version"] == metadata.version]
+    ours = select_model(answers, metadata.version, metadata.run_id)
+    earlier = (answers["version"] == metadata.version) & (answers["run_id"] != metadata.run_id)
     return WindowReport(
         span=window.span,
         asked=window.asked,
         answered=len(answers),
         graded=len(window.labelled),
         corrupt=window.corrupt,
-        versions=_count(answers["version"]),
+        versions=_count(answers["version"].mask(earlier, f"{metadata.version} of another registry")),
         grades=_count(answers["prediction"]),
         red=float(answers[RED].mean()),
         refusals=count_refusals(window),

@@ -55,6 +55,7 @@ from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
+from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = "wine-quality-pipeline/train"
 
@@ -87,7 +88,8 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     history = watch_task(settings, MOST_WINDOWS)
     if not history.windows:
-        logger.info("No window yet: %d wines have to be asked for first", settings.window_rows)
+        hours, rows = settings.window_hours, settings.window_rows
+        logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
     if earlier and earlier[-1].saw(history):
@@ -114,7 +116,7 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
     if last and datetime.now(UTC) - last < timedelta(hours=settings.cool_down_hours):
         return f"no retraining: the last was started at {last:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
     try:
-        gather_labelled(settings.log_url, watch.alarm.since, settings.snapshots)
+        fingerprint = gather_labelled(settings.log_url, watch.alarm.since, settings.snapshots)
     except BadInputError as error:
         return f"no retraining: {error}"
     parameters = {
@@ -127,7 +129,9 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
         run: Any = run_deployment(TRAINING, parameters=parameters, timeout=0, as_subflow=False)
     except ObjectNotFound:
         return f"no retraining: there is no deployment {TRAINING} on this Prefect server: make deploy"
-    return f"{RETRAINING}: flow run {run.id}"
+    labelled = read_snapshot(settings.snapshots, fingerprint)
+    note = f" ({labelled.note})" if labelled.note else ""
+    return f"{RETRAINING} on {labelled.source}{note}: flow run {run.id}"
 
 
 def notify_alarm(watch: Watch, action: str) -> None:

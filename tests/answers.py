@@ -61,11 +61,11 @@ def log_grades(url: str, ids: npt.ArrayLike, grades: npt.ArrayLike) -> None:
     log_rows(url, FEEDBACK, pd.DataFrame({"request_id": ids, "time": 0.0, "quality": grades}))
 
 
-def log_refusals(url: str, count: int, field: str, since: float) -> None:
-    """Log a refused wine a second."""
+def log_refusals(url: str, count: int, field: str, since: float, wines: int = 1) -> None:
+    """Log a refused request a second, each of so many wines."""
     times = since + np.arange(count)
     refusals = {"time": times, "request_id": times.astype(str), "route": "/predict", "status": 422, "field": field}
-    log_rows(url, REFUSALS, pd.DataFrame(refusals | {"reason": "must be at most 3"}))
+    log_rows(url, REFUSALS, pd.DataFrame(refusals | {"reason": "must be at most 3", "wines": wines}))
 
 
 def log_rows(url: str, table: Table, rows: pd.DataFrame) -> None:

@@ -1,5 +1,7 @@
 """Whether the drift alarm comes when it should, and only then: tests.benchmarks.drift_alarm on a few windows."""
 
+from dataclasses import replace
+
 import pytest
 
 from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
@@ -24,6 +26,16 @@ def test_no_alarm_is_raised_where_nothing_drifts_and_everything_is_checked(undri
     assert [alarm.reason() for alarm in study.look_back(undrifted) if alarm.raised] == []
     kinds = {check.kind for _, checks in undrifted for check in checks}
     assert kinds == {INPUTS, PREDICTIONS, REFUSALS, QUALITY}
+
+
+@pytest.mark.parametrize("distinct", [50, 100])
+def test_no_alarm_is_raised_where_clients_ask_for_the_same_undrifted_wines_again(
+    reference: study.Reference, distinct: int
+) -> None:
+    traffic = replace(study.REPEATED, distinct=distinct)
+    repeated = study.watch_undrifted(reference, SIZE, 12, SEED, traffic)
+    assert [alarm.reason() for alarm in study.look_back(repeated) if alarm.raised] == []
+    assert {INPUTS, PREDICTIONS} <= {check.kind for _, checks in repeated for check in checks}
 
 
 @pytest.mark.parametrize(

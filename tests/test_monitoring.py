@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from commands import BadInputError
+from deployment.prediction_log import reader, windows
 from deployment.prediction_log.tables import PREDICTIONS
 from deployment.prediction_log.windows import Span, cut_by_count, find_windows
 from experiment_tracking.registry.promotion import list_records
@@ -25,10 +26,10 @@ from monitoring.watch import Watch, read_reference, watch_log
 from settings import Settings
 from tests.answers import log_grades, log_refusals, log_rows, log_wines, make_champion
 from tests.told import list_untold
-from wine_data.schema import ANSWERED, FEATURES, TARGET
+from wine_data.schema import TARGET
 from wine_data.snapshots.labelled import divide_labelled, join_labelled
 from wine_data.sources.load import WineData
-from wine_data.split import Split, is_holdout, split_wines
+from wine_data.split import Split
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.files import METADATA_FILE, Bundle, find_current, load_current
 from wine_quality_training.bundle.metadata import dump_metadata
@@ -86,6 +87,28 @@ def test_a_gap_makes_a_long_window_by_count_and_none_by_time(settings: Settings,
     hours = [Span(start, start + 3600) for start in (NOON - 800, NOON - 800 + 86_400)]
     assert find_windows(settings.log_url, ROWS, 1, NOON + 2e5, most=500) == hours
     assert find_windows(settings.log_url, ROWS, 1, NOON + 86_400, most=500) == hours[:1]  # the other is not over
+
+
+def test_an_hour_of_many_requests_hides_no_hour_before_it_and_keeps_its_shares(
+    settings: Settings, champion: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = NOON - 800  # an hour begins
+    log_wines(settings.log_url, champion, sample_twin(ROWS, 1), start)
+    log_refusals(settings.log_url, ROWS, "pH", start)
+    fields = [column.name for column in PREDICTIONS.columns]
+    later = ", ".join(
+        {"time": "time + 3600", "request_id": "request_id || ' ' || i"}.get(name, name) for name in fields
+    )
+    with sqlite3.connect(settings.log_url.removeprefix("sqlite:///")) as log:
+        log.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= 400) "
+            f"INSERT INTO predictions ({', '.join(fields)}) SELECT {later} FROM predictions, n"
+        )
+    assert find_windows(settings.log_url, ROWS, 1, start + 4500, most=5) == [Span(start, start + 3600)]
+    for module in (reader, windows):
+        monkeypatch.setattr(module, "MOST_ROWS", 200)
+    window = windows.read_window(settings.log_url, Span(start, start + 3600))
+    assert (window.span.since, len(window.answers), window.asked) == (start + 300, 200, 400)
 
 
 def test_rows_of_a_clock_that_was_ahead_belong_to_no_window_yet(settings: Settings, champion: Bundle) -> None:
@@ -180,6 +203,16 @@ def test_a_unit_mistake_raises_an_alarm_of_refusals_until_it_is_mended(settings:
     assert not look(settings).alarm.raised
 
 
+def test_a_unit_mistake_sent_in_batches_counts_every_wine(settings: Settings, champion: Bundle) -> None:
+    log_wines(settings.log_url, champion, sample_twin(ROWS, 5), NOON)
+    for hour in (1, 2):
+        log_refusals(settings.log_url, 1, "17.chlorides", NOON + 3600 * hour, wines=ROWS)
+    watch = look(settings)
+    assert [window.asked for window in watch.windows] == [ROWS] * 3
+    assert watch.windows[-1].refusals == {"chlorides": ROWS}
+    assert name_findings(watch) == {(REFUSALS, "chlorides refused")}
+
+
 def test_harsher_tasters_raise_an_alarm_once_their_late_grades_come(settings: Settings, champion: Bundle) -> None:
     log_wines(settings.log_url, champion, sample_twin(ROWS, 7), NOON, labels=0.5)
     harsh = sample_drifted(Drift("grades", size=1), 2 * ROWS, 8)
@@ -199,13 +232,21 @@ def test_harsher_tasters_raise_an_alarm_once_their_late_grades_come(settings: Se
     assert latest.quality.intervals["accuracy"][1] < latest.estimate  # which cannot know
 
 
-def test_answers_of_another_version_count_for_inputs_only(settings: Settings, champion: Bundle) -> None:
-    other = replace(champion, metadata=replace(champion.metadata, version="7"))
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [({"version": "7"}, "7"), ({"run_id": "before the reset"}, "1 of another registry")],
+    ids=["another version", "version 1 of another registry"],
+)
+def test_answers_of_another_model_count_for_inputs_only(
+    settings: Settings, champion: Bundle, model: dict[str, str], shown: str
+) -> None:
+    other = replace(champion, metadata=replace(champion.metadata, **model))  # type: ignore[arg-type]
     log_wines(settings.log_url, other, sample_twin(ROWS, 5), NOON, labels=1.0)
     (window,) = look(settings).windows
     assert {check.kind for check in window.checks} == {INPUTS, REFUSALS}
     assert window.quality is None
-    assert window.versions == {"7": ROWS}
+    assert window.versions == {shown: ROWS}
+    assert window.estimate is None
 
 
 @pytest.mark.alone
@@ -229,26 +270,6 @@ def test_a_long_log_takes_no_more_memory_than_a_short_one(settings: Settings, ch
     assert peaks[1] < 1.2 * peaks[0]
 
 
-def test_labelled_answers_are_divided_by_content_and_join_the_training_side_only(twin: WineData) -> None:
-    answers = sample_drifted(Drift("shift", "alcohol", 1.5), 600, 3)
-    labelled = divide_labelled(answers.assign(quality=answers[TARGET].where(answers.index % 2 == 0)))
-    assert len(labelled.train) + len(labelled.validation) == 300
-    assert is_holdout(labelled.validation).all()
-    assert not is_holdout(labelled.train).any()
-    known = split_wines(twin.train, twin.validation, 2, 0)
-    joined = join_labelled(twin, labelled)
-    split = split_wines(joined.train, joined.validation, 2, 0)
-    pd.testing.assert_frame_equal(split.holdout[list(FEATURES)], known.holdout[list(FEATURES)])
-    assert int(split.train[ANSWERED].eq(True).sum()) == len(labelled.train)
-    assert joined.labelled == labelled.fingerprint
-    assert joined.fingerprint != twin.fingerprint
-
-
-def test_answers_without_a_grade_are_nothing_to_learn_from() -> None:
-    with pytest.raises(BadInputError, match="POST /feedback"):
-        divide_labelled(sample_twin(10, 1).assign(quality=np.nan))
-
-
 def test_a_model_that_learned_from_labelled_answers_knows_both_kinds_of_traffic(
     settings: Settings, champion: Bundle, twin: WineData, tmp_path: Path
 ) -> None:
@@ -260,7 +281,12 @@ def test_a_model_that_learned_from_labelled_answers_knows_both_kinds_of_traffic(
     assert look(settings).alarm.raised
     knowing = look(settings.model_copy(update={"serving_models": retrained}))
     assert not [finding for finding in knowing.alarm.findings if finding.check.kind == INPUTS]
-    assert {window.part for window in knowing.windows} == {LABELLED}
+    assert all(window.part.endswith(LABELLED) for window in knowing.windows)
+    wines = pd.concat([sample_drifted(vintage, ROWS, 10), sample_twin(2 * ROWS, 11)]).sample(frac=1, random_state=0)
+    log_wines(settings.log_url, champion, wines, NOON + 5000)
+    mixed = look(settings.model_copy(update={"serving_models": retrained})).windows[-3:]
+    assert [check.sentence() for window in mixed for check in window.drifted if check.kind == INPUTS] == []
+    assert all("%" in window.part for window in mixed)
 
 
 def test_a_profile_is_of_predictions_that_cross_validation_made(models: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import orchestration.monitoring
+from deployment.prediction_log.reader import read_answers
 from experiment_tracking.registry.promotion import PROMOTED, REFUSED, list_records
 from experiment_tracking.registry.versions import CHAMPION, find_version
 from experiment_tracking.runs.store import open_store
@@ -17,9 +18,9 @@ from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import watch_log
 from orchestration.flows import compare_flow, learn_flow, main_flow
-from orchestration.monitoring import TRAINING, monitoring_flow
+from orchestration.monitoring import TRAINING, monitoring_flow, start_retraining
 from settings import load_settings
-from tests.answers import log_refusals, log_wines
+from tests.answers import log_grades, log_refusals, log_wines
 from tests.conftest import Receiver, isolated_environment, run_here, seed_store, write_few_wines
 from tests.told import find_lines, list_untold, run_module
 from wine_data.schema import TARGET
@@ -99,9 +100,16 @@ def test_the_loop_step_by_step(receiver: Receiver, monkeypatch: pytest.MonkeyPat
     # enough of them, and nobody to train
     log(VINTAGE, 2, start=15_000, labels=0.8)
     assert list_untold(monitoring_flow(True, TREES, FOLDS).action, TRAINING, "make deploy") == []
-    # within the cool-down of a retraining that was started
-    log(VINTAGE, 1, start=20_000, labels=0.8)
+    # enough of them, one graded as no wine the model knows
     settings = load_settings()
+    log(VINTAGE, 1, start=20_000, labels=0.8)
+    answers = read_answers(settings.log_url, since=MORNING + 20_000)
+    log_grades(settings.log_url, answers["request_id"][answers["quality"].isna()][:1], 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(orchestration.monitoring, "run_deployment", Mock(return_value=Mock(id="some-run")))
+        started = start_retraining(watch_log(settings), settings, TREES, FOLDS)
+    assert list_untold(started, RETRAINING, "labelled answers", "1 grades", "some-run") == []
+    # within the cool-down of a retraining that was started
     record_watch(watch_log(settings), f"{RETRAINING}: some run")
     log(VINTAGE, 1, start=25_000)
     assert list_untold(monitoring_flow(True, TREES, FOLDS).action, "cool-down") == []

@@ -90,7 +90,7 @@ def make_report(
     wines = sample_twin(count, seed=100 + number)
     wines["alcohol"] += alcohol
     answers = answer_wines(champion, wines, np.linspace(span.since, span.until - 1, count))
-    refusals = [(span.since, f"no{number}", "/predict", 422, field, "is too high") for number in range(refused)]
+    refusals = [(span.since, f"no{number}", "/predict", 422, field, "is too high", 1) for number in range(refused)]
     answers["quality"] = wines[TARGET].where((wines.index % 10 < 3) & (number < 15)).astype("float64")
     window = Window(span, answers, pd.DataFrame(refusals, columns=list(REFUSAL_COLUMNS)))
     return report_window(window, champion.metadata)

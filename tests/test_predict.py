@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from deployment.api.schemas import BatchPrediction
-from deployment.prediction_log.reader import read_answers
+from deployment.prediction_log.reader import read_answers, read_refusals
 from settings import ROOT
 from tests.conftest import Served, run_api
 from tests.test_schema import WINE
@@ -194,10 +194,18 @@ def test_other_web_pages_may_not_call_by_default(small_api: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.full), 2])
-def test_a_server_that_is_stopped_has_logged_every_answer(served: Served, workers: int) -> None:
+def test_a_server_that_is_stopped_has_logged_every_answer_and_the_wines_of_refused_batches(
+    served: Served, workers: int
+) -> None:
+    bad = WINE | {"chlorides": 77.0}
     with run_api(served.environment, workers=workers) as (address, _):
         ids = [WEB.post(f"{address}/predict", json=WINE).json()["request_id"] for _ in range(30)]
+        assert WEB.post(f"{address}/predict/batch", json=[WINE, *[bad] * 29]).status_code == 422
+        assert WEB.post(f"{address}/predict/batch", content=write_csv(bad, WINE), headers=CSV).status_code == 422
+        assert WEB.post(f"{address}/predict", json=bad).status_code == 422
     assert sorted(read_answers(served.environment["WINE_LOG_URL"])["request_id"]) == sorted(ids)
+    refusals = read_refusals(served.environment["WINE_LOG_URL"])
+    assert sorted(refusals.groupby("request_id")["wines"].max()) == [1, 2, 30]
 
 
 def test_a_log_that_cannot_be_written_ends_the_command_in_one_line(served: Served) -> None:

@@ -28,7 +28,6 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fast
 
-DAY = 86_400.0
 CHILD = """
 import itertools, os, sys, time
 from deployment.prediction_log.log import LoggedAnswer, PredictionLog
@@ -128,7 +127,7 @@ def test_windows_are_read_by_time_and_in_parts(log: PredictionLog, url: str) -> 
     assert before["request_id"].tolist() == [str(second) for second in range(500)]
     assert after["request_id"].tolist() == [str(second) for second in range(500, 1_000)]
     assert [len(part) for part in iterate_answers(url, rows=300)] == [300, 300, 300, 100]
-    nothing, words = read_answers(url, since=time.time() + 60), ["request_id", "version", "probabilities"]
+    nothing, words = read_answers(url, since=time.time() + 60), ["request_id", "version", "run_id", "probabilities"]
     assert nothing.empty
     assert nothing.dtypes.drop(words).equals(before.dtypes.drop(words))
 
@@ -262,32 +261,6 @@ def test_a_repeated_request_id_is_counted_and_takes_no_other_answer_with_it(log:
     assert list_untold(log.counts.problem, "request ids") == []
 
 
-def test_what_is_too_old_goes_with_its_feedback(log: PredictionLog, url: str) -> None:
-    now = time.time()
-    for days in range(5_000):  # more than one step of deletion
-        log.add_answer(make_answer(f"old {days}", now - 91 * DAY - days))
-    log.add_answer(make_answer("new", now - 89 * DAY))
-    log.add_refusal(LoggedRefusal(now - 91 * DAY, "old", "/predict", 422, (("pH", "missing"),)))
-    log.add_feedback("old 7", 5)
-    log.add_feedback("new", 6)
-    log.close()
-    log.open()
-    wait_until(lambda: read_refusals(url).empty, "the end of old refusals")
-    assert read_answers(url)[["request_id", "quality"]].to_numpy().tolist() == [["new", 6]]
-    assert connect(url).execute("SELECT request_id FROM feedback").fetchall() == [("new",)]
-
-
-def test_only_the_newest_rows_are_kept(log: PredictionLog, url: str) -> None:
-    for number in range(5_000):
-        log.add_answer(make_answer(str(number), 1_000.0 + number + time.time() - 10_000))
-    log.close()
-    again = PredictionLog(url, days=90, rows=100)
-    again.open()
-    wait_until(lambda: count_answers(url) == 100, "100 answers left")
-    again.close()
-    assert read_answers(url)["request_id"].tolist() == [str(number) for number in range(4_900, 5_000)]
-
-
 def test_a_log_of_another_version_is_refused_by_name(log: PredictionLog, url: str) -> None:
     log.close()
     connect(url).execute("UPDATE prediction_log_schema SET version = 7")
@@ -295,6 +268,19 @@ def test_a_log_of_another_version_is_refused_by_name(log: PredictionLog, url: st
         log.open()
     with pytest.raises(BadInputError, match="version 7"):
         read_answers(url)
+
+
+def test_a_log_from_before_refusals_counted_wines_is_read_and_written_on(log: PredictionLog, url: str) -> None:
+    log.add_refusal(LoggedRefusal(time.time(), "old", "/predict", 422, ()))
+    log.close()
+    connect(url).execute("ALTER TABLE refusals DROP COLUMN wines")
+    assert read_refusals(url)["wines"].tolist() == [1]
+    connect(url).execute("ALTER TABLE refusals DROP COLUMN wines")
+    again = PredictionLog(url, days=90, rows=100)
+    again.open()
+    again.add_refusal(LoggedRefusal(time.time(), "new", "/predict/batch", 422, (), wines=700))
+    again.close()
+    assert read_refusals(url)["wines"].tolist() == [1, 700]
 
 
 def test_eight_processes_open_a_new_log_at_once_and_every_answer_is_there(url: str) -> None:
@@ -322,6 +308,12 @@ def test_a_database_that_cannot_be_had_is_named_without_its_password(address: st
     with pytest.raises(NotThereError, match=naming(*facts)) as caught:
         PredictionLog(address, days=90, rows=100).open()
     assert "secret" not in str(caught.value)
+
+
+def test_reading_a_log_that_is_off_names_a_way_to_have_one() -> None:
+    with pytest.raises(NotThereError, match=naming("WINE_LOG_URL=off", "unset", "sqlite:////a/file.db")) as caught:
+        read_answers("off")
+    assert "or to off" not in str(caught.value)
 
 
 def test_reading_a_log_that_is_not_there_says_so_and_makes_none(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def make_window(graded: int = 0, version: str = "1", **changed: Any) -> Window:
         confidence=np.random.default_rng(1).uniform(0.4, 0.9, ROWS),
         quality=wines["quality"].where(np.arange(ROWS) < graded).astype("float64"),
         version=version,
+        run_id="",
     )
     return Window(SPAN, answers.assign(**changed), pd.DataFrame({"status": [], "request_id": []}))
 

@@ -91,13 +91,15 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_reset_asks_first_and_then_forgets(bare: Path) -> None:
+def test_reset_asks_first_and_then_forgets_and_asks_again_for_the_log(bare: Path) -> None:
     made = [bare / name for name in ("mlartifacts", "deployment/models", "mlflow.db")]
+    log = bare / "deployment" / "predictions.db"
     for folder in (*made, bare / "wine_data"):
         folder.mkdir(parents=True)
-    for answer, kept in (("n", made), ("y", [])):
-        subprocess.run(["make", "reset"], cwd=bare, input=f"{answer}\n", text=True, check=True)
-        assert [path for path in made if path.exists()] == kept
+    log.touch()
+    for answers, kept in (("n\ny", [*made, log]), ("y\nn", [log]), ("y", [log]), ("y\ny", [])):
+        subprocess.run(["make", "reset"], cwd=bare, input=f"{answers}\n", text=True, check=True)
+        assert [path for path in (*made, log) if path.exists()] == kept
     assert (bare / "wine_data").exists()
 
 

@@ -118,7 +118,7 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
 
 def _add_feedback(app: FastAPI, service: Service) -> None:
     refusals = _refusals("The body is no feedback") | {
-        404: {"model": Problem, "description": "No answer has this request id"},
+        404: {"model": Problem, "description": "No answer has this request id, or it was deleted since"},
         409: {"model": Problem, "description": "This answer has a feedback already"},
     }
 
@@ -145,11 +145,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         try:
             await _keep_feedback(service.log, feedback, threads)
         except UnknownRequestError as error:
-            reason = (
-                "No answer in the log has this request id; wines of a batch have ids of their own, and those that "
-                "python -m deployment.batch answers in files are not in the log"
-            )
-            raise ProblemError(404, reason) from error
+            raise ProblemError(404, str(error)) from error
         except RepeatedFeedbackError as error:
             raise ProblemError(409, "This answer has a feedback already") from error
         except NotThereError as error:

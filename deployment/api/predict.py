@@ -111,7 +111,8 @@ class Predict:
     def _log_refusal(self, request_id: str, problem: ProblemError) -> None:
         if self.service.log:
             errors = tuple((error.field, error.reason) for error in problem.errors) or (("", problem.title),)
-            self.service.log.add_refusal(LoggedRefusal(time.time(), request_id, self.path, problem.status, errors))
+            refusal = LoggedRefusal(time.time(), request_id, self.path, problem.status, errors, problem.wines)
+            self.service.log.add_refusal(refusal)
 
 
 @dataclass
@@ -166,8 +167,13 @@ class PredictBatch(Predict):
         return self.service.batch_rows * ROW_BYTES
 
     def _read(self, body: bytes, headers: dict[bytes, bytes], content_type: str, fills: Fills) -> Wines:
-        read = read_json if content_type == JSON else read_csv
-        return read(unpack_body(body, headers, self._most_bytes), self.service.batch_rows, fills)
+        read, begins = (read_json, b"{") if content_type == JSON else (read_csv, b"\n")
+        body, most = unpack_body(body, headers, self._most_bytes), self.service.batch_rows
+        try:
+            return read(body, most, fills)
+        except ProblemError as problem:
+            problem.wines = min(max(body.count(begins), 1), most)  # monitoring counts wines, not requests
+            raise
 
 
 def require_type(headers: dict[bytes, bytes], *known: str) -> str:

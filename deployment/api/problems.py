@@ -48,6 +48,7 @@ class ProblemError(Exception):
         self.status = status
         self.title = title
         self.errors = errors
+        self.wines = 1  # in the body
         self.headers = dict(headers or {})
         self.more = more
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Float, Integer, insert, literal, select
@@ -23,6 +24,7 @@ from deployment.prediction_log.tables import (
     PREDICTIONS,
     REFUSALS,
     explain_error,
+    find_edge,
     insert_rows,
     make_engine,
     may_pass,
@@ -38,6 +40,7 @@ TRIM_SECONDS = 0.1  # spent on deleting between two flushes
 PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each search for an answer; together, more than another process's flush
 ERRORS_KEPT = 20  # of one refusal
 CHARACTERS_KEPT = 200  # of a refusal's texts
+ID_DIGITS = 32  # of a request id; wines of a batch have a number more
 
 
 class UnknownRequestError(Exception):
@@ -63,13 +66,14 @@ class LoggedAnswer(NamedTuple):
 
 
 class LoggedRefusal(NamedTuple):
-    """One request that was refused, with the fields that were wrong and why."""
+    """One request that was refused, with the fields that were wrong and why, and how many wines were in it."""
 
     time: float
     request_id: str
     route: str
     status: int
     errors: tuple[tuple[str, str], ...]
+    wines: int = 1
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class PredictionLog:
     def __init__(self, url: str, days: float, rows: int, waiting: int = 50_000) -> None:
         """Describe a log at SQLAlchemy's address of a SQLite file or a PostgreSQL database; nothing is opened yet.
 
-        Answers and refusals are kept for so many days, the newest `rows` of each; `waiting` of them together may wait
-        to be written.
+        Answers and refusals are kept for so many days, the newest `rows` of each, and graded answers whatever `rows`;
+        `waiting` of them together may wait to be written.
         """
         self._url, self._days, self._rows, self._capacity = url, days, rows, waiting
         self._queue: deque[LoggedAnswer | LoggedRefusal] = deque()
@@ -129,7 +133,7 @@ class PredictionLog:
             time.sleep(pause)
             if self.try_feedback(request_id, quality):
                 return
-        raise UnknownRequestError(f"no answer with the id {clean_text(request_id)} is in the log")
+        raise UnknownRequestError(self.explain_unknown(clean_text(request_id)))
 
     def try_feedback(self, request_id: str, quality: int) -> bool:
         """Write it if its answer is in the database now; else write what waits. Other errors as in add_feedback."""
@@ -139,7 +143,7 @@ class PredictionLog:
         return False
 
     def close(self) -> None:
-        """Write the queue and end the writer; rows that cannot be written now are lost and counted."""
+        """Write the queue and end the writer, for good; rows that cannot be written now are lost and counted."""
         if self._writer is None:
             return
         self._capacity = 0
@@ -219,6 +223,22 @@ class PredictionLog:
                 f"the prediction log cannot be written now ({explain_error(error)}): send the feedback again later"
             ) from error
 
+    def explain_unknown(self, request_id: str) -> str:
+        """Say whether an answer with such an id is deleted by now, or there was none."""
+        answered, edge = find_time(request_id), time.time() - self._days * 86_400
+        with suppress(SQLAlchemyError), self._engine.begin() as connection:
+            edge = max(edge, find_edge(connection, PREDICTIONS, self._rows))
+        if not 0 < answered < edge:
+            return (
+                f"No answer in the log has the request id {request_id}; wines of a batch have ids of their own, and those "
+                "that python -m deployment.batch answers in files are not in the log"
+            )
+        when = f"{datetime.fromtimestamp(answered, UTC):%Y-%m-%d %H:%M} UTC"
+        return (
+            f"The answer {request_id} was deleted: it is from {when}, "
+            f"and the log keeps {self._days:g} days (WINE_LOG_DAYS), the newest {self._rows:,} answers (WINE_LOG_ROWS)"
+        )
+
     def _trim(self) -> None:
         """Delete what is too old or too much, a tenth of a second at a time; start again each minute."""
         if time.monotonic() < self._trim_at:
@@ -251,7 +271,16 @@ def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:
     """Lay a refusal out as rows of the table, one per error; the client's texts are cut to size."""
     start = (refusal.time, clean_text(refusal.request_id), clean_text(refusal.route), refusal.status)
     errors = refusal.errors[:ERRORS_KEPT] or (("", ""),)  # a server too busy has no field to name
-    return [(*start, clean_text(field), clean_text(reason)) for field, reason in errors]
+    return [(*start, clean_text(field), clean_text(reason), refusal.wines) for field, reason in errors]
+
+
+def find_time(request_id: str) -> float:
+    """When the API made a request id, which begins with the milliseconds in 12 hexadecimal digits; 0 for another's."""
+    try:
+        seconds = int(request_id[:12], 16) / 1000
+    except ValueError:
+        return 0.0
+    return seconds if len(request_id) >= ID_DIGITS and seconds < time.time() else 0.0
 
 
 def clean_text(text: str) -> str:

@@ -1,11 +1,11 @@
 """Reads the prediction log in windows, for monitoring; what is read at once is bounded."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, select, union_all
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, exists, func, literal, select, true, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
 from commands import NotThereError
@@ -13,6 +13,7 @@ from deployment.prediction_log.tables import (
     FEEDBACK,
     PREDICTIONS,
     REFUSALS,
+    add_columns,
     check_version,
     explain_error,
     find_file,
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200_000  # that one call reads, about 200 MB
 CHUNK_ROWS = 20_000
+REFUSED = 422  # the status of a request that is no possible wine
+OFF = "off"  # the address of no log
 ALWAYS, NEVER = -math.inf, math.inf  # as the ends of a window
 NUMBERS = (*FEATURES, "expected_quality", "latency_ms", "time")
-ANSWER_COLUMNS = (*NUMBERS, "prediction", "probabilities", "request_id", "version")
-REFUSAL_COLUMNS = ("time", "request_id", "route", "status", "field", "reason")
+ANSWER_COLUMNS = (*NUMBERS, "prediction", "probabilities", "request_id", "version", "run_id")
+REFUSAL_COLUMNS = ("time", "request_id", "route", "status", "field", "reason", "wines")
 
 
 def read_answers(url: str, since: float = ALWAYS, until: float = NEVER) -> "pd.DataFrame":
@@ -68,15 +71,33 @@ def read_refusals(url: str, since: float = ALWAYS, until: float = NEVER) -> "pd.
 
 
 def read_times(url: str, since: float = ALWAYS, until: float = NEVER, last: int = MOST_ROWS) -> list[float]:
-    """When wines were asked for, answered or refused as no wine (422), oldest first; only the newest `last`."""
-    answered = select(PREDICTIONS.c.time).where(_lies_between(PREDICTIONS, since, until))
-    errors = select(func.min(REFUSALS.c.time).label("time")).where(_lies_between(REFUSALS, since, until))
-    refused = errors.where(REFUSALS.c.status == 422).group_by(REFUSALS.c.request_id)
+    """When wines were asked for, answered or refused as no wine (422), oldest first; only the newest `last`.
+
+    A refused batch counts all its wines.
+    """
+    answered = select(PREDICTIONS.c.time, literal(1).label("wines")).where(_lies_between(PREDICTIONS, since, until))
+    one = func.min(REFUSALS.c.time).label("time"), func.max(REFUSALS.c.wines).label("wines")  # of a request's errors
+    errors = select(*one).where(_lies_between(REFUSALS, since, until))
+    refused = errors.where(REFUSALS.c.status == REFUSED).group_by(REFUSALS.c.request_id)
     newest = answered.order_by(PREDICTIONS.c.time.desc()).limit(last)
     asked = union_all(newest.subquery().select(), refused.subquery().select()).subquery()
+    times: list[float] = []
     with _open_log(url) as connection:
-        times = connection.scalars(select(asked.c.time).order_by(asked.c.time.desc()).limit(last)).all()
-    return [float(time) for time in times[::-1]]
+        for time, wines in connection.execute(select(asked).order_by(asked.c.time.desc()).limit(last)):
+            times += [float(time)] * min(wines, last - len(times))
+    return times[::-1]
+
+
+def find_asked(url: str, spans: Sequence[tuple[float, float]]) -> list[bool]:
+    """In which stretches of time (since, until) wines were asked for, answered or refused as no wine."""
+    with _open_log(url) as connection:
+        return [
+            any(
+                connection.scalar(select(exists().where(_lies_between(table, *span), condition)))
+                for table, condition in ((PREDICTIONS, true()), (REFUSALS, REFUSALS.c.status == REFUSED))
+            )
+            for span in spans
+        ]
 
 
 def count_answers(url: str) -> int:
@@ -88,6 +109,11 @@ def count_answers(url: str) -> int:
 @contextmanager
 def _open_log(url: str) -> Iterator[Connection]:
     """Connect to a log that exists; connecting to a SQLite file that does not would make it."""
+    if url == OFF:
+        raise NotThereError(
+            "the prediction log is off (WINE_LOG_URL=off), there is nothing to read: unset WINE_LOG_URL, or set it to "
+            "sqlite:////a/file.db or postgresql+psycopg://user:password@host/database, then serve the model and ask it"
+        )
     engine = make_engine(url)
     missing = NotThereError(f"there is no prediction log at {hide_password(url)} yet: serve the model and ask it first")
     file = find_file(engine)
@@ -97,6 +123,7 @@ def _open_log(url: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             if not check_version(connection):
                 raise missing
+            add_columns(connection)
             yield connection
     except SQLAlchemyError as error:
         raise NotThereError(

@@ -4,6 +4,7 @@ Statements here are few and big. Python's sqlite3 lets go of the interpreter's l
 reads, and may wait 5 ms to get it back while the API computes: one INSERT of 512 rows waits once, not 512 times.
 """
 
+import math
 import re
 import sqlite3
 import time
@@ -51,6 +52,7 @@ REFUSALS = Table(
     Column("status", Integer, nullable=False),
     Column("field", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("wines", Integer, nullable=False, server_default="1"),  # in the request; younger than the other columns
 )
 FEEDBACK = Table(
     "feedback",
@@ -117,14 +119,13 @@ def prepare_tables(engine: sa.Engine) -> None:
 
 def check_version(connection: sa.Connection) -> bool:
     """Whether the tables exist; BadInputError if they are of another version, or from before a feature was added."""
-    inspector = sa.inspect(connection)
-    tables = set(inspector.get_table_names()) & set(METADATA.tables)
+    tables = set(sa.inspect(connection).get_table_names()) & set(METADATA.tables)
     if not tables:
         return False
     found = connection.scalar(sa.select(sa.func.max(SCHEMA.c.version))) if SCHEMA.name in tables else "none"
     problem = f"has tables of version {found}, this code writes version {SCHEMA_VERSION}"
     if found == SCHEMA_VERSION:
-        columns = {column["name"] for column in inspector.get_columns(PREDICTIONS.name)}
+        columns = _list_columns(connection, PREDICTIONS)
         missing = [column.name for column in PREDICTIONS.columns if column.name not in columns]
         if not missing:
             return True
@@ -133,6 +134,16 @@ def check_version(connection: sa.Connection) -> bool:
         f"the prediction log {hide_password(connection.engine.url)} {problem}: move that database away, "
         "set WINE_LOG_URL to a new one, or run the code that made it"
     )
+
+
+def add_columns(connection: sa.Connection) -> None:
+    """Add to the tables of an older log what they have no column for yet."""
+    if REFUSALS.c.wines.name in _list_columns(connection, REFUSALS):
+        return
+    _lock(connection)
+    if REFUSALS.c.wines.name not in _list_columns(connection, REFUSALS):  # another process may have been first
+        connection.exec_driver_sql("ALTER TABLE refusals ADD COLUMN wines INTEGER NOT NULL DEFAULT 1")
+    connection.commit()
 
 
 def insert_rows(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -161,15 +172,22 @@ def write_insert(table: Table, rows: int, dialect: sa.Dialect) -> str:
 def trim_tables(engine: sa.Engine, days: float, rows: int) -> Iterator[None]:
     """Delete what is older than `days`, and the oldest above `rows`; a step of the iterator is one small transaction.
 
-    Answers take their feedback with them. Refusals are bounded by `rows` too: there may be a flood of them.
+    Answers that a taster has graded are kept for `days`, however many are newer, and take their feedback with them.
+    Refusals are bounded by `rows` too: there may be a flood of them.
     """
-    for table in (PREDICTIONS, REFUSALS):
-        newest = sa.select(table.c.time).order_by(table.c.time.desc())
+    ungraded = PREDICTIONS.c.request_id.not_in(sa.select(FEEDBACK.c.request_id))
+    for table, chosen in ((PREDICTIONS, ungraded), (REFUSALS, sa.true())):
+        too_old = time.time() - days * 86_400
+        yield from _delete_rows(engine, table, table.c.time < too_old)
         with engine.begin() as connection:
-            oldest_kept = connection.scalar(newest.offset(rows - 1).limit(1))
-        edge = max(time.time() - days * 86_400, oldest_kept or 0)
-        while _delete_oldest(engine, table, edge):
-            yield
+            edge = find_edge(connection, table, rows)
+        yield from _delete_rows(engine, table, (table.c.time < edge) & chosen)
+
+
+def find_edge(connection: sa.Connection, table: Table, rows: int) -> float:
+    """When the oldest of the newest `rows` of a table was written, 0 where there are no more than that."""
+    newest = sa.select(table.c.time).order_by(table.c.time.desc())
+    return float(connection.scalar(newest.offset(rows - 1).limit(1)) or 0)
 
 
 def may_pass(error: Exception) -> bool:
@@ -215,29 +233,42 @@ def _make_tables(engine: sa.Engine) -> None:
         if file:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         if check_version(connection):
+            add_columns(connection)
             return
-        connection.rollback()
-        lock = "BEGIN IMMEDIATE" if file else f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})"
-        connection.exec_driver_sql(lock)
+        _lock(connection)
         if not check_version(connection):  # another process may have been first
             METADATA.create_all(connection)
             connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
         connection.commit()
 
 
-def _delete_oldest(engine: sa.Engine, table: Table, edge: float) -> bool:
-    """Delete some of the oldest rows before the edge, if any; those of the same time go together."""
-    clock = table.c.time
-    with engine.begin() as connection:
-        oldest = sa.select(clock).where(clock < edge).order_by(clock).limit(TRIM_ROWS).subquery()
-        last = connection.scalar(sa.select(sa.func.max(oldest.c.time)))
-        if last is None:
-            return False
-        if table is PREDICTIONS:
-            ids = sa.select(PREDICTIONS.c.request_id).where(clock <= last)
-            connection.execute(sa.delete(FEEDBACK).where(FEEDBACK.c.request_id.in_(ids)))
-        connection.execute(sa.delete(table).where(clock <= last))
-    return True
+def _lock(connection: sa.Connection) -> None:
+    """Begin a transaction that changes the tables; other processes that want to wait."""
+    connection.rollback()
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")
+
+
+def _list_columns(connection: sa.Connection, table: Table) -> set[str]:
+    return {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+
+
+def _delete_rows(engine: sa.Engine, table: Table, chosen: sa.ColumnElement[bool]) -> Iterator[None]:
+    """Delete the chosen rows, a step some of the oldest; those of the same time go together."""
+    clock, done = table.c.time, -math.inf
+    while True:
+        with engine.begin() as connection:
+            oldest = sa.select(clock).where(chosen, clock > done).order_by(clock).limit(TRIM_ROWS).subquery()
+            last = connection.scalar(sa.select(sa.func.max(oldest.c.time)))
+            if last is None:
+                return
+            step = chosen & (clock > done) & (clock <= last)
+            if table is PREDICTIONS:
+                ids = sa.select(PREDICTIONS.c.request_id).where(step)
+                connection.execute(sa.delete(FEEDBACK).where(FEEDBACK.c.request_id.in_(ids)))
+            connection.execute(sa.delete(table).where(step))
+            done = last
+        yield
 
 
 def _find_code(error: Exception) -> int:

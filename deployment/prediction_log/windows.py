@@ -1,10 +1,10 @@
 """Windows of the prediction log: which there are, and what one holds.
 
-By count, windows are cut back from now, each of so many requests, answered or refused: a unit mistake may
-be refused before it is predicted, and would otherwise stay unseen. Requests of one moment, as the rows of a
-batch are, stay together, so a window may hold more. By time, windows are the full hours (or days, from
-midnight UTC) before now; one without requests is left out. A gap in the traffic makes a long window by
-count and none by time.
+By count, windows are cut back from now, each of so many wines asked for, answered or refused: a unit mistake may
+be refused before it is predicted, and would otherwise stay unseen. A batch is refused as a whole, and so are all its
+wines. Wines of one moment, as the rows of a batch are, stay together, so a window may hold more. By time, windows are
+the full hours (or days, from midnight UTC) before now; one without wines is left out. A gap in the traffic makes a
+long window by count and none by time.
 
 Rows dated later than now, by a clock that was wrong, belong to no window until that time comes. A row that
 cannot be read as an answer is left out and counted.
@@ -12,7 +12,7 @@ cannot be read as an answer is left out and counted.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -20,10 +20,8 @@ import numpy as np
 import pandas as pd
 
 from commands import NotThereError
-from deployment.prediction_log.reader import read_answers, read_refusals, read_times
+from deployment.prediction_log.reader import MOST_ROWS, REFUSED, find_asked, read_answers, read_refusals, read_times
 from wine_data.schema import FEATURES, GRADES
-
-REFUSED = 422  # the status of a request that is no possible wine
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Window:
     @property
     def asked(self) -> int:
         """How many wines were asked for, answered or refused."""
-        return len(self.answers) + int(self.refused["request_id"].nunique())
+        return len(self.answers) + int(self.refused.groupby("request_id")["wines"].max().sum())
 
     @property
     def labelled(self) -> pd.DataFrame:
@@ -69,7 +67,7 @@ def format_time(seconds: float) -> str:
 
 
 def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
-    """Cut windows of at least `rows` requests back from the newest; the oldest few make none. Oldest window first."""
+    """Cut windows of at least `rows` wines back from the newest; the oldest few make none. Oldest window first."""
     ordered = np.sort(np.asarray(times, dtype="float64"))
     spans: list[Span] = []
     end = len(ordered)
@@ -80,26 +78,21 @@ def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
     return spans[::-1]
 
 
-def cut_by_time(times: Sequence[float], hours: float, now: float) -> list[Span]:
-    """The full windows of so many hours before now with requests, oldest first."""
-    seconds = hours * 3600
-    numbers = np.unique(np.asarray(times, dtype="float64") // seconds)
-    return [Span(n * seconds, (n + 1) * seconds) for n in numbers.tolist() if (n + 1) * seconds <= now]
-
-
 def find_windows(url: str, rows: int, hours: float, now: float, most: int) -> list[Span]:
     """The newest windows of a log, at most so many, oldest first.
 
     Args:
         url: the log's database.
-        rows: requests in a window, where `hours` is 0.
+        rows: wines in a window, where `hours` is 0.
         hours: length of a window.
         now: rows dated later are left out.
         most: how many windows.
     """
     if hours:
-        since = (math.floor(now / (hours * 3600)) - most) * hours * 3600
-        return cut_by_time(read_times(url, since, now), hours, now)[-most:]
+        seconds, newest = hours * 3600, math.floor(now / (hours * 3600))
+        spans = [Span(number * seconds, (number + 1) * seconds) for number in range(newest - most, newest)]
+        asked = find_asked(url, [(span.since, span.until) for span in spans])
+        return [span for span, found in zip(spans, asked, strict=True) if found]
     return cut_by_count(read_times(url, until=now, last=(most + 1) * rows), rows)[-most:]
 
 
@@ -109,7 +102,7 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
         return
     if hours:
         raise NotThereError(
-            f"no wine was asked for in a full window of {hours:g} hours yet (WINE_WINDOW_HOURS): ask for one "
+            f"no wine was asked for in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): ask for one "
             "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
         )
     asked = len(read_times(url, until=now, last=rows))
@@ -119,12 +112,20 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
     )
 
 
+def select_model(answers: pd.DataFrame, version: str, run_id: str) -> pd.DataFrame:
+    """The answers that one model gave: after make reset another has its version, but no other has its run."""
+    return answers[(answers["version"] == version) & (answers["run_id"] == run_id)]
+
+
 def read_window(url: str, span: Span) -> Window:
-    """Read what the log holds of a span; of more than 200,000 answers the newest."""
-    answers = read_answers(url, span.since, span.until)
+    """Read what the log holds of a span; of one with more than 200,000 answers or refusals, the last part."""
+    answers, refusals = read_answers(url, span.since, span.until), read_refusals(url, span.since, span.until)
+    cut = [float(rows["time"].iloc[0]) for rows in (answers, refusals) if len(rows) == MOST_ROWS]
+    if cut:  # both to the same stretch of time, or shares were wrong
+        span = replace(span, since=max(cut))
+        answers, refusals = (rows[rows["time"] >= span.since].copy() for rows in (answers, refusals))
     answers["confidence"] = answers["probabilities"].map(_find_confidence).astype("float64")
     valid = answers[[*FEATURES, "confidence"]].notna().all(axis="columns") & answers["prediction"].isin(GRADES)
-    refusals = read_refusals(url, span.since, span.until)
     return Window(span, answers[valid].reset_index(drop=True), refusals, int((~valid).sum()))
 
 

@@ -23,8 +23,8 @@ from atomic_files import write_atomically
 from commands import NotThereError
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import read_numbers
-from deployment.prediction_log.windows import Span, Window, format_time
-from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, find_nearest
+from deployment.prediction_log.windows import Span, Window, format_time, select_model
+from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, distinct_answers, find_nearest
 from monitoring.quality import FEWEST_GRADED
 from wine_data.schema import FEATURES, RED, TARGET
 from wine_quality_training.bundle.metadata import ModelMetadata
@@ -40,7 +40,9 @@ ENDINGS = (".html", ".json")
 NO_ALARM = "For people to look at: nothing on this page decides an alarm, monitoring/alarm.py does."
 
 
-def write_reports(window: Window, part: Profile, folder: Path, version: str | None = None) -> list[Path]:
+def write_reports(
+    window: Window, part: Profile, folder: Path, version: str | None = None, run_id: str = ""
+) -> list[Path]:
     """Write the reports of a window as pages and JSON, each file whole or not at all; return their paths.
 
     There are none where nothing was answered, none of predictions where the profile has none, and none of quality
@@ -51,14 +53,16 @@ def write_reports(window: Window, part: Profile, folder: Path, version: str | No
         part: the profile it is compared with.
         folder: where the files go; it is made if need be.
         version: the model's, if predictions and quality are to be those of its answers only.
+        run_id: the model's too.
     """
-    return _write_all(folder, _report_window(window, part, version))
+    ours = window.answers if version is None else select_model(window.answers, version, run_id)
+    return _write_all(folder, _report_window(window, part, ours, f" of version {version}" if version else ""))
 
 
 def write_window_reports(window: Window, metadata: ModelMetadata, reports: Path) -> list[Path]:
     """Write the reports of a window into a folder named for its end, compared with what a champion learned from."""
     part = find_nearest(window, metadata.profiles)
-    return write_reports(window, part, reports / name_folder(window.span), metadata.version)
+    return write_reports(window, part, reports / name_folder(window.span), metadata.version, metadata.run_id)
 
 
 def report_batch(path: Path, part: Profile, folder: Path, wine_type: str = "") -> list[Path]:
@@ -112,19 +116,18 @@ def name_folder(span: Span) -> str:
     return f"{datetime.fromtimestamp(span.until, UTC):%Y-%m-%dT%H-%M-%S}"
 
 
-def _report_window(window: Window, part: Profile, version: str | None) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, title and report of what a window has enough answers for."""
+def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield name, title and report of what a window, and ours among its answers, have enough answers for."""
     answers = window.answers
-    ours = answers if version is None else answers[answers["version"] == version]
     graded = ours[ours["quality"].notna()]
     when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
-    of = f" of version {version}" if version else ""
     if len(answers):
-        title = f"Inputs of {len(answers):,} answers {when}, beside {part.part}"
-        yield INPUTS, title, _report_drift(answers, part, FEATURES)
+        wines = distinct_answers(answers)
+        title = f"Inputs of {len(answers):,} answers on {len(wines):,} wines {when}, beside {part.part}"
+        yield INPUTS, title, _report_drift(wines, part, FEATURES)
     if len(ours) and part.predictions:
         title = f"Predictions in {len(ours):,} answers{of} {when}, beside those of cross-validation on {part.part}"
-        yield PREDICTIONS, title, _report_drift(ours, part, PREDICTED)
+        yield PREDICTIONS, title, _report_drift(distinct_answers(ours), part, PREDICTED)
     if len(graded) >= FEWEST_GRADED:
         yield QUALITY, f"Quality of the {len(graded):,} graded answers{of} {when}", _report_quality(graded)
 

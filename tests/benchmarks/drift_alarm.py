@@ -5,15 +5,16 @@
 
 A reference is a model of its own, fitted on wines of the twin; its windows are other wines of the twin, answered by
 it and checked by the functions that watch the log. --windows undrifted ones of each size follow each other, a quarter
-of their answers graded; at each from the third on it is asked whether there is an alarm. In each of --repetitions a
-drift begins after three of them, and the windows from there to the alarm are counted, up to ten.
+of their answers graded, and as many whose requests are all for fifty wines; at each from the third on it is asked
+whether there is an alarm. In each of --repetitions a drift begins after three of them, and the windows from there to
+the alarm are counted, up to ten.
 
 A shift is of each measurement in turn, and nothing is graded, so that it is found in the wines and the answers and
 not in what tasters say. Evidently's DataDriftPreset compares the measurements and the colour of some of the same
 windows (--reports of each size, and a quarter of that for each drift) with the wines that the model learned from; it
 judges each window by itself.
 
-19 minutes on two busy cores. Goes to results/drift_alarm.json.
+About 35 minutes on two busy cores. Goes to results/drift_alarm.json.
 """
 
 import os

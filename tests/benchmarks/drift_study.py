@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from deployment.prediction_log.reader import REFUSAL_COLUMNS
-from deployment.prediction_log.windows import REFUSED, Span, Window
+from deployment.prediction_log.reader import REFUSAL_COLUMNS, REFUSED
+from deployment.prediction_log.windows import Span, Window
 from monitoring.alarm import OF, Alarm, raise_alarm
 from monitoring.drift import Check, check_window
 from monitoring.simulate.drifts import Drift
@@ -44,15 +44,20 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Traffic:
-    """What comes to the API: a drift, the share of wines that it concerns, and the share of answers graded."""
+    """What comes to the API: a drift, the share of wines that it concerns, and the share of answers graded.
+
+    Where `distinct` is given, all requests of a window are for so many wines.
+    """
 
     name: str
     drift: Drift
     concerned: float = 1.0
     labels: float = 0.0
+    distinct: int = 0
 
 
 UNDRIFTED = Traffic("no drift", Drift(), labels=LABELS)
+REPEATED = Traffic("no drift, 50 wines again and again", Drift(), labels=LABELS, distinct=50)
 DRIFTED = (
     *(Traffic(f"one measurement higher by {size:g} sd", Drift("shift", size=size)) for size in (0.25, 0.5, 1)),
     Traffic("60 % red instead of 25 %", Drift("colour", size=0.6)),
@@ -111,7 +116,10 @@ def sample_windows(traffic: Traffic, size: int, count: int, seed: int) -> Iterat
         concerned = np.random.default_rng((seed, 1)).random(len(wines)) < traffic.concerned
         wines = pd.concat([wines[concerned], sample_drifted(Drift(), len(wines), seed)[~concerned]]).sort_index()
     for start in range(0, len(wines), size):
-        yield wines.iloc[start : start + size].reset_index(drop=True)
+        window = wines.iloc[start : start + (traffic.distinct or size)]
+        if traffic.distinct:
+            window = window.sample(size, replace=True, random_state=seed + start)
+        yield window.reset_index(drop=True)
 
 
 def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: int) -> tuple[Check, ...]:
@@ -125,12 +133,12 @@ def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: 
     graded = np.random.default_rng((seed, 2)).random(len(answered)) < labels
     answers = answered.assign(
         prediction=classes[probabilities.argmax(axis=1)], confidence=probabilities.max(axis=1), version=VERSION,
-        quality=np.where(graded, grades, np.nan),
+        run_id="", quality=np.where(graded, grades, np.nan),
     )  # fmt: skip
     row, column = np.nonzero(wrong)
     refusals = pd.DataFrame(
         {"time": 0.0, "request_id": row.astype(str), "route": "/predict", "status": REFUSED,
-         "field": np.array(FEATURES)[column], "reason": "out of bounds"},
+         "field": np.array(FEATURES)[column], "reason": "out of bounds", "wines": 1},
         columns=list(REFUSAL_COLUMNS),
     )  # fmt: skip
     window = Window(Span(0, 1), answers, refusals)
@@ -144,11 +152,13 @@ def find_wrong(wines: pd.DataFrame) -> np.ndarray:
     return wrong
 
 
-def watch_undrifted(reference: Reference, size: int, count: int, seed: int) -> list[Checked]:
+def watch_undrifted(
+    reference: Reference, size: int, count: int, seed: int, traffic: Traffic = UNDRIFTED
+) -> list[Checked]:
     """Check undrifted windows, one after the other."""
-    windows = sample_windows(UNDRIFTED, size, count, seed)
+    windows = sample_windows(traffic, size, count, seed)
     return [
-        (Span(number, number + 1), check_wines(reference, wines, UNDRIFTED.labels, seed + number))
+        (Span(number, number + 1), check_wines(reference, wines, traffic.labels, seed + number))
         for number, wines in enumerate(windows)
     ]
 
@@ -191,13 +201,15 @@ def study_reference(number: int, plan: Plan) -> list[Record]:
     records: list[Record] = []
     for size in SIZES:
         seed = make_seed(plan.seed, number, size)
-        undrifted = watch_undrifted(reference, size, math.ceil(plan.windows / plan.references) + OF - 1, seed)
-        alarms = [None] * (OF - 1) + [alarm.raised for alarm in look_back(undrifted)]
-        wines = sample_windows(UNDRIFTED, size, len(undrifted), seed)
-        for turn, (window, alarm, table) in enumerate(zip(undrifted, alarms, wines, strict=True)):
-            asked = turn < math.ceil(plan.reports / plan.references)
-            record = {"traffic": UNDRIFTED.name, "size": size, "windows": 1, "alarm": alarm}
-            records.append(record | judge_window(reference, window, table, asked))
+        count = math.ceil(plan.windows / plan.references) + OF - 1
+        for traffic in (REPEATED, UNDRIFTED):
+            undrifted = watch_undrifted(reference, size, count, seed, traffic)
+            alarms = [None] * (OF - 1) + [alarm.raised for alarm in look_back(undrifted)]
+            wines = sample_windows(traffic, size, count, seed)
+            for turn, (window, alarm, table) in enumerate(zip(undrifted, alarms, wines, strict=True)):
+                asked = turn < math.ceil(plan.reports / plan.references)
+                record = {"traffic": traffic.name, "size": size, "windows": 1, "alarm": alarm}
+                records.append(record | judge_window(reference, window, table, asked))
         for (place, traffic), turn in product(enumerate(DRIFTED), range(plan.repetitions)):
             if turn % plan.references != number:
                 continue
@@ -238,7 +250,7 @@ def run_plan(plan: Plan, processes: int) -> pd.DataFrame:
 def list_rows(records: pd.DataFrame) -> list[dict[str, str]]:
     """The figures as rows of one table."""
     rows = []
-    for traffic, size in product((UNDRIFTED, *DRIFTED), SIZES):
+    for traffic, size in product((UNDRIFTED, REPEATED, *DRIFTED), SIZES):
         found = records[(records["traffic"] == traffic.name) & (records["size"] == size)]
         rows.append(
             {

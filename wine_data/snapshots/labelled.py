@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, TARGET, TYPE, TYPES
+from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, SCALE, TARGET, TYPE, TYPES
 from wine_data.sources.load import WineData, fingerprint_wines
 from wine_data.split import distinct_wines, divide_wines
 
@@ -16,19 +16,33 @@ from wine_data.split import distinct_wines, divide_wines
 def divide_labelled(answers: pd.DataFrame) -> WineData:
     """Make data of labelled answers: `train` those of train, `validation` those of the holdout, each wine once.
 
-    `answers` has FEATURES and `quality`. Those without a grade, or with one that no published wine has, are left out.
+    `answers` has FEATURES and `quality`. Those without a grade are left out. A wine that was graded several times has
+    the median, and grades that no published wine has count as the nearest of GRADES; the note says how many there were.
     Raises BadInputError where none is left.
     """
-    graded = answers[answers[TARGET].isin(GRADES)]
+    graded = answers[answers[TARGET].between(*SCALE)]
     if graded.empty:
         raise BadInputError("no answer of the log has a grade from a taster yet: send them to POST /feedback")
     wines = graded[list(MEASUREMENTS)].assign(
         **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
         **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
     )
+    grades = wines.groupby([TYPE, *MEASUREMENTS], dropna=False)[TARGET]
+    note = _describe_grades(int((grades.nunique() > 1).sum()), int((~wines[TARGET].isin(GRADES)).sum()))
+    wines[TARGET] = grades.transform("median").round().clip(GRADES[0], GRADES[-1]).astype("int64")
     wines = distinct_wines(wines[[TYPE, *FEATURES, TARGET]])
     parts = divide_wines(wines)
-    return WineData(*parts, f"{len(wines):,} labelled answers", fingerprint_wines(*parts))
+    return WineData(*parts, f"{len(wines):,} labelled answers", fingerprint_wines(*parts), note)
+
+
+def _describe_grades(contested: int, rare: int) -> str:
+    """Say what was done with grades that contradict each other, and with those that the model does not know."""
+    notes = []
+    if contested:
+        notes.append(f"{contested:,} wines that tasters graded differently have the median")
+    if rare:
+        notes.append(f"{rare:,} grades under {GRADES[0]} or over {GRADES[-1]} count as {GRADES[0]} or {GRADES[-1]}")
+    return "; ".join(notes)
 
 
 def join_labelled(data: WineData, labelled: WineData) -> WineData:
@@ -41,6 +55,6 @@ def join_labelled(data: WineData, labelled: WineData) -> WineData:
         data.validation,
         f"{data.source} and {len(labelled.train):,} labelled answers",
         fingerprint_wines(train, data.validation),
-        data.note,
+        "\n".join(filter(None, (data.note, labelled.note))),
         labelled.fingerprint,
     )

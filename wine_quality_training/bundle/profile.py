@@ -5,7 +5,7 @@ their confidence are those of cross-validation, from models that had not seen th
 a forest is always right and always confident, and live traffic would be drift from the first hour on.
 
 A model that was retrained on labelled answers has two profiles, of its first wines and of those answers. Traffic that
-is like one of them is no drift.
+is like one of them, or like a mixture of both, is no drift.
 """
 
 from dataclasses import dataclass
@@ -81,6 +81,34 @@ def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> 
     return tuple(profiles)
 
 
+def mix_profiles(first: Profile, second: Profile, share: float) -> Profile:
+    """The profile of wines of which a share is like those of the second, and the others like those of the first."""
+
+    def mix(one: Marginal, other: Marginal) -> Marginal:
+        known, guest = (one.points, other.points) if share <= 1 / 2 else (other.points, one.points)
+        # where the larger part has no point of its own, its share would have to be estimated
+        points = np.array(sorted({*known, *(point for point in guest if not known[0] <= point <= known[-1])}))
+        shares = (1 - share) * _read_shares(one, points) + share * _read_shares(other, points)
+        return Marginal(tuple(points.tolist()), tuple(shares.tolist()))
+
+    predictions, one, other = None, first.predictions, second.predictions
+    if one and other:
+        predictions = PredictionProfile(
+            predictions=mix(one.predictions, other.predictions),
+            confidence=mix(one.confidence, other.confidence),
+            calibration=(one if share < 1 / 2 else other).calibration,
+            bias=_mix_means(one.bias, other.bias, share),
+            squared_error=_mix_means(one.squared_error, other.squared_error, share),
+        )
+    return Profile(
+        part=f"{1 - share:.0%} {first.part}, {share:.0%} {second.part}",
+        wines=round(1 / ((1 - share) ** 2 / first.wines + share**2 / second.wines)),  # as uncertain as the mixture
+        features={name: mix(first.features[name], second.features[name]) for name in first.features},
+        grades=mix(first.grades, second.grades),
+        predictions=predictions,
+    )
+
+
 def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
     """The distribution of a column; holes are left out."""
     known = np.sort(np.asarray(values, dtype="float64"))
@@ -91,6 +119,22 @@ def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
         points = np.unique(np.quantile(known, np.linspace(0, 1, LEVELS + 1), method="inverted_cdf"))
     shares = np.searchsorted(known, points, side="right") / len(known)
     return Marginal(tuple(points.tolist()), tuple(shares.round(6).tolist()))
+
+
+def _read_shares(column: Marginal, points: np.ndarray) -> np.ndarray:
+    """The share of wines at or below each point; between quantiles it rises evenly, between few values not at all."""
+    if len(column.points) <= LEVELS:
+        steps: np.ndarray = np.append(0.0, column.shares)[np.searchsorted(column.points, points, side="right")]
+        return steps
+    return np.asarray(np.interp(points, column.points, column.shares, left=0.0))
+
+
+def _mix_means(one: tuple[float, float], other: tuple[float, float], share: float) -> tuple[float, float]:
+    """Mean and standard deviation of a mixture, from those of its parts."""
+    means, deviations = np.array([one, other]).T
+    weights = np.array([1 - share, share])
+    mean = float(weights @ means)
+    return mean, float(np.sqrt(weights @ (deviations**2 + (means - mean) ** 2)))
 
 
 def _describe_predictions(predictions: "pd.DataFrame", grades: np.ndarray) -> PredictionProfile:
