@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from deployment.api.predict import make_request_id
+from deployment.api.limits import make_request_id
 from deployment.prediction_log.log import LoggedRefusal, PredictionLog, UnknownRequestError
 from deployment.prediction_log.reader import count_answers, read_answers, read_refusals
 from tests.test_prediction_log import connect, log, make_answer, url

@@ -161,7 +161,7 @@ async def _keep_feedback(log: PredictionLog, feedback: Feedback, threads: Thread
         await asyncio.sleep(pause)
         if await loop.run_in_executor(threads, log.try_feedback, feedback.request_id, feedback.quality):
             return
-    raise UnknownRequestError
+    raise UnknownRequestError(await loop.run_in_executor(threads, log.explain_unknown, feedback.request_id))
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

@@ -133,7 +133,7 @@ class PredictionLog:
             time.sleep(pause)
             if self.try_feedback(request_id, quality):
                 return
-        raise UnknownRequestError(self.explain_unknown(clean_text(request_id)))
+        raise UnknownRequestError(self.explain_unknown(request_id))
 
     def try_feedback(self, request_id: str, quality: int) -> bool:
         """Write it if its answer is in the database now; else write what waits. Other errors as in add_feedback."""
@@ -230,12 +230,12 @@ class PredictionLog:
             edge = max(edge, find_edge(connection, PREDICTIONS, self._rows))
         if not 0 < answered < edge:
             return (
-                f"No answer in the log has the request id {request_id}; wines of a batch have ids of their own, and those "
-                "that python -m deployment.batch answers in files are not in the log"
+                f"No answer in the log has the request id {clean_text(request_id)}; wines of a batch have ids of their "
+                "own, and those that python -m deployment.batch answers in files are not in the log"
             )
         when = f"{datetime.fromtimestamp(answered, UTC):%Y-%m-%d %H:%M} UTC"
         return (
-            f"The answer {request_id} was deleted: it is from {when}, "
+            f"The answer {clean_text(request_id)} was deleted: it is from {when}, "
             f"and the log keeps {self._days:g} days (WINE_LOG_DAYS), the newest {self._rows:,} answers (WINE_LOG_ROWS)"
         )
 
