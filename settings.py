@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     )
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's pages, of make mlflow")
     mlflow_artifacts: Place = Field(
-        ROOT / "mlartifacts", description="MLflow's artifacts: a folder or s3://bucket/path"
+        ROOT / "mlartifacts",
+        description="MLflow's artifacts: a folder or s3://bucket/path; a store keeps those it has until they are moved",
     )
     training_models: Path = Field(ROOT / "wine_quality_training" / "models", description="folder of the candidates")
     serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")

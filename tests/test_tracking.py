@@ -192,6 +192,18 @@ def test_a_database_that_lies_elsewhere_keeps_its_artifacts_where_they_are(store
     assert location.endswith(f"{store.folder.name}/mlartifacts")
 
 
+def test_another_folder_for_artifacts_leaves_those_of_earlier_runs_where_they_are(track: Track, store: Store) -> None:
+    uri, folders = f"sqlite:///{store.folder / 'mlflow.db'}", [store.folder / "mlartifacts", store.folder / "other"]
+    folders[1].mkdir()
+    tracked = []
+    for folder in (*reversed(folders), folders[1]):
+        tracked.append(track())
+        open_store(uri, folder)
+    for model in tracked:
+        mlflow.sklearn.load_model(model.model_uri)
+        assert mlflow.artifacts.load_text(f"runs:/{model.run_id}/model_card.md")
+
+
 def test_a_deleted_experiment_is_named_with_the_command_that_brings_it_back(store: Store) -> None:
     mlflow.delete_experiment(store.experiment_id)
     with pytest.raises(BadInputError, match=f"mlflow experiments restore --experiment-id {store.experiment_id}"):

@@ -1,7 +1,7 @@
 """The store that runs and versions are kept in: opened by many at once, and found again after a move.
 
-MLflow writes absolute artifact paths into its database. Where database and artifacts are moved or copied together,
-open_store puts the paths right.
+MLflow writes absolute artifact paths into its database. Where the artifacts are moved, or copied together with the
+database, open_store puts the paths right. Files that another folder for artifacts does not hold stay where they are.
 """
 
 import logging
@@ -35,6 +35,8 @@ _PATHS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+_UNDER = "({0} = :old OR substr({0}, 1, length(:old) + 1) = :old || '/')"
+_MOVED = "(:new || substr({0}, length(:old) + 1))"
 
 
 def open_store(uri: str, artifacts: Path | str) -> str:
@@ -130,7 +132,7 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
-    """Make the paths in a database point to `artifacts`, where these are the artifacts that belong to it."""
+    """Make the paths in a database point to `artifacts`, where its files are there and no longer in the old place."""
     with closing(sqlite3.connect(database, timeout=60)) as store:
         if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
             return
@@ -138,14 +140,27 @@ def _follow_move(database: Path, artifacts: Path) -> None:
         old = str(found[0]) if found else ""
         if not old.startswith("file://") or old == _as_uri(artifacts) or not artifacts.is_dir():
             return
-        if database.parent != artifacts.parent and Path(unquote(old.removeprefix("file://"))).is_dir():
+        old_folder, beside = Path(unquote(old.removeprefix("file://"))), database.parent == artifacts.parent
+        if not beside and old_folder.is_dir():
             return  # a database that several folders share keeps its artifacts where they are
+        store.create_function("is_there", 1, lambda place: Path(unquote(place.removeprefix("file://"))).exists())
+        places = {"old": old, "new": _as_uri(artifacts), "copied": beside and old_folder.parent != database.parent}
+        kept = [
+            there
+            for table, column in _PATHS[1:]
+            for (there,) in store.execute(
+                f"SELECT is_there({_MOVED.format(column)}) FROM {table} WHERE {_UNDER.format(column)}", places
+            )
+        ]
+        if kept and not any(kept):
+            return  # another folder, which holds nothing of this store
         with store:
             for table, column in _PATHS:
+                moved, under = _MOVED.format(column), _UNDER.format(column)
                 store.execute(
-                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
-                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
-                    {"old": old, "new": _as_uri(artifacts)},
+                    f"UPDATE {table} SET {column} = {moved} "
+                    f"WHERE {under} AND (:copied OR is_there({moved}) OR NOT is_there({column}))",
+                    places,
                 )
 
 
