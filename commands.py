@@ -5,6 +5,7 @@
 """
 
 import os
+import re
 import select
 import socket
 import sys
@@ -42,6 +43,11 @@ def require_free_port(host: str, port: int, other: str) -> None:
             raise NotThereError(f"{problem}: end what runs there, or {other}") from error
 
 
+def hide_passwords(text: str) -> str:
+    """The text with *** for the password of every address in it."""
+    return re.sub(r"(://[^:/@\s]*:)(?!\d+[/?#])[^\s'\"]*@", r"\1***@", text)
+
+
 def run_command(main: Callable[[], int]) -> None:
     """Run a command's main and leave Python with its exit code; a user's mistake is reported in one line."""
     try:
@@ -50,7 +56,7 @@ def run_command(main: Callable[[], int]) -> None:
         sys.exit(code)
     except (RefusedError, BadInputError, NotThereError) as error:
         word = "refused" if isinstance(error, RefusedError) else "error"
-        print(f"{word}: {error}", file=sys.stderr)
+        print(f"{word}: {hide_passwords(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # what a shell expects of a command stopped by ctrl-c

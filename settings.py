@@ -8,7 +8,6 @@ default here. Only commands and flows call load_settings(); functions get plain 
 
 import argparse
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +15,7 @@ from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from commands import DONE, BadInputError, run_command
+from commands import DONE, BadInputError, hide_passwords, run_command
 
 ROOT = Path(__file__).resolve().parent
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
@@ -145,7 +144,7 @@ def _show_default(value: object) -> str:
 
 def _show_value(value: object) -> str:
     text = str(value).replace(f"sqlite:///{ROOT}/", "sqlite:///").removeprefix(f"{ROOT}/")
-    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", text)
+    return hide_passwords(text)
 
 
 def main() -> int:

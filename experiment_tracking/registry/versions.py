@@ -13,6 +13,7 @@ from mlflow.models import get_model_info
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.registry.gate import MARGIN, Verdict, judge_challenger
+from experiment_tracking.runs.store import name_store
 from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
 from wine_data.schema import FEATURES, GRADES
 from wine_quality_training.bundle.files import (
@@ -151,7 +152,7 @@ def _read_metadata(run_id: str) -> ModelMetadata:
     try:
         mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
-        raise NotThereError(f"there is no run {run_id} in {mlflow.get_tracking_uri()}") from error
+        raise NotThereError(f"there is no run {run_id} in {name_store()}") from error
     try:
         path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{METADATA}"))
     except (MlflowException, OSError) as error:

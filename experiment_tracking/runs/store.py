@@ -20,7 +20,7 @@ from sqlalchemy.engine import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from commands import BadInputError, NotThereError
+from commands import BadInputError, NotThereError, hide_passwords
 from experiment_tracking.runs.locks import hold_lock
 
 EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
@@ -51,6 +51,8 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     mlflow.set_tracking_uri(uri)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
+    if hide_passwords(uri) != uri:
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # at the end of each run, password and all
     database = _find_database(uri)
     with _hold_store(uri, database):
         if database and isinstance(artifacts, Path):
@@ -69,8 +71,9 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
     try:
         connection = _reach_server(uri)
     except (requests.RequestException, SQLAlchemyError) as error:
-        place = make_url(uri).render_as_string(hide_password=True)
-        raise NotThereError(f"no MLflow store answers at {place}: start it, or correct MLFLOW_TRACKING_URI") from error
+        raise NotThereError(
+            f"no MLflow store answers at {hide_passwords(uri)}: start it, or correct MLFLOW_TRACKING_URI"
+        ) from error
     with connection:
         yield
 
@@ -95,6 +98,11 @@ def _find_database(uri: str) -> Path | None:
     return Path(name).absolute() if name else None
 
 
+def name_store() -> str:
+    """The address of the store that is open, without its password."""
+    return hide_passwords(mlflow.get_tracking_uri())
+
+
 def find_experiment(name: str) -> Experiment:
     """Find an experiment that open_store made. Raises BadInputError where it was deleted."""
     return _require_active(name, mlflow.get_experiment_by_name(name))
@@ -102,10 +110,10 @@ def find_experiment(name: str) -> Experiment:
 
 def _require_active(name: str, experiment: Experiment | None) -> Experiment:
     if experiment is None:
-        raise NotThereError(f"{mlflow.get_tracking_uri()} has no experiment {name}: run make pipeline")
+        raise NotThereError(f"{name_store()} has no experiment {name}: run make pipeline")
     if experiment.lifecycle_stage != "active":
         raise BadInputError(
-            f"the experiment {name} was deleted in {mlflow.get_tracking_uri()}. To bring it back: "
+            f"the experiment {name} was deleted in {name_store()}. To bring it back: "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
     return experiment
@@ -118,7 +126,8 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
         if error.get_http_status_code() != requests.codes.unauthorized:  # type: ignore[no-untyped-call]
             raise
         raise BadInputError(
-            f"the MLflow server at {uri} needs a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"the MLflow server at {hide_passwords(uri)} needs a password: "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         ) from error
     if found is None:
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
