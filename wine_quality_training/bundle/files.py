@@ -147,7 +147,9 @@ def find_current(models: Path) -> Path:
     try:
         return models / (models / CURRENT).read_text().strip()
     except FileNotFoundError as error:
-        raise NotThereError(f"there is no model in {models} yet: run make pipeline") from error
+        raise NotThereError(
+            f"there is no model in {models} yet: run make pipeline; where its gate refused, it says what to do"
+        ) from error
 
 
 def load_current(models: Path) -> Bundle:
