@@ -8,7 +8,7 @@ import pytest
 from commands import RefusedError
 from experiment_tracking.registry import promotion
 from experiment_tracking.registry.promotion import PROMOTED, list_champions, list_records, roll_back
-from experiment_tracking.registry.versions import CHAMPION, MODEL, Version, find_champion, set_alias
+from experiment_tracking.registry.versions import CHAMPION, MODEL, Version, find_champion, find_version, set_alias
 from tests.conftest import Store
 
 
@@ -28,12 +28,12 @@ def models(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def promote_without_gate(models: Path, number: str) -> None:
     with promotion._moving(models):
-        promotion._move(PROMOTED, promotion.find_version(number), models / number, None, "")
+        promotion._move(PROMOTED, find_version(number), models / number, None, "")
 
 
 def roll_back_all(models: Path) -> list[str]:
     """The champion after each rollback, until there is none before it."""
-    champions = []
+    champions: list[str] = []
     while True:
         try:
             version, folder = roll_back(models)

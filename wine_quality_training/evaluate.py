@@ -14,7 +14,7 @@ regressor are rounded for the last three.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -122,10 +122,16 @@ class Fitting:
 
 
 def train_model(name: str, data: WineData, split: "Split", seed: int, fitting: Fitting = Fitting()) -> list[Evaluation]:
-    """Fit and score one model under each protocol asked for."""
+    """Fit and score one model under each protocol asked for.
+
+    With both protocols, the published one's model stays unfitted: a forest on 80,000 wines takes 0.7 GB.
+    """
     evaluations, unfitted = [], make_model(name, seed)
     if AS_PUBLISHED in fitting.protocols:
-        evaluations.append(evaluate_as_published(name, unfitted, data, fitting.map_fn))
+        published = evaluate_as_published(name, unfitted, data, fitting.map_fn)
+        if LEAK_FREE in fitting.protocols:
+            published = replace(published, pipeline=unfitted)
+        evaluations.append(published)
         fitting.on_step(f"{name}: {AS_PUBLISHED}")
     if LEAK_FREE in fitting.protocols:
 
