@@ -6,6 +6,7 @@
 
 import errno
 import os
+import re
 import select
 import socket
 import sys
@@ -63,6 +64,11 @@ def require_free_port(host: str, port: int, other: str) -> None:
             raise NotThereError(f"{problem}: end what runs there, or {other}") from error
 
 
+def hide_passwords(text: str) -> str:
+    """The text with *** for the password of every address in it."""
+    return re.sub(r"(://[^:/@\s]*:)(?!\d+[/?#])[^\s'\"]*@", r"\1***@", text)
+
+
 def run_command(main: Callable[[], int]) -> None:
     """Run a command's main and leave Python with its exit code; what a user can mend is reported in one line."""
     try:
@@ -70,7 +76,7 @@ def run_command(main: Callable[[], int]) -> None:
         sys.stdout.flush()
     except (RefusedError, BadInputError, NotThereError) as error:
         word = "refused" if isinstance(error, RefusedError) else "error"
-        print(f"{word}: {error}", file=sys.stderr)
+        print(f"{word}: {hide_passwords(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130  # what a shell expects of a command stopped by ctrl-c
@@ -80,7 +86,7 @@ def run_command(main: Callable[[], int]) -> None:
             sys.exit(141)  # as a command that a shell ends because `head` has read enough
         problem = explain_outside(error)
         if problem:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {hide_passwords(problem)}", file=sys.stderr)
         else:
             traceback.print_exc()
         code = NOT_THERE if problem else UNFORESEEN

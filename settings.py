@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, Valida
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from commands import DONE, BadInputError, run_command
+from commands import DONE, BadInputError, hide_passwords, run_command
 
 ROOT = Path(__file__).resolve().parent
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     )
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's pages, of make mlflow")
     mlflow_artifacts: Place = Field(
-        ROOT / "mlartifacts", description="MLflow's artifacts: a folder or s3://bucket/path"
+        ROOT / "mlartifacts",
+        description="MLflow's artifacts: a folder or s3://bucket/path; a store keeps those it has until they are moved",
     )
     training_models: Path = Field(ROOT / "wine_quality_training" / "models", description="folder of the candidates")
     serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")
@@ -214,7 +215,7 @@ def _show_default(value: object) -> str:
 
 def _show_value(value: object) -> str:
     text = str(value).replace(f"sqlite:///{ROOT}/", "sqlite:///").removeprefix(f"{ROOT}/")
-    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", text)
+    return hide_passwords(text)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ pages, and the command only prints their addresses.
 
 import argparse
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -18,15 +19,16 @@ HOST = "127.0.0.1"
 
 
 def find_address(uri: str, port: int) -> str:
-    """The address of the pages: that of the server in MLFLOW_TRACKING_URI, else where this command serves them."""
-    return uri.rstrip("/") if uri.startswith("http") else f"http://{HOST}:{port}"
+    """The address of the pages: the server in MLFLOW_TRACKING_URI, without name and password, or this command's."""
+    return re.sub(r"//\S*@", "//", uri).rstrip("/") if uri.startswith("http") else f"http://{HOST}:{port}"
 
 
 def serve_pages(uri: str, port: int) -> NoReturn:
     """Become MLflow's server, without the workers for jobs, which this project does not use."""
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")  # MLflow's own affair
-    server = ("mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port), "--backend-store-uri", uri)
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # others can read a command line, and a password in it
+    server = ("mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     os.chdir(ROOT)
     os.execv(sys.executable, [sys.executable, "-m", *server])
 
@@ -36,7 +38,8 @@ def main() -> int:
     argparse.ArgumentParser(description="MLflow's pages: runs, metrics and registry, in a browser.").parse_args()
     settings = load_settings()
     uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
-    if address != uri.rstrip("/"):
+    has_pages = uri.startswith("http")
+    if not has_pages:
         require_free_port(HOST, settings.mlflow_port, "set WINE_MLFLOW_PORT to another")
 
     from experiment_tracking.registry.versions import MODEL
@@ -44,7 +47,7 @@ def main() -> int:
 
     experiment_id = open_store(uri, settings.mlflow_artifacts)
     pages = f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
-    if address == uri.rstrip("/"):
+    if has_pages:
         print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")
         return DONE
     print(f"MLflow answers in about half a minute. Stop it with ctrl-c.\n{pages}", flush=True)

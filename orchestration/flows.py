@@ -69,6 +69,8 @@ from wine_quality_training.evaluate import Score, choose_classifier
 from wine_quality_training.figures import plot_protocols
 from wine_quality_training.report import list_scores, render_scores, tabulate_scores
 
+PROMOTE = 'python -m experiment_tracking.registry promote --reason "…"'
+
 
 @dataclass(frozen=True)
 class Release:
@@ -302,6 +304,16 @@ def show_result(result: PipelineResult, console: Console) -> None:
         release.verdict.sentences() if release.verdict else ["the best model is the champion already"]
     )
     served = f"{MODEL} version {champion.number}, {champion.model}" if champion else "none yet"
+    following = [
+        "make mlflow                       runs, metrics and the registry in a browser",
+        "make search                       tune XGBoost and forests on the same wines",
+        "WINE_DATA=FOLDER make pipeline    the same on your own files",
+    ]
+    if champion:
+        following.insert(0, "make serve                        the API; try it at /docs")
+    else:  # the same run again would end the same
+        following.append(f"{PROMOTE}    nothing serves yet: this overrules the gate")
+    steps = "\n  ".join(following)
     console.print(
         f"""
 Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
@@ -311,10 +323,7 @@ Prediction  grade {release.answer["prediction"]} through the API, for a holdout 
             ({probabilities})
 
 Next
-  make serve                        the API; try it at /docs
-  make mlflow                       runs, metrics and the registry in a browser
-  make search                       tune XGBoost and forests on the same wines
-  WINE_DATA=FOLDER make pipeline    the same on your own files"""
+  {steps}"""
     )
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from atomic_files import write_atomically
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import load_settings
-from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines, read_folder
+from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -96,7 +96,7 @@ def upload_folder(folder: Path, address: str, block: str = "") -> list[str]:
     if not folder.is_dir():
         raise BadInputError(f"{folder} is no folder")
     names = _choose_data_set({path.name for path in folder.iterdir()}, str(folder))
-    read_folder(folder, seed=0)
+    load_wines(str(folder.resolve()), seed=0, downloads=folder, uci_url="")
     for name in names:
         content = (folder / name).read_bytes()
         with _explain_errors(address), Console(stderr=True).status(f"Uploading {name}, {len(content) / 1e6:.1f} MB"):

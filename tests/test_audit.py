@@ -36,6 +36,13 @@ def test_files_without_fault_have_no_findings(clean: WineData) -> None:
     assert not audit.leaks
 
 
+def test_halves_of_few_wines_differ_by_chance_and_that_is_no_finding() -> None:
+    for seed in range(10):
+        wines = sample_twin(500, seed)
+        train, validation = (wines.iloc[part].reset_index(drop=True) for part in (slice(250), slice(250, None)))
+        assert find(WineData(train, validation, "test", "none"), "drift") == []
+
+
 def test_the_twin_leaks_as_the_published_files_do(twin: WineData) -> None:
     complete, incomplete = find(twin, LEAK)
     assert audit_wines(twin).leaks

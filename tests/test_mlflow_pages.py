@@ -1,5 +1,6 @@
 """`make mlflow`: MLflow's pages on the store of the settings."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from experiment_tracking.pages import find_address
+from experiment_tracking.pages import find_address, serve_pages
 from tests.conftest import Store, isolated_environment
 from tests.processes import run_python, serve
 from tests.told import assert_told
@@ -48,7 +49,34 @@ def test_a_taken_port_is_named_with_its_setting(store: Store) -> None:
         ("sqlite:////somewhere/mlflow.db", "http://127.0.0.1:5001"),
         ("postgresql+psycopg://wine@db/mlflow", "http://127.0.0.1:5001"),
         ("https://mlflow.example/", "https://mlflow.example"),
+        ("https://wine:a-password@mlflow.example/", "https://mlflow.example"),
     ],
 )
 def test_the_pages_are_the_servers_where_there_is_one(uri: str, address: str) -> None:
     assert find_address(uri, 5001) == address
+
+
+def test_the_server_gets_its_store_without_a_password_on_its_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("os.execv", lambda program, command: started.extend(command))
+    monkeypatch.setattr("os.chdir", lambda folder: None)
+    for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "")
+    serve_pages("postgresql+psycopg://wine:a-password@db/mlflow", 5001)
+    assert "server" in started
+    assert "a-password" not in " ".join(started)
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"].endswith("a-password@db/mlflow")
+
+
+@pytest.mark.parametrize(
+    "place", ["http://wine:a-password@127.0.0.1:9", "postgresql+psycopg://wine:a-p@ss/w@127.0.0.1:9/x"]
+)
+def test_a_store_that_does_not_answer_is_named_without_its_password(store: Store, place: str) -> None:
+    done = run_python(
+        "-m",
+        "experiment_tracking.registry",
+        "list",
+        env=isolated_environment(store.folder) | {"MLFLOW_TRACKING_URI": place},
+    )
+    assert_told(done, 3, "wine:***@127.0.0.1:9", "MLFLOW_TRACKING_URI")
+    assert "a-p" not in done.stdout + done.stderr

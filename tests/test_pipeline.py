@@ -1,5 +1,6 @@
 """What one run of the pipeline leaves behind: runs, champion, summary, and the same answers everywhere."""
 
+import io
 import json
 import os
 import re
@@ -17,13 +18,15 @@ import pytest
 from mlflow.entities import Run
 from numpy.typing import ArrayLike
 from prefect import flow
+from rich.console import Console
 from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
 from deployment.batch.file import score_file
+from experiment_tracking.registry.gate import Comparison, Verdict
 from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version, load_version
 from experiment_tracking.runs.store import EXPERIMENT
-from orchestration.flows import choose_plan, name_places, shorten_source
+from orchestration.flows import PipelineResult, Release, choose_plan, name_places, shorten_source, show_result
 from orchestration.tasks.steps import fetch_wines
 from orchestration.tasks.wiring import wire
 from settings import load_settings
@@ -69,6 +72,16 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
         r"^  make serve ",
     ):
         assert re.search(line, pipeline_run.output, re.MULTILINE), line
+
+
+def test_where_the_first_gate_refused_the_last_line_says_how_something_comes_to_serve() -> None:
+    verdict = Verdict("1", "", (Comparison("holdout", 100, 0.1, 0.0, 0.1, -0.1, 0.0),))
+    release = Release(verdict, None, 5, {"prediction": 5, "probabilities": {"5": 1.0}})
+    console = Console(file=io.StringIO(), width=200)
+    show_result(PipelineResult("folder", "0123", "", [], release), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "make serve" not in console.file.getvalue()
+    assert "registry promote --reason" in console.file.getvalue().splitlines()[-1]
 
 
 def test_a_parent_run_holds_a_run_a_model_and_each_names_its_data(runs: list[Run], pipeline_run: PipelineRun) -> None:

@@ -231,11 +231,15 @@ def test_a_changed_pickle_is_not_read(registry: Registry) -> None:
             read(version)
 
 
-def test_a_version_of_another_schema_is_not_judged(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_of_another_schema_or_library_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     version = registry.register(GOOD)
     monkeypatch.setattr("experiment_tracking.registry.versions.FEATURES", (*FEATURES, "glycerol"))
     with pytest.raises(BadInputError, match=naming("version 1", "glycerol", "docs/your_own.md")):
         judge_version(version, registry.split.holdout)
+    monkeypatch.undo()
+    monkeypatch.setattr("wine_quality_training.bundle.files._find_version", lambda library: "0.1")
+    with pytest.raises(BadInputError, match=naming("version 1", "python", "0.1")):
+        versions.export_version(version, registry.store.models)
 
 
 PROMOTE = """

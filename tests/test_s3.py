@@ -280,6 +280,10 @@ def test_12_mb_go_up_in_parts_and_come_back_the_same(proxy: Proxy, pair: Path, t
 
 
 def test_a_broken_data_set_is_not_uploaded(store: Store, pair: Path) -> None:
+    good = pd.read_csv(pair / TRAIN_FILE)
+    good.assign(quality=(good["quality"] > 5).astype(int)).to_csv(pair / TRAIN_FILE, index=False)
+    with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "quality", "0 and 1")):
+        upload_folder(pair, PLACE)
     (pair / TRAIN_FILE).write_text("a,b\n1,2\n")
     with pytest.raises(BadInputError, match=naming(TRAIN_FILE, "pH")):
         upload_folder(pair, PLACE)

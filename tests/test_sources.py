@@ -19,6 +19,7 @@ from wine_data.sources import load
 from wine_data.sources.download import download_uci
 from wine_data.sources.load import ORIGINALS, TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 from wine_data.sources.pair import BLANKS
+from wine_data.sources.partitions import read_partitions
 from wine_data.split import drop_duplicates
 from wine_data.table.wines import COLUMNS
 
@@ -221,3 +222,13 @@ def test_kaggle_out_of_reach_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     with pytest.raises(NotThereError, match="subhajournal/wine-quality-data-combined"):
         load_as_default("kaggle")
+
+
+def test_two_grades_are_refused_in_a_folder_and_in_partitions(twin: WineData, tmp_path: Path) -> None:
+    train, validation = (
+        wines.head(1000).assign(quality=(wines["quality"] > 5).astype(int)) for wines in (twin.train, twin.validation)
+    )
+    write_pair(tmp_path, replace(twin, train=train, validation=validation))
+    for read in (load_as_default, lambda folder: read_partitions(Path(folder))):
+        with pytest.raises(BadInputError, match=naming("quality", "0 and 1")):
+            read(str(tmp_path))

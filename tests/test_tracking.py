@@ -6,6 +6,7 @@ import timeit
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import mlflow
@@ -93,6 +94,19 @@ def test_a_series_keeps_a_value_a_round(store: Store, twin: WineData) -> None:
     log_values(run_id, series={"validation.rmse": [0.9, 0.8, 0.75]})
     history = mlflow.MlflowClient().get_metric_history(run_id, "validation.rmse")
     assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.8), (2, 0.75)]
+
+
+def test_a_run_is_not_finished_before_all_of_it_is_written(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, log_values = [], tracking.log_values
+
+    def log(run_id: str, *values: Any, **more: Any) -> None:
+        seen.append(mlflow.get_run(run_id).info.status)
+        log_values(run_id, *values, **more)
+
+    monkeypatch.setattr(tracking, "log_values", log)
+    assert mlflow.get_run(track().run_id).info.status == "FINISHED"
+    assert set(seen) == {"RUNNING"}
+    assert mlflow.active_run() is None
 
 
 def test_a_model_that_cannot_be_written_leaves_a_failed_run_with_the_reason(track: Track, store: Store) -> None:
@@ -190,6 +204,18 @@ def test_a_database_that_lies_elsewhere_keeps_its_artifacts_where_they_are(store
     open_store(f"sqlite:///{store.folder / 'mlflow.db'}", tmp_path / "another project" / "mlartifacts")
     location = mlflow.get_experiment(store.experiment_id).artifact_location
     assert location.endswith(f"{store.folder.name}/mlartifacts")
+
+
+def test_another_folder_for_artifacts_leaves_those_of_earlier_runs_where_they_are(track: Track, store: Store) -> None:
+    uri, folders = f"sqlite:///{store.folder / 'mlflow.db'}", [store.folder / "mlartifacts", store.folder / "other"]
+    folders[1].mkdir()
+    tracked = []
+    for folder in (*reversed(folders), folders[1]):
+        tracked.append(track())
+        open_store(uri, folder)
+    for model in tracked:
+        mlflow.sklearn.load_model(model.model_uri)
+        assert mlflow.artifacts.load_text(f"runs:/{model.run_id}/model_card.md")
 
 
 def test_a_deleted_experiment_is_named_with_the_command_that_brings_it_back(store: Store) -> None:

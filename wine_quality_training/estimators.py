@@ -19,6 +19,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 ROWS_AT_ONCE = 2000  # the kernel of so many rows and all fitted wines is held in memory: 70 MB
+KERNEL_WINES = 8000  # fitting on more takes 24 bytes times the square of their number: 1.5 GB
 TREES = 100  # of each forest in a blend; 500 gain 0.2 % of RMSE and make the pickle five times as large
 
 
@@ -93,17 +94,21 @@ class GradesFromNumbers(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         return likeliest
 
 
-def blend_regressors(xgboost: BaseEstimator, forest: BaseEstimator) -> VotingRegressor:
+def blend_regressors(xgboost: BaseEstimator, forest: BaseEstimator, kernel: bool = True) -> VotingRegressor:
     """The mean of an XGBoost, a forest and the kernel, which counts twice."""
-    members = [("xgboost", xgboost), ("forest", forest), ("kernel", KernelRegressor())]
-    return VotingRegressor(members, weights=[1, 1, 2])
+    members = [("xgboost", xgboost), ("forest", forest)]
+    if not kernel:
+        return VotingRegressor(members)
+    return VotingRegressor([*members, ("kernel", KernelRegressor())], weights=[1, 1, 2])
 
 
-def blend_classifiers(xgboost: BaseEstimator, forest: BaseEstimator, seed: int) -> VotingClassifier:
+def blend_classifiers(
+    xgboost: BaseEstimator, forest: BaseEstimator, seed: int, kernel: bool = True
+) -> VotingClassifier:
     """A blend of regressors as grades, which counts twice, and a forest of classifiers.
 
     `xgboost` is a regressor, `forest` a classifier; `seed` is that of the forest inside the blend of regressors.
     """
     trees = ExtraTreesRegressor(TREES, max_features=0.6, random_state=seed, n_jobs=-1)
-    numbers = GradesFromNumbers(blend_regressors(xgboost, trees))
+    numbers = GradesFromNumbers(blend_regressors(xgboost, trees, kernel))
     return VotingClassifier([("numbers", numbers), ("forest", forest)], voting="soft", weights=[2, 1])

@@ -104,7 +104,7 @@ def main() -> int:
     arguments, settings = parse_arguments(), load_settings()
     console = Console(highlight=False, soft_wrap=True)
 
-    from experiment_tracking.registry.promotion import roll_back, serve_champion
+    from experiment_tracking.registry.promotion import list_records, roll_back, serve_champion
     from experiment_tracking.registry.versions import CHALLENGER, register_model
     from experiment_tracking.runs.store import open_store
 
@@ -124,8 +124,11 @@ def main() -> int:
             run_promote(arguments, settings, console)
         case "rollback":
             version, bundle = roll_back(settings.serving_models, arguments.reason)
+            record = list_records()[-1]
             again = f"version {version.number} ({version.model}) is the champion again"
-            console.print(f"{again}, and a running API takes it over:\n{bundle}\nNext: make serve")
+            console.print(f"{again}, and a running API takes it over:\n{bundle}")
+            console.print(f"before: version {record.champion or 'none'}; reason: {record.reason or 'none given'}")
+            console.print("Next: make serve")
         case "export":
             version, bundle = serve_champion(settings.serving_models)
             console.print(f"version {version.number} ({version.model}), the champion, serves from {bundle}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands import BadInputError
-from wine_data.schema import TARGET, feature_frame
+from wine_data.schema import FEATURES, TARGET, feature_frame
 from wine_quality_training.bundle.files import Bundle
 from wine_quality_training.evaluate import LEAK_FREE, bootstrap_difference, measure_predictions
 from wine_quality_training.models import predicts_grades
@@ -111,7 +111,8 @@ def _compare(
     X, grades = feature_frame(wines), wines[TARGET].to_numpy()
     predictions = challenger.pipeline.predict(X)
     rival = champion.pipeline.predict(X) if champion else np.full(len(grades), wines[TARGET].mode()[0])
-    difference, lower = bootstrap_difference(grades, predictions, rival)
+    repeats = wines.groupby(list(FEATURES), dropna=False).ngroup().to_numpy()  # of recent wines, which need not differ
+    difference, lower = bootstrap_difference(grades, predictions, rival, repeats)
     ours, theirs = (measure_predictions(grades, each)["kappa"] for each in (predictions, rival))
     return Comparison(scored_on, len(wines), ours, round(theirs, 12) + 0.0, difference, lower, needed)
 

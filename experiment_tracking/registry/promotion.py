@@ -77,12 +77,19 @@ def record_refusal(version: Version, verdict: Verdict) -> None:
 
 
 def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
-    """Bring back the champion before this one, with its bundle. Raises RefusedError where there was none."""
+    """Bring back the champion before this one, with its bundle. Raises RefusedError where there was none.
+
+    Where the alias was moved by hand, that is the version it was moved from, and the record says so.
+    """
     with _moving(models):
-        champions = list_champions()
-        if len(champions) < 2:
+        recorded, champion = _list_recorded(), _name_champion()
+        if recorded and recorded[-1] != champion:
+            moved = f"the alias was moved by hand from version {recorded[-1]} to {champion or 'none'}"
+            former, reason = find_version(recorded[-1]), "; ".join(filter(None, [moved, reason]))
+        elif len(recorded) > 1:
+            former = find_version(recorded[-2])
+        else:
             raise RefusedError("no version was champion before this one")
-        former = find_version(champions[-2])
         bundle = export_version(former, models)
         return former, _move(ROLLED_BACK, former, bundle, None, reason)
 
@@ -99,13 +106,7 @@ def list_records() -> list[Record]:
 
 def list_champions() -> list[str]:
     """The version numbers that a rollback would go back through, the present champion last."""
-    champions: list[str] = []
-    for record in list_records():
-        if record.event == PROMOTED:
-            champions.append(record.version)
-        elif record.event == ROLLED_BACK:
-            champions.pop()
-    return champions
+    return _add_unrecorded(_list_recorded(), _name_champion())
 
 
 def settle_moves(models: Path) -> Path | None:
@@ -153,6 +154,23 @@ def _serve(bundle: Path) -> None:
 def _name_champion() -> str:
     champion = find_champion()
     return champion.number if champion else ""
+
+
+def _list_recorded() -> list[str]:
+    """The champions by the records alone, which know of a move by hand only where another move followed it."""
+    champions: list[str] = []
+    for record in list_records():
+        if record.event == PROMOTED:
+            champions = [*_add_unrecorded(champions, record.champion), record.version]
+        elif record.event == ROLLED_BACK:
+            former = _add_unrecorded(champions, record.champion)[: -1 if record.champion else None]
+            champions = _add_unrecorded(former, record.version)
+    return champions
+
+
+def _add_unrecorded(champions: list[str], champion: str) -> list[str]:
+    """Champions with the one of a later moment, if it is another than the last."""
+    return champions if champion in ("", *champions[-1:]) else [*champions, champion]
 
 
 def _open_record(event: str, version: str, champion: str, verdict: Verdict | None, reason: str = "") -> str:

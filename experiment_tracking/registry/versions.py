@@ -13,9 +13,17 @@ from mlflow.models import get_model_info
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.registry.gate import MARGIN, Verdict, judge_challenger
+from experiment_tracking.runs.store import name_store
 from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
 from wine_data.schema import FEATURES, GRADES
-from wine_quality_training.bundle.files import MODEL_FILE, Bundle, find_bundle, unpickle_model, write_bundle
+from wine_quality_training.bundle.files import (
+    MODEL_FILE,
+    Bundle,
+    find_bundle,
+    find_mismatch,
+    unpickle_model,
+    write_bundle,
+)
 from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
 if TYPE_CHECKING:
@@ -94,14 +102,8 @@ def set_alias(alias: str, number: str) -> None:
 
 
 def load_version(version: Version) -> Bundle:
-    """Load a version. Raises BadInputError where its pickle was changed, or it was fitted on other features."""
+    """Load a version. Raises BadInputError where its pickle was changed, or is of other features or libraries."""
     pickled, metadata = _read_model(version)
-    if metadata.features != FEATURES:
-        raise BadInputError(
-            f"{MODEL} version {version.number} was fitted on other features than wine_data/schema.py has now "
-            f"({', '.join(sorted(set(metadata.features) ^ set(FEATURES)))}): give the changed schema new stores, "
-            "as docs/your_own.md says"
-        )
     return Bundle(unpickle_model(pickled), metadata)
 
 
@@ -150,7 +152,7 @@ def _read_metadata(run_id: str) -> ModelMetadata:
     try:
         mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
-        raise NotThereError(f"there is no run {run_id} in {mlflow.get_tracking_uri()}") from error
+        raise NotThereError(f"there is no run {run_id} in {name_store()}") from error
     try:
         path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{METADATA}"))
     except (MlflowException, OSError) as error:
@@ -163,13 +165,20 @@ def _read_metadata(run_id: str) -> ModelMetadata:
 
 
 def _read_model(version: Version) -> tuple[bytes, ModelMetadata]:
-    """The pickle of a version, if it is the one that was tracked, and its metadata."""
+    """The pickle of a version, if it is the one that was tracked and fits these libraries, and its metadata."""
     client = mlflow.MlflowClient()
     folder = client.get_model_version_download_uri(MODEL, version.number)
     pickled = Path(mlflow.artifacts.download_artifacts(f"{folder}/{MODEL_FILE}")).read_bytes()
     if sha256(pickled).hexdigest() != client.get_model_version(MODEL, version.number).tags[DIGEST]:
         raise BadInputError(f"the pickle of {MODEL} version {version.number} was changed since it was tracked")
     metadata = _read_metadata(version.run_id)
+    mismatch = find_mismatch(metadata)
+    if metadata.features != FEATURES:
+        others = ", ".join(sorted(set(metadata.features) ^ set(FEATURES))) or "in another order"
+        mismatch = f"was fitted on other features than wine_data/schema.py has now ({others})"
+    if mismatch:
+        name = f"{MODEL} version {version.number}"
+        raise BadInputError(f"{name} {mismatch}: what was changed needs new stores, as docs/your_own.md says")
     return pickled, replace(metadata, name=MODEL, version=version.number, run_id=version.run_id)
 
 

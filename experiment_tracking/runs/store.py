@@ -1,7 +1,7 @@
 """The store that runs and versions are kept in: opened by many at once, and found again after a move.
 
-MLflow writes absolute artifact paths into its database. Where database and artifacts are moved or copied together,
-open_store puts the paths right.
+MLflow writes absolute artifact paths into its database. Where the artifacts are moved, or copied together with the
+database, open_store puts the paths right. Files that another folder for artifacts does not hold stay where they are.
 """
 
 import logging
@@ -20,7 +20,7 @@ from sqlalchemy.engine import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from commands import BadInputError, NotThereError
+from commands import BadInputError, NotThereError, hide_passwords
 from experiment_tracking.runs.locks import hold_lock
 
 EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
@@ -35,6 +35,8 @@ _PATHS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+_UNDER = "({0} = :old OR substr({0}, 1, length(:old) + 1) = :old || '/')"
+_MOVED = "(:new || substr({0}, length(:old) + 1))"
 
 
 def open_store(uri: str, artifacts: Path | str) -> str:
@@ -49,6 +51,8 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     mlflow.set_tracking_uri(uri)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
+    if hide_passwords(uri) != uri:
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # at the end of each run, password and all
     database = _find_database(uri)
     with _hold_store(uri, database):
         if database and isinstance(artifacts, Path):
@@ -67,8 +71,9 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
     try:
         connection = _reach_server(uri)
     except (requests.RequestException, SQLAlchemyError) as error:
-        place = make_url(uri).render_as_string(hide_password=True)
-        raise NotThereError(f"no MLflow store answers at {place}: start it, or correct MLFLOW_TRACKING_URI") from error
+        raise NotThereError(
+            f"no MLflow store answers at {hide_passwords(uri)}: start it, or correct MLFLOW_TRACKING_URI"
+        ) from error
     with connection:
         yield
 
@@ -93,6 +98,11 @@ def _find_database(uri: str) -> Path | None:
     return Path(name).absolute() if name else None
 
 
+def name_store() -> str:
+    """The address of the store that is open, without its password."""
+    return hide_passwords(mlflow.get_tracking_uri())
+
+
 def find_experiment(name: str) -> Experiment:
     """Find an experiment that open_store made. Raises BadInputError where it was deleted."""
     return _require_active(name, mlflow.get_experiment_by_name(name))
@@ -100,10 +110,10 @@ def find_experiment(name: str) -> Experiment:
 
 def _require_active(name: str, experiment: Experiment | None) -> Experiment:
     if experiment is None:
-        raise NotThereError(f"{mlflow.get_tracking_uri()} has no experiment {name}: run make pipeline")
+        raise NotThereError(f"{name_store()} has no experiment {name}: run make pipeline")
     if experiment.lifecycle_stage != "active":
         raise BadInputError(
-            f"the experiment {name} was deleted in {mlflow.get_tracking_uri()}. To bring it back: "
+            f"the experiment {name} was deleted in {name_store()}. To bring it back: "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
     return experiment
@@ -116,7 +126,8 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
         if error.get_http_status_code() != requests.codes.unauthorized:  # type: ignore[no-untyped-call]
             raise
         raise BadInputError(
-            f"the MLflow server at {uri} needs a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"the MLflow server at {hide_passwords(uri)} needs a password: "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         ) from error
     if found is None:
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
@@ -130,7 +141,7 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
-    """Make the paths in a database point to `artifacts`, where these are the artifacts that belong to it."""
+    """Make the paths in a database point to `artifacts`, where its files are there and no longer in the old place."""
     with closing(sqlite3.connect(database, timeout=60)) as store:
         if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
             return
@@ -138,14 +149,27 @@ def _follow_move(database: Path, artifacts: Path) -> None:
         old = str(found[0]) if found else ""
         if not old.startswith("file://") or old == _as_uri(artifacts) or not artifacts.is_dir():
             return
-        if database.parent != artifacts.parent and Path(unquote(old.removeprefix("file://"))).is_dir():
+        old_folder, beside = Path(unquote(old.removeprefix("file://"))), database.parent == artifacts.parent
+        if not beside and old_folder.is_dir():
             return  # a database that several folders share keeps its artifacts where they are
+        store.create_function("is_there", 1, lambda place: Path(unquote(place.removeprefix("file://"))).exists())
+        places = {"old": old, "new": _as_uri(artifacts), "copied": beside and old_folder.parent != database.parent}
+        kept = [
+            there
+            for table, column in _PATHS[1:]
+            for (there,) in store.execute(
+                f"SELECT is_there({_MOVED.format(column)}) FROM {table} WHERE {_UNDER.format(column)}", places
+            )
+        ]
+        if kept and not any(kept):
+            return  # another folder, which holds nothing of this store
         with store:
             for table, column in _PATHS:
+                moved, under = _MOVED.format(column), _UNDER.format(column)
                 store.execute(
-                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
-                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
-                    {"old": old, "new": _as_uri(artifacts)},
+                    f"UPDATE {table} SET {column} = {moved} "
+                    f"WHERE {under} AND (:copied OR is_there({moved}) OR NOT is_there({column}))",
+                    places,
                 )
 
 

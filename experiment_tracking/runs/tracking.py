@@ -133,6 +133,7 @@ def track_model(
     except BaseException as error:
         end_run(run_id, error)
         raise
+    end_run(run_id)
     return TrackedModel(leak_free.name, run_id, str(model.model_uri), leak_free.classifies, scores)
 
 
@@ -167,7 +168,8 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "Model
     # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
     # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
-    with mlflow.start_run(run_id=run_id, nested=True):  # else MLflow puts the model under its default experiment
+    mlflow.start_run(run_id=run_id, nested=True)  # else MLflow puts the model under its default experiment
+    try:
         model: ModelInfo = mlflow.sklearn.log_model(
             evaluation.pipeline,
             name="model",
@@ -176,6 +178,8 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "Model
             input_example=wines,
             pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
         )
+    finally:
+        mlflow.end_run("RUNNING")  # no longer MLflow's active run, but its metrics and digest are still to come
     return model
 
 

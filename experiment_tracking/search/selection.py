@@ -1,11 +1,12 @@
 """Model selection: a search from its plan to the winner, which is the best of each family, or their blend.
 
 These finalists are compared with the forest that scikit-learn starts with, on repeated grouped cross-validation of
-train, on other folds than the search was tuned on. The holdout has no say in it: it is opened once, for the winner.
+train, on other folds than the search was tuned on. The winner's "cv" is of still other folds, and its holdout, which
+had no say in all this, is opened once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlflow
 import numpy as np
@@ -35,7 +36,7 @@ from experiment_tracking.search.tuning import SearchRun, resume_search, run_tria
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split, fold_wines
-from wine_quality_training.estimators import TREES, GradesFromNumbers, blend_classifiers, blend_regressors
+from wine_quality_training.estimators import KERNEL_WINES, TREES, GradesFromNumbers, blend_classifiers, blend_regressors
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     MEASURES,
@@ -123,8 +124,11 @@ def make_best(trial: Trial, seed: int) -> BaseEstimator:
     return XGBRegressor(n_estimators=rounds, **trial.values, random_state=seed, n_jobs=1)
 
 
-def make_finalists(task: str, trials: Sequence[Trial], seed: int) -> dict[str, Pipeline]:
-    """The default forest, the best of each family, and the blend where there is one of both; all unfitted."""
+def make_finalists(task: str, trials: Sequence[Trial], seed: int, kernel: bool = True) -> dict[str, Pipeline]:
+    """The default forest, the best of each family, and the blend where there is one of both; all unfitted.
+
+    `kernel` is whether the kernel is in the blend.
+    """
     models = {DEFAULTS[task]: make_model(DEFAULTS[task], seed)}
     best = {family: choose_best(trials, Study(task, family)) for family in FAMILIES}
     made = {family: make_best(trial, seed) for family, trial in best.items() if trial}
@@ -134,7 +138,7 @@ def make_finalists(task: str, trials: Sequence[Trial], seed: int) -> dict[str, P
         models[name] = impute_before(GradesFromNumbers(model) if numbers else model)
     if len(made) == 2:
         parts = made[XGBOOST], made[FOREST]
-        blend = blend_regressors(*parts) if task == REGRESSOR else blend_classifiers(*parts, seed)
+        blend = blend_regressors(*parts, kernel) if task == REGRESSOR else blend_classifiers(*parts, seed, kernel)
         models[BLENDS[task]] = impute_before(blend)
     return models
 
@@ -146,6 +150,11 @@ def repeat_folds(split: Split, seed: int, repeats: int = REPEATS, parts: int = P
         for repeat in range(repeats)
         for fit_on, score_on in fold_wines(split.train, parts, seed + 1 + repeat)
     ]
+
+
+def cut_fresh_folds(split: Split, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """As many folds as the search was tuned on, cut anew, so that its winner has no advantage over untuned models."""
+    return fold_wines(split.train, len(split.folds), seed + 1 + REPEATS)
 
 
 def compare_finalists(
@@ -225,7 +234,8 @@ class Selection:
         """Choose a winner for each task, then open the holdout for the winners, and track them."""
         tasks = [task for task in TASKS if any(trial.study.task == task for trial in trials)]
         winners = [self._choose_winner(task, trials) for task in tasks]
-        evaluations = [evaluate_leak_free(one.name, one.pipeline, self.split, map_fn=self.map_fn) for one in winners]
+        fresh = replace(self.split, folds=cut_fresh_folds(self.split, self.seed))
+        evaluations = [evaluate_leak_free(one.name, one.pipeline, fresh, map_fn=self.map_fn) for one in winners]
         tracked = self._track(*([evaluation] for evaluation in evaluations))
         for winner, model in zip(winners, tracked, strict=True):
             following = f"make mlflow shows {model.name}; the API serves classifiers: --task classifier"
@@ -253,9 +263,15 @@ class Selection:
         return evaluations, tracked
 
     def _choose_winner(self, task: str, trials: Sequence[Trial]) -> Finalist:
-        folds = repeat_folds(self.split, self.seed)
-        finalists = compare_finalists(task, make_finalists(task, trials, self.seed), self.split, folds, self.map_fn)
+        folds, wines = repeat_folds(self.split, self.seed), len(self.split.train)
+        models = make_finalists(task, trials, self.seed, kernel=wines <= KERNEL_WINES)
+        finalists = compare_finalists(task, models, self.split, folds, self.map_fn)
         self.console.print(tabulate_finalists(task, finalists))
+        if wines > KERNEL_WINES:
+            self.console.print(
+                f"The blend is without the kernel: its memory grows with the square of the wines, and train holds "
+                f"{wines:,}, more than {KERNEL_WINES:,}."
+            )
         for finalist in finalists:
             metrics = {f"repeated-cv.{finalist.name}.{name}": value for name, value in finalist.metrics.items()}
             log_values(self.search.run_id, metrics=metrics)

@@ -5,10 +5,13 @@ in the order of the trials: the seed alone decides what is tried and found. Tria
 forests fit outside Python's lock and the wines need not be sent anywhere; or on a cluster (WINE_DASK).
 
 In MLflow a search is a parent run with a nested run for each trial: FINISHED with its result, FAILED with the
-reason, or KILLED with the search. One tag holds the whole result: --resume reads back exactly what TPE got.
+reason, or KILLED with the search. One tag holds the whole result: --resume reads back exactly what TPE got. A tag of
+the parent names the process that works on it, so that no other one takes over a search that is alive.
 """
 
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +22,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import psutil
 from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, space_eval, tpe
 from hyperopt.fmin import generate_trials_to_calculate
 from mlflow.entities import Run
@@ -45,6 +49,7 @@ from wine_quality_training.evaluate import AS_PUBLISHED
 
 KIND, SEARCH, TRIAL = "search.kind", "search", "trial"
 IDENTITY, NUMBER, VALUES, RESULT = "search.identity", "search.trial", "search.values", "search.result"
+PROCESS = "search.process"
 RANDOM_DRAWS = 5  # before TPE models the losses; hyperopt's 20 suit longer searches
 
 RunTrial = Callable[..., TrialResult]  # as trials.run_trial, but for the folds
@@ -99,14 +104,15 @@ def start_search(
     experiment_id: str, data: WineData, identity: Mapping[str, Any], others: Mapping[str, Any] = {}
 ) -> SearchRun:
     """Start the parent run of a new search; --resume finds it by its `identity`, `others` are only logged."""
-    tags = {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True)}
+    tags = {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True), PROCESS: _describe_process()}
     return SearchRun(experiment_id, start_run(experiment_id, "search", data, {**identity, **others}, tags), data)
 
 
 def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any]) -> SearchRun:
     """Find the last unfinished search of this identity, with the trials that it finished.
 
-    A trial that was running when the search was killed is marked and will run again.
+    A trial that was running when the search was killed is marked and will run again. Raises BadInputError where there
+    is none, or another process works on it.
     """
     alike = _find_runs(experiment_id, {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True)})
     unfinished = [run for run in alike if run.info.status != "FINISHED"]
@@ -114,7 +120,9 @@ def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any
         known = ", ".join(f"{name} {value}" for name, value in identity.items())
         raise BadInputError(f"there is no unfinished search to resume ({known}). Start one without --resume")
     client, run_id = mlflow.MlflowClient(), unfinished[0].info.run_id
+    _refuse_alive(unfinished[0])
     client.update_run(run_id, status="RUNNING")
+    client.set_tag(run_id, PROCESS, _describe_process())
     if PROBLEM in unfinished[0].data.tags:
         client.delete_tag(run_id, PROBLEM)
     finished = {}
@@ -125,6 +133,31 @@ def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any
         elif status != KILLED and RESULT in run.data.tags:
             finished[number] = _read_trial(run)
     return SearchRun(experiment_id, run_id, data, finished)
+
+
+def _describe_process() -> str:
+    """Name this process in a tag: its start tells it from a later one with the same number."""
+    since = round(psutil.Process().create_time())
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+
+
+def _refuse_alive(run: Run) -> None:
+    """Raise BadInputError where another process works on a search, or may do so on another machine."""
+    if run.info.status != "RUNNING" or PROCESS not in run.data.tags:
+        return
+    process = json.loads(run.data.tags[PROCESS])
+    pid, host = process["pid"], process["host"]
+    if host == socket.gethostname():
+        try:
+            since = round(psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return
+        if pid == os.getpid() or abs(since - process["since"]) > 1:
+            return
+    raise BadInputError(
+        f"the search {run.info.run_id} is not to be resumed while process {pid} on {host} works on it: wait, or end "
+        f"that process. Where {host} is another machine and it is gone, delete the run's tag {PROCESS} in MLflow first"
+    )
 
 
 def start_trial(search: SearchRun, number: int, study: Study, values: Values) -> str:

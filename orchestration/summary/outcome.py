@@ -10,7 +10,7 @@ from mlflow.entities import Run, ViewType
 from commands import NotThereError
 from experiment_tracking.registry.promotion import Record, list_records
 from experiment_tracking.registry.versions import MODEL, Version, find_champion
-from experiment_tracking.runs.store import EXPERIMENT, find_experiment, open_store
+from experiment_tracking.runs.store import EXPERIMENT, find_experiment, name_store, open_store
 from experiment_tracking.runs.tracking import CARD
 from orchestration.tasks.steps import audit_snapshot
 from settings import Settings
@@ -38,7 +38,7 @@ def read_outcome() -> Outcome:
     """Read what the last run left in the store that is open. Raises NotThereError if none has finished."""
     runs = _find_pipelines()
     if not runs:
-        raise NotThereError(f"no pipeline has finished in {mlflow.get_tracking_uri()}: run make pipeline")
+        raise NotThereError(f"no pipeline has finished in {name_store()}: run make pipeline")
     run, tags = runs[0], runs[0].data.tags
     records = [record for record in list_records() if record.when.timestamp() * 1000 >= run.info.start_time]
     source = tags["data.source"]

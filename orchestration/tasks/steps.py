@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from commands import BadInputError, NotThereError
 from deployment.prediction_log.reader import iterate_answers
 from experiment_tracking.registry.gate import FEWEST_RECENT, Verdict
 from experiment_tracking.registry.versions import Version, find_champion, judge_version
-from experiment_tracking.runs.store import EXPERIMENT, find_experiment
+from experiment_tracking.runs.store import EXPERIMENT, find_experiment, name_store
 from experiment_tracking.runs.tracking import TrackedModel, track_model
 from experiment_tracking.search.selection import search_models
 from experiment_tracking.search.space import CLASSIFIER, Plan
@@ -146,7 +145,7 @@ def fingerprint_code() -> str:
 
 def identify_store() -> str:
     """Name and age of this tracking store: a run that was cached for another store is not in it."""
-    return f"{mlflow.get_tracking_uri()} {find_experiment(EXPERIMENT).creation_time}"
+    return f"{name_store()} {find_experiment(EXPERIMENT).creation_time}"
 
 
 def _split(fingerprint: str, snapshots: Path) -> Split:

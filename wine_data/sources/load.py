@@ -194,12 +194,12 @@ def _holds(folder: Path, names: Iterable[str]) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def _require_grades(wines: "pd.DataFrame", where: str) -> None:
+def require_grades(grades: Iterable[int], where: str) -> None:
     """Refuse grades that are but two words, such as good or not: models, measures and figures are made for a scale."""
-    grades = sorted(wines[TARGET].unique().tolist())
-    if len(grades) < FEWEST_GRADES:
+    found = sorted(set(grades))
+    if len(found) < FEWEST_GRADES:
         raise BadInputError(
-            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, grades))}; grades from 3 to 9 are needed, "
+            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, found))}; grades from 3 to 9 are needed, "
             f"{FEWEST_GRADES} of them at least"
         )
 
@@ -209,5 +209,5 @@ def _describe(pair: Pair, source: str, note: str = "") -> WineData:
         for column in MEASUREMENTS:
             if table[column].isna().all():  # there is no mean to fill its holes with
                 raise BadInputError(f"{source}, {name}, column {column}: there is no value in any row")
-        _require_grades(table, f"{source}, {name}")
+        require_grades(table[TARGET].unique().tolist(), f"{source}, {name}")
     return WineData(*pair, source, fingerprint_wines(*pair), note)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from commands import NotThereError
 from wine_data.schema import FEATURES, IDENTITY, TARGET
-from wine_data.sources.load import fingerprint_wines
+from wine_data.sources.load import fingerprint_wines, require_grades
 from wine_data.split import Split, divide_wines, hash_to_unit
 from wine_data.table.wines import read_wines
 
@@ -51,13 +51,14 @@ def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) ->
 
     Raises:
         NotThereError: there is no file of wines in it, or no such folder.
-        BadInputError: a file is not one of wines; names file, column and row.
+        BadInputError: a file is not one of wines; names file, column and row. Or all hold too few grades.
     """
     files = tuple(sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES))
     if not files:
         raise NotThereError(f"{folder} holds no file that ends in {' or '.join(SUFFIXES)}")
     read = map_fn(_read_partition, files, [SAMPLE // len(files)] * len(files))
     fingerprints, counts, grades, samples = zip(*read, strict=True)
+    require_grades(set().union(*grades), f"folder {folder.name}")
     fingerprint = hashlib.sha256("".join(fingerprints).encode()).hexdigest()
     train, holdout = divide_wines(pd.concat(samples, ignore_index=True))
     return Partitions(files, fingerprint, sum(counts), tuple(sorted(set().union(*grades))), Split(train, holdout, []))

@@ -76,8 +76,18 @@ def pickle_model(pipeline: "Pipeline") -> bytes:
 
 
 def unpickle_model(pickled: bytes) -> "Pipeline":
-    """The pipeline of a pickle whose digest has been checked."""
+    """The pipeline of a pickle whose digest, features and versions have been checked."""
     return pickle.loads(pickled)
+
+
+def find_mismatch(metadata: ModelMetadata) -> str:
+    """The first library of a pickle that is another version here, in words; "" where it may be unpickled."""
+    for library, parts in EQUAL_PARTS.items():
+        there, here = metadata.versions.get(library, "none"), _find_version(library)
+        is_needed = library != "xgboost" or there != "none"
+        if is_needed and there.split(".")[:parts] != here.split(".")[:parts]:
+            return f"was pickled under {library} {there}, and here is {here}"
+    return ""
 
 
 def write_bundle(models: Path, pickled: bytes, metadata: ModelMetadata, compiled: Compiled = NOT_COMPILED) -> Path:
@@ -137,7 +147,9 @@ def find_current(models: Path) -> Path:
     try:
         return models / (models / CURRENT).read_text().strip()
     except FileNotFoundError as error:
-        raise NotThereError(f"there is no model in {models} yet: run make pipeline") from error
+        raise NotThereError(
+            f"there is no model in {models} yet: run make pipeline; where its gate refused, it says what to do"
+        ) from error
 
 
 def load_current(models: Path) -> Bundle:
@@ -203,11 +215,9 @@ def _unpickle_checked(
             f"{folder} has no compiled model ({metadata.compiled}), and its pickle needs scikit-learn, which is not "
             "installed here: install requirements.txt, or promote a model that could be compiled"
         )
-    for library, parts in EQUAL_PARTS.items():
-        there, here = metadata.versions.get(library, "none"), _find_version(library)
-        is_needed = library != "xgboost" or there != "none"
-        if is_needed and there.split(".")[:parts] != here.split(".")[:parts]:
-            raise _refusal(folder, f"was pickled under {library} {there}, and here is {here}: run make pipeline")
+    mismatch = find_mismatch(metadata)
+    if mismatch:
+        raise _refusal(folder, f"{mismatch}: run make pipeline")
     return unpickle_model(contents[model_file])
 
 
