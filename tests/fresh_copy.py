@@ -22,7 +22,7 @@ def stranger(**more: str) -> dict[str, str]:
 def copy_project(folder: Path) -> Path:
     """Copy what git tracks, or would: the project as it stands, without what it has made."""
     if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout: what belongs to the project cannot be told from what it made")
+        pytest.skip("not a git checkout: what belongs to the project cannot be known from what it made")
     listed = run_process("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():

@@ -24,7 +24,7 @@ class Receiver(HTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Listener)
-        self.told: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -35,7 +35,7 @@ class Receiver(HTTPServer):
 class Listener(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert isinstance(self.server, Receiver)
-        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(200)
         self.end_headers()
 

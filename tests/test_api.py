@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, expect
 
 from deployment.api.schemas import Prediction
 from tests.conftest import PipelineRun, isolated_environment, needs_browser
+from tests.messages import assert_failed, list_missing, run_module
 from tests.test_schema import WINE
-from tests.told import assert_told, list_untold, run_module
 from tests.visits import visit_page
 from tests.waiting import free_port
 from tests.web import WEB
@@ -47,7 +47,7 @@ def test_an_answer_has_every_part(api: str, pipeline_run: PipelineRun) -> None:
 def test_a_wine_unlike_any_seen_is_answered_with_a_warning(api: str) -> None:
     answer = WEB.post(f"{api}/predict", json=WINE | {"residual_sugar": 250}).raise_for_status().json()
     assert len(answer["warnings"]) == 1
-    assert list_untold(answer["warnings"][0], "residual_sugar", "250") == []
+    assert list_missing(answer["warnings"][0], "residual_sugar", "250") == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_model_that_serves_is_described(api: str, pipeline_run: PipelineRun)
     card = WEB.get(f"{api}/model").raise_for_status().json()
     assert (card["version"], card["model"], card["metrics"]) == (metadata.version, metadata.model, metadata.metrics)
     assert card["compiled"].startswith("compiled: ")
-    assert list_untold(card["compiled"], "106,505 rows") == []
+    assert list_missing(card["compiled"], "106,505 rows") == []
     assert WEB.get(f"{api}/health").json() == {"status": "alive"}
     assert WEB.get(f"{api}/ready").json() == {"ready": True, "version": "1", "refused": ""}
 
@@ -132,18 +132,18 @@ def test_docs_answers_a_wine_with_no_internet(api: str, browser: Browser) -> Non
 
 
 def test_without_a_model_serve_says_run_make_pipeline_and_exits_3(tmp_path: Path) -> None:
-    assert_told(run_module("deployment.serve", isolated_environment(tmp_path)), 3, "make pipeline")
+    assert_failed(run_module("deployment.serve", isolated_environment(tmp_path)), 3, "make pipeline")
 
 
 def test_with_the_port_taken_serve_says_so_and_exits_3(pipeline_run: PipelineRun) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         done = run_module("deployment.serve", pipeline_run.environment | {"WINE_PORT": str(port)})
-    assert_told(done, 3, f"127.0.0.1:{port}", "WINE_PORT")
+    assert_failed(done, 3, f"127.0.0.1:{port}", "WINE_PORT")
 
 
 def test_a_damaged_bundle_is_refused_with_exit_2(pipeline_run: PipelineRun, tmp_path: Path) -> None:
     shutil.copytree(pipeline_run.serving_models, tmp_path / "deployment" / "models")
     model = tmp_path / "deployment" / "models" / "1" / "model.pkl"
     model.write_bytes(model.read_bytes()[:-1])
-    assert_told(run_module("deployment.serve", isolated_environment(tmp_path)), 2, "model.pkl", "SHA-256")
+    assert_failed(run_module("deployment.serve", isolated_environment(tmp_path)), 2, "model.pkl", "SHA-256")

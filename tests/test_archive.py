@@ -14,7 +14,7 @@ from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import track_model
 from settings import Settings
 from tests.conftest import Store
-from tests.told import naming
+from tests.messages import naming
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split

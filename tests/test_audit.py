@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from tests.folders import isolated_environment
+from tests.messages import find_lines, list_missing
 from tests.running import run_here
-from tests.told import find_lines, list_untold
 from wine_data.audit.checks import LEAK, Finding, audit_wines
 from wine_data.audit.figure import plot_audit
 from wine_data.sources.load import WineData
@@ -55,7 +55,7 @@ def test_the_real_pair_holds_the_same_wines_on_both_sides(real_data: WineData) -
     complete, incomplete = find(real_data, LEAK)
     assert (complete.count, complete.total) == (6431, 6463)
     assert (incomplete.count, incomplete.total) == (34, 34)
-    assert list_untold(complete.sentence, "6,431", "6,463", "99.5%") == []
+    assert list_missing(complete.sentence, "6,431", "6,463", "99.5%") == []
     assert find_lines("\n".join(audit_wines(real_data).sentences()), "train", "5,288", "32,485")
     assert find(real_data, "same wine, different grade") == []
     assert find(real_data, "blank cells")[0].count == 38
@@ -92,7 +92,7 @@ def test_a_fault_in_one_column_is_found(
     clean: WineData, column: str, make: Any, check: str, facts: tuple[str, ...]
 ) -> None:
     found = find(change(clean, **{column: make(clean.validation)}), check)
-    assert any(not list_untold(finding.sentence, *facts) for finding in found), found
+    assert any(not list_missing(finding.sentence, *facts) for finding in found), found
 
 
 def test_two_columns_under_each_others_names_are_found(clean: WineData) -> None:
@@ -104,8 +104,8 @@ def test_two_columns_under_each_others_names_are_found(clean: WineData) -> None:
 
 def test_the_picture_shows_both_files(twin: WineData) -> None:
     train, validation = (text.get_text() for text in plot_audit(twin.train, twin.validation).axes[0].texts)
-    assert list_untold(train, "5,290", "32,485") == []
-    assert list_untold(validation, "30", "6,497") == []
+    assert list_missing(train, "5,290", "32,485") == []
+    assert list_missing(validation, "30", "6,497") == []
 
 
 @pytest.mark.parametrize(("arguments", "exit_code"), [([], 0), (["--strict"], 1)])

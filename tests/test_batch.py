@@ -16,7 +16,7 @@ from orchestration.batch import batch_flow
 from orchestration.tasks.notification import notify_webhook
 from settings import ROOT
 from tests.conftest import NOWHERE, PipelineRun, Receiver
-from tests.told import list_untold, naming
+from tests.messages import list_missing, naming
 from wine_data.schema import FEATURES
 from wine_quality_training.bundle.files import find_current, load_bundle, load_current
 
@@ -50,9 +50,9 @@ def test_wines_are_scored_and_other_rows_refused_with_reasons(
     assert answers["request_id"].str.fullmatch("[0-9a-f]{12}-[2356]").all()
     assert answers["request_id"].is_unique
     refused = read_refused(scored)
-    told = {4: ("density", "0.9", "-1", "alcohol", "strong"), 7: ("type", "rose")}
-    assert set(refused.index) == set(told)
-    assert [refused[row] for row in told if list_untold(refused[row], *told[row])] == []
+    found = {4: ("density", "0.9", "-1", "alcohol", "strong"), 7: ("type", "rose")}
+    assert set(refused.index) == set(found)
+    assert [refused[row] for row in found if list_missing(refused[row], *found[row])] == []
 
 
 def test_a_blank_cell_is_filled_as_the_model_does_and_a_warning_says_so(
@@ -74,7 +74,7 @@ def test_more_free_than_total_sulfur_dioxide_is_warned_of(bundles: Path, tmp_pat
     wines.write_text("\n".join([HEADER, f"white,{GOOD}", f"white,{','.join(cells)}"]) + "\n")
     none, warning = pd.read_parquet(score_file(wines, bundles, tmp_path / "answers").answers)["warnings"]
     assert none == ""
-    assert list_untold(warning, "free_sulfur_dioxide", "60", "total_sulfur_dioxide", "50") == []
+    assert list_missing(warning, "free_sulfur_dioxide", "60", "total_sulfur_dioxide", "50") == []
 
 
 def test_a_bad_file_leaves_the_others_scored(
@@ -199,9 +199,9 @@ def test_a_flow_that_fails_tells_the_webhook(
     monkeypatch.setenv("WINE_SERVING_MODELS", str(tmp_path / "models"))
     with pytest.raises(NotThereError):
         batch_flow.with_options(name="tested")(wines)
-    (told,) = receiver.told
-    assert (told["flow"], told["state"]) == ("tested", "Failed")
-    assert "make pipeline" in told["text"]
+    (found,) = receiver.received
+    assert (found["flow"], found["state"]) == ("tested", "Failed")
+    assert "make pipeline" in found["text"]
 
 
 @pytest.mark.usefixtures("prefect")
@@ -213,7 +213,7 @@ def test_a_flow_that_crashes_tells_the_webhook(receiver: Receiver, monkeypatch: 
     monkeypatch.setenv("WINE_WEBHOOK", receiver.address)
     with pytest.raises(KeyboardInterrupt):
         crash()
-    assert [told["state"] for told in receiver.told] == ["Crashed"]
+    assert [found["state"] for found in receiver.received] == ["Crashed"]
 
 
 @pytest.mark.usefixtures("prefect")
@@ -225,6 +225,6 @@ def test_a_webhook_that_is_off_or_out_of_reach_changes_nothing(
     monkeypatch.setenv("WINE_SERVING_MODELS", str(tmp_path / "models"))
     with pytest.raises(NotThereError):
         batch_flow(wines)
-    told = [record.getMessage() for record in caplog.records if "WINE_WEBHOOK" in record.getMessage()]
-    assert len(told) == (1 if address else 0)
-    assert not [line for line in told if address and address in line]
+    found = [record.getMessage() for record in caplog.records if "WINE_WEBHOOK" in record.getMessage()]
+    assert len(found) == (1 if address else 0)
+    assert not [line for line in found if address and address in line]

@@ -1,4 +1,4 @@
-"""Large files: divided, read, told apart into wines and refusals, scored on cores, killed and taken up again."""
+"""Large files: divided, read, divided into wines and refusals, scored on cores, killed and taken up again."""
 
 import os
 import re
@@ -26,9 +26,9 @@ from deployment.batch.rows import CheckedRows, check_rows
 from executors import open_executor
 from settings import ROOT
 from tests.conftest import isolated_environment
+from tests.messages import find_lines, list_missing, naming
 from tests.test_batch import read_files, read_refused
 from tests.test_s3 import BUCKET, Store, store  # noqa: F401  (a fixture)
-from tests.told import find_lines, list_untold, naming
 from tests.waiting import wait_until
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TYPE, WineQuality, feature_values
 from wine_data.table.columns import match_columns
@@ -74,10 +74,10 @@ def test_rows_keep_their_numbers_whatever_part_they_come_to_lie_in(tmp_path: Pat
     parts = read_all(path)
     assert len(parts) > 4
     assert np.concatenate([part.rows for part in parts]).tolist() == [2, 3, 4, 5, 9, *range(11, 31)]
-    told = {row: reason for part in parts for row, reason in part.refusals.items()}
+    found = {row: reason for part in parts for row, reason in part.refusals.items()}
     metadata = {6: ("12", "13"), 7: ("type", "rose"), 8: ("15", "13"), 10: ("pH",)}
-    assert told.keys() == metadata.keys()
-    assert [reason for row, reason in told.items() if list_untold(reason, *metadata[row])] == []
+    assert found.keys() == metadata.keys()
+    assert [reason for row, reason in found.items() if list_missing(reason, *metadata[row])] == []
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -87,7 +87,7 @@ def test_blank_lines_count_as_rows_and_are_not_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path: Path) -> None:
+def test_a_quotation_mark_that_is_never_closed_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "wines.csv", [f"white,{GOOD},fine", f'white,{GOOD},"cut off'], f"{HEADER},note")
     with pytest.raises(BadInputError, match=naming("wines.csv", "quotation", "row 2")):
         divide_file(path)
@@ -109,7 +109,7 @@ def test_what_is_no_file_of_wines_is_told_by_name(tmp_path: Path, name: str, con
         divide_file(tmp_path / name)
 
 
-def test_a_parquet_file_without_wines_or_with_other_things_than_numbers_is_told(tmp_path: Path) -> None:
+def test_a_parquet_file_without_wines_or_with_other_things_than_numbers_is_refused(tmp_path: Path) -> None:
     wines = pa.table({name: pa.array([], pa.float64()) for name in FEATURES})
     pyarrow.parquet.write_table(wines, tmp_path / "none.parquet")
     with pytest.raises(BadInputError, match=naming("none.parquet", "no wines")):
@@ -306,7 +306,7 @@ def test_a_folder_of_files_in_a_bucket_is_scored_into_the_bucket(
     assert [path.stat().st_mtime_ns for path in answers] == written
 
 
-def test_a_file_that_is_not_there_is_told(bundles: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_refused(bundles: Path, tmp_path: Path) -> None:
     with pytest.raises(NotThereError, match=naming("none.csv")):
         score_file(tmp_path / "none.csv", bundles, tmp_path / "answers")
 

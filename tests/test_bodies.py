@@ -12,8 +12,8 @@ import pytest
 from deployment.api.limits import unpack_body
 from deployment.api.problems import ProblemError
 from deployment.api.wines import Fills, Wines, fill_wine, read_csv, read_json
+from tests.messages import list_missing
 from tests.test_schema import WINE
-from tests.told import list_untold
 from wine_data.schema import FEATURES, MEASUREMENTS, SEEN
 
 FILLS = {name: sum(SEEN[name]) / 2 for name in MEASUREMENTS}
@@ -52,7 +52,7 @@ def test_what_of_a_table_was_not_used_or_left_out_is_noted() -> None:
     body = lay_out(";", [[*PLAIN, 9], [""] * 13, [*PLAIN, 9]], [*FEATURES, "taste"]).encode()
     wines = read_csv(body, most=3, fills={})
     assert len(wines.values) == 2
-    assert list_untold("; ".join(wines.notes), "semicolons", "not used: taste", "blank rows between wines: 1") == []
+    assert list_missing("; ".join(wines.notes), "semicolons", "not used: taste", "blank rows between wines: 1") == []
 
 
 def refuse(read: Callable[[], object]) -> dict[str, str]:
@@ -79,7 +79,7 @@ def refuse(read: Callable[[], object]) -> dict[str, str]:
 def test_a_bad_row_or_cell_is_refused_with_its_row(cells: list[object], field: str, facts: tuple[str, ...]) -> None:
     reasons = refuse(partial(read_csv, lay_out(",", [PLAIN, cells, PLAIN]).encode(), 3, {}))
     assert list(reasons) == [field]
-    assert list_untold(reasons[field], *facts) == []
+    assert list_missing(reasons[field], *facts) == []
 
 
 def test_all_faults_of_a_row_are_named() -> None:
@@ -105,7 +105,7 @@ def test_all_faults_of_a_row_are_named() -> None:
 def test_a_bad_header_is_one_refusal(header: list[str], facts: tuple[str, ...]) -> None:
     reasons = refuse(partial(read_csv, lay_out(",", [PLAIN] * 3, header).encode(), 3, {}))
     assert list(reasons) == ["header"]
-    assert list_untold(reasons["header"], *facts) == []
+    assert list_missing(reasons["header"], *facts) == []
     assert "--type" not in reasons["header"]
 
 
@@ -179,6 +179,6 @@ def test_gzip_is_unpacked_within_bounds() -> None:
         assert refusal.value.status == status
     with pytest.raises(ProblemError) as refusal:
         unpack_body(b"[]", {b"content-encoding": b"br"}, 100)
-    assert (refusal.value.status, list_untold(refusal.value.title, "br", "gzip")) == (415, [])
+    assert (refusal.value.status, list_missing(refusal.value.title, "br", "gzip")) == (415, [])
     with pytest.raises(ProblemError):
         read_csv(gzip.compress(lay_out(",", [PLAIN]).encode()), 3, {})

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from commands import BadInputError, NotThereError
+from tests.messages import naming
 from tests.processes import read_line, start_python
-from tests.told import naming
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split

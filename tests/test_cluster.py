@@ -28,10 +28,10 @@ from experiment_tracking.search.trials import Trial
 from experiment_tracking.search.tuning import run_trials, start_search
 from orchestration.flows import compare_flow, prepare_flow
 from tests.conftest import Store, isolated_environment
+from tests.messages import find_lines, naming
 from tests.processes import run_python
 from tests.test_batch import read_files
 from tests.test_batch_parts import write_twin
-from tests.told import find_lines, naming
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.sources.partitions import read_partitions

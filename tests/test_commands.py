@@ -16,8 +16,8 @@ from commands import run_command
 from images.pages import PICTURES
 from settings import ROOT
 from tests.folders import Store, isolated_environment
+from tests.messages import assert_failed_in_one_line, list_missing
 from tests.running import run_process
-from tests.told import assert_told_in_one_line, list_untold
 
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
 COMMANDS = sorted(
@@ -52,7 +52,7 @@ class Refuse:
 commands, heavy = json.loads(sys.argv[1])
 ours = {name.partition(".")[0] for name in commands} | {"commands", "executors"}
 sys.meta_path.insert(0, refuse := Refuse())
-told = {}
+found = {}
 for command in commands:
     sys.argv[1:], refuse.asked, printed = ["--help"], [], io.StringIO()
     try:
@@ -63,10 +63,10 @@ for command in commands:
         code = end.code
     except Exception as error:
         code = f"{type(error).__name__}: {error}"
-    told[command] = {"code": code, "printed": printed.getvalue(), "heavy": refuse.asked}
+    found[command] = {"code": code, "printed": printed.getvalue(), "heavy": refuse.asked}
     for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
         del sys.modules[name]
-print(json.dumps(told))
+print(json.dumps(found))
 """
 
 LIST = """
@@ -104,7 +104,7 @@ def test_a_command_explains_itself_before_it_loads_what_it_needs(helped: Answers
 
 def test_the_help_of_the_pictures_names_all_of_them(helped: Answers) -> None:
     printed = re.sub(r"\s+", " ", helped["images.capture"]["printed"])
-    assert list_untold(printed, "WINE_DATA", *(picture.name for picture in PICTURES)) == []
+    assert list_missing(printed, "WINE_DATA", *(picture.name for picture in PICTURES)) == []
 
 
 def test_the_registry_is_listed_without_what_only_models_need(store: Store) -> None:
@@ -151,20 +151,20 @@ def test_what_fails_outside_ends_a_command_with_3_and_one_line(
     capsys: pytest.CaptureFixture[str], error: Exception, facts: tuple[str, ...]
 ) -> None:
     assert end_with(error) == 3
-    told = capsys.readouterr().err
-    assert (told.count("\n"), list_untold(told, "error:", *facts)) == (1, [])
+    found = capsys.readouterr().err
+    assert (found.count("\n"), list_missing(found, "error:", *facts)) == (1, [])
 
 
 def test_a_mistake_of_the_project_ends_a_command_with_4_and_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert end_with(KeyError("density")) == 4
-    assert list_untold(capsys.readouterr().err, "Traceback", "KeyError", "density") == []
+    assert list_missing(capsys.readouterr().err, "Traceback", "KeyError", "density") == []
 
 
 def test_a_folder_that_cannot_be_written_is_no_finding(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     figure = {"WINE_DATA": "twin", "WINE_AUDIT_FIGURE": str(tmp_path / "file" / "audit.png")}
     done = run_process(sys.executable, "-m", "wine_data.audit", env=isolated_environment(store.folder) | figure)
-    assert_told_in_one_line(done, 3, str(tmp_path / "file"))
+    assert_failed_in_one_line(done, 3, str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("command", ["wine_data.audit", "orchestration.flows"])
@@ -177,4 +177,4 @@ def test_a_command_starts_from_a_folder_that_has_settings_of_its_own(tmp_path: P
 def test_a_command_starts_by_its_file_beside_one_named_as_a_room(store: Store) -> None:
     environment = isolated_environment(store.folder)
     done = run_process(sys.executable, "orchestration/monitoring.py", env=environment)
-    assert_told_in_one_line(done, 3, "make pipeline")
+    assert_failed_in_one_line(done, 3, "make pipeline")

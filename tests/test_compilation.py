@@ -9,7 +9,7 @@ from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBRegressor
 
 from commands import BadInputError
-from tests.told import list_untold
+from tests.messages import list_missing
 from wine_data.schema import FEATURES, TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
@@ -44,7 +44,7 @@ def test_a_compiled_model_answers_as_its_pickle(estimator: object, twin: WineDat
     compiled = compile_model(pipeline, describe(pipeline, twin, twin_split.train))
     assert compiled.content is not None, compiled.proof
     assert compiled.proof.startswith("compiled: ")
-    assert list_untold(compiled.proof, "106,505 rows") == []
+    assert list_missing(compiled.proof, "106,505 rows") == []
     wines = feature_frame(twin_split.holdout.dropna())
     model, expected = CompiledModel(compiled.content), pipeline.predict_proba(wines)
     found = model.predict_probabilities(wines.to_numpy())
@@ -82,8 +82,8 @@ def test_one_wrong_probability_or_another_model_is_found_out(forest: Pipeline, t
     other = convert_pipeline(fit(RandomForestClassifier(20, random_state=2), twin_split.train))
     for proof in (off, prove_equal(forest, CompiledModel(other), wines)):
         assert proof.startswith("not compiled: ")
-        assert list_untold(proof, "50 rows") == []
-    assert list_untold(off, "0", "2e-06") == []
+        assert list_missing(proof, "50 rows") == []
+    assert list_missing(off, "0", "2e-06") == []
 
 
 BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, random_state=1), seed=1)

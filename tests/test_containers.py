@@ -20,10 +20,10 @@ from deployment.prediction_log.tables import make_engine, prepare_tables
 from settings import ROOT, Settings, name_variable
 from tests.dockerfile import Built, build, list_sent, read_dockerfile
 from tests.lint_workflows import list_linters, run_linter
+from tests.messages import assert_failed
 from tests.postgres import needs_postgres, run_postgres
 from tests.running import run_process
 from tests.test_schema import WINE
-from tests.told import assert_told
 from tests.waiting import free_port, wait_for
 from tests.web import WEB
 
@@ -71,7 +71,7 @@ def test_the_image_of_the_api_is_healthy_and_predicts(image: Built, bundles: Pat
 def test_without_a_server_or_a_bundle_the_image_says_so(image: Built, tmp_path: Path) -> None:
     environment = image.environment | {"WINE_SERVING_MODELS": str(tmp_path), "WINE_PORT": str(free_port())}
     assert run_process(*read_serving("HEALTHCHECK"), env=environment).returncode == 1
-    assert_told(run_process(*read_serving("CMD"), cwd=image.app, env=environment), 3, str(tmp_path))
+    assert_failed(run_process(*read_serving("CMD"), cwd=image.app, env=environment), 3, str(tmp_path))
 
 
 @pytest.mark.clone

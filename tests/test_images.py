@@ -14,7 +14,7 @@ from images.capture import choose_pictures
 from images.pages import PICTURES, take_form
 from settings import ROOT
 from tests.conftest import needs_browser
-from tests.told import naming
+from tests.messages import naming
 
 FOLDER = ROOT / "images"
 FILES = sorted(path.name for path in FOLDER.glob("*.png"))

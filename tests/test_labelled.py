@@ -7,7 +7,7 @@ import pytest
 from commands import BadInputError
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
-from tests.told import list_untold
+from tests.messages import list_missing
 from wine_data.schema import ANSWERED, FEATURES, TARGET
 from wine_data.snapshots.labelled import divide_labelled, join_labelled
 from wine_data.sources.load import WineData
@@ -44,4 +44,4 @@ def test_grades_that_contradict_each_other_train_as_their_median_and_rare_ones_a
     grades = pd.concat([labelled.train, labelled.validation]).set_index("alcohol")[TARGET]
     assert [grades[table["alcohol"].item()] for table in (wine, other, third)] == [7, 9, 3]
     assert labelled.source.startswith("3 ")
-    assert list_untold(labelled.note, "1 wines", "median", "3 grades", "9") == []
+    assert list_missing(labelled.note, "1 wines", "median", "3 grades", "9") == []

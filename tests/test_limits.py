@@ -15,7 +15,7 @@ from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
 from deployment.api.predict import MOST_BATCHES, PredictBatch, Service
 from deployment.serve import list_origins
-from tests.told import list_untold
+from tests.messages import list_missing
 
 SENT: Message = {"type": "http.response.start", "status": 200, "headers": []}
 DONE: Message = {"type": "http.response.body", "body": b"x"}
@@ -144,7 +144,7 @@ def test_a_failure_has_an_id_that_the_servers_log_has_too(caplog: pytest.LogCapt
 def test_an_origin_that_no_browser_sends_is_refused_with_the_right_one(text: str, right: str) -> None:
     with pytest.raises(BadInputError) as refusal:
         list_origins(text)
-    assert list_untold(str(refusal.value), "WINE_CORS_ORIGINS", text.rpartition(",")[2], right) == []
+    assert list_missing(str(refusal.value), "WINE_CORS_ORIGINS", text.rpartition(",")[2], right) == []
 
 
 def test_origins_as_browsers_send_them_are_taken() -> None:

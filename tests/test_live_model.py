@@ -17,9 +17,9 @@ import pytest
 from deployment.api.live_model import LiveModel
 from deployment.predictor import Predictor, load_predictor
 from tests.conftest import Served, run_api
+from tests.messages import list_missing
 from tests.test_predict import read_metric
 from tests.test_schema import WINE
-from tests.told import list_untold
 from tests.waiting import wait_until
 from tests.web import WEB
 from wine_quality_training.bundle.files import COMPILED_FILE, METADATA_FILE, find_current, select_bundle
@@ -136,7 +136,7 @@ def test_a_bad_bundle_is_refused(served: Served, damage: Callable[[Path], None],
         damage(served.models / "2")
         select_bundle(served.models / "2")
         wait_until(lambda: WEB.get(f"{address}/ready").json()["refused"], "a refusal")
-        assert list_untold(WEB.get(f"{address}/ready").json()["refused"], *facts) == []
+        assert list_missing(WEB.get(f"{address}/ready").json()["refused"], *facts) == []
         assert WEB.get(f"{address}/ready").json()["ready"]
         assert ask_version(address) == "1"
         assert read_metric(address, "wine_model_refused") == 1

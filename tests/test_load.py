@@ -20,8 +20,8 @@ from deployment.load import find_address, make_folder
 from deployment.load_test.questions import SPOILERS, Question, find_fault, read_rows, spoil_wine
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment, needs_browser
+from tests.messages import assert_failed_in_one_line, find_lines, list_missing, run_module
 from tests.test_schema import WINE
-from tests.told import assert_told_in_one_line, find_lines, list_untold, run_module
 from tests.waiting import free_port, wait_for, wait_until
 from wine_data.schema import WineQuality
 
@@ -141,7 +141,7 @@ def test_a_server_that_answers_wrongly_is_a_finding_with_examples(wrong_server: 
 
 def test_where_nothing_listens_it_says_make_serve_and_exits_3(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    assert_told_in_one_line(run_load(tmp_path, address), 3, address, "make serve", "WINE_PORT")
+    assert_failed_in_one_line(run_load(tmp_path, address), 3, address, "make serve", "WINE_PORT")
     assert not (tmp_path / "load_reports").exists()
 
 
@@ -149,7 +149,7 @@ def test_bad_wines_end_it_with_2_and_one_line(wrong_server: str, tmp_path: Path)
     for name in ("train_wine_data.csv", "test_wine_data.csv"):
         (tmp_path / name).write_text("a,b\n1,2\n")
     done = run_load(tmp_path, wrong_server, "--seconds", "3", WINE_DATA=str(tmp_path))
-    assert_told_in_one_line(done, 2, "train_wine_data.csv")
+    assert_failed_in_one_line(done, 2, "train_wine_data.csv")
 
 
 @pytest.mark.parametrize("arguments", [("--users", "0"), ("--seconds", "-1"), ("--rate", "many")])
@@ -230,7 +230,7 @@ def test_an_answer_is_judged(
     text = answer if isinstance(answer, str) else json.dumps(answer)
     fault = find_fault(Question("any", "{}", field), status, content_type, text)
     assert (fault is None) == (facts is None)
-    assert list_untold(fault or "", *(facts or ())) == []
+    assert list_missing(fault or "", *(facts or ())) == []
 
 
 def test_an_answer_that_is_no_json_is_a_fault() -> None:

@@ -7,8 +7,8 @@ import pytest
 from deployment.api.limits import make_request_id
 from deployment.prediction_log.log import LoggedRefusal, PredictionLog, UnknownRequestError
 from deployment.prediction_log.reader import count_answers, read_answers, read_refusals
+from tests.messages import naming
 from tests.test_prediction_log import connect, log, make_answer, url
-from tests.told import naming
 from tests.waiting import wait_until
 
 __all__ = ["log", "url"]  # fixtures

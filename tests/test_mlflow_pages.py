@@ -10,8 +10,8 @@ import pytest
 
 from experiment_tracking.pages import find_address, serve_pages
 from tests.conftest import Store, isolated_environment
+from tests.messages import assert_failed
 from tests.processes import run_python, serve
-from tests.told import assert_told
 from tests.waiting import free_port
 from tests.web import WEB
 
@@ -40,7 +40,7 @@ def test_a_taken_port_is_named_with_its_setting(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = run_python(*COMMAND, env=isolated_environment(store.folder) | {"WINE_MLFLOW_PORT": str(port)})
-    assert_told(done, 3, f"127.0.0.1:{port}", "WINE_MLFLOW_PORT")
+    assert_failed(done, 3, f"127.0.0.1:{port}", "WINE_MLFLOW_PORT")
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_a_store_that_does_not_answer_is_named_without_its_password(store: Store
         "list",
         env=isolated_environment(store.folder) | {"MLFLOW_TRACKING_URI": place},
     )
-    assert_told(done, 3, "wine:***@127.0.0.1:9", "MLFLOW_TRACKING_URI")
+    assert_failed(done, 3, "wine:***@127.0.0.1:9", "MLFLOW_TRACKING_URI")
     assert "a-p" not in done.stdout + done.stderr

@@ -25,7 +25,7 @@ from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import Watch, read_reference, watch_log
 from settings import Settings
 from tests.answers import log_grades, log_refusals, log_rows, log_wines, make_champion
-from tests.told import list_untold
+from tests.messages import list_missing
 from wine_data.schema import TARGET
 from wine_data.snapshots.labelled import divide_labelled, join_labelled
 from wine_data.sources.load import WineData
@@ -314,7 +314,7 @@ def test_a_shift_raises_an_alarm_of_its_feature_which_is_recorded(settings: Sett
     assert {"pH"} <= inputs <= {"pH", "pH outside"}
     record_watch(watch, "no retraining")
     (seen,) = list_monitoring_runs()
-    assert list_untold(seen.reason, "pH") == []
+    assert list_missing(seen.reason, "pH") == []
     assert (seen.action, seen.version, seen.until) == ("no retraining", "1", watch.windows[-1].span.until)
     assert seen.saw(look(settings))
     log_wines(settings.log_url, champion, sample_twin(ROWS, 7), NOON + 5000)

@@ -22,7 +22,7 @@ from orchestration.monitoring import TRAINING, monitoring_flow, start_retraining
 from settings import load_settings
 from tests.answers import log_grades, log_refusals, log_wines
 from tests.conftest import Receiver, isolated_environment, run_here, seed_store, write_few_wines
-from tests.told import find_lines, list_untold, run_module
+from tests.messages import find_lines, list_missing, run_module
 from wine_data.schema import TARGET
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.files import load_current
@@ -90,16 +90,16 @@ def test_the_loop_step_by_step(receiver: Receiver, monkeypatch: pytest.MonkeyPat
     # drift, and nobody has graded anything
     log(VINTAGE, 2, start=5_000)
     alarmed = monitoring_flow(True, TREES, FOLDS)
-    assert list_untold(alarmed.alarm, "alcohol") == []
-    assert list_untold(alarmed.action, "POST /feedback") == []
-    assert receiver.told[-1]["alarm"] == alarmed.alarm
-    assert receiver.told[-1]["action"] == alarmed.action
+    assert list_missing(alarmed.alarm, "alcohol") == []
+    assert list_missing(alarmed.action, "POST /feedback") == []
+    assert receiver.received[-1]["alarm"] == alarmed.alarm
+    assert receiver.received[-1]["action"] == alarmed.action
     # too few grades
     log(VINTAGE, 1, start=10_000, labels=0.1)
-    assert list_untold(monitoring_flow(True, TREES, FOLDS).action, "50") == []
+    assert list_missing(monitoring_flow(True, TREES, FOLDS).action, "50") == []
     # enough of them, and nobody to train
     log(VINTAGE, 2, start=15_000, labels=0.8)
-    assert list_untold(monitoring_flow(True, TREES, FOLDS).action, TRAINING, "make deploy") == []
+    assert list_missing(monitoring_flow(True, TREES, FOLDS).action, TRAINING, "make deploy") == []
     # enough of them, one graded as no wine the model knows
     settings = load_settings()
     log(VINTAGE, 1, start=20_000, labels=0.8)
@@ -108,11 +108,11 @@ def test_the_loop_step_by_step(receiver: Receiver, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(orchestration.monitoring, "run_deployment", Mock(return_value=Mock(id="some-run")))
         started = start_retraining(watch_log(settings), settings, TREES, FOLDS)
-    assert list_untold(started, RETRAINING, "labelled answers", "1 grades", "some-run") == []
+    assert list_missing(started, RETRAINING, "labelled answers", "1 grades", "some-run") == []
     # within the cool-down of a retraining that was started
     record_watch(watch_log(settings), f"{RETRAINING}: some run")
     log(VINTAGE, 1, start=25_000)
-    assert list_untold(monitoring_flow(True, TREES, FOLDS).action, "cool-down") == []
+    assert list_missing(monitoring_flow(True, TREES, FOLDS).action, "cool-down") == []
 
 
 def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm() -> None:
@@ -126,7 +126,7 @@ def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm() -> None:
 def test_a_window_in_which_everything_was_refused_is_recorded_without_reports() -> None:
     log_refusals(load_settings().log_url, 3 * ROWS, "chlorides", MORNING)
     outcome = monitoring_flow(False, TREES, FOLDS)
-    assert list_untold(outcome.alarm, "chlorides refused") == []
+    assert list_missing(outcome.alarm, "chlorides refused") == []
     assert outcome.action
     assert not outcome.action.startswith(RETRAINING)
     assert Path(outcome.page).is_file()
@@ -138,7 +138,7 @@ def test_an_alarm_is_recorded_even_if_its_reports_cannot_be_drawn(monkeypatch: p
     with pytest.raises(ImportError):
         monitoring_flow(False, TREES, FOLDS)
     recorded = list_monitoring_runs()[-1]
-    assert list_untold(recorded.reason, "alcohol") == []
+    assert list_missing(recorded.reason, "alcohol") == []
     assert recorded.action
     assert not recorded.action.startswith(RETRAINING)
 

@@ -25,7 +25,7 @@ from monitoring.report.record import RETRAINING, MonitoringRun
 from monitoring.watch import Watch, WindowReport, report_window
 from tests.answers import answer_wines, make_champion
 from tests.conftest import needs_browser
-from tests.told import find_lines, naming
+from tests.messages import find_lines, naming
 from tests.visits import Visit, visit_page
 from wine_data.schema import FEATURES, TARGET
 from wine_data.sources.load import WineData

@@ -31,8 +31,8 @@ from orchestration.tasks.steps import fetch_wines
 from orchestration.tasks.wiring import wire
 from settings import load_settings
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
+from tests.messages import assert_failed, assert_failed_in_one_line, find_lines
 from tests.processes import start_python
-from tests.told import assert_told, assert_told_in_one_line, find_lines
 from tests.web import WEB
 from wine_data.audit.checks import audit_wines
 from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, WineQuality, feature_array, feature_frame
@@ -148,7 +148,7 @@ def test_wines_that_will_not_do_are_refused_before_anything_starts(
         sample_twin(50, seed=1)[[*COLUMNS]].to_csv(tmp_path / "fifty wines" / name, index=False)
     monkeypatch.chdir(tmp_path)
     done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": source})
-    assert_told_in_one_line(done, 2, *facts)
+    assert_failed_in_one_line(done, 2, *facts)
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -245,7 +245,7 @@ def test_a_summary_has_protocols_wines_gate_and_audit(pipeline_run: PipelineRun,
 
 def test_without_a_pipeline_there_is_nothing_to_summarise(tmp_path: Path) -> None:
     done = run_here("orchestration.summary", isolated_environment(tmp_path))
-    assert_told(done, 3, "make pipeline")
+    assert_failed(done, 3, "make pipeline")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from deployment.api.schemas import BatchPrediction
 from deployment.prediction_log.reader import read_answers, read_refusals
 from settings import ROOT
 from tests.conftest import Served, run_api
+from tests.messages import assert_failed, run_module
 from tests.test_schema import WINE
-from tests.told import assert_told, run_module
 from tests.waiting import free_port, wait_for, wait_until
 from tests.web import WEB
 from wine_data.schema import FEATURES
@@ -210,7 +210,7 @@ def test_a_server_that_is_stopped_has_logged_every_answer_and_the_wines_of_refus
 
 def test_a_log_that_cannot_be_written_ends_the_command_in_one_line(served: Served) -> None:
     settings = {"WINE_LOG_URL": "sqlite:////proc/none/predictions.db", "WINE_WORKERS": "2"}
-    assert_told(run_module("deployment.serve", served.environment | settings), 3, "WINE_LOG_URL")
+    assert_failed(run_module("deployment.serve", served.environment | settings), 3, "WINE_LOG_URL")
 
 
 def test_without_a_log_wines_are_graded_and_feedback_is_not_kept(served: Served) -> None:

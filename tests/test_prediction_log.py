@@ -21,9 +21,9 @@ from deployment.prediction_log.log import (
 )
 from deployment.prediction_log.reader import count_answers, iterate_answers, read_answers, read_refusals
 from settings import ROOT
+from tests.messages import list_missing, naming
 from tests.small_disk import FILLER, fill_disk, mount_small_disk
 from tests.test_schema import WINE
-from tests.told import list_untold, naming
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.fast
@@ -205,8 +205,8 @@ def test_a_full_disk_loses_rows_which_are_counted(tmp_path: Path, capfd: pytest.
         assert (logged[0], logged[-1], len(logged)) == ("before", "after", counts.written + 1)
         assert log.counts.lost == counts.lost
     trouble, end = capfd.readouterr().err.splitlines()
-    assert list_untold(trouble, "prediction log", "database or disk is full") == []
-    assert list_untold(end, "prediction log", f"{counts.lost:,}") == []
+    assert list_missing(trouble, "prediction log", "database or disk is full") == []
+    assert list_missing(end, "prediction log", f"{counts.lost:,}") == []
 
 
 def test_a_locked_database_loses_nothing(log: PredictionLog, url: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +232,7 @@ def test_a_full_queue_counts_what_it_loses_and_keeps_nobody_waiting(url: str) ->
     counts = log.counts
     assert counts.lost + counts.waiting == 1_000
     assert counts.lost >= 800
-    assert list_untold(counts.problem, "100") == []
+    assert list_missing(counts.problem, "100") == []
     other.close()
     log.close()
     assert log.counts.written == count_answers(url) == counts.waiting
@@ -249,7 +249,7 @@ def test_a_log_that_ends_while_locked_ends_in_seconds_and_counts_what_is_lost(lo
     other.close()
     log.add_answer(make_answer("late"))
     assert log.counts.lost == 2
-    assert list_untold(log.counts.problem, "closed") == []
+    assert list_missing(log.counts.problem, "closed") == []
 
 
 def test_a_repeated_request_id_is_counted_and_takes_no_other_answer_with_it(log: PredictionLog, url: str) -> None:
@@ -258,7 +258,7 @@ def test_a_repeated_request_id_is_counted_and_takes_no_other_answer_with_it(log:
     log.close()
     assert read_answers(url)["request_id"].tolist() == ["one", "two", "three"]
     assert (log.counts.written, log.counts.lost) == (3, 1)
-    assert list_untold(log.counts.problem, "request ids") == []
+    assert list_missing(log.counts.problem, "request ids") == []
 
 
 def test_a_log_of_another_version_is_refused_by_name(log: PredictionLog, url: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from commands import BadInputError
-from tests.told import naming
+from tests.messages import naming
 from wine_data.schema import MEASUREMENTS
 from wine_data.table.wines import COLUMNS, read_wines
 

@@ -19,8 +19,8 @@ from experiment_tracking.registry.promotion import list_champions, list_records,
 from experiment_tracking.registry.versions import CHAMPION, Version, find_version, judge_version, load_version
 from experiment_tracking.runs.tracking import CARD, METADATA, track_model
 from tests.conftest import Store, isolated_environment, run_api, run_at_once, run_here
+from tests.messages import assert_failed, assert_failed_in_one_line, find_lines, list_missing, naming
 from tests.processes import PATH_HERE, read_line, run_python, serve, start_python
-from tests.told import assert_told, assert_told_in_one_line, find_lines, list_untold, naming
 from tests.waiting import free_port
 from tests.web import WEB
 from wine_data.schema import FEATURES, feature_frame
@@ -134,7 +134,7 @@ def test_a_person_with_a_reason_overrules_the_gate(registry: Registry) -> None:
     assert registry.find_champion() == "2"
     record = list_records()[-1]
     assert (record.version, record.reason) == ("2", "easier to explain")
-    assert list_untold(record.verdict, "version 2", "version 1", "holdout", "-0.") == []
+    assert list_missing(record.verdict, "version 2", "version 1", "holdout", "-0.") == []
 
 
 def test_the_gate_refuses_a_regressor_and_a_model_that_saw_the_holdout(registry: Registry) -> None:
@@ -191,8 +191,8 @@ def test_under_the_load_test_three_promotions_and_rollbacks_fail_no_request(regi
             time.sleep(1.5)
             roll_back(registry.store.models, "a test")
             time.sleep(1.5)
-        told, _ = load.communicate(timeout=120)
-    assert load.returncode == 0, told
+        found, _ = load.communicate(timeout=120)
+    assert load.returncode == 0, found
     (report,) = (registry.store.folder / "load_reports").glob("*/load.json")
     lines = json.loads(report.read_text())
     assert sum(line["num_failures"] for line in lines) == 0
@@ -263,7 +263,7 @@ run_command(lambda: promote(version, Verdict(number, "1", (better,)), settings.s
 
 
 @pytest.mark.full
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry: Registry) -> None:
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_refused(registry: Registry) -> None:
     for name in (POOR, GOOD, GOOD):
         registry.register(name)
     registry.promote(find_version("1"))
@@ -271,7 +271,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(registry: Regi
     assert sorted(process.returncode for process in done.values()) == [0, 1], done
     winner, loser = sorted(done, key=lambda number: done[number].returncode)
     assert registry.find_champion() == winner
-    assert_told(done[loser], 1, f"version {winner}", f"version {loser}", "version 1")
+    assert_failed(done[loser], 1, f"version {winner}", f"version {loser}", "version 1")
     assert list_champions() == ["1", winner]
 
 
@@ -311,7 +311,7 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_lists(registry: R
     assert find_lines(registered.stdout, "version 1", "challenger"), registered.stderr
     promoted = registry.run("promote")
     assert find_lines(promoted.stdout, "version 1", "champion"), promoted.stderr
-    assert_told_in_one_line(registry.run("promote", "1", "--reason", "once more"), 1, "version 1", "champion")
+    assert_failed_in_one_line(registry.run("promote", "1", "--reason", "once more"), 1, "version 1", "champion")
     registry.promote(registry.register(GOOD))
     listed = registry.run("list").stdout
     kappa = {name: f"{round(registry.fitted[name].score_on('cv').metrics['kappa'], 4):.3f}" for name in (POOR, GOOD)}
@@ -328,7 +328,7 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_lists(registry: R
     history = registry.run("history").stdout
     for facts in (("promotion", "none -> 1"), ("promotion", "1 -> 2"), ("rollback", "2 -> 1"), ("a test",)):
         assert find_lines(history, *facts)
-    assert_told_in_one_line(registry.run("show", "9"), 3, "wine-quality", "version 9", "2", "1")
+    assert_failed_in_one_line(registry.run("show", "9"), 3, "wine-quality", "version 9", "2", "1")
 
 
 @pytest.mark.full

@@ -22,7 +22,7 @@ from monitoring.report.files import report_batch, sample_reference, write_report
 from settings import ROOT
 from tests.answers import log_wines
 from tests.conftest import Served, needs_browser, run_here
-from tests.told import assert_told, list_untold, naming
+from tests.messages import assert_failed, list_missing, naming
 from tests.visits import visit_page
 from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, feature_frame
 from wine_data.twin.sample import sample_twin
@@ -130,7 +130,7 @@ def test_late_labels_make_the_quality_report_appear(part: Profile, written: Path
     graded = make_window(graded=30).answers.head(30)
     right = float((graded["quality"] == graded["prediction"]).mean())
     assert find_values(tmp_path / "quality.json", "Accuracy")["Accuracy"] == pytest.approx(right)
-    assert list_untold(read_figures(written / "quality.json")["title"], "60") == []
+    assert list_missing(read_figures(written / "quality.json")["title"], "60") == []
 
 
 @pytest.mark.full
@@ -149,10 +149,10 @@ def test_predictions_and_quality_are_those_of_the_version_that_is_asked_for(part
     window = make_window(graded=310, version="", prediction=np.where(versions == "1", 5, 7)).answers
     mixed = Window(SPAN, window.assign(version=versions), pd.DataFrame())
     write_reports(mixed, part, tmp_path, version="1")
-    assert list_untold(read_figures(tmp_path / "quality.json")["title"], "300", "version 1") == []
+    assert list_missing(read_figures(tmp_path / "quality.json")["title"], "300", "version 1") == []
     assert list_names(write_reports(mixed, part, tmp_path, version="2")) == ["inputs", "predictions"]
-    assert list_untold(read_figures(tmp_path / "predictions.json")["title"], "100", "version 2") == []
-    assert list_untold(read_figures(tmp_path / "inputs.json")["title"], "400") == []
+    assert list_missing(read_figures(tmp_path / "predictions.json")["title"], "100", "version 2") == []
+    assert list_missing(read_figures(tmp_path / "inputs.json")["title"], "400") == []
     assert list_names(list(tmp_path.iterdir())) == ["inputs", "predictions"]
 
 
@@ -189,7 +189,7 @@ def test_holes_of_a_file_are_counted_by_column(part: Profile, batch: Path, tmp_p
     assert find_drifted(tmp_path / "report" / "inputs.json") == ["sulphates"]
     title = re.search(r"<title>(.*?)</title></head>", (tmp_path / "report" / "missing.html").read_text())
     assert title
-    assert list_untold(title[1], "14", "3,600", "may &amp; june.csv") == []
+    assert list_missing(title[1], "14", "3,600", "may &amp; june.csv") == []
 
 
 def test_a_file_may_name_the_colour_by_number_and_leave_a_column_empty(part: Profile, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_the_command_reports_the_newest_window_of_the_log(served: Served, tmp_pa
     folder = tmp_path / "reports" / "2025-06-15T15-06-40"  # when the window ended
     page = folder / "inputs.html"
     assert done.stdout.splitlines() == [str(page), str(folder / "inputs.json"), f"Next: open {page} in a browser"]
-    assert list_untold(read_figures(folder / "inputs.json")["title"], "200") == []
+    assert list_missing(read_figures(folder / "inputs.json")["title"], "200") == []
 
 
 def test_the_command_reports_a_file(served: Served, batch: Path, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_the_command_reports_a_file(served: Served, batch: Path, tmp_path: Path)
 def test_before_the_first_window_of_hours_the_command_says_to_wait(served: Served) -> None:
     fill_log(served, 3)
     done = run_here("monitoring.reports", served.environment | {"WINE_WINDOW_HOURS": "900000"})
-    assert_told(done, 3, "900000 hours", "WINE_WINDOW_HOURS", "make simulate")
+    assert_failed(done, 3, "900000 hours", "WINE_WINDOW_HOURS", "make simulate")
 
 
 @pytest.mark.usefixtures("store")
@@ -268,7 +268,7 @@ def test_the_page_is_written_once_enough_wines_were_asked(served: Served, tmp_pa
     environment, page = served.environment | {"WINE_WINDOW_ROWS": "200"}, tmp_path / "reports" / "index.html"
     fill_log(served, 30, SPAN.since - 1_000)
     missing = run_here("monitoring.page", environment)
-    assert_told(missing, 3, "30", "200", "170", "WINE_WINDOW_ROWS", "make simulate")
+    assert_failed(missing, 3, "30", "200", "170", "WINE_WINDOW_ROWS", "make simulate")
     assert not page.exists()
     fill_log(served, 420)
     done = run_here("monitoring.page", environment)

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from deployment.prediction_log.tables import PREDICTIONS, REFUSALS
 from tests.conftest import Served, run_api
+from tests.messages import list_missing
 from tests.test_predict import CSV, read_metric, write_csv
 from tests.test_schema import WINE
-from tests.told import list_untold
 from tests.waiting import wait_until
 from tests.web import WEB
 from wine_quality_training.bundle.files import METADATA_FILE, select_bundle
@@ -68,7 +68,7 @@ def test_blanks_are_filled_where_the_setting_allows_it_and_said(served: Served) 
         by_json = WEB.post(f"{address}/predict/batch", json=[wine]).raise_for_status().json()["answers"]
         by_csv = WEB.post(f"{address}/predict/batch", content=table, headers=CSV).raise_for_status().json()["answers"]
         for answer in (single, *by_json, *by_csv):
-            assert list_untold("; ".join(answer["warnings"]), "pH is blank", "mean") == []
+            assert list_missing("; ".join(answer["warnings"]), "pH is blank", "mean") == []
         metadata = json.loads((served.models / "1" / METADATA_FILE).read_text())
         shutil.copytree(served.models / "1", served.models / "4")
         (served.models / "4" / METADATA_FILE).write_text(json.dumps(metadata | {"version": "4", "fills": {}}))
@@ -84,13 +84,13 @@ def test_a_packed_body_is_read(small_api: str) -> None:
             f"{small_api}{path}", content=gzip.compress(json.dumps(body).encode()), headers=headers
         ).raise_for_status()
     refusal = WEB.post(f"{small_api}/predict", content=b"x", headers=headers | {"Content-Encoding": "br"})
-    assert (refusal.status_code, list_untold(refusal.json()["title"], "br", "gzip")) == (415, [])
+    assert (refusal.status_code, list_missing(refusal.json()["title"], "br", "gzip")) == (415, [])
 
 
 def test_more_free_than_total_sulfur_dioxide_is_warned_of(small_api: str) -> None:
     wine = WINE | {"free_sulfur_dioxide": 60, "total_sulfur_dioxide": 50}
     [warning] = WEB.post(f"{small_api}/predict", json=wine).raise_for_status().json()["warnings"]
-    assert list_untold(warning, "free_sulfur_dioxide", "60", "total_sulfur_dioxide", "50") == []
+    assert list_missing(warning, "free_sulfur_dioxide", "60", "total_sulfur_dioxide", "50") == []
 
 
 def test_feedback_on_ids_that_nobody_knows_delays_no_batch(served: Served) -> None:

@@ -11,7 +11,7 @@ import pytest
 from commands import BadInputError
 from experiment_tracking.search.tuning import PROCESS, SearchRun, resume_search, start_search
 from tests.conftest import Store
-from tests.told import naming
+from tests.messages import naming
 from wine_data.sources.load import WineData
 
 IDENTITY = {"seed": 1}

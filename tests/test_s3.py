@@ -25,8 +25,8 @@ from experiment_tracking.runs.tracking import start_parent, track_model
 from orchestration.s3 import check_address, fetch_folder, load_bucket, open_bucket, upload_folder
 from settings import load_settings
 from tests.conftest import NOWHERE, isolated_environment, run_here
+from tests.messages import assert_failed, naming
 from tests.test_sources import write_pair
-from tests.told import assert_told, naming
 from tests.waiting import free_port, wait_for_port
 from wine_data.schema import feature_frame
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
@@ -196,7 +196,7 @@ def test_a_kept_file_that_was_changed_is_fetched_again(pair: Path, tmp_path: Pat
 
 def test_wrong_keys_are_told_and_not_shown(store: Store, pair: Path) -> None:
     done = run("upload", pair, PLACE, AWS_SECRET_ACCESS_KEY="a-wrong-secret")
-    assert_told(done, 2, PLACE, "SIGNATURE_DOES_NOT_MATCH", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    assert_failed(done, 2, PLACE, "SIGNATURE_DOES_NOT_MATCH", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     assert "a-wrong-secret" not in done.stderr + done.stdout
     assert not list((store.folder / BUCKET).iterdir())
 
@@ -214,7 +214,7 @@ def test_keys_that_nobody_set_are_asked_for(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.usefixtures("store")
 def test_a_bucket_that_is_not_there_ends_with_3(pair: Path) -> None:
     for order in (["upload", pair], ["download"]):
-        assert_told(run(*order, "s3://cellar/published"), 3, "s3://cellar/published", "bucket")
+        assert_failed(run(*order, "s3://cellar/published"), 3, "s3://cellar/published", "bucket")
 
 
 @pytest.mark.usefixtures("store")
@@ -224,7 +224,7 @@ def test_a_place_without_the_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
     with pytest.raises(NotThereError, match=naming(PLACE, "NETWORK_CONNECTION")):
         load_place(tmp_path)
@@ -299,7 +299,7 @@ def test_an_address_that_is_none_is_refused_and_not_repeated(address: str) -> No
 
 def test_a_command_that_reads_folders_says_how_to_get_one(tmp_path: Path) -> None:
     done = run_here("wine_data.audit", isolated_environment(tmp_path) | {"WINE_DATA": "s3://wines/published"})
-    assert_told(done, 2, "python -m orchestration.s3 download")
+    assert_failed(done, 2, "python -m orchestration.s3 download")
 
 
 @pytest.mark.full

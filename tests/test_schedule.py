@@ -32,7 +32,7 @@ from orchestration.services import POOL, end_process
 from orchestration.tasks.wiring import prefect_server
 from settings import ROOT
 from tests.conftest import isolated_environment, seed_store, write_few_wines
-from tests.told import assert_told_in_one_line, find_lines, list_untold, naming
+from tests.messages import assert_failed_in_one_line, find_lines, list_missing, naming
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
 from wine_quality_training.bundle.files import load_current
@@ -71,11 +71,11 @@ class Services:
         return {deployment["name"]: forget_dates(deployment) for deployment in found}
 
 
-def forget_dates(told: Any) -> Any:
-    if isinstance(told, dict):
+def forget_dates(found: Any) -> Any:
+    if isinstance(found, dict):
         passing = ("created", "updated", "status", "last_polled", "version_id", "version_info")
-        return {name: forget_dates(value) for name, value in told.items() if name not in passing}
-    return [forget_dates(value) for value in told] if isinstance(told, list) else told
+        return {name: forget_dates(value) for name, value in found.items() if name not in passing}
+    return [forget_dates(value) for value in found] if isinstance(found, list) else found
 
 
 @contextmanager
@@ -184,8 +184,8 @@ def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -
     environment.pop("PREFECT_API_URL", None)
     nobody = Services(tmp_path, environment)
     for order in ("deploy", "worker"):
-        assert_told_in_one_line(nobody.order(order), 3, nobody.api, "make prefect")
-    assert list_untold(nobody.do("stop"), "no worker", "no server") == []
+        assert_failed_in_one_line(nobody.order(order), 3, nobody.api, "make prefect")
+    assert list_missing(nobody.do("stop"), "no worker", "no server") == []
 
 
 def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stores: Path, tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_deploying_again_changes_nothing(deployed: Services, again: str) -> None
 
 def is_running(pid: int) -> bool:
     """Whether a process is there and no zombie, which nobody has picked up yet."""
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(told.strip()) and not told.startswith("Z")
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(found.strip()) and not found.startswith("Z")
 
 
 def test_a_process_that_ignores_signals_is_killed() -> None:

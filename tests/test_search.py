@@ -54,7 +54,7 @@ from experiment_tracking.search.tuning import (
 )
 from settings import ROOT
 from tests.conftest import Store, isolated_environment, make_store, run_here
-from tests.told import assert_told, find_lines, list_untold, naming
+from tests.messages import assert_failed, find_lines, list_missing, naming
 from tests.waiting import wait_until
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 from wine_data.split import Split, split_wines
@@ -281,7 +281,7 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
     assert len([run for run in after if run.info.status == "FINISHED"]) == TRIALS
     rerun = [run for run in after if run.info.status == "KILLED"]
     assert len(rerun) == len(before) - len(over)
-    assert [run for run in rerun if list_untold(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
+    assert [run for run in rerun if list_missing(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
     assert find_lines(output, "make mlflow", "BlendRegressor")  # which cannot be served, so it is not to be registered
     (winner,) = find_winners(killed)
     whole = open_store(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path / "whole")
@@ -325,12 +325,12 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
     trials = [run for run in find_runs(search.experiment_id) if run.info.run_id != search.run_id]
     assert len(trials) == 3
     assert {run.info.status for run in trials} == {"KILLED"}
-    assert [run for run in trials if list_untold(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
+    assert [run for run in trials if list_missing(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
 
 
 def test_bad_input_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     environment = isolated_environment(tmp_path) | {"WINE_DATA": str(folder), "WINE_FOLDS": "3"}
-    assert_told(run_here("experiment_tracking.search", environment, "--resume"), 2, "--resume")
+    assert_failed(run_here("experiment_tracking.search", environment, "--resume"), 2, "--resume")
 
 
 @pytest.mark.parametrize(

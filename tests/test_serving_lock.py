@@ -9,9 +9,9 @@ import pytest
 
 from settings import ROOT
 from tests.folders import Served, isolated_environment
+from tests.messages import assert_failed
 from tests.running import run_api, run_process
 from tests.test_schema import WINE
-from tests.told import assert_told
 from tests.web import WEB
 from tests.wines import make_bundle
 from wine_data.schema import TARGET, feature_frame
@@ -94,4 +94,4 @@ def test_the_api_runs_in_that_environment_under_250_mb(python: str, champion: Se
 def test_a_bundle_with_only_a_pickle_is_refused_there_in_one_line(python: str, served: Served) -> None:
     (served.models / "current").write_text("3\n")
     done = run_process(python, "-m", "deployment.serve", env=served.environment)
-    assert_told(done, 3, "scikit-learn", "requirements.txt")
+    assert_failed(done, 3, "scikit-learn", "requirements.txt")

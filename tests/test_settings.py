@@ -20,8 +20,8 @@ from settings import (
     prepare_user,
     render_settings,
 )
+from tests.messages import assert_failed_in_one_line, list_missing, naming
 from tests.running import Receiver, run_process
-from tests.told import assert_told_in_one_line, list_untold, naming
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 
@@ -68,8 +68,8 @@ def test_a_misspelt_setting_is_reported_with_the_nearest(capsys: pytest.CaptureF
         load_settings()
         load_settings()
     of_file, of_environment = capsys.readouterr().err.splitlines()  # each once
-    assert list_untold(of_file, "WINE_FODLS", "WINE_FOLDS") == []
-    assert list_untold(of_environment, "WINE_PROT", "WINE_PORT") == []
+    assert list_missing(of_file, "WINE_FODLS", "WINE_FOLDS") == []
+    assert list_missing(of_environment, "WINE_PROT", "WINE_PORT") == []
 
 
 def test_a_file_env_in_another_encoding_is_refused(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.Monkey
     for name in (TRAIN_FILE, VALIDATION_FILE):
         (tmp_path / name).write_text("a,b\n1,2\n")
     monkeypatch.setenv("WINE_DATA", str(tmp_path))
-    assert_told_in_one_line(run_process(sys.executable, "-m", "wine_data.audit"), 2, TRAIN_FILE)
+    assert_failed_in_one_line(run_process(sys.executable, "-m", "wine_data.audit"), 2, TRAIN_FILE)
 
 
 ASK_HERE = """
@@ -141,7 +141,7 @@ DEAD = "127.0.0.1:9"
 def test_no_server_of_this_machine_is_asked_through_a_proxy(receiver: Receiver, variable: str, proxy: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | {variable: proxy}
     done = run_process(sys.executable, "-c", ASK_HERE, receiver.address, env=environment)
-    assert (done.returncode, len(receiver.told)) == (0, 4), done.stderr
+    assert (done.returncode, len(receiver.received)) == (0, 4), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 
 from settings import ROOT
 from tests.fresh_copy import clone_project, stranger
+from tests.messages import find_lines, list_missing
 from tests.running import run_process
 from tests.test_schema import WINE
-from tests.told import find_lines, list_untold
 from tests.waiting import free_port, wait_for
 from tests.web import WEB
 
@@ -128,7 +128,7 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", *facts: str) -> No
     """Assert that make failed, and that all it printed besides its own line is one line with these facts."""
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
-    assert list_untold(line, *facts) == []
+    assert list_missing(line, *facts) == []
 
 
 def test_help_lists_every_target(bare: Path) -> None:

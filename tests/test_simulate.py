@@ -9,7 +9,7 @@ from commands import BadInputError, NotThereError
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from tests.conftest import NOWHERE, isolated_environment
-from tests.told import assert_told_in_one_line, run_module
+from tests.messages import assert_failed_in_one_line, run_module
 from wine_data.schema import BOUNDS, FEATURES, GRADES, RED, TARGET
 
 pytestmark = pytest.mark.fast
@@ -80,4 +80,4 @@ def test_the_command_sends_what_its_options_say(small_api: str, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert "30 wines answered, 0 refused, 30 graded by tasters\nNext: make monitor" in done.stdout
     wrong = run_module("monitoring.simulate", isolated_environment(tmp_path), *arguments, "--labels", "7")
-    assert_told_in_one_line(wrong, 2, "--labels", "7")
+    assert_failed_in_one_line(wrong, 2, "--labels", "7")

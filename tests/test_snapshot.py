@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from commands import BadInputError, NotThereError
-from tests.told import naming
+from tests.messages import naming
 from wine_data.snapshots.snapshot import keep_snapshot, read_snapshot
 from wine_data.sources.load import WineData
 

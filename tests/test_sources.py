@@ -11,8 +11,8 @@ import pytest
 
 from commands import BadInputError, NotThereError
 from tests.folders import isolated_environment
+from tests.messages import assert_failed, find_lines, list_missing, naming
 from tests.running import run_here
-from tests.told import assert_told, find_lines, list_untold, naming
 from tests.wines import NOWHERE, load_as_default
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources import load
@@ -121,8 +121,8 @@ def test_auto_refuses_a_fault_in_the_files_that_were_dropped_in(drop_folder: Pat
 def test_auto_falls_back_to_the_twin_and_says_so(drop_folder: Path) -> None:
     data = load_as_default("auto")
     assert data.source.startswith("twin")
-    assert list_untold(data.note, drop_folder.name, NOWHERE, "synthetic") == []
-    assert list_untold(data.introduce(), data.note, "no connection", "wine_data/", "WINE_UCI_URL") == []
+    assert list_missing(data.note, drop_folder.name, NOWHERE, "synthetic") == []
+    assert list_missing(data.introduce(), data.note, "no connection", "wine_data/", "WINE_UCI_URL") == []
 
 
 @pytest.mark.real_data
@@ -214,7 +214,7 @@ def test_the_command_says_what_a_source_holds(tmp_path: Path) -> None:
 
 def test_a_server_that_cannot_be_reached_ends_make_data_with_3(tmp_path: Path) -> None:
     done = run_here("wine_data.sources", isolated_environment(tmp_path) | {"WINE_UCI_URL": NOWHERE}, "uci")
-    assert_told(done, 3, f"{NOWHERE}{ORIGINALS['red']}", "no connection", "WINE_UCI_URL")
+    assert_failed(done, 3, f"{NOWHERE}{ORIGINALS['red']}", "no connection", "WINE_UCI_URL")
 
 
 def test_kaggle_out_of_reach_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import track_model
 from settings import ROOT
 from tests.conftest import isolated_environment, run_at_once
+from tests.messages import assert_failed, find_lines, naming
 from tests.postgres import Postgres, needs_postgres, run_postgres
 from tests.processes import PATH_HERE, read_line, run_python, run_shell, serve, start_python
 from tests.test_prediction_log import CHILD, EIGHT_LOG_200, LOG_ONE, make_answer, wait_for_rows
 from tests.test_registry import PROMOTE
 from tests.test_tracking import assert_eight_processes_log
-from tests.told import assert_told, find_lines, naming
 from tests.waiting import free_port, wait_until
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
@@ -118,9 +118,9 @@ def test_mlflow_asks_for_a_password_and_the_command_says_so(team: Team, monkeypa
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "postgresql+psycopg://wine:secret@127.0.0.1:1/mlflow"])
 def test_a_store_that_does_not_answer_is_named_without_its_password(address: str) -> None:
-    with pytest.raises(NotThereError, match=naming("127.0.0.1:1", "MLFLOW_TRACKING_URI")) as told:
+    with pytest.raises(NotThereError, match=naming("127.0.0.1:1", "MLFLOW_TRACKING_URI")) as found:
         open_store(address, "unused")
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(found.value)
 
 
 @pytest.mark.full
@@ -209,7 +209,7 @@ def test_prefect_runs_flows_of_three_processes_at_once_behind_its_password(team:
         assert "make deploy" in team.run(COMMANDS["prefect"], ROOT)
         assert requests.post(runs, json={}, timeout=30).status_code == 401
         nobody = {name: value for name, value in environment.items() if name != "PREFECT_API_AUTH_STRING"}
-        assert_told(run_python(*SERVICES, "deploy", env=nobody), 2, "PREFECT_API_AUTH_STRING")
+        assert_failed(run_python(*SERVICES, "deploy", env=nobody), 2, "PREFECT_API_AUTH_STRING")
         run_python(*SERVICES, "deploy", env=environment, check=True)
         done = run_at_once(PREPARE, "123", environment)
         assert [process.stdout for process in done] == [f"{twin.fingerprint}\n"] * 3, done

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from commands import BadInputError
 from tests.conftest import isolated_environment, run_here
-from tests.told import list_untold
+from tests.messages import list_missing
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split, split_wines
@@ -111,7 +111,7 @@ def test_every_fold_is_reported(twin: WineData, twin_split: Split) -> None:
     fitting = evaluate.Fitting(on_step=steps.append)
     evaluations = evaluate.train_model("KNeighborsRegressor", twin, twin_split, seed=42, fitting=fitting)
     assert len(steps) == 6
-    assert list_untold(steps[-1], "KNeighborsRegressor", LEAK_FREE, "fold 5") == []
+    assert list_missing(steps[-1], "KNeighborsRegressor", LEAK_FREE, "fold 5") == []
     assert [evaluation.protocol for evaluation in evaluations] == [evaluate.AS_PUBLISHED, LEAK_FREE]
     rows = render_scores(list_scores(evaluations)).splitlines()
     assert [row.split(" | ")[2] for row in rows[2:]] == ["train", "validation", "cv", "holdout"]

@@ -13,8 +13,8 @@ from orchestration.summary.outcome import NO_REGISTRY, SYNTHETIC, Outcome, rende
 from settings import ROOT
 from tests.fresh_copy import clone_project, stranger
 from tests.lint_workflows import list_linters, run_linter
+from tests.messages import find_lines, list_missing
 from tests.processes import run_program
-from tests.told import find_lines, list_untold
 from tests.workflow_steps import WORKFLOWS, Done, list_steps, read_workflow, run_steps
 from wine_data.audit.checks import audit_wines
 from wine_data.sources.load import WineData
@@ -91,7 +91,7 @@ def test_a_summary_says_whether_it_is_a_rehearsal_and_why(rehearsals: tuple[str,
     outcome = Outcome("uci", "f" * 64, "c" * 40, {}, "| the table |", None, None, rehearsals)
     summary = render_summary(outcome, [])
     assert ("rehearsal" in summary.splitlines()[0]) == ("rehearsal" in summary.lower()) == bool(rehearsals)
-    assert list_untold(summary, "nothing", *rehearsals) == []  # in the wines, that is
+    assert list_missing(summary, "nothing", *rehearsals) == []  # in the wines, that is
 
 
 # GitHub's command, as a stub: it knows of two artifacts where EARLIER names one, and downloads the newer.

@@ -13,9 +13,9 @@ import pytest
 from settings import ROOT
 from tests.conftest import isolated_environment
 from tests.fresh_copy import copy_project
+from tests.messages import find_lines
 from tests.processes import PATH_HERE, run_shell
 from tests.test_schema import WINE
-from tests.told import find_lines
 from wine_data.schema import FEATURES
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 

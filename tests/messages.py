@@ -1,4 +1,4 @@
-"""What a message must tell: the facts that a user needs from it, in any order, and never the words around them."""
+"""What a message must say: the facts that a user needs from it, in any order, and never the words around them."""
 
 import re
 import subprocess
@@ -18,14 +18,14 @@ def naming(*facts: str) -> str:
     return r"(?is)\A" + "".join(f"(?=.*{_whole(fact)})" for fact in facts)
 
 
-def list_untold(text: str, *facts: str) -> list[str]:
+def list_missing(text: str, *facts: str) -> list[str]:
     """The facts that a text does not have in it."""
     return [fact for fact in facts if not re.search(naming(fact), text)]
 
 
 def find_lines(text: str, *facts: str) -> list[str]:
     """The lines of a text that have every one of these facts in them."""
-    return [line for line in text.splitlines() if not list_untold(line, *facts)]
+    return [line for line in text.splitlines() if not list_missing(line, *facts)]
 
 
 def run_module(
@@ -38,18 +38,18 @@ def run_module(
     )
 
 
-def assert_told(done: subprocess.CompletedProcess[str], code: int, *facts: str) -> None:
+def assert_failed(done: subprocess.CompletedProcess[str], code: int, *facts: str) -> None:
     """Assert that a command ended with this code, and with a last line on stderr that has these facts in it."""
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.rstrip("\n").rpartition("\n")[2]
     assert last.startswith(REFUSED if code == 1 else ERROR), done.stderr
-    assert list_untold(last, *facts) == [], last
+    assert list_missing(last, *facts) == [], last
 
 
-def assert_told_in_one_line(done: subprocess.CompletedProcess[str], code: int, *facts: str) -> None:
+def assert_failed_in_one_line(done: subprocess.CompletedProcess[str], code: int, *facts: str) -> None:
     """Assert the same, and that this line is all that stderr got."""
-    assert_told(done, code, *facts)
+    assert_failed(done, code, *facts)
     assert done.stderr.count("\n") == 1, done.stderr
 
 
