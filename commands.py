@@ -66,7 +66,7 @@ def require_free_port(host: str, port: int, other: str) -> None:
 
 def hide_passwords(text: str) -> str:
     """The text with *** for the password of every address in it."""
-    return re.sub(r"(://[^:/@\s]*:)(?!\d+[/?#])[^\s'\"]*@", r"\1***@", text)
+    return re.sub(r"(//[^:/@\s]*:)(?!\d+[/?#])[^\s'\"]*@", r"\1***@", text)
 
 
 def run_command(main: Callable[[], int]) -> None:

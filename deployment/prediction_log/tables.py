@@ -5,7 +5,6 @@ reads, and may wait 5 ms to get it back while the API computes: one INSERT of 51
 """
 
 import math
-import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, Double, Integer, Table, Text
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
-from commands import BadInputError, NotThereError
+from commands import BadInputError, NotThereError, hide_passwords
 from wine_data.schema import FEATURES
 
 SCHEMA_VERSION = 1
@@ -208,9 +207,8 @@ def explain_error(error: Exception) -> str:
 
 
 def hide_password(url: str | sa.URL) -> str:
-    """Write an address without its password, even one that cannot be read as an address."""
-    text = url if isinstance(url, str) else url.render_as_string(hide_password=True)
-    return re.sub(r":[^:@/]+@", ":***@", text)
+    """An address without its password, even one that cannot be read as an address."""
+    return hide_passwords(url if isinstance(url, str) else url.render_as_string(hide_password=False))
 
 
 def _make_sqlite_engine(address: sa.URL) -> sa.Engine:
