@@ -172,7 +172,7 @@ class PredictBatch(Predict):
         try:
             return read(body, most, fills)
         except ProblemError as problem:
-            problem.wines = min(max(body.count(begins), 1), most)  # monitoring counts wines, not requests
+            problem.wines = min(max(body.count(begins), 1), most)  # about how many: monitoring counts wines
             raise
 
 

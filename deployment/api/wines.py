@@ -5,6 +5,7 @@ How many things a body holds is bounded before they are made: half a megabyte ca
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -57,7 +58,7 @@ class Wines:
         for name in MEASUREMENTS:
             cell = cells[columns.fields[name]]
             value = read_number(cell, table.dialect.decimal)
-            if value == value:
+            if value is None or not isnan(value):
                 wine[name] = cell if value is None else value
             elif self.fills:
                 wine[name] = None
