@@ -160,7 +160,7 @@ reset: ## forget the tracking store, the flow history and all models (asks first
 	  echo "'$(PYTHON) -m venv' failed. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 3; }
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --retries 1 --require-hashes -r .venv/uv.txt 2> .venv/setup.log || { \
-	  tail -n 1 .venv/setup.log >&2; echo "uv could not be installed: the line above says why, .venv/setup.log more" >&2; exit 3; }
+	  echo "uv could not be installed: $$(tail -n 1 .venv/setup.log) (more in .venv/setup.log)" >&2; exit 3; }
 	@echo "Installing the locked packages into .venv (about 1.9 GB) ..."
 	@$(VENV) -m uv pip sync --python $(VENV) --require-hashes requirements.txt && \
 	$(VENV) -m uv pip install --python $(VENV) --quiet --no-deps --no-build-isolation --editable . || { \
