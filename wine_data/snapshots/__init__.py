@@ -1,0 +1,1 @@
+"""Wines that runs were fitted on, kept on disk, and labelled answers that join them."""
