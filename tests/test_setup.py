@@ -121,7 +121,8 @@ def test_setup_refuses_a_python_in_one_line(bare: Path, script: str, facts: tupl
 @pytest.mark.full
 def test_setup_without_a_network_says_so_in_one_line(bare: Path) -> None:
     indexes = dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"), "http://127.0.0.1:1/simple")
-    assert_one_line(make(bare, "setup", PIP_FIND_LINKS="", PIP_CONFIG_FILE=os.devnull, **indexes), "distribution", "setup.log")
+    done = make(bare, "setup", PIP_FIND_LINKS="", PIP_CONFIG_FILE=os.devnull, **indexes)
+    assert_one_line(done, "distribution", "setup.log")
 
 
 def assert_one_line(done: "subprocess.CompletedProcess[str]", *facts: str) -> None:
