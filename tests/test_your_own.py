@@ -157,8 +157,8 @@ def test_a_feature_is_added_as_the_page_says_and_what_is_older_says_what_to_do(f
 
 def write_wines(folder: Path, more: dict[str, float]) -> None:
     """Write a small train and validation file in the columns of the published ones, and more."""
-    wine = {name: value for name, value in WINE.items() if name != COLOUR} | more | {"quality": 6}
-    table = pd.DataFrame([{"type": colour} | wine for colour in ("red", "white")])
+    wine = {name: value for name, value in WINE.items() if name != COLOUR} | more
+    table = pd.DataFrame([{"type": kind} | wine | {"quality": q} for kind in ("red", "white") for q in (5, 6, 7)])
     folder.mkdir()
     for name in (TRAIN_FILE, VALIDATION_FILE):
         table.to_csv(folder / name, index=False)

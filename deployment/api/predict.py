@@ -167,12 +167,13 @@ class PredictBatch(Predict):
         return self.service.batch_rows * ROW_BYTES
 
     def _read(self, body: bytes, headers: dict[bytes, bytes], content_type: str, fills: Fills) -> Wines:
-        read, begins = (read_json, b"{") if content_type == JSON else (read_csv, b"\n")
+        read = read_json if content_type == JSON else read_csv
         body, most = unpack_body(body, headers, self._most_bytes), self.service.batch_rows
         try:
             return read(body, most, fills)
         except ProblemError as problem:
-            problem.wines = min(max(body.count(begins), 1), most)  # about how many: monitoring counts wines
+            count = body.count(b"{") if content_type == JSON else len(body.splitlines()) - 1
+            problem.wines = min(max(count, 1), most)  # about how many: monitoring counts wines
             raise
 
 
