@@ -53,7 +53,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            for awaited in (sending := send(message).__await__()):  # most often there is nothing to wait for
+            # By hand what `async with timeout: await send(message)` would do, for that costs 3.6 microseconds a send,
+            # and there are two to an answer. Nearly always the loop ends at once: the part went out without waiting.
+            for awaited in (sending := send(message).__await__()):
                 await _finish_in_time(sending, awaited, send)
                 return
 
