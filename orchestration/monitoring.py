@@ -70,8 +70,8 @@ class Outcome:
     page: str = ""
 
 
-watch_task = wire(watch_log, "look at the log")
-record_task = wire(record_watch, "record the look")
+watch_task = wire(watch_log, "compare the log")
+record_task = wire(record_watch, "record the run")
 keep_task = wire(keep_reports, "keep the reports")
 
 
