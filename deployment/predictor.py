@@ -1,6 +1,6 @@
 """The model behind the API and batch scoring: a checked bundle that answers arrays of wines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from operator import le
 from pathlib import Path
@@ -48,12 +48,15 @@ class Predictor:
         """The same for one wine, given by its values in the order of FEATURES."""
         return self._model.predict_one(wine)
 
-    def list_warnings(self, wine: tuple[float, ...]) -> list[str]:
-        """What is unusual about a wine, given by its values in the order of FEATURES, as sentences."""
-        parts = list_impossible_parts(wine)
+    def list_warnings(self, wine: tuple[float, ...], filled: Iterable[str] = ()) -> list[str]:
+        """What is unusual about a wine, given by its values in the order of FEATURES, as sentences.
+
+        `filled` names the measurements that were blank.
+        """
+        found = [_explain_fill(name, self.metadata.fills[name]) for name in filled] + list_impossible_parts(wine)
         if all(map(le, self._lowest, wine)) and all(map(le, wine, self._highest)):
-            return parts
-        return parts + [
+            return found
+        return found + [
             f"{name} is {value:g}; the model was fitted on {low:g} to {high:g}"
             for name, value, low, high in zip(FEATURES, wine, self._lowest, self._highest, strict=True)
             if not low <= value <= high
@@ -69,7 +72,7 @@ def list_impossible_parts(wine: Sequence[float]) -> list[str]:
     ]
 
 
-def explain_fill(name: str, value: float) -> str:
+def _explain_fill(name: str, value: float) -> str:
     """The warning about a measurement that was blank."""
     return f"{name} is blank; the model takes {value:g}, the mean of the wines that it was fitted on"
 

@@ -143,8 +143,8 @@ def decide(checks: Sequence[Check]) -> Iterator[Check]:
 
 
 def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Iterator[Check]:
-    answers = distinct_answers(window.answers)
-    if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES:
+    answers = _choose_answers(window)
+    if answers is None:
         return
     for name in FEATURES:
         yield _check_distribution(INPUTS, name, part.features[name], part.wines, answers[name].to_numpy())
@@ -152,6 +152,12 @@ def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Ite
         low, high = metadata.ranges[name]
         outside = int(((answers[name] < low) | (answers[name] > high)).sum())
         yield _check_share(INPUTS, f"{name} outside", outside, len(answers))
+
+
+def _choose_answers(window: Window) -> pd.DataFrame | None:
+    """The first answer to each wine; None where there are too few answers or wines to compare."""
+    answers = distinct_answers(window.answers)
+    return None if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES else answers
 
 
 def _check_refusals(window: Window) -> Iterator[Check]:
@@ -171,8 +177,8 @@ def _sum_wines(window: Window, *by: str) -> "pd.Series[Any]":
 
 
 def _check_predictions(window: Window, predictions: PredictionProfile, size: int) -> Iterator[Check]:
-    answers = distinct_answers(window.answers)
-    if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES:
+    answers = _choose_answers(window)
+    if answers is None:
         return
     grades, confidence = (answers[name].to_numpy("float64") for name in ("prediction", "confidence"))
     yield _check_distribution(PREDICTIONS, "predicted grades", predictions.predictions, size, grades)

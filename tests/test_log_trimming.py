@@ -1,5 +1,6 @@
 """What the prediction log deletes and what it keeps, on real files."""
 
+import asyncio
 import time
 
 import pytest
@@ -24,8 +25,8 @@ def test_what_is_too_old_goes_with_its_feedback(url: str) -> None:
         log.add_answer(make_answer(f"old {days}", now - 91 * DAY - days))
     log.add_answer(make_answer("new", now - 89 * DAY))
     log.add_refusal(LoggedRefusal(now - 91 * DAY, "old", "/predict", 422, (("pH", "missing"),)))
-    log.add_feedback("old 7", 5)
-    log.add_feedback("new", 6)
+    asyncio.run(log.add_feedback("old 7", 5))
+    asyncio.run(log.add_feedback("new", 6))
     log.close()
     again = PredictionLog(url, days=90, rows=100_000)
     again.open()
@@ -51,7 +52,7 @@ def test_a_graded_answer_is_kept_for_the_days_whatever_comes_after_it(log: Predi
     for number in range(5_000):
         log.add_answer(make_answer(str(number), start + number))
     for number in (7, 2_500, 2_501):  # in several steps of deletion
-        log.add_feedback(str(number), 8)
+        asyncio.run(log.add_feedback(str(number), 8))
     log.close()
     again = PredictionLog(url, days=90, rows=100)
     again.open()
@@ -76,5 +77,5 @@ def test_feedback_that_comes_too_late_learns_that_its_answer_was_deleted(url: st
         ("0" * 31 + "x", ("No answer",)),
     ):
         with pytest.raises(UnknownRequestError, match=naming(*facts)):
-            log.add_feedback(request_id, 6)
+            asyncio.run(log.add_feedback(request_id, 6))
     log.close()

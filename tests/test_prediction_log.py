@@ -1,5 +1,6 @@
 """The prediction log on real files: what comes back from it, and what becomes of it when processes and disks fail."""
 
+import asyncio
 import math
 import sqlite3
 import subprocess
@@ -105,7 +106,7 @@ def test_an_answer_comes_back_from_the_log_as_it_went(log: PredictionLog, url: s
     log.add_answer(make_answer("first", hour_ago))
     log.add_answer(make_answer("second"))
     wait_for_rows(log, 2)
-    log.add_feedback("second", 7)
+    asyncio.run(log.add_feedback("second", 7))
     log.close()
     first, second = read_answers(url).to_dict("records")
     assert {name: first[name] for name in WINE} == WINE
@@ -152,20 +153,20 @@ def test_feedback_finds_an_answer_that_another_process_gave_an_instant_ago(log: 
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "logged\n"
-        log.add_feedback("theirs", 4)
+        asyncio.run(log.add_feedback("theirs", 4))
         child.communicate("go\n", timeout=30)
     assert read_answers(url)["quality"].tolist() == [4]
 
 
 def test_of_four_feedbacks_at_once_one_is_kept(log: PredictionLog) -> None:
     with pytest.raises(UnknownRequestError, match="mine"):
-        log.add_feedback("mine", 5)
+        asyncio.run(log.add_feedback("mine", 5))
     log.add_answer(make_answer("mine"))
     start = threading.Barrier(4)
 
     def send(_: int) -> None:
         start.wait()
-        log.add_feedback("mine", 5)
+        asyncio.run(log.add_feedback("mine", 5))
 
     with ThreadPoolExecutor(4) as pool:
         errors = [sent.exception() for sent in [pool.submit(send, number) for number in range(4)]]
@@ -213,7 +214,7 @@ def test_a_locked_database_loses_nothing(log: PredictionLog, url: str, capfd: py
     other = lock_database(url)
     add_answers(log, 3_000)
     with pytest.raises(NotThereError, match=naming("database is locked", "again")):
-        log.add_feedback("0", 5)
+        asyncio.run(log.add_feedback("0", 5))
     wait_until(lambda: "database is locked" in capfd.readouterr().err, "a word of the lock")
     assert log.counts.waiting == 3_000
     other.close()

@@ -17,7 +17,7 @@ from deployment.batch import chunks
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import CheckedRows, check_rows
 from wine_data.schema import MEASUREMENTS, TYPE
-from wine_data.table.wines import describe_file, read_wines
+from wine_data.table.wines import read_described_wines, read_wines
 from wine_data.twin.sample import sample_twin
 
 pytestmark = pytest.mark.fast
@@ -151,9 +151,10 @@ def test_every_shape_reads_as_a_plain_file_for_training_and_for_batch(
 )
 def test_one_line_says_what_was_taken_for_what(tmp_path: Path, shape: str, said: str) -> None:
     path = write(tmp_path, SHAPES[shape](sample_rows()))
-    assert said in describe_file(path)
-    assert bool(said) == bool(describe_file(path))
-    assert describe_file(path) == divide_file(path).description
+    description = read_described_wines(path)[1]
+    assert said in description
+    assert bool(said) == bool(description)
+    assert description == divide_file(path).description
 
 
 UNREADABLE = [

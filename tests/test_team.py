@@ -1,5 +1,6 @@
 """A team's servers, set up, backed up and restored by the commands of docs/team.md."""
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -170,9 +171,9 @@ def test_eight_processes_open_a_new_log_at_once_and_every_answer_is_there(team: 
 def test_feedback_finds_an_answer_that_another_machine_gave_and_is_taken_once(team: Team, log: PredictionLog) -> None:
     other = start_python("-c", CHILD + LOG_ONE, team.log, stdin=subprocess.PIPE)
     assert read_line(other) == "logged"
-    log.add_feedback("theirs", 7)
+    asyncio.run(log.add_feedback("theirs", 7))
     with pytest.raises(RepeatedFeedbackError):
-        log.add_feedback("theirs", 6)
+        asyncio.run(log.add_feedback("theirs", 6))
     other.communicate("\n", timeout=30)
     assert read_answers(team.log).set_index("request_id").loc["theirs", "quality"] == 7
 

@@ -26,7 +26,7 @@ from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, require_type
 from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
-from deployment.prediction_log.log import PAUSES, PredictionLog, RepeatedFeedbackError, UnknownRequestError
+from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 
 logger = logging.getLogger("uvicorn.error")
@@ -143,7 +143,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         if service.log is None:
             raise ProblemError(503, "The prediction log is off here, so no feedback is kept")
         try:
-            await _keep_feedback(service.log, feedback, threads)
+            await service.log.add_feedback(feedback.request_id, feedback.quality, threads)
         except UnknownRequestError as error:
             raise ProblemError(404, str(error)) from error
         except RepeatedFeedbackError as error:
@@ -152,16 +152,6 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
             reason = "The log cannot be written now; try again"
             raise ProblemError(503, reason, headers={"Retry-After": "5"}) from error
         return feedback
-
-
-async def _keep_feedback(log: PredictionLog, feedback: Feedback, threads: ThreadPoolExecutor) -> None:
-    """Keep a feedback; errors as in PredictionLog.add_feedback. No thread waits where the id is unknown."""
-    loop = asyncio.get_running_loop()
-    for pause in PAUSES:
-        await asyncio.sleep(pause)
-        if await loop.run_in_executor(threads, log.try_feedback, feedback.request_id, feedback.quality):
-            return
-    raise UnknownRequestError(await loop.run_in_executor(threads, log.explain_unknown, feedback.request_id))
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.predictor import Predictor, explain_fill
+from deployment.predictor import Predictor
 from wine_data.schema import SCALE
 
 
@@ -115,9 +115,7 @@ class ResponseWriter:
         grade = self._grades[row.index(max(row))]
         probabilities = self._probabilities % tuple(row)
         expected = sum(map(mul, self._grades, row))
-        warnings = self.predictor.list_warnings(wine)
-        if filled:
-            warnings = [*(explain_fill(name, self.predictor.metadata.fills[name]) for name in filled), *warnings]
+        warnings = self.predictor.list_warnings(wine, filled)
         text = (
             f'"request_id":"{request_id}","prediction":{grade},"probabilities":{probabilities},'
             f'"expected_quality":{expected:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'

@@ -12,8 +12,8 @@ from pydantic_core import from_json
 
 from commands import BadInputError
 from deployment.api.problems import ProblemError, Refusals, refuse_body, refuse_field
-from wine_data.schema import FEATURES, MEASUREMENTS, RED, TYPES, WineQuality, feature_values
-from wine_data.table.columns import BLANKS, ONE_COLOUR
+from wine_data.schema import FEATURES, MEASUREMENTS, RED, WineQuality, feature_values
+from wine_data.table.columns import BLANKS, NO_COLOUR, ONE_COLOUR
 from wine_data.table.dialect import GZIP
 from wine_data.table.rows import TextTable, explain_width, read_number, read_table
 
@@ -52,7 +52,7 @@ class Wines:
         colour = columns.read_colour(cells[columns.colour or 0])
         if colour is None:
             cell = cells[columns.colour or 0].strip()
-            reason = "is missing" if cell in BLANKS else f"{cell[:50]} is neither {TYPES[0]} nor {TYPES[1]}"
+            reason = "is missing" if cell in BLANKS else f"{cell[:50]} {NO_COLOUR}"
             self.refusals.add(f"{number}.{columns.name}", reason + where)
         wine: dict[str, object] = {RED: colour or 0.0}  # the other cells are checked whatever the colour is
         for name in MEASUREMENTS:

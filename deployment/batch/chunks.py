@@ -5,7 +5,7 @@ bytes are not its rows (gzip, UTF-16) is one chunk, read in pieces.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,13 +77,13 @@ def divide_file(address: Location, wine_type: str = "") -> Layout:
             columns = _match_parquet(content, address, wine_type)
             chunks = tuple(_divide_parquet(content, address))
             sha = hashlib.sha256()
-            for _ in _read_blocks(file, sha):
-                pass
+            for block in _read_blocks(file):
+                sha.update(block)
             return Layout(sha.hexdigest(), chunks, "; ".join(columns.describe()))
         dialect, columns = read_header(file.read(SAMPLE_BYTES), address, wine_type)
         sha = hashlib.sha256()
         with explain_packing(address):
-            blocks = decode_blocks(_read_blocks(file, sha), dialect)
+            blocks = decode_blocks(_read_blocks(file, sha.update), dialect)
             chunks = tuple(Chunk(*place) for place in divide_text(blocks, dialect, CHUNK_BYTES, address))
         if not chunks:
             raise BadInputError(f"{address} {NO_WINES}")
@@ -114,15 +114,15 @@ def _read_pieces(file: pa.NativeFile, chunk: Chunk, dialect: Dialect, address: L
         yield file.read(chunk.length), chunk.rows
         return
     with explain_packing(address):
-        blocks = decode_blocks(_read_blocks(file, hashlib.sha256()), dialect)
+        blocks = decode_blocks(_read_blocks(file), dialect)
         for data, count in split_rows(drop_start(blocks, dialect.length), dialect.separator, CHUNK_BYTES, address):
             yield tidy_rows(data, dialect), count
 
 
-def _read_blocks(file: pa.NativeFile, sha: "hashlib._Hash") -> Iterator[bytes]:
+def _read_blocks(file: pa.NativeFile, see: Callable[[bytes], None] = lambda block: None) -> Iterator[bytes]:
     file.seek(0)
     while block := file.read(READ_BYTES):
-        sha.update(block)
+        see(block)
         yield block
 
 

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from deployment.batch.chunks import RawRows
-from deployment.predictor import PART_PLACES, Predictor, explain_fill
+from deployment.predictor import PART_PLACES, Predictor
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_values
+from wine_data.table.columns import NO_COLOUR
 
 SAME = ("model", "version", "run_id")  # columns that have one value in all rows
 # What Arrow and Python read as the same number; other spellings are left to the schema.
@@ -146,7 +147,7 @@ def _lie_within(numbers: np.ndarray, ranges: Mapping[str, Sequence[float]]) -> n
 def _explain_colour(raw: RawRows, cells: Mapping[str, object]) -> list[str]:
     cell = cells.get(TYPE)
     known = cell is None or raw.columns.read_colour(cell) is not None
-    return [] if known else [f"{raw.columns.name}: {cell} is neither {TYPES[0]} nor {TYPES[1]}"]
+    return [] if known else [f"{raw.columns.name}: {cell} {NO_COLOUR}"]
 
 
 def _read_texts(cells: Mapping[str, object], numbers: np.ndarray) -> dict[str, str]:
@@ -165,9 +166,8 @@ def _list_warnings(predictor: Predictor, checked: CheckedRows) -> pa.Array:
     places = np.flatnonzero(unusual).tolist()
     texts = [""]
     for at in places:
-        names = [name for name, was_blank in zip(FEATURES, checked.filled[at], strict=True) if was_blank]
-        warnings = [explain_fill(name, predictor.metadata.fills[name]) for name in names]
-        texts.append("; ".join([*warnings, *predictor.list_warnings(tuple(checked.wines[at].tolist()))]))
+        filled = [name for name, was_blank in zip(FEATURES, checked.filled[at], strict=True) if was_blank]
+        texts.append("; ".join(predictor.list_warnings(tuple(checked.wines[at].tolist()), filled)))
     locations = np.zeros(len(checked.wines), dtype="int32")
     locations[places] = np.arange(1, len(texts))
     return pa.DictionaryArray.from_arrays(locations, texts).cast(pa.string())

@@ -4,12 +4,14 @@ The API puts them into a queue and goes on; the thread writes the queue four tim
 less than a second. Rows that cannot be written are counted, and delay no answer.
 """
 
+import asyncio
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,21 +123,22 @@ class PredictionLog:
         """Queue a refusal; never blocks, never raises."""
         self._queue_row(refusal)
 
-    def add_feedback(self, request_id: str, quality: int) -> None:
-        """Write a taster's grade of an answer; blocks, up to half a second where the id is unknown.
+    async def add_feedback(self, request_id: str, quality: int, threads: Executor | None = None) -> None:
+        """Write a taster's grade of an answer, on a thread; none waits the half second that an unknown id takes.
 
         Raises:
             UnknownRequestError: no such answer, here or in another process with this database.
             RepeatedFeedbackError: it has its feedback already.
             NotThereError: the database cannot be written now.
         """
+        loop = asyncio.get_running_loop()
         for pause in PAUSES:
-            time.sleep(pause)
-            if self.try_feedback(request_id, quality):
+            await asyncio.sleep(pause)
+            if await loop.run_in_executor(threads, self._try_feedback, request_id, quality):
                 return
-        raise UnknownRequestError(self.explain_unknown(request_id))
+        raise UnknownRequestError(await loop.run_in_executor(threads, self._explain_unknown, request_id))
 
-    def try_feedback(self, request_id: str, quality: int) -> bool:
+    def _try_feedback(self, request_id: str, quality: int) -> bool:
         """Write it if its answer is in the database now; else write what waits. Other errors as in add_feedback."""
         if self._insert_feedback(clean_text(request_id), quality):
             return True
@@ -223,7 +226,7 @@ class PredictionLog:
                 f"the prediction log cannot be written now ({explain_error(error)}): send the feedback again later"
             ) from error
 
-    def explain_unknown(self, request_id: str) -> str:
+    def _explain_unknown(self, request_id: str) -> str:
         """Say whether an answer with such an id is deleted by now, or there was none."""
         answered, edge = find_time(request_id), time.time() - self._days * 86_400
         with suppress(SQLAlchemyError), self._engine.begin() as connection:

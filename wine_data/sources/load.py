@@ -155,10 +155,9 @@ def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
 
 def _load_file(path: Path, seed: int, wine_type: str) -> WineData:
     from wine_data.sources.pair import publish_pair
-    from wine_data.table.wines import describe_file, read_wines
+    from wine_data.table.wines import read_described_wines
 
-    wines = read_wines(path, wine_type)
-    unusual = describe_file(path, wine_type)
+    wines, unusual = read_described_wines(path, wine_type)
     return _describe(
         publish_pair(wines, seed),
         f"file {path.name} (pair made with seed {seed})",

@@ -15,6 +15,7 @@ _TYPE_NAMES = ("type", "color", "colour", "winetype", "winecolor", "winecolour")
 _FLAG_NAMES = ("redwine", "isred")
 _NAME_LETTERS = 200  # a longer name is no column of a wine, and reading its units takes the square of its length
 ONE_COLOUR = ". If all its wines have one colour, say which: WINE_TYPE=red, or --type red"  # the end of a refusal
+NO_COLOUR = f"is neither {TYPES[0]} nor {TYPES[1]}"
 _WAY_ON = f"name it is_red if 1 is red, or write {' and '.join(TYPES)}"
 
 
@@ -66,7 +67,7 @@ class Columns:
         if all(str(cell).strip().lower() in (*_FLAGS, "2", "2.0") for cell in given):
             raise BadInputError(f"{where}: nothing says whether {given[0]} is {' or '.join(TYPES)}: {_WAY_ON}")
         if len(given) > 1:
-            raise BadInputError(f"{where}: {given[0]} is neither {TYPES[0]} nor {TYPES[1]}, and so in every row")
+            raise BadInputError(f"{where}: {given[0]} {NO_COLOUR}, and so in every row")
 
 
 def find_known(name: str) -> str:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from commands import BadInputError
 from wine_data.schema import MEASUREMENTS, SCALE, TARGET, TYPE, TYPES, encode_type
-from wine_data.table.columns import BLANKS, Columns, match_columns
-from wine_data.table.dialect import SAMPLE_BYTES, SAMPLE_ROWS, is_parquet
-from wine_data.table.rows import explain_width, read_header, read_number, read_table
+from wine_data.table.columns import BLANKS, NO_COLOUR, Columns, match_columns
+from wine_data.table.dialect import SAMPLE_ROWS, is_parquet
+from wine_data.table.rows import explain_width, read_number, read_table
 
 COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
 SHOWN = 5  # problems that a message names
@@ -34,22 +34,18 @@ def read_wines(path: Path, wine_type: str = "") -> pd.DataFrame:
     Raises:
         BadInputError: names the file, the column and the rows (the first line of the file is row 1).
     """
+    return read_described_wines(path, wine_type)[0]
+
+
+def read_described_wines(path: Path, wine_type: str = "") -> tuple[pd.DataFrame, str]:
+    """Read a file as read_wines does, and say in one line what is unusual about it; "" for a plain one."""
     columns, cells = _read_parquet(path, wine_type) if is_parquet(path.name) else _read_text(path, wine_type)
     wines = pd.DataFrame({TYPE: _read_colours(columns, cells)})
     for name in (*MEASUREMENTS, TARGET):
         wines[name] = cells.read_numbers(name)
     _check_grades(wines[TARGET], cells)
     cells.require_no_problem()
-    return encode_type(wines.astype({TARGET: "int64"}))
-
-
-def describe_file(path: Path, wine_type: str = "") -> str:
-    """What is unusual about a file that can be read, in one line; "" for a plain one."""
-    if is_parquet(path.name):
-        return "; ".join(_read_parquet(path, wine_type)[0].describe())
-    with path.open("rb") as file:
-        dialect, columns = read_header(file.read(SAMPLE_BYTES), path, wine_type, graded=True)
-    return "; ".join([*dialect.describe(), *columns.describe()])
+    return encode_type(wines.astype({TARGET: "int64"})), "; ".join([*cells.unusual, *columns.describe()])
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,7 @@ class _Cells:
     rows: Sequence[int]
     by_name: dict[str, Sequence[object]]
     decimal: str
+    unusual: Sequence[str] = ()  # about how they are written
     problems: list[str] = field(default_factory=list)
 
     def read_numbers(self, name: str) -> np.ndarray:
@@ -104,7 +101,8 @@ def _read_text(path: Path, wine_type: str) -> tuple[Columns, _Cells]:
     malformed = [f"row {number}: {explain_width(len(row), width)}" for number, row in numbered if len(row) != width]
     fitting = [(number, row) for number, row in numbered if len(row) == width]
     by_field = list(zip(*(row for _, row in fitting), strict=True)) or [()] * width
-    cells = _Cells(path, [number for number, _ in fitting], {}, table.dialect.decimal, malformed)
+    rows, dialect = [number for number, _ in fitting], table.dialect
+    cells = _Cells(path, rows, {}, dialect.decimal, dialect.describe(), malformed)
     cells.by_name.update(_pick(table.columns, lambda at: by_field[at]))
     return table.columns, cells
 
@@ -144,7 +142,7 @@ def _read_colours(columns: Columns, cells: _Cells) -> list[str]:
         return [columns.wine_type] * len(cells.rows)
     known = {cell: columns.read_colour(cell) for cell in set(cells.by_name[TYPE])}
     colours = [known[cell] for cell in cells.by_name[TYPE]]
-    cells.note(TYPE, [colour is None for colour in colours], f"is neither {TYPES[0]} nor {TYPES[1]}")
+    cells.note(TYPE, [colour is None for colour in colours], NO_COLOUR)
     return [TYPES[0] if colour else TYPES[1] for colour in colours]
 
 
