@@ -20,7 +20,8 @@ from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.store import open_store
 from images.browser import QUIET, find_chromium
 from tests.folders import PipelineRun, Served, Store, isolated_environment, make_store, seed_store
-from tests.running import Receiver, run_api, run_at_once, run_here, run_process
+from tests.processes import run_program
+from tests.running import Receiver, run_api, run_at_once, run_here
 from tests.waiting import free_port, wait_for
 from tests.wines import NOWHERE, load_as_default, make_bundle, write_few_wines
 from wine_data.schema import TARGET, feature_frame
@@ -180,7 +181,7 @@ def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         (folder / "downloads").mkdir()
         for name in ORIGINALS.values():
             shutil.copy(Path(REAL_DATA) / name, folder / "downloads")
-    done = run_process(sys.executable, "-m", "orchestration.flows", env=environment, timeout=600)
+    done = run_program(sys.executable, "-m", "orchestration.flows", env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return PipelineRun(folder, environment, done.stdout)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from settings import ROOT
-from tests.running import run_process
+from tests.processes import run_program
 
 OURS = ("WINE_", "MLFLOW_", "PREFECT_", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 NOBODY = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
@@ -23,7 +23,7 @@ def copy_project(folder: Path) -> Path:
     """Copy what git tracks, or would: the project as it stands, without what it has made."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: what belongs to the project cannot be known from what it made")
-    listed = run_process("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = run_program("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,6 @@
 
 import re
 import subprocess
-import sys
-from collections.abc import Mapping
-
-from settings import ROOT
 
 ERROR, REFUSED = "error: ", "refused: "  # how the last line of a command that did not do it begins
 
@@ -26,16 +22,6 @@ def list_missing(text: str, *facts: str) -> list[str]:
 def find_lines(text: str, *facts: str) -> list[str]:
     """The lines of a text that have every one of these facts in them."""
     return [line for line in text.splitlines() if not list_missing(line, *facts)]
-
-
-def run_module(
-    module: str, environment: Mapping[str, str], *arguments: str, seconds: float = 120
-) -> "subprocess.CompletedProcess[str]":
-    """Run a command as users do, in a process of its own."""
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
-    )
 
 
 def assert_failed(done: subprocess.CompletedProcess[str], code: int, *facts: str) -> None:

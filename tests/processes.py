@@ -16,18 +16,25 @@ PATH_HERE = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # 
 
 
 def run_program(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; `options` are those of subprocess.run."""
-    defaults: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, "check": False}
+    """Run a program to its end, whatever its exit code, and keep what it printed; `options` are subprocess.run's."""
+    defaults: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120, "check": False}
     return subprocess.run(command, **(defaults | options))
 
 
 def run_python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return run_program(sys.executable, *arguments, **options)
+    return run_program(sys.executable, *arguments, **{"timeout": 300} | options)
+
+
+def run_module(
+    module: str, environment: Mapping[str, str], *arguments: str, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as users do, in a process of its own."""
+    return run_python("-m", module, *arguments, env=environment, timeout=seconds)
 
 
 def run_shell(script: str, folder: Path, environment: Mapping[str, str]) -> str:
     """Run a script in a shell that stops at the first error; return what it prints."""
-    done = run_program("bash", "-euc", script, cwd=folder, env=environment)
+    done = run_program("bash", "-euc", script, cwd=folder, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

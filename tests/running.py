@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -41,13 +40,6 @@ class Listener(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-def run_process(
-    *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT, timeout: float = 120
-) -> "subprocess.CompletedProcess[str]":
-    """Run a program to its end, whatever its exit code, and keep what it printed."""
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def run_here(module: str, environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

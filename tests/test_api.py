@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, expect
 
 from deployment.api.schemas import Prediction
 from tests.conftest import PipelineRun, isolated_environment, needs_browser
-from tests.messages import assert_failed, list_missing, run_module
+from tests.messages import assert_failed, list_missing
+from tests.processes import run_module
 from tests.test_schema import WINE
 from tests.visits import visit_page
 from tests.waiting import free_port

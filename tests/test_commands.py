@@ -17,7 +17,7 @@ from images.pages import PICTURES
 from settings import ROOT
 from tests.folders import Store, isolated_environment
 from tests.messages import assert_failed_in_one_line, list_missing
-from tests.running import run_process
+from tests.processes import run_program
 
 FILES = [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
 COMMANDS = sorted(
@@ -84,7 +84,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 @pytest.fixture(scope="module")
 def helped() -> Answers:
     """What each command did when it was asked for its help: exit code, text, and heavy imports."""
-    done = run_process(sys.executable, "-c", ASK, json.dumps([COMMANDS, HEAVY]))
+    done = run_program(sys.executable, "-c", ASK, json.dumps([COMMANDS, HEAVY]))
     assert done.returncode == 0, done.stderr
     answers: Answers = json.loads(done.stdout)
     return answers
@@ -108,7 +108,7 @@ def test_the_help_of_the_pictures_names_all_of_them(helped: Answers) -> None:
 
 
 def test_the_registry_is_listed_without_what_only_models_need(store: Store) -> None:
-    done = run_process(sys.executable, "-c", LIST, env=isolated_environment(store.folder))
+    done = run_program(sys.executable, "-c", LIST, env=isolated_environment(store.folder))
     assert done.returncode == 0, done.stderr
     imported = json.loads(done.stdout.splitlines()[-1])
     assert "mlflow" in imported
@@ -163,18 +163,18 @@ def test_a_mistake_of_the_project_ends_a_command_with_4_and_its_traceback(capsys
 def test_a_folder_that_cannot_be_written_is_no_finding(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     figure = {"WINE_DATA": "twin", "WINE_AUDIT_FIGURE": str(tmp_path / "file" / "audit.png")}
-    done = run_process(sys.executable, "-m", "wine_data.audit", env=isolated_environment(store.folder) | figure)
+    done = run_program(sys.executable, "-m", "wine_data.audit", env=isolated_environment(store.folder) | figure)
     assert_failed_in_one_line(done, 3, str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("command", ["wine_data.audit", "orchestration.flows"])
 def test_a_command_starts_from_a_folder_that_has_settings_of_its_own(tmp_path: Path, command: str) -> None:
     (tmp_path / "settings.py").write_text("PORT = 8000\n")
-    done = run_process(sys.executable, "-m", command, "--help", cwd=tmp_path)
+    done = run_program(sys.executable, "-m", command, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_command_starts_by_its_file_beside_one_named_as_a_room(store: Store) -> None:
     environment = isolated_environment(store.folder)
-    done = run_process(sys.executable, "orchestration/monitoring.py", env=environment)
+    done = run_program(sys.executable, "orchestration/monitoring.py", env=environment)
     assert_failed_in_one_line(done, 3, "make pipeline")

@@ -22,7 +22,7 @@ from tests.dockerfile import Built, build, list_sent, read_dockerfile
 from tests.lint_workflows import list_linters, run_linter
 from tests.messages import assert_failed
 from tests.postgres import needs_postgres, run_postgres
-from tests.running import run_process
+from tests.processes import run_program
 from tests.test_schema import WINE
 from tests.waiting import free_port, wait_for
 from tests.web import WEB
@@ -59,7 +59,7 @@ def test_the_image_of_the_api_is_healthy_and_predicts(image: Built, bundles: Pat
         wait_for(f"http://127.0.0.1:{port}/ready", container)
         answer = WEB.post(f"http://127.0.0.1:{port}/predict", json=WINE).raise_for_status().json()
         assert 3 <= answer["prediction"] <= 9
-        assert run_process(*read_serving("HEALTHCHECK"), env=environment).returncode == 0
+        assert run_program(*read_serving("HEALTHCHECK"), env=environment).returncode == 0
     finally:
         container.terminate()
         container.wait(timeout=20)
@@ -70,15 +70,15 @@ def test_the_image_of_the_api_is_healthy_and_predicts(image: Built, bundles: Pat
 @pytest.mark.clone
 def test_without_a_server_or_a_bundle_the_image_says_so(image: Built, tmp_path: Path) -> None:
     environment = image.environment | {"WINE_SERVING_MODELS": str(tmp_path), "WINE_PORT": str(free_port())}
-    assert run_process(*read_serving("HEALTHCHECK"), env=environment).returncode == 1
-    assert_failed(run_process(*read_serving("CMD"), cwd=image.app, env=environment), 3, str(tmp_path))
+    assert run_program(*read_serving("HEALTHCHECK"), env=environment).returncode == 1
+    assert_failed(run_program(*read_serving("CMD"), cwd=image.app, env=environment), 3, str(tmp_path))
 
 
 @pytest.mark.clone
 def test_the_image_of_the_api_can_log_to_postgresql_and_is_small(image: Built) -> None:
     python = image.app / ".venv" / "bin" / "python"
-    assert run_process(python, "-c", "import psycopg").returncode == 0
-    assert run_process(python, "-c", "import pip").returncode == 1
+    assert run_program(python, "-c", "import psycopg").returncode == 0
+    assert run_program(python, "-c", "import pip").returncode == 1
     megabytes = sum(path.stat().st_size for path in (image.app / ".venv").rglob("*") if path.is_file()) / 1e6
     assert megabytes < 300
 
@@ -109,7 +109,7 @@ def test_docker_is_sent_no_secret_no_wine_and_no_model() -> None:
 
 def test_docker_is_sent_every_module_and_what_they_read() -> None:
     sent = list_sent((ROOT / ".dockerignore").read_text())
-    tracked = run_process("git", "ls-files").stdout.split()
+    tracked = run_program("git", "ls-files").stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
     rooms = tuple(f"{line.split()[-1]}/" for line in STAGES["project"].find("COPY") if line.count("/") == 0)

@@ -20,7 +20,8 @@ from orchestration.flows import compare_flow, prepare_flow, release_flow, search
 from orchestration.tasks import steps
 from settings import ROOT
 from tests.conftest import isolated_environment
-from tests.messages import naming, run_module
+from tests.messages import naming
+from tests.processes import run_module
 from tests.small_disk import fill_disk, mount_small_disk
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_data.table.wines import COLUMNS

@@ -20,7 +20,8 @@ from deployment.load import find_address, make_folder
 from deployment.load_test.questions import SPOILERS, Question, find_fault, read_rows, spoil_wine
 from settings import ROOT
 from tests.conftest import NOWHERE, isolated_environment, needs_browser
-from tests.messages import assert_failed_in_one_line, find_lines, list_missing, run_module
+from tests.messages import assert_failed_in_one_line, find_lines, list_missing
+from tests.processes import run_module
 from tests.test_schema import WINE
 from tests.waiting import free_port, wait_for, wait_until
 from wine_data.schema import WineQuality

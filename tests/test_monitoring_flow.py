@@ -22,7 +22,8 @@ from orchestration.monitoring import TRAINING, monitoring_flow, start_retraining
 from settings import load_settings
 from tests.answers import log_grades, log_refusals, log_wines
 from tests.conftest import Receiver, isolated_environment, run_here, seed_store, write_few_wines
-from tests.messages import find_lines, list_missing, run_module
+from tests.messages import find_lines, list_missing
+from tests.processes import run_module
 from wine_data.schema import TARGET
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.files import load_current

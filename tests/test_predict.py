@@ -16,7 +16,8 @@ from deployment.api.schemas import BatchPrediction
 from deployment.prediction_log.reader import read_answers, read_refusals
 from settings import ROOT
 from tests.conftest import Served, run_api
-from tests.messages import assert_failed, run_module
+from tests.messages import assert_failed
+from tests.processes import run_module
 from tests.test_schema import WINE
 from tests.waiting import free_port, wait_for, wait_until
 from tests.web import WEB

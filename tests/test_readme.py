@@ -7,7 +7,7 @@ import pytest
 from settings import ROOT, Settings, name_variable
 from tests.benchmarks.results import RESULTS, render_result
 from tests.folders import PipelineRun
-from tests.running import run_process
+from tests.processes import run_program
 from wine_data.schema import BOUNDS, FEATURES, SEEN, WineQuality
 
 README = (ROOT / "README.md").read_text()
@@ -83,7 +83,7 @@ def test_the_architecture_names_files_that_there_are(path: str) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_has_its_notebooks_and_at_most_eight_entries(room: str) -> None:
-    entries = {path.split("/")[1] for path in run_process("git", "ls-files", room).stdout.split()} - {"__init__.py"}
+    entries = {path.split("/")[1] for path in run_program("git", "ls-files", room).stdout.split()} - {"__init__.py"}
     assert len([entry for entry in entries if not entry.endswith(".ipynb")]) <= 8, sorted(entries)
 
 

@@ -10,7 +10,8 @@ import pytest
 from settings import ROOT
 from tests.folders import Served, isolated_environment
 from tests.messages import assert_failed
-from tests.running import run_api, run_process
+from tests.processes import run_program
+from tests.running import run_api
 from tests.test_schema import WINE
 from tests.web import WEB
 from tests.wines import make_bundle
@@ -56,7 +57,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_first_answer_comes_within_two_seconds_of_the_imports_and_without_scikit_learn(
     python: str, served: Served
 ) -> None:
-    done = run_process(python, "-c", FIRST_ANSWER, json.dumps(WINE), env=served.environment)
+    done = run_program(python, "-c", FIRST_ANSWER, json.dumps(WINE), env=served.environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["answer"]["model"]["version"] == "1"
@@ -93,5 +94,5 @@ def test_the_api_runs_in_that_environment_under_250_mb(python: str, champion: Se
 @pytest.mark.clone
 def test_a_bundle_with_only_a_pickle_is_refused_there_in_one_line(python: str, served: Served) -> None:
     (served.models / "current").write_text("3\n")
-    done = run_process(python, "-m", "deployment.serve", env=served.environment)
+    done = run_program(python, "-m", "deployment.serve", env=served.environment)
     assert_failed(done, 3, "scikit-learn", "requirements.txt")

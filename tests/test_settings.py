@@ -21,7 +21,8 @@ from settings import (
     render_settings,
 )
 from tests.messages import assert_failed_in_one_line, list_missing, naming
-from tests.running import Receiver, run_process
+from tests.processes import run_program
+from tests.running import Receiver
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 
@@ -121,7 +122,7 @@ def test_bad_input_ends_a_command_with_2_and_one_line(monkeypatch: pytest.Monkey
     for name in (TRAIN_FILE, VALIDATION_FILE):
         (tmp_path / name).write_text("a,b\n1,2\n")
     monkeypatch.setenv("WINE_DATA", str(tmp_path))
-    assert_failed_in_one_line(run_process(sys.executable, "-m", "wine_data.audit"), 2, TRAIN_FILE)
+    assert_failed_in_one_line(run_program(sys.executable, "-m", "wine_data.audit"), 2, TRAIN_FILE)
 
 
 ASK_HERE = """
@@ -140,7 +141,7 @@ DEAD = "127.0.0.1:9"
 @pytest.mark.parametrize("proxy", [f"http://{DEAD}", f"socks5://{DEAD}", f"socks://{DEAD}/"])
 def test_no_server_of_this_machine_is_asked_through_a_proxy(receiver: Receiver, variable: str, proxy: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | {variable: proxy}
-    done = run_process(sys.executable, "-c", ASK_HERE, receiver.address, env=environment)
+    done = run_program(sys.executable, "-c", ASK_HERE, receiver.address, env=environment)
     assert (done.returncode, len(receiver.received)) == (0, 4), done.stderr
 
 

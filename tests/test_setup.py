@@ -11,14 +11,14 @@ import pytest
 from settings import ROOT
 from tests.fresh_copy import clone_project, stranger
 from tests.messages import find_lines, list_missing
-from tests.running import run_process
+from tests.processes import run_program
 from tests.test_schema import WINE
 from tests.waiting import free_port, wait_for
 from tests.web import WEB
 
 
 def make(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-    return run_process("make", *arguments, cwd=folder, env=stranger(**more), timeout=900)
+    return run_program("make", *arguments, cwd=folder, env=stranger(**more), timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_moved_clone_still_loads_its_champion(clone: Path) -> None:
         for folder in (new, clone):
             if not folder.exists():
                 new.rename(clone)
-            done = run_process(folder / ".venv/bin/python", "-c", LOAD_CHAMPION, cwd=folder, env=stranger())
+            done = run_program(folder / ".venv/bin/python", "-c", LOAD_CHAMPION, cwd=folder, env=stranger())
             assert done.stdout == f"{folder.name} 12\n", done.stderr
     finally:
         if new.exists():
@@ -67,7 +67,7 @@ def test_a_moved_clone_still_loads_its_champion(clone: Path) -> None:
 
 @pytest.mark.clone
 def test_git_sees_nothing_of_what_it_makes(clone: Path) -> None:
-    seen = run_process("git", "status", "--porcelain", cwd=clone)
+    seen = run_program("git", "status", "--porcelain", cwd=clone)
     assert (seen.returncode, seen.stdout) == (0, "")
 
 

@@ -9,7 +9,8 @@ from commands import BadInputError, NotThereError
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from tests.conftest import NOWHERE, isolated_environment
-from tests.messages import assert_failed_in_one_line, run_module
+from tests.messages import assert_failed_in_one_line
+from tests.processes import run_module
 from wine_data.schema import BOUNDS, FEATURES, GRADES, RED, TARGET
 
 pytestmark = pytest.mark.fast

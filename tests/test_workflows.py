@@ -157,7 +157,7 @@ def test_the_next_training_starts_from_the_registry_of_the_last(trained: Path, t
     assert list_failed(run_job("train.yml", "train", trained, FETCH, EARLIER=str(earlier))) == []
     assert (trained / "deployment" / "models" / "current").read_text() == "1\n"
     command = (trained / ".venv/bin/python", "-m", "experiment_tracking.registry", "list")
-    assert "champion" in run_program(*command, cwd=trained, env=stranger(), check=True).stdout
+    assert "champion" in run_program(*command, cwd=trained, env=stranger(), check=True, timeout=300).stdout
 
 
 @pytest.mark.clone

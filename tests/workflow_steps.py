@@ -19,7 +19,7 @@ import yaml
 
 from commands import DONE, FINDING, BadInputError, run_command
 from settings import ROOT
-from tests.running import run_process
+from tests.processes import run_program
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
@@ -90,7 +90,7 @@ def run_steps(
         if step.uses or step.name in skip:
             done.append(Done(step.name, None, step.uses and f"uses {step.uses}"))
             continue
-        result = run_process(*SHELL, step.run, cwd=folder, env={**environment, **step.env}, timeout=3600)
+        result = run_program(*SHELL, step.run, cwd=folder, env={**environment, **step.env}, timeout=3600)
         done.append(Done(step.name, result.returncode, result.stdout + result.stderr))
         if result.returncode:
             break
