@@ -13,6 +13,7 @@ from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
 from wine_quality_training.bundle.compiled import CompiledModel
 from wine_quality_training.bundle.files import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.metadata import ModelMetadata
+from wine_quality_training.decision import decide_grades
 
 TOLERANCE = 1e-6
 PART_PLACES = tuple((FEATURES.index(part), FEATURES.index(whole)) for part, whole in PARTS)
@@ -25,11 +26,16 @@ class Predictor:
         """Take a loaded bundle. Raises BadInputError if it no longer answers as it did when it was written."""
         self.metadata: ModelMetadata = bundle.metadata
         self.grades = [int(grade) for grade in self.metadata.answers[0].probabilities]
+        self._scale = np.array(self.grades, dtype="float64")
+        rule = self.metadata.decision
+        self._bounds = rule.find_bounds(self._scale) if rule else None
         self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
         self._model = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else CompiledModel(bundle.compiled)
         wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
         stored = [[answer.probabilities[str(grade)] for grade in self.grades] for answer in self.metadata.answers]
-        if not np.allclose(stored, self.predict_probabilities(wines), rtol=0, atol=TOLERANCE):
+        found = self.predict_probabilities(wines)
+        same_grades = self._scale[self.decide(found)[0]].tolist() == [one.prediction for one in self.metadata.answers]
+        if not same_grades or not np.allclose(stored, found, rtol=0, atol=TOLERANCE):
             raise BadInputError(
                 f"version {self.metadata.version} of {self.metadata.name} no longer answers as it did when it was "
                 "bundled: run make pipeline"
@@ -47,6 +53,10 @@ class Predictor:
     def predict_one(self, wine: tuple[float, ...]) -> list[float]:
         """The same for one wine, given by its values in the order of FEATURES."""
         return self._model.predict_one(wine)
+
+    def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The position in `grades` of each prediction, and the expected quality, from probabilities as above."""
+        return decide_grades(probabilities, self._scale, self._bounds)
 
     def list_warnings(self, wine: tuple[float, ...], filled: Iterable[str] = ()) -> list[str]:
         """What is unusual about a wine, given by its values in the order of FEATURES, as sentences.

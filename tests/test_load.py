@@ -26,7 +26,7 @@ from tests.test_schema import WINE
 from tests.waiting import free_port, wait_for, wait_until
 from wine_data.schema import WineQuality
 
-GRADED = {"prediction": 6, "probabilities": {"5": 0.4, "6": 0.6}}
+GRADED = {"prediction": 6, "likeliest": 6, "probabilities": {"5": 0.4, "6": 0.6}}
 REFUSED = {"errors": [{"field": "density", "reason": "too heavy"}]}
 PROBLEM = "application/problem+json"
 
@@ -214,7 +214,8 @@ def test_rows_come_from_the_twin_where_a_folder_holds_none(tmp_path: Path, rows:
         (None, 200, "text/html", "<html>", ()),
         (None, 503, PROBLEM, {}, ("503", "200")),
         (None, 200, "application/json", GRADED | {"prediction": 11}, ("prediction", "3", "9")),
-        (None, 200, "application/json", GRADED | {"prediction": 5}, ("prediction", "likeliest")),
+        (None, 200, "application/json", GRADED | {"prediction": 9}, ("prediction", "probability")),
+        (None, 200, "application/json", GRADED | {"likeliest": 5}, ("likeliest", "highest")),
         (None, 200, "application/json", GRADED | {"probabilities": {"6": 0.6}}, ("probabilities", "1")),
         (None, 200, "application/json", GRADED | {"probabilities": [1]}, ("probabilities", "numbers")),
         ("density", 422, PROBLEM, REFUSED, None),

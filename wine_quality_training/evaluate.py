@@ -24,7 +24,7 @@ from commands import BadInputError
 from executors import MapFunction
 from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.load import WineData
-from wine_quality_training.models import make_model, predicts_grades
+from wine_quality_training.models import is_published, make_model, predicts_grades
 
 if TYPE_CHECKING:  # measures and the words for scores are used by many modules that fit nothing
     import pandas as pd
@@ -36,6 +36,7 @@ AS_PUBLISHED, LEAK_FREE = "as-published", "leak-free"
 PROTOCOLS = (AS_PUBLISHED, LEAK_FREE)
 SCORED_ON = ("train", "validation", "cv", "holdout")
 MEASURES = ("rmse", "mae", "r2", "accuracy", "within_one", "kappa")
+PROBABILITIES = tuple(f"probability_{grade}" for grade in GRADES)  # columns of a table of predictions
 RESAMPLES = 1000
 DRAWS_AT_ONCE = 2_000_000  # held in memory: 50 MB
 
@@ -77,8 +78,9 @@ class Evaluation:
     """A fitted model with its scores and predictions under one protocol.
 
     `predictions` has, for each of SCORED_ON that the protocol knows, a table of the scored wines' `type` and `quality`
-    with the model's `prediction`: a grade, or a regressor's number. For "cv" it also has a classifier's `confidence`,
-    the highest of its probabilities. A column `wine`, where there is one, is the same for repeats of a wine.
+    with the model's `prediction`: a grade, or a regressor's number. Leak-free it also has a classifier's probabilities,
+    in PROBABILITIES, and its `confidence`, the probability of the prediction. A column `wine`, where there is one, is
+    the same for repeats of a wine.
     """
 
     name: str
@@ -127,7 +129,7 @@ def train_model(name: str, data: WineData, split: "Split", seed: int, fitting: F
     With both protocols, the published one's model stays unfitted: a forest on 80,000 wines takes 0.7 GB.
     """
     evaluations, unfitted = [], make_model(name, seed)
-    if AS_PUBLISHED in fitting.protocols:
+    if AS_PUBLISHED in fitting.protocols and is_published(name):
         published = evaluate_as_published(name, unfitted, data, fitting.map_fn)
         if LEAK_FREE in fitting.protocols:
             published = replace(published, pipeline=unfitted)
@@ -162,18 +164,34 @@ def evaluate_leak_free(
     `on_fold` is called with the number of each fold that is done, from 1, and `map_fn` runs the fits, on a cluster
     too. scikit-learn's cross_val_predict shows no progress, so one loop of our own serves every model.
     """
+    import pandas as pd
+
     X, y = feature_frame(split.train), split.train[TARGET]
     folds = [(X.iloc[fit_on], y.iloc[fit_on], X.iloc[score_on]) for fit_on, score_on in split.folds]
     in_folds = map_fn(partial(_predict_fold, unfitted), *zip(*folds, strict=True))
     fits = map_fn(_fit, [unfitted], [X], [y])  # before the folds are read, so that a cluster runs all at once
-    cv = split.train[[TYPE, TARGET]].assign(prediction=np.nan, confidence=np.nan)
+    parts = []
     for fold, ((_, score_on), predicted) in enumerate(zip(split.folds, in_folds, strict=True), start=1):
-        cv.iloc[score_on, 2:] = predicted
+        parts.append(predicted.set_index(split.train.index[score_on]))
         on_fold(fold)
-    if not predicts_grades(unfitted):
-        cv = cv.drop(columns="confidence")
+    cv = split.train[[TYPE, TARGET]].join(pd.concat(parts))
     (pipeline,) = fits
-    return evaluate_predictions(name, LEAK_FREE, pipeline, {"cv": cv, "holdout": _predict(pipeline, split.holdout)})
+    holdout = split.holdout[[TYPE, TARGET]].join(predict_wines(pipeline, feature_frame(split.holdout)))
+    return evaluate_predictions(name, LEAK_FREE, pipeline, {"cv": cv, "holdout": holdout})
+
+
+def predict_wines(model: "Pipeline", X: "pd.DataFrame") -> "pd.DataFrame":
+    """The `prediction` for each wine, of a classifier with `confidence` and PROBABILITIES; the index is that of X."""
+    import pandas as pd
+
+    table = pd.DataFrame({"prediction": model.predict(X)}, index=X.index)
+    if not predicts_grades(model):
+        return table
+    probabilities = model.predict_proba(X)
+    chosen = np.searchsorted(model.classes_, table["prediction"])
+    table["confidence"] = probabilities[np.arange(len(X)), chosen]
+    known = dict(zip(model.classes_, probabilities.T, strict=True))
+    return table.assign(**{f"probability_{grade}": known.get(grade, 0.0) for grade in GRADES})
 
 
 def evaluate_predictions(
@@ -270,11 +288,9 @@ def _predict(pipeline: "Pipeline", wines: "pd.DataFrame") -> "pd.DataFrame":
     return wines[[TYPE, TARGET]].assign(prediction=pipeline.predict(feature_frame(wines)))
 
 
-def _predict_fold(unfitted: "Pipeline", X: "pd.DataFrame", y: "pd.Series", scored: "pd.DataFrame") -> np.ndarray:
-    """Predictions and a classifier's confidence in them, shape (wines, 2); the model stays where it was fitted."""
-    model = _fit(unfitted, X, y)
-    confidence = model.predict_proba(scored).max(axis=1) if predicts_grades(model) else np.full(len(scored), np.nan)
-    return np.column_stack([model.predict(scored), confidence])
+def _predict_fold(unfitted: "Pipeline", X: "pd.DataFrame", y: "pd.Series", scored: "pd.DataFrame") -> "pd.DataFrame":
+    """The predictions of a model that stays where it was fitted."""
+    return predict_wines(_fit(unfitted, X, y), scored)
 
 
 def _tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:

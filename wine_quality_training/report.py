@@ -26,6 +26,7 @@ MEANING = {
     AS_PUBLISHED: "the same wines in both files, so this is memory",
     LEAK_FREE: "no wine in both parts, so this is what to expect",
 }
+NOT_SCORED = "\N{EN DASH}"
 NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 columns; the files have all six
 
 
@@ -39,7 +40,7 @@ def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
     """The two-protocol table for a terminal of 80 columns: a block a protocol, and one of intervals."""
     tables = []
     for protocol in dict.fromkeys(score.protocol for score in scores):
-        cells = [(s, [f"{s.metrics[measure]:.4f}" for measure in MEASURES]) for s in scores if s.protocol == protocol]
+        cells = [(s, _format_measures(s)) for s in _add_unscored(scores) if s.protocol == protocol]
         tables.append(_tabulate(f"{protocol}: {MEANING[protocol]}", MEASURES, cells))
     bounded = [(s, [_format_interval(s.intervals[measure]) for measure in NARROW]) for s in scores if s.intervals]
     if bounded:
@@ -50,8 +51,7 @@ def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
 def render_scores(scores: Sequence[Score]) -> str:
     """The two-protocol table in Markdown, with intervals where there are any."""
     rows = [
-        (s.model, s.protocol, s.scored_on, f"{s.wines:,}", *(_format_measure(s, measure) for measure in MEASURES))
-        for s in scores
+        (s.model, s.protocol, s.scored_on, f"{s.wines:,}", *_format_measures(s, True)) for s in _add_unscored(scores)
     ]
     return _render_table(("model", "protocol", "scored on"), ("wines", *HEADINGS.values()), rows)
 
@@ -116,9 +116,28 @@ def _render_table(words: Sequence[str], numbers: Sequence[str], rows: Sequence[S
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _format_measure(score: Score, measure: str) -> str:
-    value = f"{score.metrics[measure]:.4f}"
-    return f"{value} ({_format_interval(score.intervals[measure])})" if score.intervals else value
+def _add_unscored(scores: Sequence[Score]) -> list[Score]:
+    """The scores, with one without metrics for each model that is missing where others were scored as published."""
+    models = dict.fromkeys(score.model for score in scores)
+    blocks: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        blocks.setdefault((score.protocol, score.scored_on), []).append(score)
+    for (protocol, scored_on), block in blocks.items():
+        missing = [model for model in models if model not in {score.model for score in block}]
+        if protocol == AS_PUBLISHED:
+            block += [Score(model, protocol, scored_on, block[0].wines, {}, {}) for model in missing]
+    return [score for block in blocks.values() for score in block]
+
+
+def _format_measures(score: Score, with_intervals: bool = False) -> list[str]:
+    """The cells of a score in the order of MEASURES; a dash for a model that was not scored."""
+    if not score.metrics:
+        return [NOT_SCORED] * len(MEASURES)
+    values = [f"{score.metrics[measure]:.4f}" for measure in MEASURES]
+    if with_intervals and score.intervals:
+        bounds = (_format_interval(score.intervals[measure]) for measure in MEASURES)
+        values = [f"{value} ({interval})" for value, interval in zip(values, bounds, strict=True)]
+    return values
 
 
 def _format_interval(interval: tuple[float, float]) -> str:

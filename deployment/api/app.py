@@ -28,6 +28,7 @@ from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answ
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
 from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
+from wine_quality_training.decision import LIKELIEST
 
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
@@ -159,7 +160,10 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def describe_model() -> ModelCard:
         predictor = service.live.writer.predictor
         loaded = service.live.loaded.isoformat(timespec="seconds")
-        return ModelCard.model_validate(vars(predictor.metadata) | {"grades": predictor.grades, "loaded": loaded})
+        rule = predictor.metadata.decision
+        decision = rule.sentence() if rule else LIKELIEST
+        known = vars(predictor.metadata) | {"grades": predictor.grades, "loaded": loaded, "decision": decision}
+        return ModelCard.model_validate(known)
 
     @app.get("/ready", tags=["model"], summary="Whether a checked model is loaded")
     async def check_ready() -> Readiness:

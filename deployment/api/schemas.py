@@ -1,9 +1,9 @@
 """The answers of the API: the form of each, and the fast way to write one."""
 
 import json
-from operator import mul
 from typing import NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.predictor import Predictor
@@ -22,7 +22,8 @@ class Grading(BaseModel):
     """The answer to one wine of a batch."""
 
     request_id: str
-    prediction: int = Field(description="the likeliest grade, 3 to 9")
+    prediction: int = Field(description="the grade, 3 to 9, decided by the model's rule: see /model")
+    likeliest: int = Field(description="the grade with the highest probability; the rule may decide for another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
     warnings: list[str] = Field(description="measurements that were filled, or are unusual")
@@ -61,6 +62,7 @@ class ModelCard(ServingModel):
     grades: list[int]
     ranges: dict[str, list[float]] = Field(description="of the wines that it was fitted on: lowest, highest")
     metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
+    decision: str = Field(description="how the prediction is made of the probabilities")
     data_source: str
     data_fingerprint: str
     loaded: str = Field(description="when this process loaded it, UTC")
@@ -108,16 +110,15 @@ class ResponseWriter:
     def write(
         self, request_id: str, wine: tuple[float, ...], row: list[float], filled: tuple[str, ...] = ()
     ) -> "Graded":
-        """Write the answer to one wine from its row of probabilities: the likeliest grade, of equals the lowest.
-
-        `filled` names the measurements that were blank.
-        """
-        grade = self._grades[row.index(max(row))]
+        """Write the answer to one wine from its row of probabilities; `filled` names the blank measurements."""
+        predictor, grades = self.predictor, self._grades
+        decided, (expected,) = predictor.decide(np.array([row]))
+        grade = grades[decided[0]]
         probabilities = self._probabilities % tuple(row)
-        expected = sum(map(mul, self._grades, row))
-        warnings = self.predictor.list_warnings(wine, filled)
+        warnings = predictor.list_warnings(wine, filled)
         text = (
-            f'"request_id":"{request_id}","prediction":{grade},"probabilities":{probabilities},'
+            f'"request_id":"{request_id}","prediction":{grade},"likeliest":{grades[row.index(max(row))]},'
+            f'"probabilities":{probabilities},'
             f'"expected_quality":{expected:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
         )
         return Graded(text, request_id, wine, grade, probabilities, expected)

@@ -85,12 +85,14 @@ def score_rows(predictor: Predictor, checked: CheckedRows, batch: str) -> pa.Tab
     metadata, wines = predictor.metadata, checked.wines
     grades = np.array(predictor.grades, dtype="int64")
     probabilities = predictor.predict_probabilities(wines) if len(wines) else np.empty((0, len(grades)))
+    decided, expected = predictor.decide(probabilities)
     row = pa.array(checked.rows, type=pa.int64())
     columns: dict[str, pa.Array] = {
         "row": row,
         "request_id": pc.binary_join_element_wise(batch, row.cast(pa.string()), "-"),
-        "prediction": pa.array(grades[probabilities.argmax(axis=1)]),
-        "expected_quality": pa.array(probabilities @ grades.astype("float64")),
+        "prediction": pa.array(grades[decided]),
+        "likeliest": pa.array(grades[probabilities.argmax(axis=1)]),
+        "expected_quality": pa.array(expected),
     }
     columns |= {f"probability_{grade}": pa.array(probabilities[:, at]) for at, grade in enumerate(predictor.grades)}
     columns["warnings"] = _list_warnings(predictor, checked)

@@ -126,8 +126,10 @@ def _find_fault_in_prediction(answer: dict[str, Any]) -> str | None:
         return "probabilities are no numbers by grade"
     if abs(sum(probabilities.values()) - 1) > TOLERANCE:
         return "probabilities do not add up to 1"
-    if probabilities.get(str(answer["prediction"])) != max(probabilities.values()):
-        return "prediction is not the likeliest grade"
+    if str(answer["prediction"]) not in probabilities:
+        return "prediction is a grade without a probability"
+    if probabilities.get(str(answer.get("likeliest"))) != max(probabilities.values()):
+        return "likeliest is not the grade with the highest probability"
     return None
 
 

@@ -36,7 +36,7 @@ class Span:
 class Window:
     """What the log holds of one span.
 
-    `answers` has the columns of read_answers and `confidence`, the highest probability; `refusals` those of
+    `answers` has the columns of read_answers and `confidence`, the probability of the prediction; `refusals` those of
     read_refusals, a row an error. `corrupt` rows could not be read.
     """
 
@@ -124,14 +124,16 @@ def read_window(url: str, span: Span) -> Window:
     if cut:  # both to the same stretch of time, or shares were wrong
         span = replace(span, since=max(cut))
         answers, refusals = (rows[rows["time"] >= span.since].copy() for rows in (answers, refusals))
-    answers["confidence"] = answers["probabilities"].map(_find_confidence).astype("float64")
+    pairs = zip(answers["probabilities"], answers["prediction"], strict=True)
+    answers["confidence"] = np.array([_find_confidence(*pair) for pair in pairs], dtype="float64")
     valid = answers[[*FEATURES, "confidence"]].notna().all(axis="columns") & answers["prediction"].isin(GRADES)
     return Window(span, answers[valid].reset_index(drop=True), refusals, int((~valid).sum()))
 
 
-def _find_confidence(probabilities: object) -> float:
-    """The highest number of a JSON object of numbers, NaN if it is none; four times as fast as parsing it."""
+def _find_confidence(probabilities: object, prediction: object) -> float:
+    """The number of the prediction in a JSON object of numbers by grade, NaN where there is none; parsing is slower."""
     try:
-        return max(float(entry.rpartition(":")[2]) for entry in str(probabilities).strip("{} ").split(","))
-    except ValueError:
+        grade = f'"{int(prediction)}"'  # type: ignore[call-overload]
+        return float(str(probabilities).partition(grade)[2].lstrip(" :").partition(",")[0].rstrip("} "))
+    except (TypeError, ValueError):
         return math.nan

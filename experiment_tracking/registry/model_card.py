@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from wine_data.schema import GRADES
 from wine_quality_training.bundle.metadata import ModelMetadata
+from wine_quality_training.decision import LIKELIEST
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.report import list_scores, list_slices, render_scores, render_slices
 
@@ -12,6 +13,7 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
     """Write the card of a model in Markdown, from its metadata and the evaluations of both protocols."""
     accuracy, within_one = (metadata.metrics[f"{LEAK_FREE}.holdout.{name}"] for name in ("accuracy", "within_one"))
     missed = f"Of the holdout's grades it missed {1 - accuracy:.0%}, and {1 - within_one:.0%} by more than one."
+    decision = metadata.decision.sentence() if metadata.decision else LIKELIEST
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
     return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from
@@ -19,6 +21,8 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
 a claim on a label or a decision about a person.
 
 **Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of train alone.
+
+**Decision.** It predicts {decision}. The probabilities are those of the model, so the likeliest grade may be another.
 
 **Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
 what to expect of a new wine are the leak-free rows.

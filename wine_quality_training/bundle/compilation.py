@@ -17,6 +17,8 @@ from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.compiled import PROBABILITIES, CompiledModel
 from wine_quality_training.bundle.files import Compiled
 from wine_quality_training.bundle.metadata import ModelMetadata
+from wine_quality_training.decision import DecisionRule, decide_grades
+from wine_quality_training.estimators import OrdinalClassifier
 from wine_quality_training.models import predicts_grades
 
 TOLERANCE = 1e-6
@@ -32,7 +34,7 @@ def compile_model(pipeline: Pipeline, metadata: ModelMetadata) -> Compiled:
         content = convert_pipeline(pipeline)
     except (RuntimeError, ValueError, KeyError) as error:  # skl2onnx has no converter: KeyError for a blend's members
         return Compiled(None, f"not compiled: {str(error).strip().splitlines()[0][:200]}")
-    proof = prove_equal(pipeline, CompiledModel(content), sample_rows(metadata))
+    proof = prove_equal(pipeline, CompiledModel(content), sample_rows(metadata), metadata.decision)
     return Compiled(content if proof.startswith("compiled") else None, proof)
 
 
@@ -41,6 +43,9 @@ def convert_pipeline(pipeline: Pipeline) -> bytes:
     from skl2onnx import to_onnx  # a second to import, and only an export needs it
     from skl2onnx.common.data_types import FloatTensorType
 
+    model = pipeline.named_steps["model"]
+    if isinstance(model, OrdinalClassifier):  # its rule decides outside the graph
+        pipeline = Pipeline([*pipeline.steps[:-1], ("model", model.classifier_)])
     wines = [("wines", FloatTensorType([None, len(FEATURES)]))]
     graph = to_onnx(pipeline, initial_types=wines, options={id(pipeline): {"zipmap": False}}, name="wine-quality")
     for output in [output for output in graph.graph.output if output.name != PROBABILITIES]:
@@ -59,11 +64,15 @@ def sample_rows(metadata: ModelMetadata) -> np.ndarray:
     return np.concatenate([feature_frame(sample_twin(TWIN_ROWS, SEED)).to_numpy(), anywhere, known])
 
 
-def prove_equal(pipeline: Pipeline, compiled: CompiledModel, wines: np.ndarray) -> str:
+def prove_equal(
+    pipeline: Pipeline, compiled: CompiledModel, wines: np.ndarray, rule: DecisionRule | None = None
+) -> str:
     """Compare both on every wine; return a sentence that begins with "compiled" if they agree, else "not compiled"."""
     expected = pipeline.predict_proba(pd.DataFrame(wines, columns=list(FEATURES)))
     found = compiled.predict_probabilities(wines)
-    differing = int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
+    grades = pipeline.classes_.astype("float64")
+    bounds = rule.find_bounds(grades) if rule else None
+    differing = int((decide_grades(expected, grades, bounds)[0] != decide_grades(found, grades, bounds)[0]).sum())
     largest = float(np.abs(expected - found).max())
     ranked = np.sort(expected, axis=1)
     tied = int((ranked[:, -1] == ranked[:, -2]).sum()) if ranked.shape[1] > 1 else 0

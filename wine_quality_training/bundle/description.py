@@ -42,6 +42,7 @@ def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame
         files={},
         profiles=profile_wines(fitted_on, evaluation.predictions.get("cv")),
         fills=_find_fills(evaluation.pipeline),
+        decision=getattr(evaluation.pipeline.named_steps["model"], "rule_", None),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from commands import BadInputError, NotThereError
 from wine_quality_training.bundle.profile import Profile
+from wine_quality_training.decision import DecisionRule
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ModelMetadata:
 
     `files` is filled in when it is written. `compiled` is a sentence: how the compiled form was proved, or why there is
     none. Monitoring compares live traffic with `profiles` (profile.py). `fills` is what the model puts into a blank
-    cell, by measurement.
+    cell, by measurement. `decision` is how a grade is made of its probabilities; None is the likeliest one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelMetadata:
     compiled: str = ""
     profiles: tuple[Profile, ...] = ()
     fills: dict[str, float] = field(default_factory=dict)
+    decision: DecisionRule | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -38,7 +38,7 @@ class PredictionProfile:
 
     Attributes:
         predictions: the grades that it predicts.
-        confidence: the highest of its probabilities.
+        confidence: the probabilities of these predictions.
         calibration: pairs (confidence, share of right grades), from the tenth with the least confidence to the most.
         bias: mean of quality - prediction, in grades, and its standard deviation over the wines.
         squared_error: mean of (quality - prediction) squared, and its standard deviation.
