@@ -18,7 +18,7 @@ from tests.test_predict import CSV, read_metric, write_csv
 from tests.test_schema import WINE
 from tests.waiting import wait_until
 from tests.web import WEB
-from wine_quality_training.bundle.files import METADATA_FILE, select_bundle
+from wine_quality_training.bundle.bundle import METADATA_FILE, select_bundle
 
 
 def read_rows(url: str, table: sa.Table) -> list[Any]:

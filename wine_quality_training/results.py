@@ -6,8 +6,8 @@ from pathlib import Path
 from atomic_files import write_atomically
 from wine_data.sources.load import WineData
 from wine_data.split import Split
+from wine_quality_training.bundle.bundle import write_candidate
 from wine_quality_training.bundle.description import describe_model
-from wine_quality_training.bundle.files import write_candidate
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.figures import plot_comparison
 from wine_quality_training.models import shorten_name
