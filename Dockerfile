@@ -36,7 +36,7 @@ COPY atomic_files.py commands.py settings.py ./
 COPY wine_data/__init__.py wine_data/schema.py wine_data/
 COPY wine_data/table wine_data/table
 COPY wine_quality_training/__init__.py wine_quality_training/
-COPY wine_quality_training/bundle/__init__.py wine_quality_training/bundle/files.py \
+COPY wine_quality_training/bundle/__init__.py wine_quality_training/bundle/bundle.py \
     wine_quality_training/bundle/metadata.py wine_quality_training/bundle/profile.py \
     wine_quality_training/bundle/compiled.py wine_quality_training/bundle/
 COPY deployment/*.py deployment/

@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         description="the colour of all wines of a file that has no column for it: red or white",
     )
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
-    snapshots: Path = Field(ROOT / "wine_data" / "snapshots", description="folder of the wines that runs have used")
+    snapshots: Path = Field(ROOT / "wine_data" / "kept", description="folder of the wines that runs have used")
     uci_url: str = Field(UCI, description="address of the two UCI originals, for a mirror of yours")
     s3_block: str = Field("", description="a saved S3Bucket block with the keys for s3://; empty: the environment's")
     audit_figure: Path = Field(ROOT / "wine_data" / "figures" / "audit.png", description="the audit as a picture")

@@ -10,8 +10,8 @@ import numpy as np
 
 from commands import BadInputError
 from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
+from wine_quality_training.bundle.bundle import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.compiled import CompiledModel
-from wine_quality_training.bundle.files import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.decision import decide_grades
 

@@ -44,10 +44,6 @@ class Alarm:
         """The start of the first window that counts."""
         return min(finding.since for finding in self.findings)
 
-    def kinds(self) -> tuple[str, ...]:
-        """Which kinds of checks drifted."""
-        return tuple(dict.fromkeys(finding.check.kind for finding in self.findings))
-
     def reason(self) -> str:
         """What drifted in a few words, for the run that the alarm starts."""
         names = [finding.check.name for finding in self.findings]

@@ -19,7 +19,7 @@ from monitoring.drift import Check, check_window, count_refusals, describe_reaso
 from monitoring.quality import Health, Quality, count_low_confidence, estimate_accuracy, measure_health, measure_quality
 from settings import Settings
 from wine_data.schema import RED
-from wine_quality_training.bundle.files import METADATA_FILE, find_current
+from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
 MOST_WINDOWS = 60  # that people are shown

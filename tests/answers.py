@@ -14,7 +14,7 @@ from tests.conftest import make_bundle
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import split_wines
-from wine_quality_training.bundle.files import Bundle, load_bundle, select_bundle
+from wine_quality_training.bundle.bundle import Bundle, load_bundle, select_bundle
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import impute_before
 

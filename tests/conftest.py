@@ -27,7 +27,7 @@ from tests.wines import NOWHERE, load_as_default, make_bundle, write_few_wines
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import ORIGINALS, WineData
 from wine_data.split import Split, split_wines
-from wine_quality_training.bundle.files import select_bundle
+from wine_quality_training.bundle.bundle import select_bundle
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import impute_before
 

@@ -17,7 +17,7 @@ from tests.test_schema import WINE
 from tests.visits import visit_page
 from tests.waiting import free_port
 from tests.web import WEB
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 
 WRONG = [
     ("density", -1),

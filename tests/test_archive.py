@@ -18,7 +18,7 @@ from tests.messages import naming
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 

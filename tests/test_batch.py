@@ -18,7 +18,7 @@ from settings import ROOT
 from tests.conftest import NOWHERE, PipelineRun, Receiver
 from tests.messages import list_missing, naming
 from wine_data.schema import FEATURES
-from wine_quality_training.bundle.files import find_current, load_bundle, load_current
+from wine_quality_training.bundle.bundle import find_current, load_bundle, load_current
 
 GOOD = "7.0,0.27,0.36,20.7,0.045,45,170,1.001,3.0,0.45,8.8"
 HEADER = ",".join(("type", *FEATURES[:-1]))

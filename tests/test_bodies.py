@@ -166,7 +166,7 @@ def test_a_body_that_is_no_batch_costs_little(kind: str) -> None:
 def test_the_reasons_that_are_not_listed_are_counted() -> None:
     with pytest.raises(ProblemError) as refusal:
         read_csv(lay_out(",", [["x"] * 11 + [1]] * 40).encode(), 50, {})
-    assert b"and 420 more" in bytes(refusal.value.response().body)
+    assert b"and 420 more" in bytes(refusal.value.response("id").body)
 
 
 def test_gzip_is_unpacked_within_bounds() -> None:

@@ -25,7 +25,7 @@ from tests.processes import run_module
 from tests.small_disk import fill_disk, mount_small_disk
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_data.table.wines import COLUMNS
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 
 FAST = ("DecisionTreeClassifier",)
 
@@ -52,7 +52,7 @@ run_command(main)
     [
         ("wine_quality_training.evaluate", "evaluate_leak_free"),
         ("experiment_tracking.registry.versions", "_create_version"),
-        ("wine_quality_training.bundle.files", "_move_to_free_name"),
+        ("wine_quality_training.bundle.bundle", "_move_to_free_name"),
     ],
     ids=["training", "registration", "export"],
 )

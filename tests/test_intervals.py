@@ -13,8 +13,8 @@ from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.sources.partitions import LOT
 from wine_data.split import Split, hash_to_unit
+from wine_quality_training.bundle.bundle import Bundle
 from wine_quality_training.bundle.description import describe_model
-from wine_quality_training.bundle.files import Bundle
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, bootstrap_intervals, evaluate_predictions
 from wine_quality_training.models import make_model
 

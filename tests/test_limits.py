@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,12 +11,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from commands import BadInputError
 from deployment.api import limits
-from deployment.api.limits import Guard
+from deployment.api.limits import LOGGED_A_MINUTE, Guard
 from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
 from deployment.api.predict import MOST_BATCHES, PredictBatch, Service
+from deployment.prediction_log.log import ID_DIGITS, PredictionLog
+from deployment.prediction_log.tables import REFUSALS
 from deployment.serve import list_origins
 from tests.messages import list_missing
+from tests.test_requests import read_rows
 
 SENT: Message = {"type": "http.response.start", "status": 200, "headers": []}
 DONE: Message = {"type": "http.response.body", "body": b"x"}
@@ -94,7 +98,8 @@ def test_an_answer_that_is_read_slowly_is_sent_whole() -> None:
         await ask(Guard(answer, Metrics(), 1, ""), "/predict", send)
         return messages
 
-    assert asyncio.run(read()) == [SENT, DONE]
+    start, body = asyncio.run(read())
+    assert (start["status"], body) == (200, DONE)
 
 
 def test_batches_that_arrive_slowly_leave_places_for_single_wines() -> None:
@@ -116,7 +121,29 @@ def test_the_word_bearer_may_be_written_in_any_case(sent: str, status: int) -> N
     guard = Guard(answer, Metrics(), in_flight=1, api_key="key")
     found, headers = asyncio.run(find_status(guard, "/predict", authorization=sent))
     assert found == status
-    assert (b"x-request-id" in headers) == (status == 401)
+    assert len(headers[b"x-request-id"]) == ID_DIGITS
+
+
+def test_a_stranger_who_is_refused_again_and_again_fills_no_disk(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    log = PredictionLog(url, days=1, rows=1_000)
+    log.open()
+    guard = Guard(answer, Metrics(), in_flight=0, api_key="key", log=log)
+
+    async def ask_often() -> list[tuple[int, str]]:
+        paths = ["/predict", "/model", "/predict/batch"] * LOGGED_A_MINUTE
+        asked = [find_status(guard, path) for path in paths]
+        asked += [find_status(guard, "/predict", authorization="Bearer key")]
+        asked += [find_status(guard, "/predict", **{"x-wine-origin": "load-test"})]
+        return [(status, headers[b"x-request-id"].decode()) for status, headers in await asyncio.gather(*asked)]
+
+    answers = asyncio.run(ask_often())
+    log.close()
+    rows = read_rows(url, REFUSALS)
+    assert [row.status for row in rows].count(401) == LOGGED_A_MINUTE
+    assert [row.status for row in rows].count(503) == 1
+    assert {(row.status, row.request_id) for row in rows} <= set(answers)
+    assert {row.route for row in rows} == {"/predict", "/predict/batch"}
 
 
 def test_a_failure_has_an_id_that_the_servers_log_has_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from tests.test_predict import read_metric
 from tests.test_schema import WINE
 from tests.waiting import wait_until
 from tests.web import WEB
-from wine_quality_training.bundle.files import COMPILED_FILE, METADATA_FILE, find_current, select_bundle
+from wine_quality_training.bundle.bundle import COMPILED_FILE, METADATA_FILE, find_current, select_bundle
 
 
 def ask_version(address: str) -> str:

@@ -26,7 +26,7 @@ from tests.messages import find_lines, list_missing
 from tests.processes import run_module
 from wine_data.schema import TARGET
 from wine_data.twin.sample import sample_twin
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 
 pytestmark = pytest.mark.usefixtures("started")
 

@@ -30,7 +30,7 @@ from tests.visits import Visit, visit_page
 from wine_data.schema import FEATURES, TARGET
 from wine_data.sources.load import WineData
 from wine_data.twin.sample import sample_twin
-from wine_quality_training.bundle.files import Bundle
+from wine_quality_training.bundle.bundle import Bundle
 
 START = datetime(2026, 6, 1, 21, tzinfo=UTC).timestamp()
 HOUR = 3600.0

@@ -41,7 +41,7 @@ from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData
 from wine_data.split import Split, split_wines
 from wine_data.table.wines import COLUMNS
 from wine_data.twin.sample import sample_twin
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import MODELS, make_model
 

@@ -22,7 +22,7 @@ from tests.test_schema import WINE
 from tests.waiting import free_port, wait_for, wait_until
 from tests.web import WEB
 from wine_data.schema import FEATURES
-from wine_quality_training.bundle.files import NOT_COMPILED
+from wine_quality_training.bundle.bundle import NOT_COMPILED
 
 CSV = {"Content-Type": "text/csv"}
 

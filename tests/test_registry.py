@@ -26,7 +26,7 @@ from tests.web import WEB
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, evaluate_leak_free
 from wine_quality_training.models import impute_before, make_model
 
@@ -237,7 +237,7 @@ def test_a_version_of_another_schema_or_library_is_refused(registry: Registry, m
     with pytest.raises(BadInputError, match=naming("version 1", "glycerol", "docs/your_own.md")):
         judge_version(version, registry.split.holdout)
     monkeypatch.undo()
-    monkeypatch.setattr("wine_quality_training.bundle.files._find_version", lambda library: "0.1")
+    monkeypatch.setattr("wine_quality_training.bundle.bundle._find_version", lambda library: "0.1")
     with pytest.raises(BadInputError, match=naming("version 1", "python", "0.1")):
         versions.export_version(version, registry.store.models)
 

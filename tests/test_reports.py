@@ -26,7 +26,7 @@ from tests.messages import assert_failed, list_missing, naming
 from tests.visits import visit_page
 from wine_data.schema import FEATURES, MEASUREMENTS, TYPE, feature_frame
 from wine_data.twin.sample import sample_twin
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 from wine_quality_training.bundle.profile import Profile, profile_wines
 
 SPAN = Span(1_750_000_000.0, 1_750_003_600.0)

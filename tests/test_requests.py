@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 import sqlalchemy as sa
 
 from deployment.prediction_log.tables import PREDICTIONS, REFUSALS
@@ -17,7 +18,7 @@ from tests.test_predict import CSV, read_metric, write_csv
 from tests.test_schema import WINE
 from tests.waiting import wait_until
 from tests.web import WEB
-from wine_quality_training.bundle.files import METADATA_FILE, select_bundle
+from wine_quality_training.bundle.bundle import METADATA_FILE, select_bundle
 
 
 def read_rows(url: str, table: sa.Table) -> list[Any]:
@@ -37,6 +38,25 @@ def test_every_answer_and_refusal_has_an_id_which_the_log_has_too(served: Served
     url = served.environment["WINE_LOG_URL"]
     assert {row.request_id for row in read_rows(url, PREDICTIONS)} == {single, f"{batch}-1"}
     assert {row.request_id for row in read_rows(url, REFUSALS)} == {refused, refused_batch}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        *(("GET", path, 200) for path in ("/", "/health", "/ready", "/docs", "/openapi.json", "/model", "/metrics")),
+        ("HEAD", "/health", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/predict", 405),
+        ("POST", "/feedback", 415),
+        ("POST", "/predict", 415),
+    ],
+)
+def test_every_route_answers_with_an_id_which_a_refusal_has_too(
+    small_api: str, method: str, path: str, status: int
+) -> None:
+    answer = WEB.request(method, f"{small_api}{path}")
+    assert (answer.status_code, len(answer.headers.get_list("x-request-id"))) == (status, 1)
+    assert status == 200 or answer.json()["instance"] == answer.headers["x-request-id"]
 
 
 def test_a_load_tests_wines_are_answered_and_not_logged(served: Served) -> None:

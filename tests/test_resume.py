@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from subprocess import PIPE
 
 import mlflow
 import psutil
@@ -11,7 +12,8 @@ import pytest
 from commands import BadInputError
 from experiment_tracking.search.tuning import PROCESS, SearchRun, resume_search, start_search
 from tests.conftest import Store
-from tests.messages import naming
+from tests.messages import list_missing, naming
+from tests.processes import read_line, start_python
 from wine_data.sources.load import WineData
 
 IDENTITY = {"seed": 1}
@@ -50,3 +52,39 @@ def test_a_search_of_another_machine_is_taken_over_once_its_tag_is_deleted(searc
         resume_search(search.experiment_id, search.data, IDENTITY)
     mlflow.MlflowClient().delete_tag(search.run_id, PROCESS)
     assert resume_search(search.experiment_id, search.data, IDENTITY).run_id == search.run_id
+
+
+TAKER = """
+import sys
+import mlflow
+from commands import BadInputError
+from experiment_tracking.search.tuning import resume_search
+
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.search_runs([sys.argv[2]])  # all that is loaded late is loaded before the start
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    resume_search(sys.argv[2], None, {"seed": 1})
+    print("taken", flush=True)
+except BadInputError as error:
+    print(error, flush=True)
+sys.stdin.readline()  # alive until both have asked
+"""
+
+
+def test_one_of_two_that_resume_a_search_at_the_same_time_gets_it(search: SearchRun) -> None:
+    name_worker(search, since=0)
+    takers = [start_python("-c", TAKER, mlflow.get_tracking_uri(), search.experiment_id, stdin=PIPE) for _ in range(2)]
+    try:
+        assert [read_line(taker) for taker in takers] == ["ready"] * 2
+        for taker in takers:
+            assert taker.stdin is not None
+            print("go", file=taker.stdin, flush=True)
+        refusal, taken = sorted((read_line(taker) for taker in takers), key="taken".__eq__)
+    finally:
+        for taker in takers:
+            taker.kill()
+            taker.communicate()
+    assert taken == "taken"
+    assert list_missing(refusal, search.run_id, "process") == []

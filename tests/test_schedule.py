@@ -35,7 +35,7 @@ from tests.conftest import isolated_environment, seed_store, write_few_wines
 from tests.messages import assert_failed_in_one_line, find_lines, list_missing, naming
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 
 PLAN = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 

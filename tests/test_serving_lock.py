@@ -18,7 +18,7 @@ from tests.wines import make_bundle
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
-from wine_quality_training.bundle.files import COMPILED_FILE, select_bundle
+from wine_quality_training.bundle.bundle import COMPILED_FILE, select_bundle
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import make_model
 

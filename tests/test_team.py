@@ -31,7 +31,7 @@ from tests.waiting import free_port, wait_until
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
-from wine_quality_training.bundle.files import load_current
+from wine_quality_training.bundle.bundle import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 

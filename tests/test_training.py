@@ -15,7 +15,7 @@ from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split, split_wines
 from wine_quality_training import evaluate
-from wine_quality_training.bundle.files import load_candidate
+from wine_quality_training.bundle.metadata import read_metadata
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, measure_predictions
 from wine_quality_training.models import ALL_MODELS, make_model, predicts_grades, shorten_name
 from wine_quality_training.report import list_scores, render_scores
@@ -158,7 +158,7 @@ def test_the_command_leaves_models_scores_and_figures(tmp_path: Path) -> None:
     folder = tmp_path / "wine_quality_training" / "models"
     names = {"dtc.json", "dtc.pkl", "figures", "scores.json", "scores.md"}
     assert {path.name for path in folder.iterdir()} == names
-    assert load_candidate(folder / "dtc.pkl").metadata.protocol == LEAK_FREE
+    assert read_metadata(folder / "dtc.json").protocol == LEAK_FREE
     scores = json.loads((folder / "scores.json").read_text())["scores"]
     assert [score["scored_on"] for score in scores] == ["train", "validation", "cv", "holdout"]
     assert "| DecisionTreeClassifier | leak-free | holdout |" in (folder / "scores.md").read_text()

@@ -98,7 +98,7 @@ from settings import ROOT, load_settings
 from tests.conftest import load_as_default, make_bundle
 from wine_data.schema import EXAMPLE, FEATURES
 from wine_data.split import split_wines
-from wine_quality_training.bundle.files import load_current, select_bundle
+from wine_quality_training.bundle.bundle import load_current, select_bundle
 from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import make_model
 

@@ -7,9 +7,9 @@ import pandas as pd
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 from wine_data.table.wines import COLUMNS
 from wine_data.twin.sample import sample_twin
+from wine_quality_training.bundle.bundle import NOT_COMPILED, pickle_model, write_bundle
 from wine_quality_training.bundle.compilation import compile_model
 from wine_quality_training.bundle.description import describe_model
-from wine_quality_training.bundle.files import NOT_COMPILED, pickle_model, write_bundle
 from wine_quality_training.evaluate import Evaluation
 
 NOWHERE = "http://127.0.0.1:1/"  # nothing listens on port 1

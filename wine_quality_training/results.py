@@ -6,19 +6,24 @@ from pathlib import Path
 from atomic_files import write_atomically
 from wine_data.sources.load import WineData
 from wine_data.split import Split
+from wine_quality_training.bundle.bundle import write_candidate
 from wine_quality_training.bundle.description import describe_model
-from wine_quality_training.bundle.files import write_candidate
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.figures import plot_comparison
 from wine_quality_training.models import shorten_name
 from wine_quality_training.report import dump_report, render_report
 
 
-def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
-    """Write one pickle a model with its metadata: the leak-free fit, or the published one where there is no other."""
+def write_candidates(folder: Path, evaluations: list[Evaluation], data: WineData, split: Split) -> list[Path]:
+    """Write one pickle a model with its metadata: the leak-free fit, or the published one where there is no other.
+
+    The list is emptied, and a model let go once it is written: pickling a forest takes its size in memory again.
+    """
     chosen = {evaluation.name: evaluation for evaluation in evaluations}  # the leak-free one comes last
+    evaluations.clear()
     paths = []
-    for name, evaluation in chosen.items():
+    for name in list(chosen):
+        evaluation = chosen.pop(name)
         fitted_on = split.train if evaluation.protocol == LEAK_FREE else data.train
         metadata = describe_model(evaluation, data, fitted_on)
         paths.append(write_candidate(folder, shorten_name(name), evaluation.pipeline, metadata))

@@ -15,13 +15,14 @@ from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from commands import NotThereError
-from deployment.api.limits import Guard, find_path, read_body, unpack_body
+from deployment.api.limits import Guard, find_path, make_request_id, read_body, unpack_body
 from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, require_type
 from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
@@ -70,12 +71,21 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
-    guarded = Guard(dispatch, service.metrics, in_flight, api_key)
+    guarded = Guard(dispatch, service.metrics, in_flight, api_key, service.log)
     if not cors_origins:
         return guarded
-    return CORSMiddleware(
+    return _OtherPages(
         guarded, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=[REQUEST_ID]
     )
+
+
+class _OtherPages(CORSMiddleware):
+    """What browsers ask before a page of others may call the API is answered here, before the guard, with an id too."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        response.headers[REQUEST_ID] = make_request_id()
+        return response
 
 
 def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
@@ -229,10 +239,11 @@ def _describe_batch(rows: int) -> dict[str, Any]:
 
 
 def _complete_description(app: FastAPI, needs_key: bool) -> None:
-    """Complete FastAPI's description: refusals under their own media type, and the key where one is asked for."""
+    """Complete FastAPI's description: refusals under their own media type, ids, and the key where one is asked for."""
     schema = app.openapi()  # FastAPI keeps it and answers /openapi.json with it
     for operation in [operation for path in schema["paths"].values() for operation in path.values()]:
         for response in operation["responses"].values():
+            response["headers"] = {REQUEST_ID: {"description": "the id of the request", "schema": {"type": "string"}}}
             content = response.get("content", {})
             if content.get(JSON, {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
                 content[PROBLEM_JSON] = content.pop(JSON)

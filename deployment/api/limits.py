@@ -1,4 +1,4 @@
-"""Limits on a request: how many at once, how large, how long it may take to arrive and be read; and the key."""
+"""Limits on a request: how many at once, how large, how long it may take to arrive and be read; the key, and its id."""
 
 import asyncio
 import logging
@@ -14,12 +14,21 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployment.api.metrics import Metrics
-from deployment.api.problems import FAILURE, ProblemError, refuse_field
+from deployment.api.origin import LOAD_TEST, ORIGIN
+from deployment.api.problems import FAILURE, REQUEST_ID, SCOPE_ID, ProblemError, refuse_field
+from deployment.prediction_log.log import PredictionLog
 
 logger = logging.getLogger("uvicorn.error")
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})  # without a key, and however full
 SEND_SECONDS = 10.0  # that a caller may take to read a part of an answer
 OPEN_FOLDER = "/static-offline-docs/"  # what /docs is drawn with
+PREDICT, PREDICT_BATCH = "/predict", "/predict/batch"
+SENT_ID = REQUEST_ID.lower().encode()
+FROM_LOAD_TEST = (ORIGIN.lower().encode(), LOAD_TEST.encode())
+# Of the guard's own refusals the log gets so many a minute, of each status: it needs no key to be refused, and to log
+# each would let a stranger fill the disk, or push the refusals that monitoring counts out of a log of WINE_LOG_ROWS.
+# /metrics counts them all.
+LOGGED_A_MINUTE = 10
 CLOSE = {"Connection": "close"}  # nobody will read the rest of a body that may still be on its way
 
 
@@ -30,15 +39,25 @@ def find_path(scope: Scope) -> str:
 
 
 class Guard:
-    """ASGI middleware: at most so many requests in flight, an optional key, and each request measured."""
+    """ASGI middleware: at most so many requests in flight, an optional key, and each request measured and given an id.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, in_flight: int, api_key: str) -> None:
-        """Take the application behind it, and the limits; an empty key means that none is asked for."""
+    The id is in the header of every answer, and in `scope`, where refusals and the log take it from.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, in_flight: int, api_key: str, log: PredictionLog | None = None
+    ) -> None:
+        """Take the application behind it, and the limits; an empty key means that none is asked for.
+
+        `log` gets what is refused here of the routes that predict.
+        """
         self._app = app
         self._metrics = metrics
         self._most = in_flight
         self._key = api_key.encode()
         self._in_flight = 0
+        self._log = log
+        self._minute, self._logged = 0, dict[int, int]()  # of the guard's refusals in this minute, by status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -48,11 +67,13 @@ class Guard:
         start = perf_counter()
         path = find_path(scope)
         status = 0
+        scope[SCOPE_ID] = request_id = make_request_id()
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": [*message["headers"], (SENT_ID, request_id.encode())]}
             # By hand what `async with timeout: await send(message)` would do, for that costs 3.6 microseconds a send,
             # and there are two to an answer. Nearly always the loop ends at once: the part went out without waiting.
             for awaited in (sending := send(message).__await__()):
@@ -64,11 +85,12 @@ class Guard:
         takes_place = not (is_open or problem)
         self._in_flight += takes_place
         try:
-            await (problem.response(make_request_id()) if problem else self._app)(scope, receive, watch)
+            if problem:
+                self._log_refusal(scope, path, problem)
+            await (problem.response(request_id) if problem else self._app)(scope, receive, watch)
         except SlowReaderError:
-            logger.warning("An answer of %s was not read within %g s", path, SEND_SECONDS)
+            logger.warning("The answer %s of %s was not read within %g s", request_id, path, SEND_SECONDS)
         except Exception:
-            request_id = make_request_id()
             logger.exception("The request %s could not be answered", request_id)
             if not status:
                 await FAILURE.response(request_id)(scope, receive, watch)
@@ -86,6 +108,17 @@ class Guard:
         if self._in_flight >= self._most:
             return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
+
+    def _log_refusal(self, scope: Scope, path: str, problem: ProblemError) -> None:
+        """Log a refusal of a route that predicts, unless the load test was refused or the minute has had its share."""
+        if self._log is None or path not in (PREDICT, PREDICT_BATCH) or FROM_LOAD_TEST in scope["headers"]:
+            return
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._logged = minute, {}
+        self._logged[problem.status] = count = self._logged.get(problem.status, 0) + 1
+        if count <= LOGGED_A_MINUTE:
+            self._log.add_refusal(problem.log_entry(path, scope[SCOPE_ID]))
 
 
 class SlowReaderError(Exception):

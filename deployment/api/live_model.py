@@ -10,7 +10,7 @@ from pathlib import Path
 from commands import BadInputError, NotThereError
 from deployment.api.schemas import ResponseWriter
 from deployment.predictor import Predictor, load_predictor, load_predictor_of
-from wine_quality_training.bundle.files import CURRENT
+from wine_quality_training.bundle.bundle import CURRENT
 
 POLL_SECONDS = 0.25
 

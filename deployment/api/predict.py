@@ -16,18 +16,16 @@ import numpy as np
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from deployment.api.limits import make_request_id, read_body, unpack_body
+from deployment.api.limits import FROM_LOAD_TEST, PREDICT, PREDICT_BATCH, read_body, unpack_body
 from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
-from deployment.api.origin import LOAD_TEST, ORIGIN
-from deployment.api.problems import REQUEST_ID, ProblemError, refuse_body
+from deployment.api.problems import SCOPE_ID, ProblemError, refuse_body
 from deployment.api.schemas import Graded, ResponseWriter
 from deployment.api.wines import NO_WINE, Fills, Wines, fill_wine, read_csv, read_json
-from deployment.prediction_log.log import LoggedAnswer, LoggedRefusal, PredictionLog
+from deployment.prediction_log.log import LoggedAnswer, PredictionLog
 from wine_data.schema import WineQuality, feature_values
 
 JSON, CSV = "application/json", "text/csv"
-SENT_ORIGIN, SENT_LOAD_TEST, SENT_ID = ORIGIN.lower().encode(), LOAD_TEST.encode(), REQUEST_ID.lower().encode()
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
 MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
@@ -51,24 +49,20 @@ class Predict:
     """POST /predict, as an ASGI application."""
 
     service: Service
-    path: ClassVar[str] = "/predict"
+    path: ClassVar[str] = PREDICT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         start = perf_counter()
-        request_id, headers = make_request_id(), dict(scope["headers"])
+        request_id, headers = scope[SCOPE_ID], dict(scope["headers"])
         try:
             body = (await self.answer(request_id, headers, receive, start)).encode()
         except ProblemError as problem:
-            if self._is_logged(headers):
-                self._log_refusal(request_id, problem)
+            if self.service.log and self._is_logged(headers):
+                self.service.log.add_refusal(problem.log_entry(self.path, request_id))
             await problem.response(request_id)(scope, receive, send)
             return
-        sent = [
-            (b"content-type", JSON.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (SENT_ID, request_id.encode()),
-        ]
+        sent = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": sent})
         await send({"type": "http.response.body", "body": body})
 
@@ -101,25 +95,20 @@ class Predict:
         self.service.metrics.count_prediction(graded.grade, model.version)
         if self.service.log and is_logged:
             now, latency = time.time(), (perf_counter() - start) * 1000
+            answered = graded.wine, graded.grade, graded.probabilities, graded.expected_quality
             self.service.log.add_answer(
-                LoggedAnswer(now, graded.request_id, model.version, model.run_id, *graded[2:], latency)
+                LoggedAnswer(now, graded.request_id, model.version, model.run_id, *answered, latency)
             )
 
     def _is_logged(self, headers: dict[bytes, bytes]) -> bool:
-        return headers.get(SENT_ORIGIN) != SENT_LOAD_TEST
-
-    def _log_refusal(self, request_id: str, problem: ProblemError) -> None:
-        if self.service.log:
-            errors = tuple((error.field, error.reason) for error in problem.errors) or (("", problem.title),)
-            refusal = LoggedRefusal(time.time(), request_id, self.path, problem.status, errors, problem.wines)
-            self.service.log.add_refusal(refusal)
+        return headers.get(FROM_LOAD_TEST[0]) != FROM_LOAD_TEST[1]
 
 
 @dataclass
 class PredictBatch(Predict):
     """POST /predict/batch: JSON or CSV, all of it or nothing."""
 
-    path: ClassVar[str] = "/predict/batch"
+    path: ClassVar[str] = PREDICT_BATCH
     # One batch at a time, its body included: more would only make each of them later, and take as much memory again.
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _batches: int = 0

@@ -1,5 +1,6 @@
 """Refusals: one shape (RFC 9457) for whatever is wrong with a request, with field and reason."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from deployment.api.schemas import Problem, Refusal
+from deployment.prediction_log.log import LoggedRefusal
 
 PROBLEM_JSON, REQUEST_ID = "application/problem+json", "X-Request-ID"
+SCOPE_ID = "request_id"  # where the guard leaves the id of a request
 MOST_ERRORS = 20  # of one body; the others are counted
 MOST_LETTERS = 100  # of a field's name, which may come from the request
 
@@ -52,16 +55,21 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
         self.more = more
 
-    def response(self, request_id: str = "") -> Response:
-        """The refusal as it is sent, with the id of its request where it has one."""
+    def response(self, request_id: str) -> Response:
+        """The refusal as it is sent; the guard adds the header with the id."""
         sentences = [f"{error.field}: {error.reason}" for error in self.errors]
         if self.more:
             sentences.append(f"and {self.more:,} more")
+        detail = "; ".join(sentences) or self.title
         problem = Problem(
-            title=self.title, status=self.status, detail="; ".join(sentences) or self.title, errors=list(self.errors)
+            title=self.title, status=self.status, detail=detail, instance=request_id, errors=list(self.errors)
         )
-        headers = self.headers | ({REQUEST_ID: request_id} if request_id else {})
-        return Response(problem.model_dump_json(), self.status, headers, PROBLEM_JSON)
+        return Response(problem.model_dump_json(), self.status, self.headers, PROBLEM_JSON)
+
+    def log_entry(self, route: str, request_id: str) -> LoggedRefusal:
+        """The refusal as the prediction log keeps it."""
+        errors = tuple((error.field, error.reason) for error in self.errors) or (("", self.title),)
+        return LoggedRefusal(time.time(), request_id, route, self.status, errors, self.wines)
 
 
 FAILURE = ProblemError(500, "Internal server error; see the server log")
@@ -113,8 +121,8 @@ def refuse_field(name: str, reason: str, title: str) -> ProblemError:
     return ProblemError(422, title, [Refusal(field=name, reason=reason)])
 
 
-async def answer_error(_: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
     """FastAPI's handler of all errors; the traceback of a mistake of ours is logged by Guard, the caller gets none."""
     if isinstance(error, HTTPException):  # an unknown path, or a method that a path does not take
         error = ProblemError(error.status_code, str(error.detail), headers=error.headers)
-    return (error if isinstance(error, ProblemError) else FAILURE).response()
+    return (error if isinstance(error, ProblemError) else FAILURE).response(request.scope[SCOPE_ID])

@@ -90,6 +90,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    instance: str = Field(description="the request id, as in the header X-Request-ID")
     errors: list[Refusal] = []
 
 

@@ -28,7 +28,7 @@ from deployment.batch.storage import (
 )
 from executors import MapFunction
 from wine_data.table.dialect import has_wine_suffix
-from wine_quality_training.bundle.files import METADATA_FILE, find_current
+from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import read_metadata
 
 Show = Callable[[int, int], None]

@@ -14,7 +14,7 @@ import numpy as np
 
 from commands import BadInputError
 from wine_data.schema import FEATURES, TARGET, feature_frame
-from wine_quality_training.bundle.files import Bundle
+from wine_quality_training.bundle.bundle import Bundle
 from wine_quality_training.evaluate import LEAK_FREE, bootstrap_difference, measure_predictions
 from wine_quality_training.models import predicts_grades
 

@@ -29,7 +29,7 @@ from experiment_tracking.registry.versions import (
 from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.store import PROMOTIONS, find_experiment
 from experiment_tracking.runs.tracking import describe_code, end_run, log_values
-from wine_quality_training.bundle.files import select_bundle, serves
+from wine_quality_training.bundle.bundle import select_bundle, serves
 
 PROMOTED, ROLLED_BACK, REFUSED = "promotion", "rollback", "refusal"
 

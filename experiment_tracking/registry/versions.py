@@ -16,7 +16,7 @@ from experiment_tracking.registry.gate import MARGIN, Verdict, judge_challenger
 from experiment_tracking.runs.store import name_store
 from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
 from wine_data.schema import FEATURES, GRADES
-from wine_quality_training.bundle.files import (
+from wine_quality_training.bundle.bundle import (
     MODEL_FILE,
     Bundle,
     find_bundle,

@@ -142,7 +142,7 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
 
 def _follow_move(database: Path, artifacts: Path) -> None:
     """Make the paths in a database point to `artifacts`, where its files are there and no longer in the old place."""
-    with closing(sqlite3.connect(database, timeout=60)) as store:
+    with closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as store:
         if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
             return
         found = store.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()

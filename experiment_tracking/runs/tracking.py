@@ -27,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from settings import ROOT
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import Origin
-from wine_quality_training.bundle.files import MODEL_FILE, XGBOOST
+from wine_quality_training.bundle.bundle import MODEL_FILE, XGBOOST
 from wine_quality_training.bundle.metadata import dump_metadata
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
 

@@ -12,12 +12,14 @@ the parent names the process that works on it, so that no other one takes over a
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed, wait
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -31,6 +33,7 @@ from rich.progress import Progress
 
 from commands import BadInputError
 from executors import is_local
+from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.tracking import KILLED, PROBLEM, end_run, log_values, nest_under, start_run
 from experiment_tracking.search.space import Plan, Space, Study, Values, list_spaces
 from experiment_tracking.search.trials import (
@@ -119,12 +122,8 @@ def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any
     if not unfinished:
         known = ", ".join(f"{name} {value}" for name, value in identity.items())
         raise BadInputError(f"there is no unfinished search to resume ({known}). Start one without --resume")
-    client, run_id = mlflow.MlflowClient(), unfinished[0].info.run_id
-    _refuse_alive(unfinished[0])
-    client.update_run(run_id, status="RUNNING")
-    client.set_tag(run_id, PROCESS, _describe_process())
-    if PROBLEM in unfinished[0].data.tags:
-        client.delete_tag(run_id, PROBLEM)
+    run_id = unfinished[0].info.run_id
+    _take_over(run_id)
     finished = {}
     for run in _find_runs(experiment_id, {KIND: TRIAL, **nest_under(run_id)}):
         number, status = int(run.data.tags[NUMBER]), run.info.status
@@ -133,6 +132,21 @@ def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any
         elif status != KILLED and RESULT in run.data.tags:
             finished[number] = _read_trial(run)
     return SearchRun(experiment_id, run_id, data, finished)
+
+
+def _take_over(run_id: str) -> None:
+    """Make a search this process's, of all on this machine that want it now only one's. Raises as _refuse_alive does.
+
+    On two machines at once both may take it: what MLflow keeps has no step that looks and writes in one.
+    """
+    client = mlflow.MlflowClient()
+    with hold_lock(Path(tempfile.gettempdir(), f"wine-search-{os.getuid()}-{run_id}.lock")):
+        run = client.get_run(run_id)  # as the one before has left it
+        _refuse_alive(run)
+        client.update_run(run_id, status="RUNNING")
+        client.set_tag(run_id, PROCESS, _describe_process())
+        if PROBLEM in run.data.tags:
+            client.delete_tag(run_id, PROBLEM)
 
 
 def _describe_process() -> str:

@@ -25,7 +25,7 @@ from orchestration.flows import main_flow
 from orchestration.monitoring import monitoring_flow
 from settings import Settings, load_settings
 from wine_data.schema import EXAMPLE
-from wine_quality_training.bundle.files import METADATA_FILE
+from wine_quality_training.bundle.bundle import METADATA_FILE
 from wine_quality_training.bundle.metadata import read_metadata
 
 WINDOWS, SEED = 3, 42

@@ -36,7 +36,7 @@ def fit_forest(folder: Path, cores: int) -> Any:
     """Fit the forest on the twin's training side, write its bundle, and return it."""
     from tests.wines import make_bundle
     from wine_data.split import split_wines
-    from wine_quality_training.bundle.files import select_bundle
+    from wine_quality_training.bundle.bundle import select_bundle
     from wine_quality_training.evaluate import evaluate_leak_free
     from wine_quality_training.models import make_model
 

@@ -16,8 +16,9 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from deployment.api.limits import Guard, make_request_id
+from deployment.api.limits import Guard
 from deployment.api.predict import JSON, Predict
+from deployment.api.problems import SCOPE_ID
 from deployment.serve import make_service, reduce_latency_spikes
 from settings import load_settings
 from wine_data.schema import FEATURES, WineQuality
@@ -40,7 +41,8 @@ def make_ordinary() -> ASGIApp:
     @app.post("/predict")
     async def answer(request: Request) -> Response:
         headers, start = dict(request.scope["headers"]), perf_counter()
-        return Response(await predict.answer(make_request_id(), headers, request.receive, start), media_type=JSON)
+        answered = await predict.answer(request.scope[SCOPE_ID], headers, request.receive, start)
+        return Response(answered, media_type=JSON)
 
     @app.get("/health")
     async def check_health() -> dict[str, str]:

@@ -26,7 +26,7 @@ from tests.waiting import free_port, wait_for
 from wine_data.schema import TARGET, WineQuality, feature_array, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import split_wines
-from wine_quality_training.bundle.files import MODEL_FILE, select_bundle
+from wine_quality_training.bundle.bundle import MODEL_FILE, select_bundle
 from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, evaluate_leak_free
 from wine_quality_training.models import make_model
 

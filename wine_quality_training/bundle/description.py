@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from commands import BadInputError
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, WineQuality, feature_frame
 from wine_data.sources.load import Origin
-from wine_quality_training.bundle.files import XGBOOST
+from wine_quality_training.bundle.bundle import XGBOOST
 from wine_quality_training.bundle.metadata import KnownAnswer, ModelMetadata
 from wine_quality_training.bundle.profile import profile_wines
 from wine_quality_training.evaluate import Evaluation

@@ -110,7 +110,7 @@ def write_bundle(models: Path, pickled: bytes, metadata: ModelMetadata, compiled
 def write_candidate(folder: Path, short_name: str, pipeline: "Pipeline", metadata: ModelMetadata) -> Path:
     """Write <short_name>.pkl and then <short_name>.json, each whole or not at all; return the pickle's path.
 
-    If the second is never written, loading refuses the pair.
+    The second has the digest of the first, which tells whether they belong together.
     """
     path = folder / f"{short_name}.pkl"
     with open_atomically(path) as file:
@@ -168,19 +168,13 @@ def load_bundle(folder: Path) -> Bundle:
         BadInputError: a file is missing, damaged or too many, or of other features or library versions.
     """
     metadata, contents = _read_bundle(folder)
-    return Bundle(_unpickle_checked(folder, metadata, contents, MODEL_FILE), metadata, contents.get(COMPILED_FILE))
+    return Bundle(_unpickle_checked(folder, metadata, contents), metadata, contents.get(COMPILED_FILE))
 
 
 def load_compiled(folder: Path) -> CompiledBundle | None:
     """Check a bundle and read its compiled form, or None where it has none; errors as in load_bundle."""
     metadata, contents = _read_bundle(folder)
     return CompiledBundle(contents[COMPILED_FILE], metadata) if COMPILED_FILE in contents else None
-
-
-def load_candidate(path: Path) -> Bundle:
-    """Check a candidate's pickle by the metadata beside it, and unpickle it; errors as in load_bundle."""
-    metadata = read_metadata(path.with_suffix(".json"))
-    return Bundle(_unpickle_checked(path.parent, metadata, _read_checked(path.parent, metadata), path.name), metadata)
 
 
 def _read_bundle(folder: Path) -> tuple[ModelMetadata, dict[str, bytes]]:
@@ -207,12 +201,10 @@ def _read_checked(folder: Path, metadata: ModelMetadata) -> dict[str, bytes]:
     return contents
 
 
-def _unpickle_checked(
-    folder: Path, metadata: ModelMetadata, contents: Mapping[str, bytes], model_file: str
-) -> "Pipeline":
+def _unpickle_checked(folder: Path, metadata: ModelMetadata, contents: Mapping[str, bytes]) -> "Pipeline":
     """Unpickle contents whose digests are right, if this Python has the libraries that pickled them."""
-    if model_file not in metadata.files:
-        raise _refusal(folder, f"names no digest for {model_file}")
+    if MODEL_FILE not in metadata.files:
+        raise _refusal(folder, f"names no digest for {MODEL_FILE}")
     if _find_version("scikit-learn") == "none":
         raise NotThereError(
             f"{folder} has no compiled model ({metadata.compiled}), and its pickle needs scikit-learn, which is not "
@@ -221,7 +213,7 @@ def _unpickle_checked(
     mismatch = find_mismatch(metadata)
     if mismatch:
         raise _refusal(folder, f"{mismatch}: run make pipeline")
-    return unpickle_model(contents[model_file])
+    return unpickle_model(contents[MODEL_FILE])
 
 
 def _dump_with_digests(metadata: ModelMetadata, contents: Mapping[str, bytes]) -> bytes:
