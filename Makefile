@@ -30,64 +30,64 @@ help: ## list these targets
 	  printf '  %-16s %s\n' "$$target" "$$text"; done
 	@echo "Start with: make pipeline"
 
-setup: .venv/installed ## make .venv and install the lock into it (the other targets do this themselves)
+setup: .venv/installed ## make .venv and install all of the lock (other targets install only what they need)
 	@echo "The environment in .venv is ready. Next: make pipeline"
 
-pipeline: .venv/installed ## wine data to registered model and serving bundle, and one prediction
+pipeline: .venv/pipeline ## wine data to registered model and serving bundle, and one prediction
 	@$(VENV) -m orchestration.flows
 
-data: .venv/installed ## download the wines from UCI, once
+data: .venv/pipeline ## download the wines from UCI, once
 	@$(VENV) -m wine_data.sources uci
 
-audit: .venv/installed ## what is wrong with the wines: sentences, a table, a picture
+audit: .venv/pipeline ## what is wrong with the wines: sentences, a table, a picture
 	@$(VENV) -m wine_data.audit
 
-summary: .venv/installed ## what the last finished pipeline came to, in Markdown; with its figures in report/
+summary: .venv/pipeline ## what the last finished pipeline came to, in Markdown; with its figures in report/
 	@$(VENV) -m orchestration.summary --folder report
 
-serve: .venv/installed ## the API on 127.0.0.1:8000 (WINE_PORT)
+serve: .venv/pipeline ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.serve
 
-load: .venv/installed ## load the API of make serve for 60 s and check every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
+load: .venv/load ## load the API of make serve for 60 s and check every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
 	@$(VENV) -m deployment.load
 
-load-ui: .venv/installed ## the same by hand, on locust's page on 127.0.0.1:8089
+load-ui: .venv/load ## the same by hand, on locust's page on 127.0.0.1:8089
 	@$(VENV) -m deployment.load --ui
 
 bench-serving: .venv/installed ## measure how fast the API answers, on one core (wrk: make system-packages)
 	@$(VENV) -m tests.benchmarks.serving_speed
 
-mlflow: .venv/installed ## MLflow's pages on 127.0.0.1:5000 (WINE_MLFLOW_PORT): runs, metrics, registry
+mlflow: .venv/pipeline ## MLflow's pages on 127.0.0.1:5000 (WINE_MLFLOW_PORT): runs, metrics, registry
 	@$(VENV) -m experiment_tracking.pages
 
-search: .venv/installed ## tune on leak-free folds, track every trial
+search: .venv/pipeline ## tune on leak-free folds, track every trial
 	@$(VENV) -m experiment_tracking.search --minutes 0.6
 
-prefect: .venv/installed ## start a Prefect server on 127.0.0.1:4200 (WINE_PREFECT_PORT), in the background
+prefect: .venv/pipeline ## start a Prefect server on 127.0.0.1:4200 (WINE_PREFECT_PORT), in the background
 	@$(VENV) -m orchestration.services prefect
 
-deploy: .venv/installed ## deploy the pool and prefect.yaml to that server; again after each change
+deploy: .venv/monitoring ## deploy the pool and prefect.yaml to that server; again after each change
 	@$(VENV) -m orchestration.services deploy
 
-worker: .venv/installed ## start a worker that runs what is due, in the background
+worker: .venv/monitoring ## start a worker that runs what is due, in the background
 	@$(VENV) -m orchestration.services worker
 
-stop: .venv/installed ## end that worker and server, and see that they have ended
+stop: .venv/pipeline ## end that worker and server, and see that they have ended
 	@$(VENV) -m orchestration.services stop
 
-simulate: .venv/installed ## ask the API of make serve for 1,000 synthetic wines, half with a made-up taster's grade
+simulate: .venv/monitoring ## ask the API of make serve for 1,000 synthetic wines, half with a made-up taster's grade
 	@$(VENV) -m monitoring.simulate --labels 0.5
 
-monitor: .venv/installed ## a page on what the API answered: drift, quality, traffic, alarms
+monitor: .venv/monitoring ## a page on what the API answered: drift, quality, traffic, alarms
 	@$(VENV) -m monitoring.page
 
-drill: .venv/installed ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
+drill: .venv/monitoring ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
 	@$(VENV) -m orchestration.drill
 
-lab: .venv/installed ## JupyterLab on the notebooks, with this project's environment
+lab: .venv/notebooks ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab
 
-notebooks: .venv/installed ## run every notebook again and keep its outputs (WINE_DATA: your real files)
+notebooks: .venv/notebooks ## run every notebook again and keep its outputs (WINE_DATA: your real files)
 	@$(VENV) -m jupyter execute --inplace */*.ipynb
 	@echo "The notebooks hold new outputs. Next: git diff --stat"
 
@@ -150,10 +150,30 @@ reset: ## forget the tracking store, the flow history and all models (asks first
 	read -r answer; case "$$answer" in [yY]*) rm -f deployment/predictions.db*; echo "Gone too.";; \
 	*) echo "The log was kept.";; esac
 
-# Set-up, from nothing but Python, make and the package index. uv comes first, at the version and
-# digest that the lock names, and installs the rest. The last line marks the venv as complete, so an
-# interrupted set-up is taken up again and a finished one costs nothing.
-.venv/installed: requirements.txt
+# Set-up, from nothing but Python, make and the package index. uv comes first, at the version and digest that the lock
+# names, and installs the rest: for a stage its extras of pyproject.toml, for the tests all of the lock. The file that
+# each rule makes says that it is complete: an interrupted set-up is taken up again, and a finished one costs nothing.
+STAGES := .venv/pipeline .venv/monitoring .venv/load .venv/notebooks
+INSTALL = $(VENV) -m uv pip install --python $(VENV) --require-hashes --requirements pyproject.toml --constraints requirements.txt
+IN_PLACE = $(VENV) -m uv pip install --python $(VENV) --quiet --no-deps --no-build-isolation --editable .
+FAILED = { echo "The packages could not be installed: the lines above say why. Run the same command again to go on." >&2; exit 3; }
+
+.venv/pipeline: EXTRAS = pipeline
+.venv/monitoring: EXTRAS = pipeline monitoring
+.venv/load: EXTRAS = pipeline load
+.venv/notebooks: EXTRAS = pipeline monitoring load s3 notebooks
+
+$(STAGES): .venv/uv
+	@echo "Installing the packages of this stage into .venv: $(EXTRAS) ..."
+	@$(INSTALL) $(EXTRAS:%=--extra %) && $(IN_PLACE) || $(FAILED)
+	@touch $@
+
+.venv/installed: .venv/uv
+	@echo "Installing all locked packages into .venv (about 1.9 GB) ..."
+	@$(VENV) -m uv pip sync --python $(VENV) --require-hashes requirements.txt && $(IN_PLACE) || $(FAILED)
+	@touch $(STAGES) $@
+
+.venv/uv: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
 	  echo "Python 3.11 to 3.14 is needed, and '$(PYTHON)' is none of them: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { \
@@ -161,8 +181,4 @@ reset: ## forget the tracking store, the flow history and all models (asks first
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --retries 1 --require-hashes -r .venv/uv.txt 2> .venv/setup.log || { \
 	  echo "uv could not be installed: $$(tail -n 1 .venv/setup.log) (more in .venv/setup.log)" >&2; exit 3; }
-	@echo "Installing the locked packages into .venv (about 1.9 GB) ..."
-	@$(VENV) -m uv pip sync --python $(VENV) --require-hashes requirements.txt && \
-	$(VENV) -m uv pip install --python $(VENV) --quiet --no-deps --no-build-isolation --editable . || { \
-	  echo "The packages could not be installed: the lines above say why. Run the same command again to go on." >&2; exit 3; }
 	@touch $@

@@ -96,7 +96,7 @@ def run_command(main: Callable[[], int]) -> None:
 def explain_outside(error: BaseException) -> str:
     """What failed outside this project, such as a disk or a server, and what to do; empty for any other error."""
     if isinstance(error, ModuleNotFoundError):
-        return f"{error}: install it into this Python environment"
+        return f"{error}: make setup installs all that this project uses; install anything else into this environment"
     if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OUTSIDE:
         return explain_outside(error.__cause__) if error.__cause__ else ""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,7 @@ COMMAND = ("-m", "experiment_tracking.pages")
 def test_make_mlflow_serves_the_pages_that_it_names_until_ctrl_c(store: Store) -> None:
     address = f"http://127.0.0.1:{(port := free_port())}"
     environment = isolated_environment(store.folder) | {"WINE_MLFLOW_PORT": str(port)}
-    make = ("make", "--silent", "mlflow", f"VENV={sys.executable}", "--assume-old=.venv/installed")
+    make = ("make", "--silent", "mlflow", f"VENV={sys.executable}", "--assume-old=.venv/pipeline")
     with serve(f"{address}/health", *make, ending=signal.SIGINT, env=environment, stdout=subprocess.PIPE) as server:
         experiment = {"experiment_id": store.experiment_id}
         asked = WEB.get(f"{address}/api/2.0/mlflow/experiments/get", params=experiment)

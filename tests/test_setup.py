@@ -33,11 +33,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.clone
-def test_a_second_setup_installs_nothing(clone: Path) -> None:
-    installed = (clone / ".venv" / "installed").stat().st_mtime_ns
-    done = make(clone, "setup")
-    assert (clone / ".venv" / "installed").stat().st_mtime_ns == installed
-    assert done.stdout.splitlines() == ["The environment in .venv is ready. Next: make pipeline"]
+def test_the_pipeline_installs_its_own_packages_and_nothing_twice(clone: Path) -> None:
+    environment = clone / ".venv"
+    files = [path for path in environment.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.lstat().st_size for path in files) < 1e9
+    packages = {path.name.partition("-")[0] for path in environment.rglob("*.dist-info")}
+    assert {"mlflow", "prefect"} <= packages
+    assert not {"jupyterlab", "dask", "playwright", "locust", "mypy"} & packages
+    done = make(clone, ".venv/pipeline")
+    assert done.stdout.splitlines() == ["make: '.venv/pipeline' is up to date."]
 
 
 LOAD_CHAMPION = """
