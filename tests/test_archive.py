@@ -36,7 +36,7 @@ def archive(store: Store, twin: WineData, twin_split: Split) -> Path:
         version = register_model(tracked.run_id)
         verdict = judge_version(version, twin_split.holdout)
         if seed == 1:
-            promote(version, verdict, store.models)
+            promote(version, verdict, store.models, "a test")  # a tree is refused: its probabilities are all 0 or 1
         else:
             record_refusal(version, verdict)
     file = store.folder / "registry.tar.gz"

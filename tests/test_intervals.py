@@ -45,7 +45,7 @@ def test_the_gate_is_no_surer_by_repeats(tree: Pipeline, twin: WineData, twin_sp
     evaluation: Evaluation = evaluate_predictions("tree", LEAK_FREE, tree, {"cv": table, "holdout": table})
     bundle = Bundle(tree, describe_model(evaluation, twin, twin_split.train))
     once, often = (judge_challenger(bundle, None, wines).comparisons[0] for wines in (holdout, repeat(holdout)))
-    assert (often.difference, often.lower) == pytest.approx((once.difference, once.lower))
+    assert (often.difference, often.bound) == pytest.approx((once.difference, once.bound))
 
 
 def test_an_interval_of_many_wines_takes_little_memory() -> None:

@@ -16,7 +16,7 @@ SMALL = {  # by notebook: values for its cell of parameters that a test has time
     "wine_training": 'NAMES = ["RandomForestRegressor", "DecisionTreeClassifier"]\nSHUFFLES, POINTS = 1, 5',
     "wine_tracking": 'MODEL, TRIALS, PUBLISHED_TRIALS, ROUNDS = "DecisionTreeClassifier", 2, 1, 5',
     "wine_model_registry": "",
-    "wine_orchestration": 'LATE, MODELS = 1, ("DecisionTreeClassifier",)',
+    "wine_orchestration": 'LATE, MODELS = 1, ("ExtraTreesClassifier",)',
     "wine_deployment": 'CHAMPION = NEXT = "DecisionTreeClassifier"\nLOAD_SECONDS, LOAD_USERS = 1, 2',
     "wine_monitoring": """WINDOW, LABELS = 150, 1.0
 WINDOWS = {"normal": 2, "mistake": 2, "hot year": 3, "after": 2}""",

@@ -141,7 +141,8 @@ def versions(served_mlflow: str, member: dict[str, str], twin: WineData, twin_sp
         evaluation = evaluate_leak_free(name, make_model(name, seed=42), twin_split)
         register_model(track_model(experiment_id, None, twin, twin_split, [evaluation]).run_id)
     first = find_version("1")
-    promote(first, judge_version(first, twin_split.holdout), Path(member["WINE_SERVING_MODELS"]))
+    verdict = judge_version(first, twin_split.holdout)
+    promote(first, verdict, Path(member["WINE_SERVING_MODELS"]), "a test")
     administrator = (member["MLFLOW_TRACKING_USERNAME"], member["MLFLOW_TRACKING_PASSWORD"])
     users = f"{served_mlflow}/api/2.0/mlflow/users/create"
     requests.post(users, json=COLLEAGUE, timeout=30, auth=administrator).raise_for_status()

@@ -227,7 +227,7 @@ def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
 
 def measure_predictions(grades: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """The six MEASURES of predictions (grades, or numbers from a regressor) against the true grades."""
-    (values,) = _measure(_tabulate_terms(grades, predictions).mean(axis=0, keepdims=True)).tolist()
+    (values,) = measure_terms(tabulate_terms(grades, predictions).mean(axis=0, keepdims=True)).tolist()
     return dict(zip(MEASURES, values, strict=True))
 
 
@@ -238,23 +238,20 @@ def bootstrap_intervals(
 
     `wines` tells which rows are of one wine; without it, each is a wine.
     """
-    (terms,) = _resample_means(wines, _tabulate_terms(grades, predictions))
-    low, high = np.percentile(_measure(terms), [2.5, 97.5], axis=0).tolist()
+    (terms,) = resample_means(wines, tabulate_terms(grades, predictions))
+    low, high = np.percentile(measure_terms(terms), [2.5, 97.5], axis=0).tolist()
     return dict(zip(MEASURES, zip(low, high, strict=True), strict=True))
 
 
-def bootstrap_difference(
-    grades: np.ndarray, predictions: np.ndarray, rival: np.ndarray, wines: np.ndarray | None = None
-) -> tuple[float, float]:
-    """How much kappa the predictions have over a rival's on the same wines, and the least it is with 95 % confidence.
+def score_probabilities(grades: np.ndarray, at_most: np.ndarray) -> np.ndarray:
+    """The ranked probability score of each wine: the sum over GRADES of (F - 1 where the grade is at most that one)^2.
 
-    Paired: every resample scores both on the same wines, so what makes a wine hard for both cancels out.
-    The bound is the 5th percentile of the resampled differences. `wines` as in bootstrap_intervals.
+    `at_most` has F, the probability of at most each of GRADES, shape (wines, grades). The lower the better; a sure
+    answer scores by how many grades it is off. From Epstein, Journal of Applied Meteorology 8 (1969), not divided by
+    the number of thresholds.
     """
-    difference = measure_predictions(grades, predictions)["kappa"] - measure_predictions(grades, rival)["kappa"]
-    tables = (_tabulate_terms(grades, each) for each in (predictions, rival))
-    ours, theirs = (_measure(terms)[:, MEASURES.index("kappa")] for terms in _resample_means(wines, *tables))
-    return difference, float(np.percentile(ours - theirs, 5))
+    scores: np.ndarray = ((at_most - (grades[:, None] <= np.array(GRADES))) ** 2).sum(axis=1)
+    return scores
 
 
 def round_predictions(predictions: np.ndarray) -> np.ndarray:
@@ -293,7 +290,7 @@ def _predict_fold(unfitted: "Pipeline", X: "pd.DataFrame", y: "pd.Series", score
     return predict_wines(_fit(unfitted, X, y), scored)
 
 
-def _tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """All that the measures need, as columns whose means suffice, so that a resample is one product."""
     y, prediction = grades.astype(float), predictions.astype(float)
     rounded = round_predictions(predictions).astype(float)
@@ -302,8 +299,8 @@ def _tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     return np.column_stack(columns).astype(float)
 
 
-def _measure(means: np.ndarray) -> np.ndarray:
-    """The six MEASURES from the means of _tabulate_terms, one row a resample.
+def measure_terms(means: np.ndarray) -> np.ndarray:
+    """The six MEASURES from the means of tabulate_terms, one row a resample.
 
     Quadratic weighted kappa is 1 - observed / expected, where expected is the mean squared miss of
     grades and predictions drawn independently: E[y^2] + E[g^2] - 2 E[y] E[g].
@@ -313,7 +310,7 @@ def _measure(means: np.ndarray) -> np.ndarray:
     return np.column_stack((np.sqrt(square), absolute, r2, hit, near, kappa))
 
 
-def _resample_means(wines: np.ndarray | None, *tables: np.ndarray) -> list[np.ndarray]:
+def resample_means(wines: np.ndarray | None, *tables: np.ndarray) -> list[np.ndarray]:
     """The column means of tables in each resample of the wines, shape (RESAMPLES, columns) each.
 
     Whole wines are drawn, with all their rows: repeats of a wine are no new evidence.

@@ -187,8 +187,9 @@ def _open_record(event: str, version: str, champion: str, verdict: Verdict | Non
     run = mlflow.MlflowClient().create_run(experiment_id, run_name=f"{event} of version {version}", tags=tags)
     run_id = str(run.info.run_id)
     for comparison in verdict.comparisons if verdict else ():
-        figures = ("wines", "challenger", "rival", "difference", "lower", "needed")
-        log_values(run_id, metrics={f"{comparison.scored_on}.{name}": getattr(comparison, name) for name in figures})
+        figures = ("wines", "challenger", "rival", "difference", "bound", "needed")
+        under = f"{comparison.scored_on}.{comparison.measure}"
+        log_values(run_id, metrics={f"{under}.{name}": getattr(comparison, name) for name in figures})
     return run_id
 
 

@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 
 from commands import BadInputError, NotThereError
-from experiment_tracking.registry.gate import MARGIN, Verdict, judge_challenger
+from experiment_tracking.registry.gate import MARGIN, Terms, Verdict, check_models, judge_challenger, pick_unseen
+from experiment_tracking.registry.questions import answer_question, fingerprint_holdout, pose_question
 from experiment_tracking.runs.store import name_store
 from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
 from wine_data.schema import FEATURES, GRADES
@@ -35,13 +36,14 @@ _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version: `number` is MLflow's, `aliases` may hold champion and challenger."""
+    """One registered version: `number` is MLflow's, `digest` its pickle's, `aliases` may be champion and challenger."""
 
     number: str
     model: str
     run_id: str
     source: str
     fingerprint: str
+    digest: str
     kappa_cv: float
     kappa_holdout: float
     registered: datetime
@@ -110,10 +112,21 @@ def load_version(version: Version) -> Bundle:
 def judge_version(
     version: Version, holdout: "pd.DataFrame", recent: "pd.DataFrame | None" = None, margin: float = MARGIN
 ) -> Verdict:
-    """Load a version and the champion, and let the gate compare them."""
+    """Load a version and the champion, and let the gate compare them at the level that the holdout's count leaves.
+
+    A version with the champion's digest is refused without a question to the holdout.
+    """
     champion = find_champion()
-    rival = load_version(champion) if champion else None
-    return judge_challenger(load_version(version), rival, holdout, recent, margin)
+    if champion and champion.digest == version.digest:
+        return Verdict(version.number, champion.number, ())
+    challenger, rival = load_version(version), load_version(champion) if champion else None
+    check_models(challenger, rival)  # before the holdout is asked, which counts
+    lately = "" if recent is None else fingerprint_holdout(pick_unseen(recent))
+    question = (fingerprint_holdout(holdout), version.digest, champion.digest if champion else "", lately)
+    posed = pose_question(MODEL, *question)
+    verdict = judge_challenger(challenger, rival, holdout, recent, Terms(margin, posed))
+    answer_question(MODEL, posed, verdict.admitted, *question)
+    return verdict
 
 
 def export_version(version: Version, models: Path) -> Path:
@@ -190,6 +203,7 @@ def _describe(version: ModelVersion, aliases: dict[str, str]) -> Version:
         run_id=str(version.run_id),
         source=tags.get("data.source", "unknown"),
         fingerprint=tags.get("data.fingerprint", ""),
+        digest=tags.get(DIGEST, ""),
         kappa_cv=float(tags.get("kappa.cv", "nan")),
         kappa_holdout=float(tags.get("kappa.holdout", "nan")),
         registered=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),

@@ -62,6 +62,17 @@ def open_store(uri: str, artifacts: Path | str) -> str:
 
 
 @contextmanager
+def hold_store() -> Iterator[None]:
+    """Let no other process hold the open store meanwhile, where it is a database; a server has no lock.
+
+    Not to be held around open_store, which would wait for ever.
+    """
+    uri = mlflow.get_tracking_uri()
+    with _hold_store(uri, _find_database(uri)):
+        yield
+
+
+@contextmanager
 def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
     """Let no other process open a database meanwhile, because its tables can be made only once."""
     if database:
