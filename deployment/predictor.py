@@ -12,10 +12,12 @@ from commands import BadInputError
 from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
 from wine_quality_training.bundle.bundle import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.compiled import CompiledModel
+from wine_quality_training.bundle.explanation import find_effects, find_medians
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.decision import decide_grades
 
 TOLERANCE = 1e-6
+NO_MEDIANS = "This model has no medians to explain an answer with: run make pipeline"
 PART_PLACES = tuple((FEATURES.index(part), FEATURES.index(whole)) for part, whole in PARTS)
 
 
@@ -29,6 +31,7 @@ class Predictor:
         self._scale = np.array(self.grades, dtype="float64")
         rule = self.metadata.decision
         self._bounds = rule.find_bounds(self._scale) if rule else None
+        self.medians = find_medians(self.metadata.profiles)
         self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
         self._model = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else CompiledModel(bundle.compiled)
         wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
@@ -57,6 +60,17 @@ class Predictor:
     def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The position in `grades` of each prediction, and the expected quality, from probabilities as above."""
         return decide_grades(probabilities, self._scale, self._bounds)
+
+    def explain(self, wines: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """What each feature adds to the expected quality of some wines, shape (wines, 12): see find_effects.
+
+        Raises BadInputError where the bundle is so old that it has no medians.
+        """
+        if self.medians is None:
+            raise BadInputError(NO_MEDIANS)
+        return find_effects(
+            wines, expected, self.medians, lambda asked: self.decide(self.predict_probabilities(asked))[1]
+        )
 
     def list_warnings(self, wine: tuple[float, ...], filled: Iterable[str] = ()) -> list[str]:
         """What is unusual about a wine, given by its values in the order of FEATURES, as sentences.

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from commands import BadInputError
 from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
+from deployment.batch.job import Options
 from deployment.batch.storage import Location
 from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
@@ -35,8 +36,8 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
         logger.info("nothing to score: %s holds no CSV or Parquet file", settings.batch_wines)
         return []
     with open_executor(settings.batch_cores, settings.dask) as executor:
-        map_fn, kind = map_chunks(executor), settings.wine_type
-        states = [score_task(file, settings.serving_models, answers, map_fn, kind, return_state=True) for file in files]
+        wishes = (settings.serving_models, answers, map_chunks(executor), Options(settings.wine_type))
+        states = [score_task(file, *wishes, return_state=True) for file in files]
     results = [state.result(raise_on_failure=False) for state in states]
     scored = [result for result in results if isinstance(result, ScoredFile)]
     for result in scored:

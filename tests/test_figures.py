@@ -5,7 +5,7 @@ from wine_data.schema import MEASUREMENTS
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.figures import plot_comparison, plot_protocols
+from wine_quality_training.figures import plot_comparison, plot_effects, plot_protocols
 from wine_quality_training.report import list_scores
 
 
@@ -32,6 +32,15 @@ def test_a_figure_shows_each_model_under_both_protocols(evaluations: list[Evalua
     published = [e.score_on("validation").metrics["r2"] for e in evaluations if e.protocol == "as-published"]
     leak_free = [e.score_on("holdout").metrics["r2"] for e in evaluations if e.protocol == "leak-free"]
     assert shown == pytest.approx(published + leak_free)
+
+
+def test_effects_are_drawn_a_panel_a_wine_largest_on_top() -> None:
+    figure = plot_effects({"good": {"alcohol": 1.0, "density": -0.2, "pH": 0.0}, "bad": {"alcohol": -0.5}})
+    good, bad = figure.axes
+    assert [label.get_text() for label in good.get_yticklabels()] == ["pH", "density", "alcohol"]
+    assert [patch.get_width() for patch in good.patches] == [0.0, -0.2, 1.0]  # type: ignore[attr-defined]
+    assert good.get_xlim() == bad.get_xlim()
+    assert [axis.get_title() for axis in figure.axes] == ["good", "bad"]
 
 
 def test_a_confusion_matrix_counts_every_holdout_wine(figures: dict[str, Figure], small_split: Split) -> None:

@@ -83,7 +83,41 @@ def test_a_wine_is_graded_with_a_bar_for_each_grade(visit: Visit, small_api: str
     expect(visit.page.locator("#request")).to_have_text(re.compile(r"^\w{20,}$"))
     expect(visit.page.locator("#warnings")).to_be_hidden()
     assert visit.complaints == []
-    assert visit.asked_of_servers == [f"{small_api}/", f"{small_api}/predict"]
+    assert visit.asked_of_servers == [f"{small_api}/", f"{small_api}/predict?explain=true"]
+
+
+@needs_browser
+def test_what_each_measurement_adds_is_drawn_largest_first_to_its_side(visit: Visit, small_api: str) -> None:
+    visit.page.get_by_label("Alcohol").fill("12.5")
+    submit_and_expect_answer(visit)
+    asked = WEB.post(f"{small_api}/predict?explain=true", json=WINE | {"alcohol": 12.5}).raise_for_status().json()
+    effects = sorted(asked["explanation"]["effects"].items(), key=lambda effect: -abs(effect[1]))
+    rows = visit.page.get_by_role("list", name="What each measurement adds").get_by_role("listitem").all()
+    largest = None
+    for row, (name, effect) in zip(rows, effects, strict=True):
+        label = visit.page.locator(f"#{name}-name").inner_text()
+        sign = "+" if effect > 0 else "\u2212" if effect < 0 else ""
+        expect(row).to_have_text(re.compile(rf"^{re.escape(label)}rather than .*{re.escape(sign)}{abs(effect):.2f}$"))
+        assert row.locator(".effect").count() == bool(effect)
+        if effect:
+            bar, axis = row.locator(".effect").bounding_box(), row.locator(".axis").bounding_box()
+            assert bar
+            assert axis
+            middle = axis["x"] + axis["width"] / 2
+            assert bar["x"] + (0 if effect > 0 else bar["width"]) == pytest.approx(middle, abs=1)
+            largest = largest or bar["width"]
+            assert bar["width"] == pytest.approx(max(1, largest * abs(effect / effects[0][1])), abs=1)
+    assert largest
+    assert visit.complaints == []
+
+
+@needs_browser
+def test_an_old_model_that_explains_nothing_is_asked_without(visit: Visit) -> None:
+    refusal = '{"title":"This model has no medians","status":409}'
+    visit.page.route("**/predict?explain=true", lambda route: route.fulfill(status=409, body=refusal))
+    submit_and_expect_answer(visit)
+    expect(visit.page.locator("#explanation")).to_be_hidden()
+    expect_status(visit, "Grade")
 
 
 @needs_browser
@@ -137,7 +171,7 @@ def test_nothing_lies_outside_the_window(browser: Browser, small_api: str, width
 
 @needs_browser
 def test_a_server_that_cannot_be_reached_is_said_to_be(visit: Visit) -> None:
-    visit.page.route("**/predict", lambda route: route.abort("connectionrefused"))
+    visit.page.route("**/predict*", lambda route: route.abort("connectionrefused"))
     visit.page.get_by_label("Density").fill("1.0004")
     submit(visit)
     expect_status(visit, "reached")
@@ -157,7 +191,7 @@ def test_a_server_that_cannot_be_reached_is_said_to_be(visit: Visit) -> None:
 )
 def test_an_answer_of_another_kind_is_shown_in_words(visit: Visit, status: int, body: str, facts: list[str]) -> None:
     answer = {"status": status, "headers": {"Retry-After": "2"}, "body": body}
-    visit.page.route("**/predict", lambda route: route.fulfill(**answer))
+    visit.page.route("**/predict*", lambda route: route.fulfill(**answer))
     submit(visit)
     expect_status(visit, *facts)
     expect(visit.page.locator("#status *")).to_have_count(0)
@@ -172,7 +206,7 @@ def test_a_key_is_asked_for_sent_and_kept_in_the_page(browser: Browser, served: 
         expect_status(visit, "key")
         expect(key).to_be_focused()
         key.fill("wrong")
-        with visit.page.expect_response("**/predict") as refusal:
+        with visit.page.expect_response("**/predict*") as refusal:
             submit(visit)
         assert refusal.value.status == 401
         expect_status(visit, "key")

@@ -35,7 +35,7 @@ def write_csv(*rows: Mapping[str, object]) -> str:
 def test_a_batch_is_answered_as_its_wines_are_one_by_one(small_api: str) -> None:
     wines = [WINE | {"alcohol": 8 + number / 5} for number in range(30)]
     batch = WEB.post(f"{small_api}/predict/batch", json=wines).raise_for_status().json()
-    assert BatchPrediction.model_validate(batch).model_dump() == batch
+    assert BatchPrediction.model_validate(batch).model_dump(exclude_unset=True) == batch
     ones = [WEB.post(f"{small_api}/predict", json=wine).json() for wine in wines]
     assert [answer["request_id"] for answer in batch["answers"]] == [
         f"{batch['request_id']}-{row}" for row in range(1, 31)
@@ -247,12 +247,13 @@ def test_metrics_count_every_answer_of_every_process(served: Served, workers: in
         assert read_metric(address, "wine_log_lost_rows_total") == 0
 
 
-def test_single_wines_are_answered_while_a_large_batch_is_graded(served: Served) -> None:
+@pytest.mark.parametrize("query", ["", "?explain=true"], ids=["plain", "explained"])
+def test_single_wines_are_answered_while_a_large_batch_is_graded(served: Served, query: str) -> None:
     batch = [WINE | {"alcohol": 8 + number / 1000} for number in range(5000)]
     answered = 0
     with run_api(served.environment) as (address, _), ThreadPoolExecutor(1) as pool, httpx.Client() as client:
         client.post(f"{address}/predict", json=WINE)
-        grading = pool.submit(WEB.post, f"{address}/predict/batch", json=batch, timeout=30)
+        grading = pool.submit(WEB.post, f"{address}/predict/batch{query}", json=batch, timeout=60)
         while not grading.done():
             client.post(f"{address}/predict", json=WINE).raise_for_status()
             answered += 1

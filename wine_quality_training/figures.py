@@ -3,7 +3,7 @@
 Each function returns a matplotlib Figure and saves nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -150,6 +150,19 @@ def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFL
     for axis in axes:
         axis.set_ylabel("expected grade")
     figure.suptitle(f"{evaluation.name}: partial dependence of the three features that matter most")
+    return figure
+
+
+def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Plot what each feature adds to the expected quality of some wines, a panel a wine under its title."""
+    figure, axes = _grid(1, len(effects), height=3.8, width=5 * len(effects))
+    widest = max(abs(effect) for wine in effects.values() for effect in wine.values()) or 1
+    for axis, (title, wine) in zip(axes, effects.items(), strict=True):
+        rows = pd.Series(wine).sort_values(key=abs)
+        bars = axis.barh(rows.index, rows, color=np.where(rows > 0, RED, GREY))
+        axis.bar_label(bars, fmt="{:+.2f}", padding=3, fontsize=8)
+        axis.axvline(0, color="black", linewidth=0.6)
+        axis.set(title=title, xlabel="effect on the expected quality, in grades", xlim=(-1.35 * widest, 1.35 * widest))
     return figure
 
 

@@ -9,9 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
@@ -33,6 +33,7 @@ from wine_quality_training.decision import LIKELIEST
 
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
+Explain = Annotated[bool, Query(description="with what each measurement adds; takes a few times as long")]
 FEEDBACK_THREADS = 2  # of its own: a log that answers slowly delays no prediction
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
@@ -107,19 +108,27 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
 
 def _describe_predictions(app: FastAPI, service: Service) -> None:
     """Describe the two routes that predict; predict.py answers them before FastAPI, so these are never called."""
+    unable: dict[int | str, dict[str, Any]] = {
+        409: {"model": Problem, "description": "The model has no medians to explain its answers with"}
+    }
 
-    @app.post("/predict", responses=_refusals("The body is not a wine"), tags=["predictions"], summary="Grade one wine")
-    async def predict(wine: WineQuality) -> Prediction:
+    @app.post(
+        "/predict",
+        responses=_refusals("The body is not a wine") | unable,
+        tags=["predictions"],
+        summary="Grade one wine",
+    )
+    async def predict(wine: WineQuality, explain: Explain = False) -> Prediction:
         raise NotImplementedError
 
     @app.post(
         "/predict/batch",
-        responses=_refusals("The body is not an array or a table of wines"),
+        responses=_refusals("The body is not an array or a table of wines") | unable,
         tags=["predictions"],
         summary="Grade many wines, all or none",
         openapi_extra={"requestBody": _describe_batch(service.batch_rows)},
     )
-    async def predict_batch() -> BatchPrediction:
+    async def predict_batch(explain: Explain = False) -> BatchPrediction:
         """A JSON array of wines, or CSV with the fields of a wine as its header.
 
         CSV is read as files of wines are: any usual separator, decimal sign, encoding and spelling of the names.

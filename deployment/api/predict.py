@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import ClassVar
+from urllib.parse import parse_qs
 
 import numpy as np
 from pydantic import ValidationError
@@ -19,17 +20,19 @@ from starlette.types import Receive, Scope, Send
 from deployment.api.limits import FROM_LOAD_TEST, PREDICT, PREDICT_BATCH, read_body, unpack_body
 from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
-from deployment.api.problems import SCOPE_ID, ProblemError, refuse_body
+from deployment.api.problems import SCOPE_ID, ProblemError, refuse_body, refuse_field
 from deployment.api.schemas import Graded, ResponseWriter
 from deployment.api.wines import NO_WINE, Fills, Wines, fill_wine, read_csv, read_json
 from deployment.prediction_log.log import LoggedAnswer, PredictionLog
-from wine_data.schema import WineQuality, feature_values
+from deployment.predictor import NO_MEDIANS
+from wine_data.schema import FEATURES, WineQuality, feature_values
 
 JSON, CSV = "application/json", "text/csv"
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
 MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
 CHUNK = 250  # wines predicted at once; between chunks, requests for single wines are answered
+EXPLAINED_CHUNK = CHUNK // (1 + len(FEATURES))  # an explanation asks for one more wine a feature
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Predict:
         start = perf_counter()
         request_id, headers = scope[SCOPE_ID], dict(scope["headers"])
         try:
-            body = (await self.answer(request_id, headers, receive, start)).encode()
+            explain = bool(scope["query_string"]) and read_explain(scope["query_string"])
+            body = (await self.answer(request_id, headers, receive, start, explain)).encode()
         except ProblemError as problem:
             if self.service.log and self._is_logged(headers):
                 self.service.log.add_refusal(problem.log_entry(self.path, request_id))
@@ -66,13 +70,15 @@ class Predict:
         await send({"type": "http.response.start", "status": 200, "headers": sent})
         await send({"type": "http.response.body", "body": body})
 
-    async def answer(self, request_id: str, headers: dict[bytes, bytes], receive: Receive, start: float) -> str:
+    async def answer(
+        self, request_id: str, headers: dict[bytes, bytes], receive: Receive, start: float, explain: bool = False
+    ) -> str:
         """The answer to one wine as JSON; `start` is perf_counter's, for the log. Raises ProblemError."""
         require_type(headers, JSON)
         body = await read_body(receive, headers, WINE_BYTES, self.service.body_seconds)
         if b"content-encoding" in headers:
             body = unpack_body(body, headers, WINE_BYTES)
-        writer = self.service.live.writer
+        writer = self._take_writer(explain)
         predictor = writer.predictor
         filled: tuple[str, ...] = ()
         try:
@@ -86,8 +92,16 @@ class Predict:
         else:  # so slow that other requests are answered meanwhile
             row = await asyncio.to_thread(predictor.predict_one, wine)
         graded = writer.write(request_id, wine, row, filled)
+        (explanation,) = await asyncio.to_thread(writer.explain, [graded]) if explain else ("",)
         self._count(writer, graded, start, self._is_logged(headers))
-        return f'{{{graded.text},"model":{writer.model}}}'
+        return f'{{{graded.text}{explanation},"model":{writer.model}}}'
+
+    def _take_writer(self, explain: bool) -> ResponseWriter:
+        """The model that serves. Raises ProblemError where it is to explain its answers and cannot."""
+        writer = self.service.live.writer
+        if explain and writer.predictor.medians is None:
+            raise ProblemError(409, NO_MEDIANS)
+        return writer
 
     def _count(self, writer: ResponseWriter, graded: Graded, start: float, is_logged: bool) -> None:
         """Count the answer to one wine, and log it."""
@@ -119,6 +133,7 @@ class PredictBatch(Predict):
         headers: dict[bytes, bytes],
         receive: Receive,
         start: float,  # noqa: ARG002  each chunk has its own
+        explain: bool = False,
     ) -> str:
         """The answers to a batch as JSON. Raises ProblemError."""
         content_type = require_type(headers, JSON, CSV)
@@ -128,10 +143,11 @@ class PredictBatch(Predict):
         try:
             async with self._turn:
                 body = await read_body(receive, headers, self._most_bytes, self.service.body_seconds)
-                writer = self.service.live.writer
+                writer = self._take_writer(explain)
                 fills = writer.predictor.metadata.fills if self.service.fill_blanks else {}
                 wines = await asyncio.to_thread(self._read, body, headers, content_type, fills)
-                answers = [text async for text in self._grade(writer, request_id, wines, self._is_logged(headers))]
+                logged = self._is_logged(headers)
+                answers = [text async for text in self._grade(writer, request_id, wines, logged, explain)]
         finally:
             self._batches -= 1
         return (
@@ -139,17 +155,24 @@ class PredictBatch(Predict):
             f'"answers":[{",".join(answers)}]}}'
         )
 
-    async def _grade(self, writer: ResponseWriter, batch: str, wines: Wines, is_logged: bool) -> AsyncIterator[str]:
+    async def _grade(
+        self, writer: ResponseWriter, batch: str, wines: Wines, is_logged: bool, explain: bool
+    ) -> AsyncIterator[str]:
         """The answer to each wine; its latency is its share of the time that its chunk took."""
-        for first in range(0, len(wines.values), CHUNK):
+        size = EXPLAINED_CHUNK if explain else CHUNK
+        for first in range(0, len(wines.values), size):
             start = perf_counter()
-            chunk = wines.values[first : first + CHUNK]
+            chunk = wines.values[first : first + size]
             rows = await asyncio.to_thread(writer.predictor.predict_probabilities, np.array(chunk))
+            graded = [
+                writer.write(f"{batch}-{at + 1}", wine, row, wines.filled[at])
+                for at, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first)
+            ]
+            explanations = await asyncio.to_thread(writer.explain, graded) if explain else [""] * len(graded)
             share = (perf_counter() - start) / len(chunk)
-            for at, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first):
-                graded = writer.write(f"{batch}-{at + 1}", wine, row, wines.filled[at])
-                self._count(writer, graded, perf_counter() - share, is_logged)
-                yield f"{{{graded.text}}}"
+            for one, explanation in zip(graded, explanations, strict=True):
+                self._count(writer, one, perf_counter() - share, is_logged)
+                yield f"{{{one.text}{explanation}}}"
 
     @property
     def _most_bytes(self) -> int:
@@ -164,6 +187,14 @@ class PredictBatch(Predict):
             count = body.count(b"{") if content_type == JSON else len(body.splitlines()) - 1
             problem.wines = min(max(count, 1), most)  # about how many: monitoring counts wines
             raise
+
+
+def read_explain(query: bytes) -> bool:
+    """Whether a query string asks for explanations. Raises ProblemError 422 for what is neither true nor false."""
+    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
+    if not {"true", "false"}.issuperset(asked):
+        raise refuse_field("explain", "must be true or false", "The query is not understood")
+    return asked[-1] == "true"
 
 
 def require_type(headers: dict[bytes, bytes], *known: str) -> str:

@@ -1,13 +1,15 @@
 """The answers of the API: the form of each, and the fast way to write one."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.predictor import Predictor
-from wine_data.schema import SCALE
+from wine_data.schema import FEATURES, SCALE
+from wine_quality_training.bundle.explanation import ADDS_UP, METHOD
 
 
 class ServingModel(BaseModel):
@@ -16,6 +18,17 @@ class ServingModel(BaseModel):
     name: str
     version: str
     run_id: str
+
+
+class Explanation(BaseModel):
+    """What each feature adds to the expected quality of a wine."""
+
+    method: str = Field(description="how the effects were found")
+    adds_up: bool = Field(description="whether they add up; found one at a time they do not: features act together")
+    medians: dict[str, float] = Field(description="by feature, over the wines that the model was fitted on")
+    effects: dict[str, float] = Field(
+        description="by feature, in grades: expected_quality, less that of this wine with the feature at its median"
+    )
 
 
 class Grading(BaseModel):
@@ -27,6 +40,7 @@ class Grading(BaseModel):
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
     warnings: list[str] = Field(description="measurements that were filled, or are unusual")
+    explanation: Explanation | None = Field(None, description="there only with explain=true")
 
 
 class Prediction(Grading):
@@ -106,6 +120,7 @@ class ResponseWriter:
         self.predictor = predictor
         self.model = ServingModel.model_validate(vars(predictor.metadata)).model_dump_json()
         self._grades = tuple(predictor.grades)
+        self._explanation = _lay_out_explanation(predictor)
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
     def write(
@@ -124,6 +139,11 @@ class ResponseWriter:
         )
         return Graded(text, request_id, wine, grade, probabilities, expected)
 
+    def explain(self, graded: Sequence["Graded"]) -> list[str]:
+        """Write the explanations of some answers, each to be put behind the text of its answer."""
+        wines, expected = (np.array([getattr(one, name) for one in graded]) for name in ("wine", "expected_quality"))
+        return [self._explanation % tuple(effects) for effects in self.predictor.explain(wines, expected).tolist()]
+
 
 class Graded(NamedTuple):
     """The answer to one wine: the inside of its JSON object, without the model; and what the log keeps of it."""
@@ -134,3 +154,13 @@ class Graded(NamedTuple):
     grade: int
     probabilities: str
     expected_quality: float
+
+
+def _lay_out_explanation(predictor: Predictor) -> str:
+    """The JSON of an explanation, with a place for each effect; empty for a model that explains nothing."""
+    if predictor.medians is None:
+        return ""
+    medians = dict(zip(FEATURES, predictor.medians.tolist(), strict=True))
+    fixed = json.dumps({"method": METHOD, "adds_up": ADDS_UP, "medians": medians}, separators=(",", ":"))
+    effects = ",".join(f'"{name}":%.4g' for name in FEATURES)
+    return f',"explanation":{fixed[:-1]},"effects":{{{effects}}}}}'

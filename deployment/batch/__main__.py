@@ -8,8 +8,9 @@ scores those, or what lies in WINE_BATCH_WINES, into WINE_BATCH_ANSWERS:
     <file>.<version>.<digest>/refused/part-00000.csv        row and reason of every row that is no wine
     <file>.<version>.<digest>/manifest.json                 the parts of the file, and whether all are done
 
-The digest is of the file's content and the model's run, so a file that is scored by this model already is left
-alone, and one that changed, or that another champion is to score, is not. A run that was killed is taken up again
+With --explain there is a column effect_<feature> for each feature too: what it adds to the expected quality, in grades.
+The digest is of the file's content, the model's run and --explain, so a file that is scored by this model already is
+left alone, and one that changed, or that another champion is to score, is not. A run that was killed is taken up again
 by the same command: parts whose answers are there are not scored again.
 """
 
@@ -34,9 +35,11 @@ def main() -> int:
     arguments = _parse_arguments(settings.wine_type)
 
     from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
+    from deployment.batch.job import Options
     from deployment.batch.storage import find_name, parse_location
 
     files = find_files([parse_location(text) for text in arguments.wines], settings.batch_wines)
+    options = Options(arguments.type, arguments.explain)
     console = Console(highlight=False, soft_wrap=True)
     errors: list[Exception] = []
     scored: list[ScoredFile] = []
@@ -52,7 +55,7 @@ def main() -> int:
 
             map_fn = map_chunks(executor, show)
             try:
-                scored.append(score_file(file, settings.serving_models, settings.batch_answers, map_fn, arguments.type))
+                scored.append(score_file(file, settings.serving_models, settings.batch_answers, map_fn, options))
                 console.print(scored[-1].sentence())
             except (BadInputError, NotThereError) as error:
                 if len(files) == 1:
@@ -79,6 +82,12 @@ def _parse_arguments(wine_type: str) -> argparse.Namespace:
         choices=("red", "white"),
         default=wine_type,
         help="the colour of wines in files that give none (WINE_TYPE)",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="with a column effect_<feature> for each feature, what it adds to the expected quality; this is 13 times "
+        "the work, and the answers have a folder of their own",
     )
     return parser.parse_args()
 

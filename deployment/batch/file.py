@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from commands import NotThereError
+from commands import BadInputError, NotThereError
 from deployment.batch.chunks import Chunk, divide_file
-from deployment.batch.job import Job, load_predictor_once, score_chunk
+from deployment.batch.job import Job, Options, load_predictor_once, score_chunk
 from deployment.batch.storage import (
     Location,
     exists,
@@ -26,12 +26,14 @@ from deployment.batch.storage import (
     read_whole,
     write_whole,
 )
+from deployment.predictor import NO_MEDIANS
 from executors import MapFunction
 from wine_data.table.dialect import has_wine_suffix
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import read_metadata
 
 Show = Callable[[int, int], None]
+PLAIN = Options()
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ScoredFile:
 
 
 def score_file(
-    wines: Location, models: Path, answers: Location, map_fn: MapFunction = map, wine_type: str = ""
+    wines: Location, models: Path, answers: Location, map_fn: MapFunction = map, options: Options = PLAIN
 ) -> ScoredFile:
     """Score one file with the bundle that serves, or go on where a run that was killed left off.
 
@@ -86,19 +88,23 @@ def score_file(
         models: the folder of serving bundles.
         answers: the folder that the answers go to, or s3://bucket/path; it is made if need be.
         map_fn: runs the chunks, as map_chunks does; map: here, one after the other.
-        wine_type: the colour of all wines of a file that has no such column.
+        options: what may be chosen.
 
     Raises:
-        BadInputError: it is no file of wines: a column is missing, or nothing in it can be read.
+        BadInputError: it is no file of wines: a column is missing, or nothing in it can be read. Or the model is so
+            old that it cannot explain its answers.
         NotThereError: there is no such file, or no model yet.
     """
     bundle = find_current(models)
     metadata = read_metadata(bundle / METADATA_FILE)
-    layout = divide_file(wines, wine_type)
-    digest = hashlib.sha256(f"{layout.sha} {metadata.run_id}{wine_type}".encode()).hexdigest()[:12]
+    if options.explain and not metadata.profiles:
+        raise BadInputError(NO_MEDIANS)
+    layout = divide_file(wines, options.wine_type)
+    chosen = options.wine_type + (" explained" if options.explain else "")
+    digest = hashlib.sha256(f"{layout.sha} {metadata.run_id}{chosen}".encode()).hexdigest()[:12]
     name = find_name(wines).removesuffix(".gz")
     stem = name.rpartition(".")[0] or name
-    job = Job(wines, bundle, join(answers, f"{stem}.{metadata.version}.{digest}"), digest, wine_type)
+    job = Job(wines, bundle, join(answers, f"{stem}.{metadata.version}.{digest}"), digest, options)
     manifest = _read_manifest(job) or Manifest(find_name(wines), metadata.version, metadata.run_id, layout.chunks)
     new = not manifest.done
     if new:

@@ -15,14 +15,22 @@ from deployment.predictor import Predictor, load_predictor_for_files
 
 
 @dataclass(frozen=True)
+class Options:
+    """What may be chosen: the colour of all wines of a file that has none, and whether answers are explained."""
+
+    wine_type: str = ""
+    explain: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
-    """What a chunk needs to be scored anywhere; `wine_type` is the colour of all wines of a file that has none."""
+    """What a chunk needs to be scored anywhere."""
 
     wines: Location
     bundle: Path
     folder: Location
     digest: str
-    wine_type: str = ""
+    options: Options = Options()
 
     def name_answers(self, chunk: Chunk) -> Location:
         """The file of a part's answers; where it is, the part is done."""
@@ -41,11 +49,11 @@ def score_chunk(job: Job, chunk: Chunk) -> tuple[int, int]:
         found = 0
         with ExitStack() as stack:
             writer = None
-            for raw in read_chunk(job.wines, chunk, job.wine_type):
+            for raw in read_chunk(job.wines, chunk, job.options.wine_type):
                 checked = check_rows(raw, predictor.metadata.fills)
                 reasons |= checked.refusals
                 found += len(checked.wines) + len(checked.refusals) + checked.blank
-                table = score_rows(predictor, checked, job.digest)
+                table = score_rows(predictor, checked, job.digest, job.options.explain)
                 writer = writer or stack.enter_context(_open_writer(sink, table.schema))
                 writer.write_table(table)
         require_rows(found, chunk.rows, chunk.first_row, job.wines)

@@ -77,10 +77,11 @@ def read_numbers(raw: RawRows) -> np.ndarray:
     return numbers
 
 
-def score_rows(predictor: Predictor, checked: CheckedRows, batch: str) -> pa.Table:
+def score_rows(predictor: Predictor, checked: CheckedRows, batch: str, explain: bool = False) -> pa.Table:
     """Answer the wines of a part, one row a wine: its row in the file, a request id, the answer, warnings, the model.
 
-    A request id is the batch's digest and the row, so the same question to the same model has the same id.
+    A request id is the batch's digest and the row, so the same question to the same model has the same id. With
+    `explain`, there is the effect of each feature too.
     """
     metadata, wines = predictor.metadata, checked.wines
     grades = np.array(predictor.grades, dtype="int64")
@@ -95,6 +96,8 @@ def score_rows(predictor: Predictor, checked: CheckedRows, batch: str) -> pa.Tab
         "expected_quality": pa.array(expected),
     }
     columns |= {f"probability_{grade}": pa.array(probabilities[:, at]) for at, grade in enumerate(predictor.grades)}
+    if explain:
+        columns |= _list_effects(predictor, wines, expected)
     columns["warnings"] = _list_warnings(predictor, checked)
     nothing = pa.array(np.zeros(len(wines), dtype="int8"))
     same = (metadata.name, metadata.version, metadata.run_id)
@@ -158,6 +161,12 @@ def _read_texts(cells: Mapping[str, object], numbers: np.ndarray) -> dict[str, s
     if cells.get(TYPE) is not None:
         read.setdefault(RED, "0")  # that no colour was read is said by _explain_colour
     return read | {name: str(cells[name]) for name in MEASUREMENTS if cells[name] is not None}
+
+
+def _list_effects(predictor: Predictor, wines: np.ndarray, expected: np.ndarray) -> dict[str, pa.Array]:
+    """What each feature adds to the expected quality, a column a feature."""
+    effects = predictor.explain(wines, expected)
+    return {f"effect_{name}": pa.array(column) for name, column in zip(FEATURES, effects.T, strict=True)}
 
 
 def _list_warnings(predictor: Predictor, checked: CheckedRows) -> pa.Array:
