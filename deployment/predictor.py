@@ -12,9 +12,9 @@ from commands import BadInputError
 from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
 from wine_quality_training.bundle.bundle import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.compiled import CompiledModel
+from wine_quality_training.bundle.decision import decide_grades
 from wine_quality_training.bundle.explanation import find_effects, find_medians
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.decision import decide_grades
 
 TOLERANCE = 1e-6
 NO_MEDIANS = "This model has no medians to explain an answer with: run make pipeline"

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from wine_data.schema import TARGET, feature_frame
 from wine_data.split import Split
-from wine_quality_training.decision import DecisionRule, decide_grades
+from wine_quality_training.bundle.decision import DecisionRule, decide_grades
 from wine_quality_training.estimators import OrdinalClassifier, choose_rule
 from wine_quality_training.evaluate import measure_predictions
 

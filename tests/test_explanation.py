@@ -20,8 +20,8 @@ from tests.web import WEB
 from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import WineData
 from wine_quality_training.bundle import explanation
-from wine_quality_training.bundle.explanation import find_effects, find_medians
 from wine_quality_training.bundle.bundle import METADATA_FILE
+from wine_quality_training.bundle.explanation import find_effects, find_medians
 from wine_quality_training.bundle.profile import profile_wines
 
 OTHER = WINE | {"alcohol": 12.5, "volatile_acidity": 0.6, "red_wine": 1}

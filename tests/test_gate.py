@@ -35,8 +35,8 @@ from tests.messages import naming
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split, split_wines
-from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.bundle.bundle import Bundle
+from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.evaluate import Evaluation, evaluate_leak_free, score_probabilities
 from wine_quality_training.models import impute_before, make_model
 

@@ -19,7 +19,7 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from wine_quality_training.decision import DecisionRule, decide_grades
+from wine_quality_training.bundle.decision import DecisionRule, decide_grades
 from wine_quality_training.evaluate import measure_predictions
 
 ROWS_AT_ONCE = 2000  # the kernel of so many rows and all fitted wines is held in memory: 70 MB

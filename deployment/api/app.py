@@ -29,7 +29,7 @@ from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answ
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
 from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
-from wine_quality_training.decision import LIKELIEST
+from wine_quality_training.bundle.decision import LIKELIEST
 
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5

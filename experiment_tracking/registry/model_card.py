@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from wine_data.schema import GRADES
+from wine_quality_training.bundle.decision import LIKELIEST
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.decision import LIKELIEST
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.report import list_scores, list_slices, render_scores, render_slices
 

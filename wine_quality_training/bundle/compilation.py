@@ -16,8 +16,8 @@ from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.bundle import Compiled
 from wine_quality_training.bundle.compiled import PROBABILITIES, CompiledModel
+from wine_quality_training.bundle.decision import DecisionRule, decide_grades
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.decision import DecisionRule, decide_grades
 from wine_quality_training.estimators import OrdinalClassifier
 from wine_quality_training.models import predicts_grades
 

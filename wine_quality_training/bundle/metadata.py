@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from commands import BadInputError, NotThereError
+from wine_quality_training.bundle.decision import DecisionRule
 from wine_quality_training.bundle.profile import Profile
-from wine_quality_training.decision import DecisionRule
 
 
 @dataclass(frozen=True)
