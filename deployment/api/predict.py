@@ -31,7 +31,8 @@ SENT_ORIGIN, SENT_LOAD_TEST, SENT_ID = ORIGIN.lower().encode(), LOAD_TEST.encode
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
 MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
-CHUNK = 250  # wines predicted at once; between chunks, requests for single wines are answered
+CHUNK = 1000  # wines predicted at once, on a thread
+PAUSE = 250  # wines written at once; in between, requests for single wines are answered
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Predict:
             row = predictor.predict_one(wine)
         else:  # so slow that other requests are answered meanwhile
             row = await asyncio.to_thread(predictor.predict_one, wine)
-        graded = writer.write(request_id, wine, row, filled)
+        (decided,) = writer.decide(np.array([row]))
+        graded = writer.write(request_id, wine, decided, filled)
         self._count(writer, graded, start, self._is_logged(headers))
         return f'{{{graded.text},"model":{writer.model}}}'
 
@@ -157,8 +159,10 @@ class PredictBatch(Predict):
             chunk = wines.values[first : first + CHUNK]
             rows = await asyncio.to_thread(writer.predictor.predict_probabilities, np.array(chunk))
             share = (perf_counter() - start) / len(chunk)
-            for at, (wine, row) in enumerate(zip(chunk, rows.tolist(), strict=True), first):
-                graded = writer.write(f"{batch}-{at + 1}", wine, row, wines.filled[at])
+            for at, (wine, decided) in enumerate(zip(chunk, writer.decide(rows), strict=True), first):
+                if at % PAUSE == 0:
+                    await asyncio.sleep(0)
+                graded = writer.write(f"{batch}-{at + 1}", wine, decided, wines.filled[at])
                 self._count(writer, graded, perf_counter() - share, is_logged)
                 yield f"{{{graded.text}}}"
 

@@ -9,7 +9,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from commands import BadInputError
 
 PROBABILITIES = "probabilities"
-ROWS_AT_ONCE = 2000  # a blend compares each with 4,241 wines: 100 MB
+ROWS_AT_ONCE = 1000  # a blend compares each with 4,241 wines: 60 MB
 EXACT, ROUNDED = 1e-6, 1e-5  # how far a probability may lie from the pickle's, where sums have 64 and 32 bits
 
 
