@@ -11,12 +11,11 @@ import numpy as np
 from commands import BadInputError
 from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
 from wine_quality_training.bundle.bundle import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
-from wine_quality_training.bundle.compiled import CompiledModel
+from wine_quality_training.bundle.compiled import EXACT, CompiledModel
 from wine_quality_training.bundle.decision import decide_grades
 from wine_quality_training.bundle.explanation import find_effects, find_medians
 from wine_quality_training.bundle.metadata import ModelMetadata
 
-TOLERANCE = 1e-6
 NO_MEDIANS = "This model has no medians to explain an answer with: run make pipeline"
 PART_PLACES = tuple((FEATURES.index(part), FEATURES.index(whole)) for part, whole in PARTS)
 
@@ -38,7 +37,7 @@ class Predictor:
         stored = [[answer.probabilities[str(grade)] for grade in self.grades] for answer in self.metadata.answers]
         found = self.predict_probabilities(wines)
         same_grades = self._scale[self.decide(found)[0]].tolist() == [one.prediction for one in self.metadata.answers]
-        if not same_grades or not np.allclose(stored, found, rtol=0, atol=TOLERANCE):
+        if not same_grades or not np.allclose(stored, found, rtol=0, atol=self._model.tolerance):
             raise BadInputError(
                 f"version {self.metadata.version} of {self.metadata.name} no longer answers as it did when it was "
                 "bundled: run make pipeline"
@@ -103,6 +102,8 @@ def _explain_fill(name: str, value: float) -> str:
 
 class PickledModel:
     """Answers with a fitted scikit-learn pipeline, on one core."""
+
+    tolerance = EXACT
 
     def __init__(self, pipeline: Any) -> None:
         """Take a fitted classifier."""

@@ -29,10 +29,10 @@ COMMANDS = sorted(
 HEAVY = (
     "boto3", "botocore", "dask", "distributed", "evidently", "fastapi", "hyperopt", "locust", "matplotlib", "mlflow",
     "onnxruntime", "pandas", "playwright", "pooch", "prefect", "prefect_aws", "pyarrow", "pytest", "requests", "scipy",
-    "seaborn", "skl2onnx", "sklearn", "sqlalchemy", "uvicorn", "xgboost",
+    "seaborn", "sklearn", "sqlalchemy", "uvicorn", "xgboost",
 )  # fmt: skip
 # What MLflow itself does not need to look into the registry.
-NOT_FOR_LISTS = ("evidently", "matplotlib", "onnxruntime", "seaborn", "skl2onnx", "sklearn", "xgboost")
+NOT_FOR_LISTS = ("evidently", "matplotlib", "onnxruntime", "seaborn", "sklearn", "xgboost")
 Answers = dict[str, dict[str, Any]]
 
 # Asks every command for its help, one after the other in one interpreter. A heavy package is noted and refused, so that

@@ -1,23 +1,30 @@
 """The compiled form of a model answers as its pickle, or there is none."""
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBRegressor
 
 from commands import BadInputError
+from deployment.predictor import Predictor
 from tests.messages import list_missing
 from wine_data.schema import FEATURES, TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
-from wine_quality_training.bundle.compilation import compile_model, convert_pipeline, prove_equal, sample_rows
-from wine_quality_training.bundle.compiled import CompiledModel
+from wine_quality_training.bundle.bundle import CompiledBundle
+from wine_quality_training.bundle.compilation import compile_model, prove_equal, sample_rows
+from wine_quality_training.bundle.compiled import ROUNDED, CompiledModel
+from wine_quality_training.bundle.decision import DecisionRule
 from wine_quality_training.bundle.description import describe_model
+from wine_quality_training.bundle.graph import convert_pipeline
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_classifiers
+from wine_quality_training.estimators import GradesFromNumbers, OrdinalClassifier, blend_grades, make_kernel_grades
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import impute_before, make_model
 
@@ -86,17 +93,104 @@ def test_one_wrong_probability_or_another_model_is_found_out(forest: Pipeline, t
     assert list_missing(off, "0", "2e-06") == []
 
 
-BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, random_state=1), seed=1)
+BOOSTED = GradesFromNumbers(XGBRegressor(n_estimators=30, max_depth=5, random_state=1, n_jobs=1))
+KERNEL = make_kernel_grades()
+SUMS = {"xgboost": BOOSTED, "kernel": KERNEL, "blend": blend_grades(FORESTS[1])}
 
 
-@pytest.mark.parametrize("estimator", [GradesFromNumbers(KernelRegressor()), BLEND], ids=["by itself", "in a blend"])
-def test_what_has_no_converter_is_not_compiled(estimator: object, twin: WineData, twin_split: Split) -> None:
+@pytest.mark.parametrize("classifier", SUMS.values(), ids=SUMS)
+def test_what_adds_up_in_32_bits_is_compiled_and_decides_as_its_pickle(
+    classifier: object, twin: WineData, twin_split: Split
+) -> None:
+    pipeline = fit(OrdinalClassifier(classifier), twin_split.train.head(600))
+    metadata = describe(pipeline, twin, twin_split.train)
+    compiled = compile_model(pipeline, metadata)
+    assert compiled.content is not None, compiled.proof
+    assert list_missing(compiled.proof, "compiled: ", "106,505 rows", "boundary between grades") == []
+    wines = feature_frame(twin_split.holdout.dropna())
+    model, expected = CompiledModel(compiled.content), pipeline.predict_proba(wines)
+    found = model.predict_probabilities(wines.to_numpy())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(model.predict_one(tuple(wines.iloc[0])), found[0], rtol=0, atol=1e-6)
+    bundle = CompiledBundle(compiled.content, metadata)
+    assert Predictor(bundle).is_compiled  # its known answers are the same
+
+
+class Stub:
+    """Of grades 5 and 6, it gives one wine in `every` a probability of 6 of `low`, the others .3."""
+
+    classes_, is_exact, tolerance = np.array([5, 6]), False, ROUNDED
+
+    def __init__(self, low: float, every: int) -> None:
+        self.low, self.every = low, every
+
+    def predict_proba(self, wines: pd.DataFrame | np.ndarray) -> np.ndarray:
+        six = np.where(np.arange(len(wines)) % self.every, 0.3, self.low)
+        return np.column_stack([1 - six, six])
+
+    predict_probabilities = predict_proba
+
+
+@pytest.mark.parametrize(
+    ("pickled", "found", "every", "begin"),
+    [
+        (0.499949, 0.499951, 5000, "compiled: the same grades on 10,000 rows, 2 of them"),
+        (0.499949, 0.499951, 4000, "not compiled: of 10,000 rows, 3 of them"),  # too many
+        (0.499940, 0.499960, 5000, "not compiled: "),  # too far from each other
+    ],
+)
+def test_at_a_boundary_one_wine_in_5000_may_get_another_grade(
+    pickled: float, found: float, every: int, begin: str
+) -> None:
+    pipeline, compiled = cast(Pipeline, Stub(pickled, every)), cast(CompiledModel, Stub(found, every))
+    proof = prove_equal(pipeline, compiled, np.zeros((10_000, len(FEATURES))), DecisionRule(mean=5.5, slope=1.0))
+    assert proof.startswith(begin)
+
+
+def test_another_grade_is_found_out_away_from_a_boundary() -> None:
+    pipeline, compiled = cast(Pipeline, Stub(0.4, 5000)), cast(CompiledModel, Stub(0.6, 5000))
+    compiled.tolerance = 1.0
+    proof = prove_equal(pipeline, compiled, np.zeros((10_000, len(FEATURES))), DecisionRule(mean=5.5, slope=1.0))
+    assert list_missing(proof, "not compiled: ", "2 got another grade") == []
+
+
+MANY_LEAVES = {
+    "leaves of several grades": RandomForestClassifier(20, min_samples_leaf=4, random_state=1),
+    "trees of one leaf": ExtraTreesClassifier(3, min_samples_leaf=500, random_state=1),
+    "boosted trees of one leaf": GradesFromNumbers(XGBRegressor(n_estimators=3, gamma=1e9, n_jobs=1)),
+}
+
+
+@pytest.mark.parametrize("estimator", MANY_LEAVES.values(), ids=MANY_LEAVES)
+def test_trees_of_any_form_answer_as_they_did(estimator: object, twin_split: Split) -> None:
+    pipeline = fit(estimator, twin_split.train.head(600))
+    wines = feature_frame(twin_split.holdout.dropna())
+    found = CompiledModel(convert_pipeline(pipeline)).predict_probabilities(wines.to_numpy())
+    np.testing.assert_allclose(found, pipeline.predict_proba(wines), rtol=0, atol=1e-6)
+
+
+def test_two_grades_are_enough(twin_split: Split) -> None:
+    wines = twin_split.train[twin_split.train[TARGET].isin([5, 6])].head(300)
+    for estimator in (FORESTS[0], BOOSTED):
+        pipeline, X = fit(estimator, wines), feature_frame(wines.dropna())
+        found = CompiledModel(convert_pipeline(pipeline)).predict_probabilities(X.to_numpy())
+        np.testing.assert_allclose(found, pipeline.predict_proba(X), rtol=0, atol=1e-5)
+
+
+OTHERS = {
+    "KNeighborsClassifier": KNeighborsClassifier(),
+    "KNeighborsRegressor": GradesFromNumbers(KNeighborsRegressor()),
+    "gblinear": GradesFromNumbers(XGBRegressor(n_estimators=3, booster="gblinear", n_jobs=1)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_has_no_graph_is_not_compiled(name: str, twin: WineData, twin_split: Split) -> None:
     wines = twin_split.train.head(200)
-    pipeline = fit(estimator, wines)
+    pipeline = fit(OTHERS[name], wines)
     compiled = compile_model(pipeline, describe(pipeline, twin, wines))
     assert compiled.content is None
-    assert compiled.proof.startswith("not compiled: ")
-    assert "GradesFromNumbers" in compiled.proof
+    assert list_missing(compiled.proof, "not compiled: ", name) == []
 
 
 def test_compiling_twice_gives_the_same_bytes(forest: Pipeline) -> None:

@@ -19,6 +19,7 @@ from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.bundle.bundle import COMPILED_FILE, select_bundle
+from wine_quality_training.estimators import blend_grades
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import make_model
 
@@ -65,22 +66,24 @@ def test_the_first_answer_comes_within_two_seconds_of_the_imports_and_without_sc
     assert [name for name in HEAVY if name in found["modules"]] == []
 
 
-@pytest.fixture
-def champion(tmp_path: Path, twin: WineData, twin_split: Split) -> Served:
-    """The bundle of a champion as the pipeline makes it: 100 trees, 20 MB compiled."""
-    wines = twin_split.train
-    pipeline = make_model("ExtraTreesClassifier", seed=42).fit(feature_frame(wines), wines[TARGET])
-    evaluation = Evaluation("ExtraTreesClassifier", LEAK_FREE, pipeline, (), {})
+@pytest.fixture(params=["forest", "blend"])
+def champion(request: pytest.FixtureRequest, tmp_path: Path, twin: WineData, twin_split: Split) -> Served:
+    """The bundle of a champion as the pipeline makes it, 200 trees, or of a blend that has these trees."""
+    wines, model = twin_split.train, make_model("OrdinalForestClassifier", seed=42)
+    if request.param == "blend":
+        model.set_params(model__classifier=blend_grades(model.named_steps["model"].classifier))
+    pipeline = model.fit(feature_frame(wines), wines[TARGET])
+    evaluation = Evaluation(request.param, LEAK_FREE, pipeline, (), {})
     models = tmp_path / "deployment" / "models"
     bundle = make_bundle(models, evaluation, twin, wines)
-    assert (bundle / COMPILED_FILE).stat().st_size > 15_000_000
+    assert (bundle / COMPILED_FILE).stat().st_size > 5_000_000
     select_bundle(bundle)
     return Served(models, isolated_environment(tmp_path))
 
 
 @pytest.mark.clone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which only Linux has")
-def test_the_api_runs_in_that_environment_under_250_mb(python: str, champion: Served) -> None:
+def test_the_api_runs_in_that_environment_under_300_mb(python: str, champion: Served) -> None:
     with run_api(champion.environment, python) as (address, server):
         for _ in range(300):
             WEB.post(f"{address}/predict", json=WINE).raise_for_status()
@@ -88,7 +91,7 @@ def test_the_api_runs_in_that_environment_under_250_mb(python: str, champion: Se
         assert WEB.get(f"{address}/docs").is_success
         status = Path(f"/proc/{server.pid}/status").read_text()
         kilobytes = int(status.split("VmRSS:")[1].split()[0])
-        assert kilobytes < 250_000
+        assert kilobytes < 300_000
 
 
 @pytest.mark.clone

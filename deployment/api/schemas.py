@@ -123,15 +123,18 @@ class ResponseWriter:
         self._explanation = _lay_out_explanation(predictor)
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
+    def decide(self, probabilities: np.ndarray) -> "list[Decided]":
+        """What the model decides of the probabilities of some wines."""
+        decided, expected = self.predictor.decide(probabilities)
+        return list(map(Decided, probabilities.tolist(), decided.tolist(), expected.tolist()))
+
     def write(
-        self, request_id: str, wine: tuple[float, ...], row: list[float], filled: tuple[str, ...] = ()
+        self, request_id: str, wine: tuple[float, ...], decided: "Decided", filled: tuple[str, ...] = ()
     ) -> "Graded":
-        """Write the answer to one wine from its row of probabilities; `filled` names the blank measurements."""
-        predictor, grades = self.predictor, self._grades
-        decided, (expected,) = predictor.decide(np.array([row]))
-        grade = grades[decided[0]]
-        probabilities = self._probabilities % tuple(row)
-        warnings = predictor.list_warnings(wine, filled)
+        """Write the answer to one wine; `filled` names the blank measurements."""
+        grades, (row, place, expected) = self._grades, decided
+        grade, probabilities = grades[place], self._probabilities % tuple(row)
+        warnings = self.predictor.list_warnings(wine, filled)
         text = (
             f'"request_id":"{request_id}","prediction":{grade},"likeliest":{grades[row.index(max(row))]},'
             f'"probabilities":{probabilities},'
@@ -143,6 +146,14 @@ class ResponseWriter:
         """Write the explanations of some answers, each to be put behind the text of its answer."""
         wines, expected = (np.array([getattr(one, name) for one in graded]) for name in ("wine", "expected_quality"))
         return [self._explanation % tuple(effects) for effects in self.predictor.explain(wines, expected).tolist()]
+
+
+class Decided(NamedTuple):
+    """A wine's probabilities, the place of its grade among the model's, and its expected quality."""
+
+    probabilities: list[float]
+    place: int
+    expected_quality: float
 
 
 class Graded(NamedTuple):

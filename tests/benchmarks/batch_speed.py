@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.batch_speed [--millions N …]
 
-The bare model is RandomForestClassifier(100), as published, asked for the probabilities of as many wines of the twin in
-memory, with as many jobs as there are cores. Batch scoring is the command, from its start to its end: it reads, checks
-and scores them and writes the answers. Each pair runs one right after the other. Memory is the command's peak, looked
-at ten times a second.
+The bare model is this project's OrdinalForestClassifier, and for the first number of wines a blend with the same forest
+too. It is asked for the probabilities of as many wines of the twin in memory, with as many jobs as there are cores.
+Batch scoring is the command, from its start to its end: it reads, checks and scores them and writes the answers. Each
+pair runs one right after the other. Memory is the command's peak, looked at ten times a second.
 
 Prints the figures and writes them to results/batch_speed.json.
 """
@@ -22,29 +22,38 @@ from typing import TYPE_CHECKING, Any
 from commands import run_command
 from settings import ROOT, load_settings
 from tests.benchmarks.results import parse_arguments, publish_result, time_work
-from wine_data.schema import MEASUREMENTS, TYPE, feature_frame
+from wine_data.schema import MEASUREMENTS, TARGET, TYPE, feature_frame
 from wine_data.sources.load import load_wines
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FOREST, BLEND = "forest", "blend"
 PIECE = 500_000  # wines that are made at once, and asked of the bare model at once
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def fit_forest(folder: Path, cores: int) -> Any:
-    """Fit the forest on the twin's training side, write its bundle, and return it."""
+def fit_model(kind: str, folder: Path, cores: int) -> Any:
+    """Fit the forest, or the blend with it, on the twin's training side, write its bundle, and return it."""
     from tests.wines import make_bundle
     from wine_data.split import split_wines
     from wine_quality_training.bundle.bundle import select_bundle
-    from wine_quality_training.evaluate import evaluate_leak_free
+    from wine_quality_training.estimators import blend_grades
+    from wine_quality_training.evaluate import LEAK_FREE, Evaluation
     from wine_quality_training.models import make_model
 
     data = load_wines("twin", 42, folder, "")
     split = split_wines(data.train, data.validation, folds=5, seed=42)
-    evaluation = evaluate_leak_free("RandomForestClassifier", make_model("RandomForestClassifier", seed=42), split)
-    select_bundle(make_bundle(folder / "models", evaluation, data, split.train, compiles=False))
-    return evaluation.pipeline.set_params(model__n_jobs=cores)
+    model = make_model("OrdinalForestClassifier", seed=42)
+    if kind == BLEND:
+        model.set_params(model__classifier=blend_grades(model.named_steps["model"].classifier))
+    model.fit(feature_frame(split.train), split.train[TARGET])
+    select_bundle(
+        make_bundle(folder / "models", Evaluation(kind, LEAK_FREE, model, (), {}), data, split.train, compiles=False)
+    )
+    forest = model.named_steps["model"].classifier_
+    (forest.estimators_[0] if kind == BLEND else forest).n_jobs = cores
+    return model
 
 
 def write_wines(path: Path, wines: "pd.DataFrame", millions: int) -> None:
@@ -95,6 +104,19 @@ def measure_memory(session: int) -> float:
     return total
 
 
+def time_pair(pipeline: Any, wines: "pd.DataFrame", path: Path, millions: int, cores: int) -> dict[str, str]:
+    """A row of the table: the bare model and batch scoring on as many wines."""
+    write_wines(path, wines, millions)
+    bare = time_bare(pipeline, wines, millions)
+    seconds, megabytes = time_batch(path, path.parent, cores)
+    path.unlink()
+    return {
+        "wines": f"{millions} million", "file": path.suffix[1:], "bare model, wines/s": f"{millions * 1e6 / bare:,.0f}",
+        "batch scoring, wines/s": f"{millions * 1e6 / seconds:,.0f}",
+        "ratio (goal >= 0.9)": f"{bare / seconds:.2f}", "memory": f"{megabytes:,.0f} MB",
+    }  # fmt: skip
+
+
 def main() -> int:
     """Make the wines and the model, time both, print, write."""
     sizes, cores = parse_arguments(__doc__, millions=[1, 10]).millions, load_settings().batch_cores
@@ -104,20 +126,12 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pipeline, wines = fit_forest(folder, cores), sample_twin(PIECE, seed=5)
-        for millions, kind in ((millions, kind) for millions in sizes for kind in ("parquet", "csv")):
-            path = folder / f"wines.{kind}"
-            write_wines(path, wines, millions)
-            bare = time_bare(pipeline, wines, millions)
-            seconds, megabytes = time_batch(path, folder, cores)
-            row = {
-                "wines": f"{millions} million", "file": kind, "bare model, wines/s": f"{millions * 1e6 / bare:,.0f}",
-                "batch scoring, wines/s": f"{millions * 1e6 / seconds:,.0f}",
-                "ratio (goal >= 0.9)": f"{bare / seconds:.2f}", "memory": f"{megabytes:,.0f} MB",
-            }  # fmt: skip
-            print(row)
-            rows.append(row)
-            path.unlink()
+        wines = sample_twin(PIECE, seed=5)
+        for model, millions in ((FOREST, sizes), (BLEND, sizes[:1])):
+            pipeline = fit_model(model, folder, cores)
+            for number, kind in ((number, kind) for number in millions for kind in ("parquet", "csv")):
+                rows.append({"model": model} | time_pair(pipeline, wines, folder / f"wines.{kind}", number, cores))
+                print(rows[-1])
     return publish_result("batch_speed", f"batch_speed --millions {' '.join(map(str, sizes))}", rows)
 
 

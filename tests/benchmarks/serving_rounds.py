@@ -13,6 +13,7 @@ import timeit
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -27,12 +28,14 @@ from wine_data.schema import TARGET, WineQuality, feature_array, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import split_wines
 from wine_quality_training.bundle.bundle import MODEL_FILE, select_bundle
-from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, evaluate_leak_free
-from wine_quality_training.models import make_model
+from wine_quality_training.estimators import OrdinalClassifier, blend_grades
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, Evaluation
+from wine_quality_training.models import impute_before, make_model
 
 SEED, FOLDS = 42, 5
 SERVER_CORE, CLIENT_CORE = "0", "1"
-OURS, ORDINARY, CHAMPION = "this API", "this API, ordinary routes", "this API, champion"
+OURS, ORDINARY = "this API", "this API, ordinary routes"
+RULE, BLEND = "this API, forest with its rule", "this API, blend"
 NOOP, PLAIN, MLFLOW = "no-op route", "plain app", "mlflow models serve"
 COLUMNS = ("server", "connections", "answers a second", "of the no-op", "p50", "p99", "p99 of the no-op's")
 APPS = "tests.benchmarks.serving_apps"
@@ -114,9 +117,12 @@ def measure_rounds(targets: list[Target], connections: int, rounds: int, seconds
     return measured
 
 
-def measure_batches(address: str, models: Path, wines: list[WineQuality], folder: Path, rounds: int) -> list[str]:
-    """Rows a second in batches of 1,000 against the bare model's, and what single wines wait meanwhile."""
-    model = load_predictor(models)
+def measure_batches(name: str, address: str, models: Path, folder: Path, rounds: int) -> list[list[str]]:
+    """Rows of the table: one wine in process, and wines a second in batches against the bare model's.
+
+    The last of these says what single wines wait meanwhile.
+    """
+    model, wines = load_predictor(models), read_wines(folder)
     table = feature_array(wines[:BATCH])
     body = json.dumps([wine.model_dump() for wine in wines[:BATCH]])
     batch = Target("batch", f"{address}/predict/batch", write_script(folder, "batch", body))
@@ -130,10 +136,14 @@ def measure_batches(address: str, models: Path, wines: list[WineQuality], folder
         with subprocess.Popen(others, stdout=subprocess.DEVNULL):
             time.sleep(1)
             waits.append(ask(single, 1, 4).p99)
-    return [f"{statistics.median(rates):,.0f}", _spread(ratios), f"{statistics.median(waits):.1f} ms"]
+    singles = [timeit.timeit(partial(model.predict_one, wine), number=1) for wine in map(tuple, table)]
+    one = [f"{1 / statistics.mean(singles):,.0f} wines", "", f"{statistics.median(singles) * 1000:.2f} ms", "", ""]
+    many = [f"{statistics.median(rates):,.0f} wines", f"bare model's: {_spread(ratios)}", ""]
+    waited = f"single wines meanwhile: {statistics.median(waits):.1f} ms"
+    return [[f"{name}, in process", "", *one], [f"{name}, batches of {BATCH:,} wines", "1", *many, waited, ""]]
 
 
-def tabulate(measured: dict[int, dict[str, list[Measured]]], batches: list[str]) -> list[dict[str, str]]:
+def tabulate(measured: dict[int, dict[str, list[Measured]]], batches: list[list[str]]) -> list[dict[str, str]]:
     """The figures as rows of one table."""
     rows = []
     for connections, by_name in measured.items():
@@ -149,10 +159,7 @@ def tabulate(measured: dict[int, dict[str, list[Measured]]], batches: list[str])
                 "1" if name == NOOP else f"{statistics.median(tails):.2f}",
             ]
             rows.append([name, str(connections), *figures])
-    rate, ratio, wait = batches
-    last = [f"{OURS}, batches of {BATCH:,} wines", "1", f"{rate} wines", f"bare model's: {ratio}"]
-    rows.append([*last, "", f"single wines meanwhile: {wait}", ""])
-    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows + batches]
 
 
 def run_benchmark(data: WineData, rounds: int, seconds: int, with_mlflow: bool) -> list[dict[str, str]]:
@@ -161,7 +168,8 @@ def run_benchmark(data: WineData, rounds: int, seconds: int, with_mlflow: bool) 
     wines = [WineQuality.model_validate(row) for row in table.to_dict("records")]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        published, champion = export_models(folder, data)
+        published, rule, blend = export_models(folder, data)
+        (folder / "wines.json").write_text(json.dumps([wine.model_dump() for wine in wines]))
         body = write_script(folder, "one", wines[0].model_dump_json())
 
         def start(label: str, command: list[str], path: str = "/docs", **environment: str) -> Target:
@@ -179,28 +187,43 @@ def run_benchmark(data: WineData, rounds: int, seconds: int, with_mlflow: bool) 
             start(NOOP, [f"{APPS}:noop"]),
             start_ours(OURS, published.parent, *serve),
             start_ours(ORDINARY, published.parent, "--factory", f"{APPS}:make_ordinary"),
-            start_ours(CHAMPION, champion.parent, *serve),
+            start_ours(RULE, rule.parent, *serve),
+            start_ours(BLEND, blend.parent, *serve),
             start(PLAIN, ["--factory", f"{APPS}:make_plain"], WINE_PICKLE=str(published / MODEL_FILE)),
         ]
         if with_mlflow:
             targets.append(_start_mlflow(stack, folder, published / MODEL_FILE, table.head(1)))
         measured = {number: measure_rounds(targets, number, rounds, seconds) for number in CONNECTIONS}
-        address = targets[1].address.removesuffix("/predict")
-        return tabulate(measured, measure_batches(address, published.parent, wines, folder, rounds))
+        batches = []
+        for target, bundle in zip(targets[3:5], (rule, blend), strict=True):
+            address = target.address.removesuffix("/predict")
+            batches += measure_batches(target.name, address, bundle.parent, folder, rounds)
+        return tabulate(measured, batches)
 
 
-def export_models(folder: Path, data: WineData) -> tuple[Path, Path]:
-    """Write the bundles of the published forest and of the champion, each as the one that serves from its folder."""
-    split = split_wines(data.train, data.validation, FOLDS, SEED)
-    forest = make_model("RandomForestClassifier", SEED).fit(feature_frame(data.train), data.train[TARGET])
-    published = Evaluation("RandomForestClassifier", AS_PUBLISHED, forest, (), {})
-    champion = evaluate_leak_free("ExtraTreesClassifier", make_model("ExtraTreesClassifier", SEED), split)
-    bundles = (
-        make_bundle(folder / "published", published, data, data.train),
-        make_bundle(folder / "champion", champion, data, split.train),
-    )
-    for bundle in bundles:
-        select_bundle(bundle)
+def read_wines(folder: Path) -> list[WineQuality]:
+    """The wines that are asked about."""
+    return [WineQuality.model_validate(wine) for wine in json.loads((folder / "wines.json").read_text())]
+
+
+def export_models(folder: Path, data: WineData) -> list[Path]:
+    """Write three bundles, each as the one that serves from its folder.
+
+    The published forest, the leak-free forest with its rule, and the same forest in a blend.
+    """
+    train = split_wines(data.train, data.validation, FOLDS, SEED).train
+    rule = make_model("OrdinalForestClassifier", SEED)
+    blend = impute_before(OrdinalClassifier(blend_grades(rule.named_steps["model"].classifier)))
+    models = {
+        "published": (AS_PUBLISHED, make_model("RandomForestClassifier", SEED), data.train),
+        "rule": (LEAK_FREE, rule, train),
+        "blend": (LEAK_FREE, blend, train),
+    }
+    bundles = []
+    for name, (protocol, model, wines) in models.items():
+        evaluation = Evaluation(name, protocol, model.fit(feature_frame(wines), wines[TARGET]), (), {})
+        bundles.append(make_bundle(folder / name, evaluation, data, wines))
+        select_bundle(bundles[-1])
     return bundles
 
 

@@ -4,8 +4,9 @@
 
 Every server runs on one core and wrk on another; in each round every server is asked in turn, so that what the
 machine does meanwhile falls on all of them. Figures are medians over the rounds, ratios those of the same round.
-The model is the RandomForestClassifier of 100 trees as published, fitted on the whole train file; the champion
-is this project's ExtraTreesClassifier, leak-free. Goes to results/serving_speed.json.
+"This API" serves the RandomForestClassifier of 100 trees as published, fitted on the whole train file. The forest with
+its rule is this project's OrdinalForestClassifier, leak-free, and the blend has the same forest in
+it. Goes to results/serving_speed.json.
 """
 
 import argparse
