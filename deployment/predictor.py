@@ -14,6 +14,7 @@ from wine_quality_training.bundle.compiled import CompiledModel
 from wine_quality_training.bundle.files import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.decision import decide_grades
+from wine_quality_training.grade_sets import find_sets, find_sets_of_one, measure_masses
 
 TOLERANCE = 1e-6
 PART_PLACES = tuple((FEATURES.index(part), FEATURES.index(whole)) for part, whole in PARTS)
@@ -29,6 +30,7 @@ class Predictor:
         self._scale = np.array(self.grades, dtype="float64")
         rule = self.metadata.decision
         self._bounds = rule.find_bounds(self._scale) if rule else None
+        self._thresholds = tuple(self.metadata.grade_sets.values())
         self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
         self._model = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else CompiledModel(bundle.compiled)
         wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
@@ -57,6 +59,15 @@ class Predictor:
     def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The position in `grades` of each prediction, and the expected quality, from probabilities as above."""
         return decide_grades(probabilities, self._scale, self._bounds)
+
+    def find_sets(self, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By level, the positions in `grades` of the ends of each wine's set; `decided` as `decide` has it."""
+        masses = measure_masses(probabilities, decided)
+        return {level: find_sets(masses, threshold) for level, threshold in self.metadata.grade_sets.items()}
+
+    def find_sets_of_one(self, row: list[float], decided: int) -> list[tuple[int, int]]:
+        """The same for one wine, in the order of the metadata's levels."""
+        return find_sets_of_one(row, decided, self._thresholds)
 
     def list_warnings(self, wine: tuple[float, ...], filled: Iterable[str] = ()) -> list[str]:
         """What is unusual about a wine, given by its values in the order of FEATURES, as sentences.

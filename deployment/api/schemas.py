@@ -26,6 +26,10 @@ class Grading(BaseModel):
     likeliest: int = Field(description="the grade with the highest probability; the rule may decide for another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
+    grade_sets: dict[str, list[int]] = Field(
+        description="by level: consecutive grades that hold the tasters' grade of that share of wines; see /model",
+        examples=[{"0.8": [5, 6], "0.9": [5, 6, 7]}],
+    )
     warnings: list[str] = Field(description="measurements that were filled, or are unusual")
 
 
@@ -63,6 +67,10 @@ class ModelCard(ServingModel):
     ranges: dict[str, list[float]] = Field(description="of the wines that it was fitted on: lowest, highest")
     metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
     decision: str = Field(description="how the prediction is made of the probabilities")
+    grade_sets: dict[str, float] = Field(
+        description="by level: a set grows while its probability is at most this; empty: this model has none"
+    )
+    guarantee: str = Field(description="what holds for its grade sets")
     data_source: str
     data_fingerprint: str
     loaded: str = Field(description="when this process loaded it, UTC")
@@ -105,6 +113,12 @@ class ResponseWriter:
         self.predictor = predictor
         self.model = ServingModel.model_validate(vars(predictor.metadata)).model_dump_json()
         self._grades = tuple(predictor.grades)
+        self._levels = tuple(f'"{level}":' for level in predictor.metadata.grade_sets)
+        self._sets = {
+            (low, high): json.dumps(self._grades[low : high + 1], separators=(",", ":"))
+            for high in range(len(self._grades))
+            for low in range(high + 1)
+        }
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
     def write(
@@ -113,13 +127,17 @@ class ResponseWriter:
         """Write the answer to one wine from its row of probabilities; `filled` names the blank measurements."""
         predictor, grades = self.predictor, self._grades
         decided, (expected,) = predictor.decide(np.array([row]))
-        grade = grades[decided[0]]
+        position = int(decided[0])
+        grade = grades[position]
+        found = predictor.find_sets_of_one(row, position)
+        sets = ",".join([level + self._sets[ends] for level, ends in zip(self._levels, found, strict=True)])
         probabilities = self._probabilities % tuple(row)
         warnings = predictor.list_warnings(wine, filled)
         text = (
             f'"request_id":"{request_id}","prediction":{grade},"likeliest":{grades[row.index(max(row))]},'
             f'"probabilities":{probabilities},'
-            f'"expected_quality":{expected:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
+            f'"expected_quality":{expected:.6g},"grade_sets":{{{sets}}},'
+            f'"warnings":{json.dumps(warnings) if warnings else "[]"}'
         )
         return Graded(text, request_id, wine, grade, probabilities, expected)
 
