@@ -14,6 +14,7 @@ from wine_quality_training.bundle.bundle import Bundle, CompiledBundle, find_cur
 from wine_quality_training.bundle.compiled import EXACT, CompiledModel
 from wine_quality_training.bundle.decision import decide_grades
 from wine_quality_training.bundle.explanation import find_effects, find_medians
+from wine_quality_training.bundle.grade_sets import find_sets, find_sets_of_one, measure_masses
 from wine_quality_training.bundle.metadata import ModelMetadata
 
 NO_MEDIANS = "This model has no medians to explain an answer with: run make pipeline"
@@ -31,6 +32,7 @@ class Predictor:
         rule = self.metadata.decision
         self._bounds = rule.find_bounds(self._scale) if rule else None
         self.medians = find_medians(self.metadata.profiles)
+        self._thresholds = tuple(self.metadata.grade_sets.values())
         self._lowest, self._highest = zip(*(self.metadata.ranges[name] for name in FEATURES), strict=True)
         self._model = PickledModel(bundle.pipeline) if isinstance(bundle, Bundle) else CompiledModel(bundle.compiled)
         wines = feature_array([WineQuality(**answer.wine) for answer in self.metadata.answers])
@@ -70,6 +72,15 @@ class Predictor:
         return find_effects(
             wines, expected, self.medians, lambda asked: self.decide(self.predict_probabilities(asked))[1]
         )
+
+    def find_sets(self, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By level, the positions in `grades` of the ends of each wine's set; `decided` as `decide` has it."""
+        masses = measure_masses(probabilities, decided)
+        return {level: find_sets(masses, threshold) for level, threshold in self.metadata.grade_sets.items()}
+
+    def find_sets_of_one(self, row: list[float], decided: int) -> list[tuple[int, int]]:
+        """The same for one wine, in the order of the metadata's levels."""
+        return find_sets_of_one(row, decided, self._thresholds)
 
     def list_warnings(self, wine: tuple[float, ...], filled: Iterable[str] = ()) -> list[str]:
         """What is unusual about a wine, given by its values in the order of FEATURES, as sentences.

@@ -17,7 +17,7 @@ reference. On few distinct values both are conservative.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from scipy.special import kolmogorov
 from scipy.stats import binom, chi2, norm
 
 from deployment.prediction_log.windows import Window, select_model
+from monitoring.answered_sets import find_answered_masses
 from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles
@@ -38,6 +39,7 @@ KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation
 USUAL_SHARE = 0.01  # outside or refused, of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
 SHARE_FLOOR = 0.02
 BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # grades; share of the squared error on top
+COVERAGE_FLOOR = 0.05  # of the answers, fewer than the widest grade sets promise
 SAME = 1e-6  # of a column's range: values that are no further apart are one
 SMALLEST_BIN, MOST_BINS = 0.05, 10
 MIXTURES = tuple(tenths / 10 for tenths in range(1, 10))  # nearer than KS_FLOOR to any share
@@ -81,6 +83,7 @@ def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tupl
         ours = replace(window, answers=select_model(window.answers, metadata.version, metadata.run_id))
         checks += _check_predictions(ours, part.predictions, part.wines)
         checks += _check_quality(ours, part, part.predictions)
+        checks += _check_coverage(ours, part.wines, metadata.grade_sets)
     return tuple(decide(checks))
 
 
@@ -197,6 +200,24 @@ def _check_quality(window: Window, part: Profile, predictions: PredictionProfile
     by, p = _compare_means(errors**2, predictions.squared_error, part.wines)
     worse = {"squared error on top": (by / predictions.squared_error[0], p / 2 if by > 0 else 1.0, ERROR_FLOOR)}
     yield _measure(QUALITY, "error", worse, signed=True)
+
+
+def _check_coverage(window: Window, size: int, thresholds: Mapping[str, float]) -> Iterator[Check]:
+    """Check that the widest grade sets do not hold the tasters' grades less often than they promise: one-sided.
+
+    In cross-validation of `size` wines, which chose the threshold, their coverage is what they promise.
+    """
+    labelled = distinct_answers(window.labelled)
+    if len(labelled) < FEWEST_LABELS or not thresholds:
+        return
+    level, threshold = list(thresholds.items())[-1]
+    covered = (find_answered_masses(labelled) <= threshold).astype("float64")
+    if len(covered) < FEWEST_LABELS:
+        return
+    promised = float(level)
+    by, p = _compare_means(covered, (promised, math.sqrt(promised * (1 - promised))), size)
+    found = {"share missing": (-by, p / 2 if by < 0 else 1.0, COVERAGE_FLOOR)}
+    yield _measure(QUALITY, "coverage", found, signed=True)
 
 
 def _check_distribution(kind: str, name: str, reference: Marginal, size: int, values: np.ndarray) -> Check:

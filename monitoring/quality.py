@@ -6,13 +6,17 @@ model is less sure of. It cannot see what the model itself cannot: that tasters 
 is wrongly sure of. A measured figure holds for the graded wines only, which tasters may not have chosen at random.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from deployment.prediction_log.windows import Window
+from monitoring.answered_sets import find_answered_masses
+from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.bundle.profile import PredictionProfile
+from wine_quality_training.coverage import bound_share
 from wine_quality_training.evaluate import bootstrap_intervals, measure_predictions
 
 FEWEST_GRADED = 30  # of fewer an interval says nothing
@@ -22,7 +26,11 @@ LOW_CONFIDENCE_SHARE = 0.1  # of the reference lies under what counts as low
 
 @dataclass(frozen=True)
 class Quality:
-    """MEASURES of the answers that tasters graded, with 95 % bootstrap intervals."""
+    """MEASURES of the answers that tasters graded, with 95 % bootstrap intervals.
+
+    Where the model has grade sets, also coverage_80 and coverage_90: the share of answers whose set holds the taster's
+    grade, with its binomial interval.
+    """
 
     graded: int
     metrics: dict[str, float]
@@ -40,14 +48,33 @@ class Health:
     refused: float
 
 
-def measure_quality(answers: pd.DataFrame) -> Quality | None:
-    """Measure the answers that have a grade; None where they are too few."""
+def measure_quality(answers: pd.DataFrame, thresholds: Mapping[str, float] = {}) -> Quality | None:
+    """Measure the answers of a model that have a grade; None where they are too few.
+
+    `thresholds` are those of the model's grade sets, by level.
+    """
     labelled = answers[answers["quality"].notna()]
     if len(labelled) < FEWEST_GRADED:
         return None
     grades, predictions = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
     metrics, intervals = measure_predictions(grades, predictions), bootstrap_intervals(grades, predictions)
-    return Quality(len(labelled), {n: metrics[n] for n in MEASURES}, {n: intervals[n] for n in MEASURES})
+    quality = Quality(len(labelled), {n: metrics[n] for n in MEASURES}, {n: intervals[n] for n in MEASURES})
+    return _add_coverage(quality, labelled, thresholds) if thresholds else quality
+
+
+def name_coverage(level: str) -> str:
+    """The name of the coverage at a level, among the metrics of a Quality."""
+    return f"coverage_{name_percent(level)}"
+
+
+def _add_coverage(quality: Quality, labelled: pd.DataFrame, thresholds: Mapping[str, float]) -> Quality:
+    masses = find_answered_masses(labelled)
+    if not len(masses):
+        return quality
+    counts = {name_coverage(level): int((masses <= threshold).sum()) for level, threshold in thresholds.items()}
+    shares = {name: count / len(masses) for name, count in counts.items()}
+    intervals = {name: bound_share(count, len(masses)) for name, count in counts.items()}
+    return Quality(quality.graded, quality.metrics | shares, quality.intervals | intervals)
 
 
 def estimate_accuracy(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:

@@ -130,7 +130,7 @@ def report_window(window: Window, metadata: ModelMetadata) -> WindowReport:
         reasons=describe_reasons(window),
         part=part.part,
         checks=checks,
-        quality=measure_quality(ours),
+        quality=measure_quality(ours, metadata.grade_sets),
         estimate=estimate_accuracy(ours, part.predictions) if part.predictions else None,
         low_confidence=count_low_confidence(ours, part.predictions) if part.predictions else None,
         health=measure_health(window),

@@ -45,6 +45,9 @@ def test_wines_are_scored_and_other_rows_refused_with_reasons(
     assert answers["row"].tolist() == [2, 3, 5, 6]
     assert answers["prediction"].between(3, 9).all()
     assert answers.filter(like="probability_").sum(axis="columns").to_numpy() == pytest.approx([1, 1, 1, 1])
+    for level in (80, 90):
+        assert (answers[f"set_{level}_low"] <= answers["prediction"]).all()
+        assert (answers["prediction"] <= answers[f"set_{level}_high"]).all()
     assert set(answers["version"].astype(str)) == {metadata.version}
     assert set(answers["run_id"]) == {metadata.run_id}
     assert answers["request_id"].str.fullmatch("[0-9a-f]{12}-[2356]").all()

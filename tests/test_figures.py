@@ -1,11 +1,15 @@
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from tests.messages import list_missing
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources.load import WineData
 from wine_data.split import Split
+from wine_quality_training.benchmark_copies import CopyBenchmark, CopyScore, compare_copies
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.figures import plot_comparison, plot_effects, plot_protocols
+from wine_quality_training.figures import plot_comparison, plot_copies, plot_effects, plot_protocols
 from wine_quality_training.report import list_scores
 
 
@@ -41,6 +45,22 @@ def test_effects_are_drawn_a_panel_a_wine_largest_on_top() -> None:
     assert [patch.get_width() for patch in good.patches] == [0.0, -0.2, 1.0]  # type: ignore[attr-defined]
     assert good.get_xlim() == bad.get_xlim()
     assert [axis.get_title() for axis in figure.axes] == ["good", "bad"]
+def test_a_model_has_a_label_at_both_ends_of_its_line_and_none_hides_another() -> None:
+    scores = (CopyScore("trees", 0.6, 0.69), CopyScore("boosting", 0.6001, 0.7), CopyScore("kernel", 0.64, 0.68))
+    benchmark = CopyBenchmark(rows=6_497, wines=5_320, scores=scores)
+    texts = plot_copies(benchmark).axes[0].texts
+    assert {text.get_text().split()[0] for text in texts} == {"trees", "boosting", "kernel"}
+    left = sorted(text.get_position()[1] for text in texts if text.get_position()[0] < 0)
+    assert min(np.diff(left)) >= 0.006 - 1e-9
+    assert list_missing(benchmark.sentence(), "1,177", "6,497", "kernel, number 3 of 3") == []
+
+
+def test_repeats_in_a_copy_are_remembered(small: WineData) -> None:
+    rows = pd.concat([small.validation.head(400), small.validation.head(200)])
+    benchmark = compare_copies(rows, seed=1, folds=2)
+    assert (benchmark.rows, benchmark.wines) == (600, 400)
+    assert all(score.copy < score.distinct for score in benchmark.scores if score.model != "kernel")
+    assert sorted(benchmark.rank("copy")) == sorted(benchmark.rank("distinct"))
 
 
 def test_a_confusion_matrix_counts_every_holdout_wine(figures: dict[str, Figure], small_split: Split) -> None:

@@ -228,6 +228,8 @@ def test_harsher_tasters_raise_an_alarm_once_their_late_grades_come(settings: Se
     assert normal is not None
     assert latest.quality is not None
     assert latest.estimate is not None
+    assert latest.quality.metrics["coverage_90"] < 0.85 < normal.metrics["coverage_90"]
+    assert "coverage" in {check.name for check in latest.drifted}
     assert latest.quality.metrics["accuracy"] < normal.metrics["accuracy"] - 0.1
     assert latest.quality.intervals["accuracy"][1] < latest.estimate  # which cannot know
 

@@ -18,7 +18,7 @@ from deployment.prediction_log.windows import Span, Window
 from experiment_tracking.registry.promotion import PROMOTED, REFUSED, ROLLED_BACK, Record
 from monitoring.alarm import raise_alarm
 from monitoring.drift import FEWEST, INPUTS, QUALITY, REFUSALS, Check
-from monitoring.report.figures import ROWS, plot_drift, plot_quality, tabulate_drift
+from monitoring.report.figures import ROWS, plot_coverage, plot_drift, plot_quality, tabulate_drift
 from monitoring.report.marks import ALARM, PROMOTION, Mark
 from monitoring.report.page_layout import PAGE, list_reports, make_marks, render_page, write_page
 from monitoring.report.record import RETRAINING, MonitoringRun
@@ -35,7 +35,7 @@ from wine_quality_training.bundle.bundle import Bundle
 START = datetime(2026, 6, 1, 21, tzinfo=UTC).timestamp()
 HOUR = 3600.0
 NOW = START + 20.5 * HOUR
-PICTURES = {"drift", "quality", "confidence", "grades", "traffic", "pace", "latency"}
+PICTURES = {"drift", "quality", "coverage", "confidence", "grades", "traffic", "pace", "latency"}
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -143,6 +143,16 @@ def test_an_estimate_is_dashed_and_says_what_it_is(watch: Watch) -> None:
     lines = plot_quality(watch.windows, promised=0.5).axes[0].lines
     (estimate,) = [line for line in lines if find_lines(str(line.get_label()), "estimate")]
     assert estimate.get_linestyle() == "--"
+
+
+def test_coverage_is_shown_beside_what_the_sets_promise(watch: Watch) -> None:
+    axis = plot_coverage(watch.windows, levels=list(watch.metadata.grade_sets)).axes[0]
+    promised = [line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == ":"]  # type: ignore[index]
+    assert promised == [0.8, 0.9]
+    quality = watch.windows[0].quality
+    assert quality is not None
+    assert 0.6 < quality.metrics["coverage_80"] < quality.metrics["coverage_90"] <= 1
+    assert [len(bars[0].get_xdata()) for bars in axis.containers] == [15, 15]
 
 
 def test_alarms_promotions_and_rollbacks_are_marked(text: str) -> None:

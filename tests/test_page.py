@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from deployment.api.page import find_policy, render_page
 from tests.conftest import Served, needs_browser, run_api
@@ -127,6 +127,20 @@ def test_a_wine_unlike_any_seen_is_shown_with_its_warning(visit: Visit) -> None:
     expect_status(visit, "warning")
     warnings = visit.page.get_by_role("list", name="Warnings").get_by_role("listitem")
     expect(warnings).to_have_text(re.compile(r"Residual sugar\b.*\b250\b"))
+
+
+@needs_browser
+def test_the_grade_sets_of_an_answer_are_shown_in_words_and_none_of_a_model_without(visit: Visit) -> None:
+    submit_and_expect_answer(visit)  # of a model without
+    expect(visit.page.get_by_text("Grade sets")).to_be_hidden()
+
+    def add_sets(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"grade_sets": {"0.8": [6], "0.9": [5, 6, 7]}})
+
+    visit.page.route("**/predict", add_sets)
+    submit(visit)
+    expect(visit.page.locator("#sets")).to_contain_text(re.compile(r"6 alone \(80\s%\), 5 to 7 \(90\s%\)"))
 
 
 @needs_browser

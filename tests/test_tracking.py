@@ -57,12 +57,16 @@ def test_a_models_run_traces_its_numbers(
     assert run.data.params["criterion"] == "gini"
     assert run.data.metrics["leak-free.holdout.kappa"] == evaluations[1].score_on("holdout").metrics["kappa"]
     assert run.data.metrics["as-published.validation.r2"] == evaluations[0].score_on("validation").metrics["r2"]
+    assert 0.8 < run.data.metrics["leak-free.holdout.coverage_90"] <= 1
     assert run.inputs is not None
     (wines,) = run.inputs.dataset_inputs
     assert twin.fingerprint in wines.dataset.source
     assert twin.source in wines.dataset.source
     assert len(run.data.tags["model.sha256"]) == 64
-    for folder, names in (("", {"facts.json", "model_card.md", "figures"}), ("figures", {"figures/confusion.png"})):
+    for folder, names in (
+        ("", {"facts.json", "model_card.md", "figures"}),
+        ("figures", {"figures/confusion.png", "figures/reliability.png"}),
+    ):
         assert {file.path for file in mlflow.MlflowClient().list_artifacts(tracked.run_id, folder)} == names
     info = mlflow.models.get_model_info(tracked.model_uri)
     assert tuple(info.signature.inputs.input_names()) == FEATURES

@@ -163,6 +163,7 @@ def test_the_command_leaves_models_scores_and_figures(tmp_path: Path) -> None:
     assert [score["scored_on"] for score in scores] == ["train", "validation", "cv", "holdout"]
     assert "| DecisionTreeClassifier | leak-free | holdout |" in (folder / "scores.md").read_text()
     figures = {"boxes", "confusion", "correlations", "grades", "grades_by_type", "predictions", "protocols"}
+    figures |= {"reliability"}
     assert {path.stem for path in (folder / "figures").iterdir()} == figures
 
 

@@ -16,6 +16,8 @@ from sklearn.pipeline import Pipeline
 
 from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, feature_frame
 from wine_data.split import Split
+from wine_quality_training.benchmark_copies import CopyBenchmark
+from wine_quality_training.coverage import measure_reliability
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
@@ -128,6 +130,55 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
+def plot_reliability(evaluation: Evaluation) -> Figure:
+    """Plot how often a classifier's predictions are right against their confidence, in cross-validation."""
+    figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
+    reliability = measure_reliability(evaluation.predictions["cv"])
+    confidence = [each.confidence for each in reliability.bins]
+    right = np.array([each.right for each in reliability.bins])
+    low, high = np.array([each.interval for each in reliability.bins]).T
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as often right as sure")
+    style = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
+    label = f"{len(reliability.bins)} bins of equally many wines, 95 % intervals"
+    axis.errorbar(confidence, right, yerr=(right - low, high - right), label=label, **style)  # type: ignore[arg-type]
+    title = f"{evaluation.name}, leak-free, cv: ECE {reliability.error:.3f}"
+    axis.set(title=title, xlabel="confidence of the prediction", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(loc="upper left", frameon=False, fontsize=8)
+    return figure
+
+
+def plot_copies(benchmark: CopyBenchmark) -> Figure:
+    """Plot the RMSE of each model on the rows of a public copy and on distinct wines, a line a model."""
+    figure, (axis,) = _grid(1, 1, height=4.8, width=8)
+    columns = ("copy", "distinct")
+    best = benchmark.rank("distinct")[0]
+    for side, column in enumerate(columns):
+        ranked = benchmark.rank(column)
+        values = {score.model: float(getattr(score, column)) for score in benchmark.scores}
+        places = _spread([values[model] for model in ranked], least=0.006)
+        for model, place in zip(ranked, places, strict=True):
+            align, colour = "left" if side else "right", RED if model == best else "black"
+            label, x = f"{model}  {values[model]:.3f}", side + (0.03 if side else -0.03)
+            axis.text(x, place, label, ha=align, va="center", fontsize=9, color=colour)
+    for score in benchmark.scores:
+        colour = RED if score.model == best else GREY
+        axis.plot([0, 1], [score.copy, score.distinct], color=colour, marker="o", markersize=4)
+    labels = [f"{benchmark.rows:,} rows,\nsplit at random", f"{benchmark.wines:,} distinct wines,\ngrouped folds"]
+    axis.set_xticks([0, 1], labels)
+    axis.set(xlim=(-0.7, 1.7), ylabel="RMSE, in grades", title="The same models with and without repeats")
+    axis.spines["bottom"].set_visible(False)
+    axis.tick_params(axis="x", length=0)
+    return figure
+
+
+def _spread(values: Sequence[float], least: float) -> list[float]:
+    """Ascending values, moved up where they lie closer than `least`, so that their labels can be read."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + least) if places else value)
+    return places
+
+
 def plot_importance(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES) -> Figure:
     """Plot how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
     figure, (axis,) = _grid(1, 1, height=4, width=7)
@@ -183,6 +234,7 @@ def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str
         figures["protocols"] = plot_protocols([score for each in evaluations for score in each.scores])
     if len(regressors) < len(leak_free):
         figures["confusion"] = plot_confusion(choose_classifier(leak_free))
+        figures["reliability"] = plot_reliability(choose_classifier(leak_free))
     if regressors:
         best = min(regressors, key=lambda e: e.score_on("cv").metrics["rmse"])
         figures["importance"] = plot_importance(best, split)

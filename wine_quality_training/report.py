@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from wine_data.sources.load import WineData
+from wine_quality_training.bundle.grade_sets import name_percent
+from wine_quality_training.coverage import Coverage, Reliability
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
     LEAK_FREE,
@@ -63,6 +65,27 @@ def render_slices(slices: Sequence[Slice]) -> str:
         measures = (f"{value:.3f}" for value in (s.mae, s.accuracy, s.within_one))
         rows.append((s.model, LEAK_FREE, s.scored_on, s.slice, f"{s.wines:,}", *measures))
     return _render_table(("model", "protocol", "scored on", "slice"), ("wines", "MAE", "accuracy", "within 1"), rows)
+
+
+def render_coverage(coverage: Sequence[Coverage]) -> str:
+    """Coverage and mean size of the grade sets in Markdown, a row a slice, two columns a level."""
+    levels = list(dict.fromkeys(each.level for each in coverage))
+    rows: dict[str, list[str]] = {}
+    for each in coverage:
+        low, high = each.interval
+        row = rows.setdefault(each.slice, [each.slice, f"{each.wines:,}"])
+        row += [f"{each.covered:.3f} ({low:.2f}-{high:.2f})", f"{each.size:.2f}"]
+    headings = [word for level in levels for word in (f"hold it at {name_percent(level)} %", "mean size")]
+    return _render_table(("slice",), ("wines", *headings), list(rows.values()))
+
+
+def render_reliability(reliability: Reliability) -> str:
+    """The reliability diagram in Markdown: a row a bin."""
+    rows = [
+        (f"{each.confidence:.3f}", f"{each.right:.3f} ({each.interval[0]:.2f}-{each.interval[1]:.2f})")
+        for each in reliability.bins
+    ]
+    return _render_table((), ("mean confidence", "share right"), rows)
 
 
 def list_slices(evaluations: Sequence[Evaluation]) -> list[Slice]:

@@ -30,6 +30,7 @@ from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Predict
 from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 from wine_quality_training.bundle.decision import LIKELIEST
+from wine_quality_training.bundle.grade_sets import GUARANTEE
 
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
@@ -182,6 +183,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         rule = predictor.metadata.decision
         decision = rule.sentence() if rule else LIKELIEST
         known = vars(predictor.metadata) | {"grades": predictor.grades, "loaded": loaded, "decision": decision}
+        known["guarantee"] = GUARANTEE if predictor.metadata.grade_sets else ""
         return ModelCard.model_validate(known)
 
     @app.get("/ready", tags=["model"], summary="Whether a checked model is loaded")

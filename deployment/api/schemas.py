@@ -39,6 +39,10 @@ class Grading(BaseModel):
     likeliest: int = Field(description="the grade with the highest probability; the rule may decide for another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
+    grade_sets: dict[str, list[int]] = Field(
+        description="by level: consecutive grades that hold the tasters' grade of that share of wines; see /model",
+        examples=[{"0.8": [5, 6], "0.9": [5, 6, 7]}],
+    )
     warnings: list[str] = Field(description="measurements that were filled, or are unusual")
     explanation: Explanation | None = Field(None, description="there only with explain=true")
 
@@ -77,6 +81,10 @@ class ModelCard(ServingModel):
     ranges: dict[str, list[float]] = Field(description="of the wines that it was fitted on: lowest, highest")
     metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
     decision: str = Field(description="how the prediction is made of the probabilities")
+    grade_sets: dict[str, float] = Field(
+        description="by level: a set grows while its probability is at most this; empty: this model has none"
+    )
+    guarantee: str = Field(description="what holds for its grade sets")
     data_source: str
     data_fingerprint: str
     loaded: str = Field(description="when this process loaded it, UTC")
@@ -121,6 +129,12 @@ class ResponseWriter:
         self.model = ServingModel.model_validate(vars(predictor.metadata)).model_dump_json()
         self._grades = tuple(predictor.grades)
         self._explanation = _lay_out_explanation(predictor)
+        self._levels = tuple(f'"{level}":' for level in predictor.metadata.grade_sets)
+        self._sets = {
+            (low, high): json.dumps(self._grades[low : high + 1], separators=(",", ":"))
+            for high in range(len(self._grades))
+            for low in range(high + 1)
+        }
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
     def decide(self, probabilities: np.ndarray) -> "list[Decided]":
@@ -134,11 +148,14 @@ class ResponseWriter:
         """Write the answer to one wine; `filled` names the blank measurements."""
         grades, (row, place, expected) = self._grades, decided
         grade, probabilities = grades[place], self._probabilities % tuple(row)
+        found = self.predictor.find_sets_of_one(row, place)
+        sets = ",".join([level + self._sets[ends] for level, ends in zip(self._levels, found, strict=True)])
         warnings = self.predictor.list_warnings(wine, filled)
         text = (
             f'"request_id":"{request_id}","prediction":{grade},"likeliest":{grades[row.index(max(row))]},'
             f'"probabilities":{probabilities},'
-            f'"expected_quality":{expected:.6g},"warnings":{json.dumps(warnings) if warnings else "[]"}'
+            f'"expected_quality":{expected:.6g},"grade_sets":{{{sets}}},'
+            f'"warnings":{json.dumps(warnings) if warnings else "[]"}'
         )
         return Graded(text, request_id, wine, grade, probabilities, expected)
 

@@ -16,6 +16,7 @@ from deployment.batch.chunks import RawRows
 from deployment.predictor import PART_PLACES, Predictor
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_values
 from wine_data.table.columns import NO_COLOUR
+from wine_quality_training.bundle.grade_sets import name_percent
 
 SAME = ("model", "version", "run_id")  # columns that have one value in all rows
 # What Arrow and Python read as the same number; other spellings are left to the schema.
@@ -96,6 +97,9 @@ def score_rows(predictor: Predictor, checked: CheckedRows, batch: str, explain: 
         "expected_quality": pa.array(expected),
     }
     columns |= {f"probability_{grade}": pa.array(probabilities[:, at]) for at, grade in enumerate(predictor.grades)}
+    for level, ends in predictor.find_sets(probabilities, decided).items():
+        names = (f"set_{name_percent(level)}_{end}" for end in ("low", "high"))
+        columns |= {name: pa.array(grades[places]) for name, places in zip(names, ends, strict=True)}
     if explain:
         columns |= _list_effects(predictor, wines, expected)
     columns["warnings"] = _list_warnings(predictor, checked)

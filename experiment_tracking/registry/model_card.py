@@ -4,9 +4,20 @@ from collections.abc import Sequence
 
 from wine_data.schema import GRADES
 from wine_quality_training.bundle.decision import LIKELIEST
+from wine_quality_training.bundle.grade_sets import GUARANTEE, name_percent
 from wine_quality_training.bundle.metadata import ModelMetadata
+from wine_quality_training.coverage import BINS, list_coverage, measure_reliability
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.report import list_scores, list_slices, render_scores, render_slices
+from wine_quality_training.report import (
+    list_scores,
+    list_slices,
+    render_coverage,
+    render_reliability,
+    render_scores,
+    render_slices,
+)
+
+FIFTHS = 5  # all bins of the diagram would make the card longer than the registry takes
 
 
 def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
@@ -33,11 +44,38 @@ what to expect of a new wine are the leak-free rows.
 
 {render_slices(list_slices(evaluations))}
 
-## Limits
+{_render_promises(metadata, evaluations)}## Limits
 
 Portuguese Vinho Verde of 2004 to 2007, where the wines are the published ones. Grades 3, 4, 8 and 9 are rare and
 seldom found. {missed} A measurement in another
 unit than the schema names gives a wrong grade without a word, unless it leaves the physical bounds.
 
 Fitted with {versions}.
+"""
+
+
+def _render_promises(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
+    """What the probabilities promise, and how it was kept; "" for a regressor."""
+    if not metadata.grade_sets:
+        return ""
+    evaluation = next(each for each in evaluations if each.protocol == LEAK_FREE)
+    table = evaluation.predictions["cv"]
+    thresholds = " and ".join(
+        f"{threshold:.4g} ({name_percent(level)} %)" for level, threshold in metadata.grade_sets.items()
+    )
+    return f"""## Grade sets
+
+Consecutive grades: from the prediction a set grows by the likelier neighbour while its probability is at most
+{thresholds}, which cross-validation gave. {GUARANTEE}
+So often the sets held the grade of a holdout wine:
+
+{render_coverage(list_coverage(evaluation))}
+
+## Reliability
+
+Predictions in cross-validation, from the fifth with the least confidence to the most. The expected calibration error
+(ECE, {BINS} bins) is {measure_reliability(table).error:.3f}. The diagram is figures/reliability.png in the run.
+
+{render_reliability(measure_reliability(table, FIFTHS))}
+
 """

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODEL, CHAMPION, CHALLENGER = "wine-quality", "champion", "challenger"
+LONGEST_DESCRIPTION = 5000  # characters that MLflow's column takes; the run has the whole card
 _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
 
 
@@ -156,6 +157,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMet
         **{tag: f"{metadata.metrics[metric]:.4f}" for tag, metric in _KAPPA.items() if metric in metadata.metrics},
     }
     card = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{CARD}")).read_text()
+    card = card[:LONGEST_DESCRIPTION]
     model_id = outputs[0].model_id  # a server with passwords asks for it by itself, to look up who may read it
     return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card, model_id=model_id)
 

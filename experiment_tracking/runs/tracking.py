@@ -29,6 +29,7 @@ from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import Origin
 from wine_quality_training.bundle.bundle import MODEL_FILE, XGBOOST
 from wine_quality_training.bundle.metadata import dump_metadata
+from wine_quality_training.coverage import list_coverage, name_coverage
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
 
 if TYPE_CHECKING:  # most runs hold no model, and the registry's commands read runs and write none
@@ -123,6 +124,7 @@ def track_model(
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
     scores = tuple(score for evaluation in evaluations for score in evaluation.scores)
     metrics = {name: value for score in scores for name, value in score.name_metrics().items()}
+    metrics |= name_coverage(list_coverage(leak_free))
     run_id = start_run(experiment_id, leak_free.name, data, tags={"model": leak_free.name, **nest_under(parent_id)})
     try:
         _log_files(run_id, leak_free, evaluations, data, split)
@@ -188,7 +190,7 @@ def _log_files(
 ) -> None:
     from experiment_tracking.registry.model_card import render_card
     from wine_quality_training.bundle.description import describe_model
-    from wine_quality_training.figures import plot_confusion, plot_predictions
+    from wine_quality_training.figures import plot_confusion, plot_predictions, plot_reliability
 
     client = mlflow.MlflowClient()
     metadata = describe_model(leak_free, data, split.train)
@@ -196,6 +198,7 @@ def _log_files(
     client.log_text(run_id, render_card(metadata, evaluations), CARD)
     if leak_free.classifies:
         client.log_figure(run_id, plot_confusion(leak_free), "figures/confusion.png")
+        client.log_figure(run_id, plot_reliability(leak_free), "figures/reliability.png")
     else:
         client.log_figure(run_id, plot_predictions([leak_free]), "figures/predictions.png")
 

@@ -18,10 +18,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
-from monitoring.quality import LOW_CONFIDENCE_SHARE
+from monitoring.quality import LOW_CONFIDENCE_SHARE, name_coverage
 from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
 from wine_data.schema import FEATURES, GRADES
+from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.figures import DPI, GREY, RED, WHITE
 
 STRONGEST = 3.0  # multiples of what matters; stronger has no other colour
@@ -36,7 +37,7 @@ MIXED = LinearSegmentedColormap.from_list("grades", [(0, "#f3ecd2"), (0.5, WHITE
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (INPUTS, (name, f"{name} outside")) for name in FEATURES},
     **{name: (PREDICTIONS, (name,)) for name in ("predicted grades", "confidence")},
-    **{name: (QUALITY, (name,)) for name in ("tasters' grades", "bias", "error")},
+    **{name: (QUALITY, (name,)) for name in ("tasters' grades", "bias", "error", "coverage")},
     "refusals": (REFUSALS, ()),
 }
 
@@ -124,6 +125,27 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
     _plot(axis, [window.estimate for window in windows], INK, "estimate from its confidence", linestyle="dashed")
     _widen(axis, least=0.2)
     _show_shares(axis, "right grades")
+    _explain(figure, axis)
+    return figure
+
+
+def plot_coverage(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), levels: Sequence[str] = ()) -> Figure:
+    """Plot the share of graded wines whose grade set holds the grade, with its 95 % interval, at each level."""
+    figure, axis = _lay_out(windows, marks)
+    known = [number for number, window in enumerate(windows) if window.quality]
+    shown = [window.quality for window in windows if window.quality]
+    for level, colour in zip(levels, (WHITE, RED), strict=False):
+        name = name_coverage(level)
+        places = [number for number, quality in zip(known, shown, strict=True) if name in quality.metrics]
+        measured = [quality for quality in shown if name in quality.metrics]
+        shares = np.array([quality.metrics[name] for quality in measured])
+        ends = np.array([quality.intervals[name] for quality in measured]).reshape(-1, 2).T
+        axis.axhline(float(level), color=colour, linewidth=1.2, linestyle="dotted")
+        label = f"sets of {name_percent(level)} %" + ("" if measured else ": none yet")
+        style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": colour, "elinewidth": 1.2, "capsize": 2}
+        axis.errorbar(places, shares, yerr=np.abs(ends - shares), label=label, **style)
+    _widen(axis, least=0.3)
+    _show_shares(axis, "of the graded wines")
     _explain(figure, axis)
     return figure
 

@@ -26,11 +26,13 @@ from deployment.prediction_log.windows import Span, format_time
 from experiment_tracking.registry.promotion import PROMOTED, ROLLED_BACK, Record
 from monitoring.alarm import DRIFTED, OF
 from monitoring.drift import ALPHA, KINDS, Check
+from monitoring.quality import name_coverage
 from monitoring.report import figures
 from monitoring.report.files import name_folder
 from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
 from monitoring.watch import Watch, WindowReport
+from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.report import HEADINGS
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -82,7 +84,8 @@ def render_page(
         latest=latest,
         windows=watch.windows,
         pictures=_plot_pictures(watch, make_marks(runs, records)),
-        measures=HEADINGS,
+        measures=HEADINGS
+        | {name_coverage(level): f"in its {name_percent(level)} % set" for level in watch.metadata.grade_sets},
         refusals=sorted(latest.refusals.items(), key=lambda entry: (-entry[1], entry[0])),
         limits={"alpha": ALPHA, "drifted": DRIFTED, "of": OF},
         checks={kind: _sort_checks(latest, kind) for kind in KINDS},
@@ -120,6 +123,7 @@ def _plot_pictures(watch: Watch, marks: Sequence[Mark]) -> dict[str, Figure]:
     return {
         "drift": figures.plot_drift(windows, marks),
         "quality": figures.plot_quality(windows, marks, promised),
+        "coverage": figures.plot_coverage(windows, marks, list(watch.metadata.grade_sets)),
         "confidence": figures.plot_confidence(windows, marks),
         "grades": figures.plot_grades(windows, marks),
         "traffic": figures.plot_traffic(windows, marks),

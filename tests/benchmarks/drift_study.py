@@ -1,5 +1,6 @@
 """Drifts that begin in simulated windows, and how soon the alarm comes: drift_alarm.py says what is simulated."""
 
+import json
 import math
 import multiprocessing
 import os
@@ -133,6 +134,7 @@ def check_wines(reference: Reference, wines: pd.DataFrame, labels: float, seed: 
     graded = np.random.default_rng((seed, 2)).random(len(answered)) < labels
     answers = answered.assign(
         prediction=classes[probabilities.argmax(axis=1)], confidence=probabilities.max(axis=1), version=VERSION,
+        probabilities=[json.dumps(dict(zip(map(str, classes), row, strict=True))) for row in probabilities.tolist()],
         run_id="", quality=np.where(graded, grades, np.nan),
     )  # fmt: skip
     row, column = np.nonzero(wrong)

@@ -13,6 +13,7 @@ from wine_data.sources.load import Origin
 from wine_quality_training.bundle.bundle import XGBOOST
 from wine_quality_training.bundle.metadata import KnownAnswer, ModelMetadata
 from wine_quality_training.bundle.profile import profile_wines
+from wine_quality_training.coverage import calibrate_evaluation, list_coverage, name_coverage
 from wine_quality_training.evaluate import Evaluation
 from wine_quality_training.models import predicts_grades
 
@@ -36,13 +37,15 @@ def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame
         versions=_list_versions(evaluation.pipeline),
         data_source=data.source,
         data_fingerprint=data.fingerprint,
-        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()},
+        metrics={name: value for score in evaluation.scores for name, value in score.name_metrics().items()}
+        | name_coverage(list_coverage(evaluation)),
         ranges={name: (float(table[name].min()), float(table[name].max())) for name in FEATURES},
         answers=_predict_some(evaluation.pipeline, table),
         files={},
         profiles=profile_wines(fitted_on, evaluation.predictions.get("cv")),
         fills=_find_fills(evaluation.pipeline),
         decision=getattr(evaluation.pipeline.named_steps["model"], "rule_", None),
+        grade_sets=calibrate_evaluation(evaluation),
     )
 
 

@@ -28,6 +28,7 @@ class ModelMetadata:
     `files` is filled in when it is written. `compiled` is a sentence: how the compiled form was proved, or why there is
     none. Monitoring compares live traffic with `profiles` (profile.py). `fills` is what the model puts into a blank
     cell, by measurement. `decision` is how a grade is made of its probabilities; None is the likeliest one.
+    `grade_sets` has the threshold of each level (grade_sets.py), ascending; none for a regressor or in an old bundle.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelMetadata:
     profiles: tuple[Profile, ...] = ()
     fills: dict[str, float] = field(default_factory=dict)
     decision: DecisionRule | None = None
+    grade_sets: dict[str, float] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

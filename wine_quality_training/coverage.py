@@ -1,0 +1,143 @@
+"""Whether a classifier keeps what its probabilities promise.
+
+Coverage: how often grade sets hold the true grade, on the holdout, which decided nothing; by colour and by grade too.
+Reliability: how often predictions of one confidence are right, in cross-validation, which has the most wines.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import binom, binomtest
+
+from wine_data.schema import GRADES, TARGET, TYPE, TYPES
+from wine_quality_training.bundle.grade_sets import (
+    calibrate_sets,
+    find_sets,
+    find_true_masses,
+    measure_masses,
+    name_percent,
+)
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation
+
+if TYPE_CHECKING:  # as in evaluate.py
+    import pandas as pd
+
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How the sets of one level did on some wines.
+
+    Attributes:
+        slice: "all", a colour or a grade.
+        level: as it is named in metadata, "0.8".
+        covered: share of the wines whose set holds the true grade, with its 95 % interval (Clopper and Pearson).
+        size: grades in a set, on average.
+        p: the chance of so few covered wines, or fewer, if the level were the truth.
+    """
+
+    slice: str
+    wines: int
+    level: str
+    covered: float
+    interval: tuple[float, float]
+    size: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions that are about as confident: their mean confidence, the share right, and its 95 % interval."""
+
+    wines: int
+    confidence: float
+    right: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of equally many predictions, the least confident first."""
+
+    bins: tuple[Bin, ...]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error (ECE): the mean distance of confidence and share right, over the wines."""
+        distances = [abs(each.confidence - each.right) for each in self.bins]
+        return float(np.average(distances, weights=[each.wines for each in self.bins]))
+
+
+def measure_reliability(predictions: "pd.DataFrame", bins: int = BINS) -> Reliability:
+    """Put a classifier's predictions, as an Evaluation has them, into so many bins by their confidence."""
+    confidence = predictions["confidence"].to_numpy("float64")
+    right = (predictions["prediction"] == predictions[TARGET]).to_numpy()
+    found = []
+    for members in np.array_split(np.argsort(confidence, kind="stable"), bins):
+        if len(members):
+            count = int(right[members].sum())
+            interval = bound_share(count, len(members))
+            found.append(Bin(len(members), float(confidence[members].mean()), count / len(members), interval))
+    return Reliability(tuple(found))
+
+
+def calibrate_evaluation(evaluation: Evaluation) -> dict[str, float]:
+    """The threshold of each level from cross-validation; none for a regressor, or where there was no such."""
+    table = evaluation.predictions.get("cv")
+    return {} if table is None or "confidence" not in table else calibrate_sets(table, _list_grades(evaluation))
+
+
+def list_coverage(evaluation: Evaluation) -> list[Coverage]:
+    """The coverage on the holdout of the sets that cross-validation calibrates; none where it does not."""
+    thresholds = calibrate_evaluation(evaluation)
+    if not thresholds or "holdout" not in evaluation.predictions:
+        return []
+    return list(slice_coverage(evaluation.predictions["holdout"], _list_grades(evaluation), thresholds))
+
+
+def slice_coverage(
+    predictions: "pd.DataFrame", grades: Sequence[int], thresholds: Mapping[str, float]
+) -> Iterator[Coverage]:
+    """Measure the sets on all wines, on those of each colour and of each grade; a table as for calibrate_sets."""
+    slices = {"all": np.ones(len(predictions), dtype=bool)}
+    slices |= {wine_type: (predictions[TYPE] == wine_type).to_numpy() for wine_type in TYPES}
+    slices |= {f"grade {grade}": (predictions[TARGET] == grade).to_numpy() for grade in GRADES}
+    true = find_true_masses(predictions, grades)
+    decided = np.searchsorted(grades, predictions["prediction"])
+    masses = measure_masses(predictions[[f"probability_{grade}" for grade in grades]].to_numpy("float64"), decided)
+    for name, members in slices.items():
+        for level, threshold in thresholds.items():
+            if members.any():
+                low, high = find_sets(masses[members], threshold)
+                yield _count(name, level, true[members] <= threshold, high - low + 1)
+
+
+def bound_share(count: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Clopper and Pearson)."""
+    low, high = binomtest(count, of).proportion_ci()
+    return float(low), float(high)
+
+
+def name_coverage(coverage: Sequence[Coverage]) -> dict[str, float]:
+    """Coverage and mean size on all wines under full names, as in leak-free.holdout.coverage_80."""
+    named = {}
+    for each in coverage:
+        if each.slice == "all":
+            percent = name_percent(each.level)
+            named[f"{LEAK_FREE}.holdout.coverage_{percent}"] = each.covered
+            named[f"{LEAK_FREE}.holdout.set_size_{percent}"] = each.size
+    return named
+
+
+def _list_grades(evaluation: Evaluation) -> list[int]:
+    return [int(grade) for grade in evaluation.pipeline.classes_]
+
+
+def _count(name: str, level: str, covered: np.ndarray, sizes: np.ndarray) -> Coverage:
+    count, wines = int(covered.sum()), len(covered)
+    p = float(binom.cdf(count, wines, float(level)))
+    return Coverage(name, wines, level, count / wines, bound_share(count, wines), float(sizes.mean()), p)
