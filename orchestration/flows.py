@@ -66,8 +66,8 @@ from settings import Settings, load_settings
 from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import Score, choose_classifier
-from wine_quality_training.figures import plot_protocols
-from wine_quality_training.report import list_scores, render_scores, tabulate_scores
+from wine_quality_training.report.figures import plot_protocols
+from wine_quality_training.report.tables import list_scores, render_scores, tabulate_scores
 
 PROMOTE = 'python -m experiment_tracking.registry promote --reason "…"'
 

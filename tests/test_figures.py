@@ -9,8 +9,8 @@ from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.benchmark_copies import CopyBenchmark, CopyScore, compare_copies
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.figures import plot_comparison, plot_copies, plot_effects, plot_protocols
-from wine_quality_training.report import list_scores
+from wine_quality_training.report.figures import plot_comparison, plot_copies, plot_effects, plot_protocols
+from wine_quality_training.report.tables import list_scores
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,8 @@ def test_effects_are_drawn_a_panel_a_wine_largest_on_top() -> None:
     assert [patch.get_width() for patch in good.patches] == [0.0, -0.2, 1.0]  # type: ignore[attr-defined]
     assert good.get_xlim() == bad.get_xlim()
     assert [axis.get_title() for axis in figure.axes] == ["good", "bad"]
+
+
 def test_a_model_has_a_label_at_both_ends_of_its_line_and_none_hides_another() -> None:
     scores = (CopyScore("trees", 0.6, 0.69), CopyScore("boosting", 0.6001, 0.7), CopyScore("kernel", 0.64, 0.68))
     benchmark = CopyBenchmark(rows=6_497, wines=5_320, scores=scores)

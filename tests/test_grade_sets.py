@@ -30,8 +30,8 @@ from wine_quality_training.bundle.grade_sets import (
 from wine_quality_training.bundle.metadata import dump_metadata, read_metadata
 from wine_quality_training.coverage import list_coverage, measure_reliability
 from wine_quality_training.evaluate import PROBABILITIES, Evaluation, evaluate_leak_free
-from wine_quality_training.figures import plot_reliability
 from wine_quality_training.models import make_model
+from wine_quality_training.report.figures import plot_reliability
 
 pytestmark = pytest.mark.fast
 

@@ -24,7 +24,7 @@ from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.figures import plot_confusion
+from wine_quality_training.report.figures import plot_confusion
 
 Track = Callable[[], TrackedModel]
 

@@ -18,7 +18,7 @@ from wine_quality_training import evaluate
 from wine_quality_training.bundle.metadata import read_metadata
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, measure_predictions
 from wine_quality_training.models import ALL_MODELS, make_model, predicts_grades, shorten_name
-from wine_quality_training.report import list_scores, render_scores
+from wine_quality_training.report.tables import list_scores, render_scores
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from settings import Settings, load_settings
 from wine_data.sources.load import WineData, load_wines
 from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, PROTOCOLS, Evaluation, Fitting, train_model
 from wine_quality_training.models import MODELS
-from wine_quality_training.report import list_scores, tabulate_scores
+from wine_quality_training.report.tables import list_scores, tabulate_scores
 
 if TYPE_CHECKING:
     from wine_data.split import Split
@@ -42,7 +42,7 @@ def main() -> int:
     evaluations = _train_all(arguments, data, split, settings, console)
     console.print(*tabulate_scores(list_scores(evaluations)), sep="\n")
     with console.status("Drawing the figures"):
-        from wine_quality_training.results import write_candidates, write_report
+        from wine_quality_training.report.files import write_candidates, write_report
 
         written = write_report(settings.training_models, evaluations, data, split)
     written = write_candidates(settings.training_models, evaluations, data, split) + written

@@ -31,7 +31,7 @@ def main() -> int:
     from experiment_tracking.runs.store import open_store
     from experiment_tracking.runs.tracking import track_model
     from wine_data.sources.partitions import read_partitions
-    from wine_quality_training.report import list_scores, tabulate_scores
+    from wine_quality_training.report.tables import list_scores, tabulate_scores
 
     with console.status("Starting") as status, open_cluster(settings.dask or LOCAL) as client:
         status.update(f"Reading the files of {arguments.folder}")

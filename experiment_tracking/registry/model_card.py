@@ -8,7 +8,7 @@ from wine_quality_training.bundle.grade_sets import GUARANTEE, name_percent
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.coverage import BINS, list_coverage, measure_reliability
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.report import (
+from wine_quality_training.report.tables import (
     list_scores,
     list_slices,
     render_coverage,

@@ -190,7 +190,7 @@ def _log_files(
 ) -> None:
     from experiment_tracking.registry.model_card import render_card
     from wine_quality_training.bundle.description import describe_model
-    from wine_quality_training.figures import plot_confusion, plot_predictions, plot_reliability
+    from wine_quality_training.report.figures import plot_confusion, plot_predictions, plot_reliability
 
     client = mlflow.MlflowClient()
     metadata = describe_model(leak_free, data, split.train)

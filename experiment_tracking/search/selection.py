@@ -46,7 +46,7 @@ from wine_quality_training.evaluate import (
     measure_predictions,
 )
 from wine_quality_training.models import impute_before, make_model, predicts_grades
-from wine_quality_training.report import HEADINGS, list_scores, render_scores, tabulate_scores
+from wine_quality_training.report.tables import HEADINGS, list_scores, render_scores, tabulate_scores
 
 REPEATS, PARTS = 2, 3  # what counts are differences; these six fits take half the time of ten on five parts
 DEFAULTS = {REGRESSOR: "RandomForestRegressor", CLASSIFIER: "RandomForestClassifier"}

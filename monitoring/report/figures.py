@@ -23,7 +23,7 @@ from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
 from wine_data.schema import FEATURES, GRADES
 from wine_quality_training.bundle.grade_sets import name_percent
-from wine_quality_training.figures import DPI, GREY, RED, WHITE
+from wine_quality_training.report.figures import DPI, GREY, RED, WHITE
 
 STRONGEST = 3.0  # multiples of what matters; stronger has no other colour
 PALE, UNKNOWN = "#f8f5ee", "#d3d3d3"

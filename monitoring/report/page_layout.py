@@ -33,7 +33,7 @@ from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
 from monitoring.watch import Watch, WindowReport
 from wine_quality_training.bundle.grade_sets import name_percent
-from wine_quality_training.report import HEADINGS
+from wine_quality_training.report.tables import HEADINGS
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "index.html"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from monitoring.drift import KS_FLOOR
 from monitoring.quality import Quality
 from monitoring.watch import WindowReport
-from wine_quality_training.figures import GREY, RED, WHITE
+from wine_quality_training.report.figures import GREY, RED, WHITE
 
 VERSION_COLOURS = {"1": GREY, "2": RED}
 

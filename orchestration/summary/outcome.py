@@ -14,7 +14,7 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment, name_sto
 from experiment_tracking.runs.tracking import CARD
 from orchestration.tasks.steps import audit_snapshot
 from settings import Settings
-from wine_quality_training.report import MEANING
+from wine_quality_training.report.tables import MEANING
 
 NO_REGISTRY = "there was no earlier registry, so the gate had no champion to compare with"
 SYNTHETIC = "the wines are synthetic, so the scores say that the pipeline works and nothing about wine"

@@ -9,9 +9,9 @@ from wine_data.split import Split
 from wine_quality_training.bundle.bundle import write_candidate
 from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
-from wine_quality_training.figures import plot_comparison
 from wine_quality_training.models import shorten_name
-from wine_quality_training.report import dump_report, render_report
+from wine_quality_training.report.figures import plot_comparison
+from wine_quality_training.report.tables import dump_report, render_report
 
 
 def write_candidates(folder: Path, evaluations: list[Evaluation], data: WineData, split: Split) -> list[Path]:

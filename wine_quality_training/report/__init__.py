@@ -1,0 +1,1 @@
+"""What people read and look at of a training: tables, figures, and the files of both."""
