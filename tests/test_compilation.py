@@ -6,7 +6,6 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
-from xgboost import XGBRegressor
 
 from commands import BadInputError
 from tests.messages import list_missing
@@ -17,7 +16,7 @@ from wine_quality_training.bundle.compilation import compile_model, convert_pipe
 from wine_quality_training.bundle.compiled import CompiledModel
 from wine_quality_training.bundle.description import describe_model
 from wine_quality_training.bundle.metadata import ModelMetadata
-from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_classifiers
+from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_grades
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.models import impute_before, make_model
 
@@ -86,7 +85,7 @@ def test_one_wrong_probability_or_another_model_is_found_out(forest: Pipeline, t
     assert list_missing(off, "0", "2e-06") == []
 
 
-BLEND = blend_classifiers(XGBRegressor(n_estimators=5), ExtraTreesClassifier(5, random_state=1), seed=1)
+BLEND = blend_grades(ExtraTreesClassifier(5, random_state=1))
 
 
 @pytest.mark.parametrize("estimator", [GradesFromNumbers(KernelRegressor()), BLEND], ids=["by itself", "in a blend"])

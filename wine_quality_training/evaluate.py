@@ -244,16 +244,20 @@ def bootstrap_intervals(
 
 
 def bootstrap_difference(
-    grades: np.ndarray, predictions: np.ndarray, rival: np.ndarray, wines: np.ndarray | None = None
+    grades: np.ndarray,
+    predictions: np.ndarray,
+    rival: np.ndarray,
+    wines: np.ndarray | None = None,
+    measure: str = "kappa",
 ) -> tuple[float, float]:
-    """How much kappa the predictions have over a rival's on the same wines, and the least it is with 95 % confidence.
+    """A measure of predictions minus that of a rival's on the same wines, and the least it is with 95 % confidence.
 
     Paired: every resample scores both on the same wines, so what makes a wine hard for both cancels out.
     The bound is the 5th percentile of the resampled differences. `wines` as in bootstrap_intervals.
     """
-    difference = measure_predictions(grades, predictions)["kappa"] - measure_predictions(grades, rival)["kappa"]
+    difference = measure_predictions(grades, predictions)[measure] - measure_predictions(grades, rival)[measure]
     tables = (_tabulate_terms(grades, each) for each in (predictions, rival))
-    ours, theirs = (_measure(terms)[:, MEASURES.index("kappa")] for terms in _resample_means(wines, *tables))
+    ours, theirs = (_measure(terms)[:, MEASURES.index(measure)] for terms in _resample_means(wines, *tables))
     return difference, float(np.percentile(ours - theirs, 5))
 
 
