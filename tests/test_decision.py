@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fast
 GRADES = np.array([4.0, 5.0, 6.0, 8.0])
 
 
-def decide(row: list[float], rule: DecisionRule | None) -> tuple[float, float]:
+def decide(row: list[float], rule: DecisionRule | None) -> tuple[object, object]:
     decided, expected = decide_grades(np.array([row]), GRADES, rule.find_bounds(GRADES) if rule else None)
     return float(GRADES[decided[0]]), float(expected[0])
 

@@ -1,29 +1,31 @@
-"""The kernel, the grades made of numbers, and the blends of the search."""
+"""The kernel, the grades made of numbers, and the blend of a forest and the kernel."""
 
 import pickle
 
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, clone
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from sklearn.linear_model import LinearRegression
 from sklearn.utils.estimator_checks import check_estimator
-from xgboost import XGBRegressor
 
 from wine_data.schema import TARGET, feature_frame
 from wine_data.split import Split
-from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, blend_classifiers, blend_regressors
+from wine_quality_training.estimators import (
+    ExpectedGrade,
+    GradesFromNumbers,
+    KernelRegressor,
+    OrdinalClassifier,
+    blend_grades,
+)
 from wine_quality_training.models import impute_before, predicts_grades
 
 pytestmark = pytest.mark.fast
 
-BOOSTER = XGBRegressor(n_estimators=20, max_depth=4, n_jobs=1, random_state=1)
-BLENDS: dict[str, BaseEstimator] = {
-    "regressors": blend_regressors(BOOSTER, ExtraTreesRegressor(10, random_state=1)),
-    "classifiers": blend_classifiers(BOOSTER, ExtraTreesClassifier(10, random_state=1), seed=1),
-}
+BLEND = blend_grades(ExtraTreesClassifier(10, random_state=1))
+MODELS: dict[str, BaseEstimator] = {"regressor": ExpectedGrade(BLEND), "classifier": OrdinalClassifier(BLEND)}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -59,25 +61,32 @@ def test_grades_from_numbers_are_the_nearest_ones() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("kind", BLENDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_blend_takes_tables_and_arrays_without_a_warning(kind: str, twin_split: Split) -> None:
     X, y = feature_frame(twin_split.train)[:300], twin_split.train[TARGET][:300]
     for wines in (X, X.to_numpy()):
-        model = impute_before(clone(BLENDS[kind])).fit(wines, y)
+        model = impute_before(clone(MODELS[kind])).fit(wines, y)
         assert model.predict(wines).shape == (300,)
-        assert predicts_grades(model) == (kind == "classifiers")
+        assert predicts_grades(model) == (kind == "classifier")
 
 
-@pytest.mark.parametrize("kind", BLENDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_blend_answers_the_same_from_its_pickle_and_from_a_clone(kind: str, twin_split: Split) -> None:
     X, y = feature_frame(twin_split.train)[:300], twin_split.train[TARGET][:300]
-    model = impute_before(BLENDS[kind]).fit(X, y)
+    model = impute_before(MODELS[kind]).fit(X, y)
     for again in (pickle.loads(pickle.dumps(model)), clone(model).fit(X, y)):
         np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
-def test_a_blend_of_classifiers_gives_probabilities_of_the_grades_it_saw(twin_split: Split) -> None:
+def test_a_blend_gives_probabilities_of_the_grades_it_saw(twin_split: Split) -> None:
     wines = twin_split.train[:300]
-    model = impute_before(BLENDS["classifiers"]).fit(feature_frame(wines), wines[TARGET])
+    model = impute_before(BLEND).fit(feature_frame(wines), wines[TARGET])
     assert model.classes_.tolist() == sorted(wines[TARGET].unique())
     np.testing.assert_allclose(model.predict_proba(feature_frame(wines)).sum(axis=1), 1)
+
+
+def test_an_expected_grade_can_be_made_of_a_fitted_classifier(twin_split: Split) -> None:
+    X, y = feature_frame(twin_split.train)[:300].fillna(0), twin_split.train[TARGET][:300]
+    regressor = ExpectedGrade(ExtraTreesClassifier(10, random_state=1)).fit(X, y)
+    again = ExpectedGrade.of_fitted(regressor.classifier_)
+    np.testing.assert_array_equal(again.predict(X), regressor.predict(X))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,20 +163,26 @@ def test_metadata_without_sets_is_read_and_has_none(
     assert read_metadata(tmp_path / "facts.json").grade_sets == {}
 
 
+def write_answer(predictor: Predictor, wine: tuple[float, ...]) -> dict[str, Any]:
+    writer = ResponseWriter(predictor)
+    (decided,) = writer.decide(np.array([predictor.predict_one(wine)]))
+    answer: dict[str, Any] = json.loads(f"{{{writer.write('1', wine, decided).text}}}")
+    return answer
+
+
 def test_an_answer_holds_the_sets_of_the_metadata_and_an_old_bundle_none(
     evaluation: Evaluation, twin: WineData, twin_split: Split, tmp_path: Path
 ) -> None:
     bundle = load_bundle(make_bundle(tmp_path, evaluation, twin, twin_split.train, compiles=False))
     wine = feature_values(WineQuality(**WINE))
     predictor = Predictor(bundle)
-    row = predictor.predict_one(wine)
-    answer = json.loads(f"{{{ResponseWriter(predictor).write('1', wine, row).text}}}")
+    answer = write_answer(predictor, wine)
     assert list(answer["grade_sets"]) == ["0.8", "0.9"]
     narrow, wide = (set(grades) for grades in answer["grade_sets"].values())
     assert {answer["prediction"]} <= narrow <= wide
     assert sorted(wide) == list(range(min(wide), max(wide) + 1))
     old = Predictor(replace(bundle, metadata=replace(bundle.metadata, grade_sets={})))
-    assert json.loads(f"{{{ResponseWriter(old).write('1', wine, row).text}}}")["grade_sets"] == {}
+    assert write_answer(old, wine)["grade_sets"] == {}
 
 
 def test_sets_of_logged_answers_are_those_that_were_answered() -> None:

@@ -21,26 +21,22 @@ from rich.console import Console
 from commands import BadInputError
 from executors import open_executor
 from experiment_tracking.runs.store import EXPERIMENT, open_store
-from experiment_tracking.search.selection import DEFAULTS, SearchResult, search_models
+from experiment_tracking.search.finalists import DEFAULT, TUNED_FOREST, TUNED_XGB
+from experiment_tracking.search.selection import SearchResult, search_models
 from experiment_tracking.search.space import (
     BATCH,
+    BOTH,
     CLASSIFIER,
     FAMILIES,
     FOREST,
     REGRESSOR,
+    TASKS,
     XGBOOST,
     Plan,
-    Study,
     Values,
     describe_space,
 )
-from experiment_tracking.search.trials import (
-    FAILED,
-    Trial,
-    TrialResult,
-    prepare_folds,
-    run_trial,
-)
+from experiment_tracking.search.trials import FAILED, Trial, TrialResult, prepare_folds, run_trial
 from experiment_tracking.search.tuning import (
     NUMBER,
     RunTrial,
@@ -56,6 +52,7 @@ from settings import ROOT
 from tests.conftest import Store, isolated_environment, make_store, run_here
 from tests.messages import assert_failed, find_lines, list_missing, naming
 from tests.waiting import wait_until
+from wine_data.schema import feature_frame
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE, WineData, load_wines
 from wine_data.split import Split, split_wines
 
@@ -86,10 +83,10 @@ def search(store: Store, data: WineData) -> SearchRun:
 
 
 class RandomOptimiser(TreeParzenOptimiser):
-    """Draws at random, and keeps the losses."""
+    """Draws forests at random, and keeps the losses."""
 
-    def __init__(self, study: Study) -> None:
-        super().__init__(describe_space(study), seed=1)
+    def __init__(self) -> None:
+        super().__init__(describe_space(FOREST), seed=1)
         self._random = np.random.default_rng(1)
         self.losses: list[float | None] = []
 
@@ -109,10 +106,10 @@ def list_losses(trials: Sequence[Trial]) -> list[tuple[int, Values, float | None
 
 
 def search_at_random(optimiser: RandomOptimiser, trials: int, run: RunTrial, search: SearchRun) -> list[Trial]:
-    """Run a search of the regressor forest on one thread."""
+    """Run a search of the forest on one thread."""
     with open_executor(1) as executor:
         runner = TrialRunner(run, search, executor)
-        return run_batches({Study(REGRESSOR, FOREST): optimiser}, Plan(trials=trials), runner)
+        return run_batches({FOREST: optimiser}, Plan(trials=trials), runner)
 
 
 def run_plan(plan: Plan, split: Split, search: SearchRun) -> list[Trial]:
@@ -132,40 +129,38 @@ def test_the_seed_alone_decides_whatever_the_number_of_workers(split: Split, dat
 
 
 def test_a_failed_trial_is_a_failed_run_with_its_reason_and_the_search_goes_on(search: SearchRun, split: Split) -> None:
-    study, folds = Study(REGRESSOR, FOREST), prepare_folds(split, seed=1)
-    optimiser, numbers = RandomOptimiser(study), iter(range(100))
+    folds = prepare_folds(split, seed=1)
+    optimiser, numbers = RandomOptimiser(), iter(range(100))
 
-    def fail_once(study: Study, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
+    def fail_once(family: str, values: Values, earlier: Sequence[TrialResult], _: object) -> TrialResult:
         broken = values | {"max_features": -1.0} if next(numbers) == 1 else values
-        return run_trial(folds, study, broken, earlier)
+        return run_trial(folds, family, broken, earlier)
 
     trials = search_at_random(optimiser, 6, fail_once, search)
     assert [trial.result.outcome == FAILED for trial in trials] == [False, True, False, False, False, False]
     assert optimiser.losses[1] is None
     assert all(loss is not None for loss in optimiser.losses[2:])
     runs = {run.info.run_name: run for run in find_runs(search.experiment_id)}
-    failed = runs["regressor forest 1"]
+    failed = runs["forest 1"]
     assert failed.info.status == "FAILED"
     assert "max_features" in failed.data.tags["problem"]
-    assert runs["regressor forest 2"].info.status == "FINISHED"
+    assert runs["forest 2"].info.status == "FINISHED"
 
 
 def test_a_search_goes_on_when_every_trial_fails(search: SearchRun) -> None:
-    study = Study(REGRESSOR, FOREST)
-
     def fail(*_: object) -> TrialResult:
         raise ValueError("a reason")
 
-    trials = search_at_random(RandomOptimiser(study), 6, fail, search)
+    trials = search_at_random(RandomOptimiser(), 6, fail, search)
     assert [trial.result.problem for trial in trials] == ["ValueError: a reason"] * 6
 
 
 def test_no_batch_starts_after_the_minutes(split: Split, search: SearchRun) -> None:
-    trials = run_plan(Plan(task=REGRESSOR, trials=400, minutes=1e-6), split, search)
+    trials = run_plan(Plan(trials=400, minutes=1e-6), split, search)
     assert len(trials) == 4
 
 
-@pytest.fixture(scope="module", params=[CLASSIFIER, pytest.param(REGRESSOR, marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=[BOTH, *(pytest.param(task, marks=pytest.mark.full) for task in TASKS)])
 def task(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -178,44 +173,50 @@ def result(
     return search_models(Plan(task=task, trials=8, workers=2), data, split, store.experiment_id, QUIET)
 
 
-def test_trials_and_winners_are_nested_in_one_parent(task: str, result: SearchResult) -> None:
+def test_trials_and_winners_are_nested_in_one_parent(result: SearchResult) -> None:
     client = mlflow.MlflowClient()
     parent = client.get_run(result.run_id)
     runs = find_runs(parent.info.experiment_id)
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == result.run_id]
     assert len(runs) == len(children) + 1
     names = sorted(run.info.run_name for run in children if run.data.tags.get("search.kind") == "trial")
-    assert names == sorted(f"{task} {FAMILIES[number % 2]} {number}" for number in range(8))
+    assert names == sorted(f"{FAMILIES[number % 2]} {number}" for number in range(8))
     assert {model.run_id for model in result.tracked} <= {run.info.run_id for run in children}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_the_parent_holds_figures_best_values_and_rounds(task: str, result: SearchResult) -> None:
+def test_the_parent_holds_figures_best_values_and_rounds(result: SearchResult) -> None:
     client = mlflow.MlflowClient()
     figures = {Path(file.path).stem for file in client.list_artifacts(result.run_id, "figures")}
-    kinds = ("history", "parallel", "parameters", "importance")
-    assert figures == {f"{task}_{family}_{kind}" for family in FAMILIES for kind in kinds}
+    assert figures == set(FAMILIES)
     parent = client.get_run(result.run_id)
-    assert 4 <= int(parent.data.params[f"best.{task}.xgboost.max_depth"]) <= 12
-    rounds = client.get_metric_history(result.run_id, f"best.{task}.xgboost.final_fit.rmse")
+    assert 4 <= int(parent.data.params["best.xgboost.max_depth"]) <= 12
+    rounds = client.get_metric_history(result.run_id, "best.xgboost.refit.rmse")
     assert len(rounds) > 5
     assert rounds[-1].value < rounds[0].value
-    assert f"repeated-cv.{DEFAULTS[task]}.rmse" in parent.data.metrics
+    assert {f"repeated-cv.{name}.rps" for name in (DEFAULT, TUNED_FOREST, TUNED_XGB)} <= set(parent.data.metrics)
 
 
-def test_a_winner_is_a_model_with_a_signature_and_leak_free_scores(result: SearchResult) -> None:
-    assert len(result.tracked) == 1
+def test_a_winner_is_tracked_as_what_was_asked_for(task: str, result: SearchResult, split: Split) -> None:
+    tasks = TASKS if task == BOTH else (task,)
+    assert [model.name.endswith(each.capitalize()) for model, each in zip(result.tracked, tasks, strict=True)]
+    assert [model.classifies for model in result.tracked] == [each == CLASSIFIER for each in tasks]
     for model, evaluation in zip(result.tracked, result.evaluations, strict=True):
         assert mlflow.models.get_model_info(model.model_uri).signature is not None
         logged = mlflow.MlflowClient().get_run(model.run_id).data.metrics
         assert logged["leak-free.holdout.kappa"] == evaluation.score_on("holdout").metrics["kappa"]
+    if task == BOTH:  # fitted once
+        regressor, classifier = (evaluation.pipeline for evaluation in result.evaluations)
+        expected = classifier.predict_proba(feature_frame(split.holdout)) @ classifier.classes_
+        np.testing.assert_allclose(regressor.predict(feature_frame(split.holdout)), expected, rtol=1e-12)
+        np.testing.assert_allclose(result.evaluations[0].predictions["holdout"]["prediction"], expected, rtol=1e-12)
 
 
 def test_the_published_search_tunes_to_memory(split: Split, data: WineData, store: Store) -> None:
     plan = Plan("as-published", trials=2, workers=2)
     result = search_models(plan, data, split, store.experiment_id, QUIET)
     published, leak_free = result.evaluations
-    assert result.trials[0].study == Study(REGRESSOR, XGBOOST)
+    assert result.trials[0].family == XGBOOST
     assert published.score_on("validation").metrics["rmse"] < leak_free.score_on("holdout").metrics["rmse"]
 
 
@@ -282,7 +283,7 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
     rerun = [run for run in after if run.info.status == "KILLED"]
     assert len(rerun) == len(before) - len(over)
     assert [run for run in rerun if list_missing(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
-    assert find_lines(output, "make mlflow", "BlendRegressor")  # which cannot be served, so it is not to be registered
+    assert find_lines(output, "make mlflow", "Regressor")  # which cannot be served, so it is not to be registered
     (winner,) = find_winners(killed)
     whole = open_store(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path / "whole")
     result = search_models(Plan(task=REGRESSOR, trials=TRIALS), data, split, whole, QUIET)
@@ -305,7 +306,7 @@ def test_ctrl_c_leaves_no_run_open_and_can_be_resumed(folder: Path, tmp_path: Pa
     assert experiment is not None
     assert {run.info.status for run in find_runs(experiment.experiment_id)} <= {"FINISHED", "KILLED"}
     data = load_wines(str(folder), 42, folder, "")
-    identity = {"protocol": "leak-free", "task": "regressor", "seed": 42, "folds": 3}
+    identity = {"protocol": "leak-free", "seed": 42, "folds": 3}
     identity |= {"fingerprint": data.fingerprint, "batch": BATCH}
     assert len(resume_search(experiment.experiment_id, data, identity).finished) >= 3
 
@@ -321,7 +322,7 @@ def test_a_search_that_is_stopped_while_it_starts_a_run_leaves_none_open(
 
     monkeypatch.setattr("experiment_tracking.runs.tracking._log_dataset", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run_plan(Plan(task=REGRESSOR, trials=4), split, search)
+        run_plan(Plan(trials=4), split, search)
     trials = [run for run in find_runs(search.experiment_id) if run.info.run_id != search.run_id]
     assert len(trials) == 3
     assert {run.info.status for run in trials} == {"KILLED"}
@@ -343,8 +344,7 @@ def test_a_plan_without_sense_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_resumed_search_refuses_trials_of_another_space(split: Split, search: SearchRun) -> None:
-    study = Study(REGRESSOR, FOREST)
-    run_plan(Plan(task=REGRESSOR, trials=4), split, search)
+    run_plan(Plan(trials=4), split, search)
     resumed = resume_search(search.experiment_id, search.data, {"seed": 1})
     with pytest.raises(BadInputError, match=naming("trial 0", "--resume")):
-        search_at_random(RandomOptimiser(study), 4, lambda *_: TrialResult(FAILED), resumed)
+        search_at_random(RandomOptimiser(), 4, lambda *_: TrialResult(FAILED), resumed)

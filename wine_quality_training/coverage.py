@@ -74,8 +74,12 @@ class Reliability:
 
 def measure_reliability(predictions: "pd.DataFrame", bins: int = BINS) -> Reliability:
     """Put a classifier's predictions, as an Evaluation has them, into so many bins by their confidence."""
-    confidence = predictions["confidence"].to_numpy("float64")
     right = (predictions["prediction"] == predictions[TARGET]).to_numpy()
+    return bin_predictions(predictions["confidence"].to_numpy("float64"), right, bins)
+
+
+def bin_predictions(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
+    """The same for predictions given by their confidence and whether they are right."""
     found = []
     for members in np.array_split(np.argsort(confidence, kind="stable"), bins):
         if len(members):

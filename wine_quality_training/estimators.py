@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.ensemble import ExtraTreesRegressor, VotingClassifier, VotingRegressor
+from sklearn.ensemble import VotingClassifier
 from sklearn.gaussian_process.kernels import Matern
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GroupKFold
@@ -24,7 +24,6 @@ from wine_quality_training.evaluate import measure_predictions
 
 ROWS_AT_ONCE = 2000  # the kernel of so many rows and all fitted wines is held in memory: 70 MB
 KERNEL_WINES = 8000  # fitting on more takes 24 bytes times the square of their number: 1.5 GB
-TREES = 100  # of each forest in a blend; 500 gain 0.2 % of RMSE and make the pickle five times as large
 KERNEL_SPREAD = 0.5  # grades; the normal around the kernel's number that is best calibrated with a forest beside it
 INNER_FOLDS = 3
 SLOPES = tuple(round(1 + step / 20, 2) for step in range(17))  # 1 to 1.8
@@ -114,6 +113,13 @@ class ExpectedGrade(RegressorMixin, MetaEstimatorMixin, BaseEstimator):  # type:
         self.classifier_ = clone(self.classifier).fit(X, y)
         return self
 
+    @classmethod
+    def of_fitted(cls, classifier: BaseEstimator) -> Self:
+        """Make a fitted regressor of a fitted classifier."""
+        model = cls(classifier)
+        model.classifier_ = classifier
+        return model
+
     def predict(self, X: Any) -> np.ndarray:
         """Predict a number a wine."""
         check_is_fitted(self)
@@ -181,23 +187,3 @@ def make_kernel_grades() -> GradesFromNumbers:
 def blend_grades(forest: BaseEstimator) -> VotingClassifier:
     """The mean of the probabilities of a forest and of the kernel."""
     return VotingClassifier([("forest", forest), ("kernel", make_kernel_grades())], voting="soft")
-
-
-def blend_regressors(xgboost: BaseEstimator, forest: BaseEstimator, kernel: bool = True) -> VotingRegressor:
-    """The mean of an XGBoost, a forest and the kernel, which counts twice."""
-    members = [("xgboost", xgboost), ("forest", forest)]
-    if not kernel:
-        return VotingRegressor(members)
-    return VotingRegressor([*members, ("kernel", KernelRegressor())], weights=[1, 1, 2])
-
-
-def blend_classifiers(
-    xgboost: BaseEstimator, forest: BaseEstimator, seed: int, kernel: bool = True
-) -> VotingClassifier:
-    """A blend of regressors as grades, which counts twice, and a forest of classifiers.
-
-    `xgboost` is a regressor, `forest` a classifier; `seed` is that of the forest inside the blend of regressors.
-    """
-    trees = ExtraTreesRegressor(TREES, max_features=0.6, random_state=seed, n_jobs=-1)
-    numbers = GradesFromNumbers(blend_regressors(xgboost, trees, kernel))
-    return VotingClassifier([("numbers", numbers), ("forest", forest)], voting="soft", weights=[2, 1])

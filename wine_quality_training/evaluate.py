@@ -254,6 +254,16 @@ def score_probabilities(grades: np.ndarray, at_most: np.ndarray) -> np.ndarray:
     return scores
 
 
+def bound_difference(
+    grades: np.ndarray, predictions: np.ndarray, rival: np.ndarray, measure: str, wines: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of a measure of predictions minus that of a rival's, over paired resamples of the wines."""
+    tables = (tabulate_terms(grades, each) for each in (predictions, rival))
+    ours, theirs = (measure_terms(terms)[:, MEASURES.index(measure)] for terms in resample_means(wines, *tables))
+    low, high = np.percentile(ours - theirs, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def round_predictions(predictions: np.ndarray) -> np.ndarray:
     """Round numbers to the nearest grade; those beyond the scale become its ends."""
     rounded: np.ndarray = np.clip(np.rint(predictions), *SCALE)

@@ -13,7 +13,7 @@ from xgboost import Booster, XGBRegressor
 from xgboost import dask as xgboost_on_dask
 
 from commands import BadInputError
-from experiment_tracking.search.space import PATIENCE, REGRESSOR, ROUNDS, START, XGBOOST
+from experiment_tracking.search.space import PATIENCE, RATE, ROUNDS, START, XGBOOST
 from experiment_tracking.search.trials import STOPPING_PARTS
 from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.partitions import LOT, NUMBERS, Partitions, read_numbers
@@ -25,7 +25,7 @@ NAME = "PartitionedXGBClassifier"
 SCORED = 20_000  # rows of the holdout that are scored; more would hardly make the interval narrower
 STOPPING_SHARE = HOLDOUT_SHARE + (1 - HOLDOUT_SHARE) / STOPPING_PARTS
 # Where the search starts. Which wines a round leaves out would depend on the worker they are on, so it takes all.
-VALUES = START[REGRESSOR, XGBOOST] | {"subsample": 1.0}
+VALUES = START[XGBOOST] | {"learning_rate": RATE, "subsample": 1.0}
 
 
 def fit_partitions(

@@ -3,7 +3,8 @@
     python -m experiment_tracking.search [--trials N] [--minutes M] [--task regressor|classifier|both]
                                          [--protocol leak-free|as-published] [--workers N] [--resume]
 
-Ends with the best of each family and their blend on repeated grouped cross-validation, and the winner's run.
+Ends with the best of each family and a blend on repeated grouped cross-validation, and the runs of the winner: as a
+regressor, as a classifier, or both.
 `--protocol as-published` runs the published search instead, whose objective is the validation file.
 """
 
@@ -27,7 +28,7 @@ def parse_plan(settings: Settings) -> Plan:
     )
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"how many in all ({TRIALS})")
     parser.add_argument("--minutes", type=float, help="start no batch of trials after these")
-    parser.add_argument("--task", choices=[*TASKS, BOTH], default=BOTH, help="what to tune (both)")
+    parser.add_argument("--task", choices=[*TASKS, BOTH], default=BOTH, help="what to make of the winner (both)")
     parser.add_argument("--protocol", choices=PROTOCOLS, default=LEAK_FREE, help="how trials are scored (leak-free)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at once (one a core)")
     parser.add_argument(

@@ -13,61 +13,18 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from experiment_tracking.search.space import REGRESSOR, Study
 from experiment_tracking.search.trials import SCORED, Trial
 
-RED, GREY, DPI, FEWEST = "#8c1c3f", "#b8b8b8", 110, 4
+RED, GREY, DPI = "#8c1c3f", "#b8b8b8", 110
+LOSS = "RMSE"
 ACROSS = 3  # panels beside each other
 LOGARITHMIC = ("learning_rate", "min_child_weight", "reg_alpha", "reg_lambda")
 
 
-def plot_study(trials: Sequence[Trial], study: Study) -> dict[str, Figure]:
-    """Plot all figures of a study, by file name; none for fewer than four trials, where there is nothing to see."""
-    if len(_tabulate(trials, study)) < FEWEST:
-        return {}
-    plots = (plot_history, plot_parallel, plot_parameters, plot_importance)
-    return {f"{study.task}_{study.family}_{plot.__name__[5:]}": plot(trials, study) for plot in plots}
-
-
-def plot_history(trials: Sequence[Trial], study: Study) -> Figure:
-    """Plot the loss of each trial, those that were stopped in grey, and the best so far."""
-    figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    rows = _tabulate(trials, study)
-    _scatter(axis, rows, "trial", size=16)
-    best = rows["loss"].where(rows["scored"]).cummin().ffill()
-    axis.step(rows["trial"], best, where="post", color="black", linewidth=0.9, label="best so far")
-    axis.set(title=f"{study.name}: history", xlabel="trial", ylabel=_name_loss(study))
-    axis.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def plot_parallel(trials: Sequence[Trial], study: Study) -> Figure:
-    """Plot each trial as a line across its values; the darker, the lower its loss."""
-    rows = _tabulate(trials, study)
-    values = _select_values(rows)
-    figure = Figure(figsize=(1.5 * values.shape[1] + 2.5, 3.8), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
-    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
-    lines = np.column_stack([_scale(values[name]) for name in values])
-    for line, loss in sorted(zip(lines, rows["loss"], strict=True), key=lambda pair: -pair[1]):
-        axis.plot(line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
-    for position, name in enumerate(values):
-        axis.axvline(position, color="black", linewidth=0.6)
-        for height, end in ((-0.06, values[name].min()), (1.03, values[name].max())):
-            axis.text(position, height, end if isinstance(end, str) else f"{end:.3g}", ha="center", fontsize=8)
-    axis.set(title=f"{study.name}: every trial", xticks=range(values.shape[1]), yticks=[], ylim=(-0.1, 1.1))
-    axis.set_xticklabels(values.columns, fontsize=8)
-    axis.spines[:].set_visible(False)
-    figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=_name_loss(study), extend="max")
-    return figure
-
-
-def plot_parameters(trials: Sequence[Trial], study: Study) -> Figure:
-    """Plot the loss against each value that was varied."""
-    rows = _tabulate(trials, study)
-    names = [str(name) for name in _select_values(rows)]
+def plot_study(trials: Sequence[Trial], family: str) -> Figure:
+    """Plot the loss of each trial in order, with the best so far, and against each value; stopped ones in grey."""
+    rows = _tabulate(trials, family)
+    names = ["trial", *map(str, _select_values(rows))]
     lines = -(-len(names) // ACROSS)
     figure = Figure(figsize=(9, 2.4 * lines + 0.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(lines, ACROSS, sharey=True, squeeze=False).ravel()
@@ -81,19 +38,43 @@ def plot_parameters(trials: Sequence[Trial], study: Study) -> Figure:
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter(NullFormatter())
+    best = rows["loss"].where(rows["scored"]).cummin().ffill()
+    axes[0].step(rows["trial"], best, where="post", color="black", linewidth=0.9, label="best so far")
     for axis in axes[: len(names) : ACROSS]:
-        axis.set_ylabel(_name_loss(study))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    figure.suptitle(f"{study.name}: value against loss")
+        axis.set_ylabel(LOSS)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.suptitle(f"{family}: the loss of each trial, and by value")
     return figure
 
 
-def plot_importance(trials: Sequence[Trial], study: Study) -> Figure:
+def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
+    """Plot each trial as a line across its values; the darker, the lower its loss."""
+    rows = _tabulate(trials, family)
+    values = _select_values(rows)
+    figure = Figure(figsize=(1.5 * values.shape[1] + 2.5, 3.8), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
+    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
+    lines = np.column_stack([_scale(values[name]) for name in values])
+    for line, loss in sorted(zip(lines, rows["loss"], strict=True), key=lambda pair: -pair[1]):
+        axis.plot(line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
+    for position, name in enumerate(values):
+        axis.axvline(position, color="black", linewidth=0.6)
+        for height, end in ((-0.06, values[name].min()), (1.03, values[name].max())):
+            axis.text(position, height, end if isinstance(end, str) else f"{end:.3g}", ha="center", fontsize=8)
+    axis.set(title=f"{family}: every trial", xticks=range(values.shape[1]), yticks=[], ylim=(-0.1, 1.1))
+    axis.set_xticklabels(values.columns, fontsize=8)
+    axis.spines[:].set_visible(False)
+    figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=LOSS, extend="max")
+    return figure
+
+
+def plot_importance(trials: Sequence[Trial], family: str) -> Figure:
     """Plot the permutation importance of each value in a forest fitted to the trials, to predict their loss.
 
     It is the share of the losses' variance that the forest no longer explains, over 10 shuffles of a value.
     """
-    rows = _tabulate(trials, study)
+    rows = _tabulate(trials, family)
     values = _select_values(rows)
     X = np.column_stack([_scale(values[name]) for name in values])
     forest = RandomForestRegressor(100, random_state=0).fit(X, rows["loss"])
@@ -103,29 +84,25 @@ def plot_importance(trials: Sequence[Trial], study: Study) -> Figure:
     axis = figure.subplots()
     axis.barh(values.columns[order], drops[order], color=RED)
     axis.set(
-        title=f"{study.name}: what the loss of the {len(rows)} trials hangs on",
+        title=f"{family}: what the loss of the {len(rows)} trials hangs on",
         xlabel="permutation importance in a random forest of values to loss",
     )
     return figure
 
 
-def _tabulate(trials: Sequence[Trial], study: Study) -> pd.DataFrame:
-    """The trials of a study that have a loss, one row each: number, values, loss, whether scored on every fold."""
+def _tabulate(trials: Sequence[Trial], family: str) -> pd.DataFrame:
+    """The trials of a family that have a loss, one row each: number, values, loss, whether scored on every fold."""
     return pd.DataFrame(
         [
             {"trial": trial.number, **trial.values, "loss": trial.result.loss, "scored": trial.result.outcome == SCORED}
             for trial in trials
-            if trial.study == study and trial.result.loss is not None
+            if trial.family == family and trial.result.loss is not None
         ]
     )
 
 
 def _select_values(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns=["trial", "loss", "scored"])
-
-
-def _name_loss(study: Study) -> str:
-    return "RMSE" if study.task == REGRESSOR else "1 - (accuracy + kappa) / 2"
 
 
 def _scatter(axis: Axes, rows: pd.DataFrame, name: str, size: int) -> None:

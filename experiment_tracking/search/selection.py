@@ -1,60 +1,66 @@
-"""Model selection: a search from its plan to the winner, which is the best of each family, or their blend.
+"""Model selection: a search from its plan to the runs of its winner.
 
-These finalists are compared with the forest that scikit-learn starts with, on repeated grouped cross-validation of
-train, on other folds than the search was tuned on. The winner's "cv" is of still other folds, and its holdout, which
-had no say in all this, is opened once.
+Finalists are compared on other folds of train than the search was tuned on. The winner's "cv" is of still other folds,
+and its holdout, which had no say in all this, is opened once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import mlflow
 import numpy as np
-import pandas as pd
 from rich.console import Console
-from rich.table import Table
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 from xgboost import XGBRegressor
 
-from executors import MapFunction, make_map, open_executor
+from executors import open_executor
 from experiment_tracking.runs.tracking import KILLED, TrackedModel, end_run, log_values, track_model
-from experiment_tracking.search.figures import plot_study
+from experiment_tracking.search.finalists import (
+    REPEATS,
+    TUNED_FOREST,
+    TUNED_XGB,
+    Finalist,
+    choose_winner,
+    compare_finalists,
+    make_finalists,
+    repeat_folds,
+    tabulate_finalists,
+)
 from experiment_tracking.search.space import (
+    BOTH,
     CLASSIFIER,
-    FAMILIES,
     FOREST,
+    RATE,
     REGRESSOR,
-    TASKS,
     XGBOOST,
     Plan,
-    Study,
+    Values,
     make_forest,
 )
-from experiment_tracking.search.trials import Trial, choose_best, measure_loss
+from experiment_tracking.search.trials import Trial, choose_best, prepare_folds, refit_fold
 from experiment_tracking.search.tuning import SearchRun, resume_search, run_trials, start_search
-from wine_data.schema import TARGET, feature_frame
+from wine_data.schema import GRADES
 from wine_data.sources.load import WineData
 from wine_data.split import Split, fold_wines
-from wine_quality_training.estimators import KERNEL_WINES, TREES, GradesFromNumbers, blend_classifiers, blend_regressors
+from wine_quality_training.estimators import KERNEL_WINES, ExpectedGrade, GradesFromNumbers, OrdinalClassifier
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
-    MEASURES,
+    LEAK_FREE,
+    PROBABILITIES,
     Evaluation,
     evaluate_as_published,
     evaluate_leak_free,
-    measure_predictions,
+    evaluate_predictions,
 )
-from wine_quality_training.models import impute_before, make_model, predicts_grades
-from wine_quality_training.report.tables import HEADINGS, list_scores, render_scores, tabulate_scores
+from wine_quality_training.models import impute_before
+from wine_quality_training.report.tables import list_scores, render_scores, tabulate_scores
 
-REPEATS, PARTS = 2, 3  # what counts are differences; these six fits take half the time of ten on five parts
-DEFAULTS = {REGRESSOR: "RandomForestRegressor", CLASSIFIER: "RandomForestClassifier"}
-BLENDS = {REGRESSOR: "BlendRegressor", CLASSIFIER: "BlendClassifier"}
-SHORT = {XGBOOST: "XGB", FOREST: "Forest"}
+TREES = 100  # of the forest that is tracked; 500 gain 0.2 % of RMSE and make the pickle five times as large
+FEWEST_TO_PLOT = 4
 PUBLISHED = "PublishedXGBRegressor"
-
-Fold = tuple[int, np.ndarray, np.ndarray]  # repeat, rows to fit on, rows to score
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,15 @@ class SearchResult:
     tracked: list[TrackedModel]
 
 
-@dataclass(frozen=True)
-class Finalist:
-    """An unfitted model with its mean measures and loss over the repeats."""
-
-    name: str
-    pipeline: Pipeline
-    metrics: dict[str, float]
-    loss: float
-
-
 def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, console: Console) -> SearchResult:
     """Run a search, or resume the last unfinished one like it, and put all it comes to into MLflow."""
     search = _open_search(plan, data, split, experiment_id)
     try:
-        with open_executor(plan.workers, plan.dask) as executor:
+        # The executor's threads use the cores. BLAS with threads of its own made the kernel's fits take four times as
+        # long on a busy machine, because they wait for each other.
+        with open_executor(plan.workers, plan.dask) as executor, threadpool_limits(1, "blas"):
             trials = run_trials(executor, plan, split, search, console)
-            selection = Selection(split, plan.seed, search, console, make_map(executor))
+            selection = Selection(plan, split, search, console, executor)
             selection.log_trials(trials)
             finish = selection.finish_published if plan.protocol == AS_PUBLISHED else selection.finish_leak_free
             evaluations, tracked = finish(trials)
@@ -100,7 +98,6 @@ def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, 
 def _open_search(plan: Plan, data: WineData, split: Split, experiment_id: str) -> SearchRun:
     identity = {
         "protocol": plan.protocol,
-        "task": plan.task,
         "seed": plan.seed,
         "folds": len(split.folds),
         "fingerprint": data.fingerprint,
@@ -108,48 +105,17 @@ def _open_search(plan: Plan, data: WineData, split: Split, experiment_id: str) -
     }
     if plan.resume:
         return resume_search(experiment_id, data, identity)
-    budget = {"trials": plan.trials, "minutes": plan.minutes, "workers": plan.workers}
+    budget = {"task": plan.task, "trials": plan.trials, "minutes": plan.minutes, "workers": plan.workers}
     return start_search(experiment_id, data, identity, budget)
 
 
-def make_best(trial: Trial, seed: int) -> BaseEstimator:
-    """The unfitted model of a trial: XGBoost with the median of the rounds that its folds were stopped at.
+def make_booster(values: Values, rounds: int, seed: int) -> XGBRegressor:
+    """An unfitted XGBoost that takes one core.
 
-    A forest takes all cores. XGBoost takes one: on so few wines a second saves a third of 0.4 s while it
-    is idle, and makes it 11 s while another process uses it, because the threads wait for each other.
+    On so few wines a second core saves a third of 0.4 s while it is idle, and makes it 11 s while another process uses
+    it, because the threads wait for each other.
     """
-    if trial.study.family == FOREST:
-        return make_forest(trial.study, trial.values, seed, TREES, cores=-1)
-    rounds = int(np.median(trial.result.rounds))
-    return XGBRegressor(n_estimators=rounds, **trial.values, random_state=seed, n_jobs=1)
-
-
-def make_finalists(task: str, trials: Sequence[Trial], seed: int, kernel: bool = True) -> dict[str, Pipeline]:
-    """The default forest, the best of each family, and the blend where there is one of both; all unfitted.
-
-    `kernel` is whether the kernel is in the blend.
-    """
-    models = {DEFAULTS[task]: make_model(DEFAULTS[task], seed)}
-    best = {family: choose_best(trials, Study(task, family)) for family in FAMILIES}
-    made = {family: make_best(trial, seed) for family, trial in best.items() if trial}
-    for family, model in made.items():
-        numbers = task == CLASSIFIER and family == XGBOOST
-        name = f"Tuned{SHORT[family]}{task.capitalize()}"
-        models[name] = impute_before(GradesFromNumbers(model) if numbers else model)
-    if len(made) == 2:
-        parts = made[XGBOOST], made[FOREST]
-        blend = blend_regressors(*parts, kernel) if task == REGRESSOR else blend_classifiers(*parts, seed, kernel)
-        models[BLENDS[task]] = impute_before(blend)
-    return models
-
-
-def repeat_folds(split: Split, seed: int, repeats: int = REPEATS, parts: int = PARTS) -> list[Fold]:
-    """Cut train into parts several times: (repeat, rows to fit on, rows to score)."""
-    return [
-        (repeat, fit_on, score_on)
-        for repeat in range(repeats)
-        for fit_on, score_on in fold_wines(split.train, parts, seed + 1 + repeat)
-    ]
+    return XGBRegressor(n_estimators=rounds, **values, random_state=seed, n_jobs=1)
 
 
 def cut_fresh_folds(split: Split, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -157,89 +123,57 @@ def cut_fresh_folds(split: Split, seed: int) -> list[tuple[np.ndarray, np.ndarra
     return fold_wines(split.train, len(split.folds), seed + 1 + REPEATS)
 
 
-def compare_finalists(
-    task: str, models: Mapping[str, Pipeline], split: Split, folds: Sequence[Fold], map_fn: MapFunction = map
-) -> list[Finalist]:
-    """Score each on repeated grouped cross-validation of train, in the order given; `map_fn` runs the fits."""
-    X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
-    repeats = 1 + max(repeat for repeat, _, _ in folds)
-    pieces = [(name, *fold) for fold in folds for name in models]
-    predicted = map_fn(
-        _fit_and_predict,
-        [models[name] for name, _, _, _ in pieces],
-        [X.iloc[fit_on] for _, _, fit_on, _ in pieces],
-        [y[fit_on] for _, _, fit_on, _ in pieces],
-        [X.iloc[score_on] for _, _, _, score_on in pieces],
-    )
-    predictions = {name: np.empty((repeats, len(y))) for name in models}
-    for (name, repeat, _, score_on), prediction in zip(pieces, predicted, strict=True):
-        predictions[name][repeat, score_on] = prediction
-    finalists = []
-    for name, model in models.items():
-        measures = [measure_predictions(y, repeat) for repeat in predictions[name]]
-        metrics = {measure: float(np.mean([each[measure] for each in measures])) for measure in MEASURES}
-        loss = float(np.mean([measure_loss(task, y, repeat) for repeat in predictions[name]]))
-        finalists.append(Finalist(name, model, metrics, loss))
-    return finalists
+def make_regressor(classifier: Evaluation) -> Evaluation:
+    """The regressor inside an evaluated OrdinalClassifier, its expected grade: nothing has to be fitted for it."""
+    impute, model = classifier.pipeline.named_steps.values()
+    pipeline = Pipeline([("impute", impute), ("model", ExpectedGrade.of_fitted(model.classifier_))])
+    predictions = {
+        scored_on: table.drop(columns=[*PROBABILITIES, "confidence"]).assign(
+            prediction=table[list(PROBABILITIES)].to_numpy() @ np.array(GRADES)
+        )
+        for scored_on, table in classifier.predictions.items()
+    }
+    name = name_model(classifier.name.removesuffix(CLASSIFIER.capitalize()), REGRESSOR)
+    return evaluate_predictions(name, LEAK_FREE, pipeline, predictions)
 
 
-def tabulate_finalists(task: str, finalists: Sequence[Finalist]) -> Table:
-    """The measures of the finalists, and the ratio of the task's measure to that of the first, the default."""
-    measure = "rmse" if task == REGRESSOR else "accuracy"
-    table = Table("model", box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    table.title = f"\n{task}s on repeated grouped cv of train ({REPEATS} x {PARTS} folds)"
-    for heading in ("RMSE", "R2", "accuracy", "kappa", f"{HEADINGS[measure]} ratio"):
-        table.add_column(heading, justify="right")
-    for finalist in finalists:
-        values = [f"{finalist.metrics[name]:.4f}" for name in ("rmse", "r2", "accuracy", "kappa")]
-        table.add_row(finalist.name, *values, f"{finalist.metrics[measure] / finalists[0].metrics[measure]:.3f}")
-    return table
-
-
-def _fit_and_predict(model: Pipeline, X: pd.DataFrame, y: np.ndarray, table: pd.DataFrame) -> np.ndarray:
-    predictions: np.ndarray = clone(model).fit(X, y).predict(table)
-    return predictions
+def name_model(finalist: str, task: str) -> str:
+    """As in BlendClassifier."""
+    return f"{finalist}{task.capitalize()}"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What follows the trials of a search; `map_fn` runs the fits."""
+    """What follows the trials of a search; `executor` ran them."""
 
+    plan: Plan
     split: Split
-    seed: int
     search: SearchRun
     console: Console
-    map_fn: MapFunction = map
+    executor: Executor
 
     def log_trials(self, trials: Sequence[Trial]) -> None:
-        """Log figures, the best values of each study and the rounds of the best XGBoost's fit on the parent run."""
-        run_id = self.search.run_id
-        for study in dict.fromkeys(trial.study for trial in trials):
-            for name, figure in plot_study(trials, study).items():
-                mlflow.MlflowClient().log_figure(run_id, figure, f"figures/{name}.png")
-            best = choose_best(trials, study)
+        """Log a figure and the best values of each family on the parent run."""
+        for family in dict.fromkeys(trial.family for trial in trials):
+            if sum(trial.family == family and trial.result.loss is not None for trial in trials) >= FEWEST_TO_PLOT:
+                from experiment_tracking.search.figures import plot_study  # short searches never load matplotlib
+
+                figure = plot_study(trials, family)
+                mlflow.MlflowClient().log_figure(self.search.run_id, figure, f"figures/{family}.png")
+            best = choose_best(trials, family)
             if best is None or best.result.loss is None:
                 continue
-            prefix = f"best.{study.task}.{study.family}"
-            parameters = {f"{prefix}.{name}": value for name, value in best.values.items()}
-            parameters[f"{prefix}.trial"] = best.number
-            series = {}
-            if study.family == XGBOOST:
-                X, y = feature_frame(self.split.train), self.split.train[TARGET]
-                fitted = make_best(best, self.seed).fit(X, y, eval_set=[(X, y)], verbose=False)
-                series[f"{prefix}.final_fit.rmse"] = fitted.evals_result()["validation_0"]["rmse"]
-            log_values(run_id, parameters, {f"{prefix}.loss": best.result.loss}, series)
+            parameters = {f"best.{family}.{name}": value for name, value in best.values.items()}
+            parameters[f"best.{family}.trial"] = best.number
+            log_values(self.search.run_id, parameters, {f"best.{family}.loss": best.result.loss})
 
     def finish_leak_free(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
-        """Choose a winner for each task, then open the holdout for the winners, and track them."""
-        tasks = [task for task in TASKS if any(trial.study.task == task for trial in trials)]
-        winners = [self._choose_winner(task, trials) for task in tasks]
-        fresh = replace(self.split, folds=cut_fresh_folds(self.split, self.seed))
-        evaluations = [evaluate_leak_free(one.name, one.pipeline, fresh, map_fn=self.map_fn) for one in winners]
+        """Choose a winner, then open the holdout for it, and track what was asked for of it."""
+        evaluations = self.evaluate_winner(self._choose_winner(trials))
         tracked = self._track(*([evaluation] for evaluation in evaluations))
-        for winner, model in zip(winners, tracked, strict=True):
-            following = f"make mlflow shows {model.name}; the API serves classifiers: --task classifier"
-            if predicts_grades(winner.pipeline):
+        for model in tracked:
+            following = f"make mlflow shows {model.name}; the API serves classifiers: --task {CLASSIFIER}"
+            if model.classifies:
                 command = f"python -m experiment_tracking.registry register {model.run_id}"
                 following = f"make {model.name} a version, {command}"
             self.console.print(f"Next: {following}")
@@ -247,12 +181,12 @@ class Selection:
 
     def finish_published(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
         """Score the published search's best values under both protocols, to show what its objective is worth."""
-        best = choose_best(trials, Study(REGRESSOR, XGBOOST))
+        best = choose_best(trials, XGBOOST)
         assert best is not None
-        pipeline = impute_before(make_best(best, self.seed))
+        pipeline = impute_before(make_booster(best.values, best.result.rounds[0], self.plan.seed))
         evaluations = [
-            evaluate_as_published(PUBLISHED, pipeline, self.search.data, self.map_fn),
-            evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.map_fn),
+            evaluate_as_published(PUBLISHED, pipeline, self.search.data, self.executor.map),
+            evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.executor.map),
         ]
         tracked = self._track(evaluations)
         published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
@@ -262,20 +196,52 @@ class Selection:
         )
         return evaluations, tracked
 
-    def _choose_winner(self, task: str, trials: Sequence[Trial]) -> Finalist:
-        folds, wines = repeat_folds(self.split, self.seed), len(self.split.train)
-        models = make_finalists(task, trials, self.seed, kernel=wines <= KERNEL_WINES)
-        finalists = compare_finalists(task, models, self.split, folds, self.map_fn)
-        self.console.print(tabulate_finalists(task, finalists))
+    def make_tuned(self, trials: Sequence[Trial]) -> dict[str, BaseEstimator]:
+        """The best of each family as an unfitted classifier, by name."""
+        tuned: dict[str, BaseEstimator] = {}
+        booster, forest = (choose_best(trials, family) for family in (XGBOOST, FOREST))
+        if booster:
+            tuned[TUNED_XGB] = GradesFromNumbers(self._slow_down(booster.values))
+        if forest:
+            tuned[TUNED_FOREST] = make_forest(forest.values, self.plan.seed, TREES, cores=-1)
+        return tuned
+
+    def evaluate_winner(self, winner: Finalist) -> list[Evaluation]:
+        """The winner as regressor, as classifier or as both, by the plan; for both it is fitted once."""
+        fresh = replace(self.split, folds=cut_fresh_folds(self.split, self.plan.seed))
+        only_numbers = self.plan.task == REGRESSOR
+        task, kind = (REGRESSOR, ExpectedGrade) if only_numbers else (CLASSIFIER, OrdinalClassifier)
+        pipeline = impute_before(kind(winner.model))
+        name = name_model(winner.name, task)
+        evaluation = evaluate_leak_free(name, pipeline, fresh, map_fn=self.executor.map)
+        return [make_regressor(evaluation), evaluation] if self.plan.task == BOTH else [evaluation]
+
+    def _slow_down(self, values: Values) -> XGBRegressor:
+        """XGBoost at its slow rate, with the median of the rounds that its folds are stopped at."""
+        folds = prepare_folds(self.split, self.plan.seed)
+        series = list(self.executor.map(refit_fold, [values] * len(folds), folds))
+        log_values(self.search.run_id, series={f"best.{XGBOOST}.refit.rmse": series[0]})
+        rounds = int(np.median([np.argmin(rmse) + 1 for rmse in series]))
+        return make_booster({**values, "learning_rate": RATE}, rounds, self.plan.seed)
+
+    def _choose_winner(self, trials: Sequence[Trial]) -> Finalist:
+        wines = len(self.split.train)
+        models = make_finalists(self.make_tuned(trials), self.plan.seed, kernel=wines <= KERNEL_WINES)
+        folds = repeat_folds(self.split, self.plan.seed)
+        finalists = compare_finalists(models, self.split, folds, self.executor.map)
+        self.console.print(tabulate_finalists(finalists))
         if wines > KERNEL_WINES:
             self.console.print(
-                f"The blend is without the kernel: its memory grows with the square of the wines, and train holds "
+                f"There is no blend: the kernel's memory grows with the square of the wines, and train holds "
                 f"{wines:,}, more than {KERNEL_WINES:,}."
             )
-        for finalist in finalists:
-            metrics = {f"repeated-cv.{finalist.name}.{name}": value for name, value in finalist.metrics.items()}
-            log_values(self.search.run_id, metrics=metrics)
-        return min(finalists, key=lambda finalist: finalist.loss)
+        metrics = {
+            f"repeated-cv.{finalist.name}.{name}": value
+            for finalist in finalists
+            for name, value in finalist.metrics.items()
+        }
+        log_values(self.search.run_id, metrics=metrics)
+        return choose_winner(finalists, self.split)
 
     def _track(self, *models: Sequence[Evaluation]) -> list[TrackedModel]:
         """Track each model by its evaluations, and show the scores of all."""

@@ -35,7 +35,7 @@ from commands import BadInputError
 from executors import is_local
 from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.tracking import KILLED, PROBLEM, end_run, log_values, nest_under, start_run
-from experiment_tracking.search.space import Plan, Space, Study, Values, list_spaces
+from experiment_tracking.search.space import Plan, Space, Values, list_spaces
 from experiment_tracking.search.trials import (
     FAILED,
     SCORED,
@@ -53,7 +53,7 @@ from wine_quality_training.evaluate import AS_PUBLISHED
 KIND, SEARCH, TRIAL = "search.kind", "search", "trial"
 IDENTITY, NUMBER, VALUES, RESULT = "search.identity", "search.trial", "search.values", "search.result"
 PROCESS = "search.process"
-RANDOM_DRAWS = 5  # before TPE models the losses; hyperopt's 20 suit longer searches
+RANDOM_DRAWS = 4  # before TPE models the losses, in 12 of 16 trials; hyperopt's 20 suit longer searches
 
 RunTrial = Callable[..., TrialResult]  # as trials.run_trial, but for the folds
 
@@ -174,11 +174,11 @@ def _refuse_alive(run: Run) -> None:
     )
 
 
-def start_trial(search: SearchRun, number: int, study: Study, values: Values) -> str:
+def start_trial(search: SearchRun, number: int, family: str, values: Values) -> str:
     """Start the nested run of a trial and return its id."""
     tags = {KIND: TRIAL, NUMBER: str(number), VALUES: json.dumps(values, sort_keys=True), **nest_under(search.run_id)}
-    parameters = {"task": study.task, "family": study.family, **values}
-    return start_run(search.experiment_id, f"{study.name} {number}", search.data, parameters, tags)
+    parameters = {"family": family, **values}
+    return start_run(search.experiment_id, f"{family} {number}", search.data, parameters, tags)
 
 
 def finish_trial(run_id: str, result: TrialResult) -> None:
@@ -207,11 +207,11 @@ class TrialRunner:
     executor: Executor
     on_trial: Callable[[Trial], None] = lambda trial: None
 
-    def run_batch(self, batch: Mapping[int, tuple[Study, Values]], earlier: Sequence[Trial]) -> list[Trial]:
+    def run_batch(self, batch: Mapping[int, tuple[str, Values]], earlier: Sequence[Trial]) -> list[Trial]:
         """Run a batch, by number, but for the trials that a resumed search has finished."""
         over = {number: trial for number, trial in self.search.finished.items() if number in batch}
         for number, trial in sorted(over.items()):
-            if (trial.study, trial.values) != batch[number]:
+            if (trial.family, trial.values) != batch[number]:
                 raise BadInputError(
                     f"trial {number} of the search to resume had other values than it would get now: the space, the "
                     "optimiser or a library has changed since. Start a new search without --resume"
@@ -222,11 +222,11 @@ class TrialRunner:
         runs: dict[int, str] = {}  # by trial
         futures: dict[Future[TrialResult], int] = {}
         try:
-            for number, (study, values) in batch.items():
+            for number, (family, values) in batch.items():
                 if number not in over:
-                    runs[number] = start_trial(self.search, number, study, values)
-                    results = [trial.result for trial in earlier if trial.study == study]
-                    futures[self.executor.submit(self.run_trial, study, values, results, *is_stopped)] = number
+                    runs[number] = start_trial(self.search, number, family, values)
+                    results = [trial.result for trial in earlier if trial.family == family]
+                    futures[self.executor.submit(self.run_trial, family, values, results, *is_stopped)] = number
             for future in as_completed(futures):
                 number = futures[future]
                 over[number] = Trial(number, *batch[number], _take_result(future))
@@ -254,28 +254,28 @@ def run_trials(executor: Executor, plan: Plan, split: Split, search: SearchRun, 
 
         runner = TrialRunner(partial(run_trial, folds), search, executor, show)
         spaces = list_spaces(plan)
-        optimisers = {study: TreeParzenOptimiser(space, plan.seed, start) for study, (space, start) in spaces.items()}
+        optimisers = {name: TreeParzenOptimiser(space, plan.seed, start) for name, (space, start) in spaces.items()}
         trials = run_batches(optimisers, plan, runner)
     if not any(trial.result.outcome == SCORED for trial in trials):
         raise BadInputError(f"every trial failed; the first with {trials[0].result.problem}")
     return trials
 
 
-def run_batches(optimisers: Mapping[Study, TreeParzenOptimiser], plan: Plan, runner: TrialRunner) -> list[Trial]:
-    """Run trials in batches, dealt out to the studies in turn; none is started after the minutes of the plan."""
+def run_batches(optimisers: Mapping[str, TreeParzenOptimiser], plan: Plan, runner: TrialRunner) -> list[Trial]:
+    """Run trials in batches, dealt out to the families in turn; none is started after the minutes of the plan."""
     deadline = time.monotonic() + 60 * plan.minutes if plan.minutes else np.inf
-    studies = list(optimisers)
+    families = list(optimisers)
     over: list[Trial] = []
     for first in range(0, plan.trials, plan.batch):
         if over and time.monotonic() > deadline:
             break
         batch = {}
         for number in range(first, min(first + plan.batch, plan.trials)):
-            study = studies[number % len(studies)]
-            batch[number] = study, optimisers[study].suggest()
+            family = families[number % len(families)]
+            batch[number] = family, optimisers[family].suggest()
         trials = runner.run_batch(batch, over)
         for trial in trials:
-            optimisers[trial.study].observe(trial.result.loss)
+            optimisers[trial.family].observe(trial.result.loss)
         over += trials
     return over
 
@@ -291,8 +291,8 @@ def _take_result(future: Future[TrialResult]) -> TrialResult:
 
 
 def _describe_best(trials: Sequence[Trial]) -> str:
-    best = [choose_best(trials, study) for study in {trial.study: None for trial in trials}]
-    losses = sorted(f"{trial.study.name} {trial.result.loss:.4f}" for trial in best if trial)
+    best = [choose_best(trials, family) for family in {trial.family: None for trial in trials}]
+    losses = sorted(f"{trial.family} {trial.result.loss:.4f}" for trial in best if trial)
     return "Best so far: " + (", ".join(losses) or "none")
 
 
@@ -306,4 +306,4 @@ def _read_trial(run: Run) -> Trial:
     tags, parameters = run.data.tags, run.data.params
     fields = json.loads(tags[RESULT])
     result = TrialResult(**fields | {name: tuple(fields[name]) for name in ("fold_losses", "rounds")})
-    return Trial(int(tags[NUMBER]), Study(parameters["task"], parameters["family"]), json.loads(tags[VALUES]), result)
+    return Trial(int(tags[NUMBER]), parameters["family"], json.loads(tags[VALUES]), result)

@@ -36,7 +36,7 @@ def warm_up(seconds: float) -> int:
 def compare_search(counts: Sequence[int]) -> list[dict[str, str]]:
     """A row for each number of wines of the twin."""
     rows = []
-    plan = Plan(task="regressor", trials=TRIALS, seed=SEED, workers=CORES)
+    plan = Plan(trials=TRIALS, seed=SEED, workers=CORES)
     for count in counts:
         wines = sample_twin(count, SEED)
         data = WineData(wines, wines.head(0), f"twin of {count:,}", fingerprint_wines(wines))
@@ -46,7 +46,7 @@ def compare_search(counts: Sequence[int]) -> list[dict[str, str]]:
             while len({future.result() for future in [cluster.submit(warm_up, 0.1) for _ in range(CORES)]}) < CORES:
                 pass
             started = time.perf_counter() - start
-            times = [[time_trials(side, plan, data, split)[1] for side in (cluster, threads)] for _ in range(ROUNDS)]
+            times = [[time_trials(side, plan, data, split) for side in (cluster, threads)] for _ in range(ROUNDS)]
         there, here = (min(column) / TRIALS for column in zip(*times, strict=True))
         row = {
             "wines": f"{len(split.train) + len(split.holdout):,}",
