@@ -5,6 +5,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline
@@ -33,7 +34,7 @@ TREES = [*FORESTS, DecisionTreeClassifier(random_state=1)]
 
 
 def fit(estimator: object, wines: pd.DataFrame) -> Pipeline:
-    return impute_before(estimator).fit(feature_frame(wines), wines[TARGET])
+    return impute_before(clone(estimator)).fit(feature_frame(wines), wines[TARGET])
 
 
 def describe(pipeline: Pipeline, data: WineData, wines: pd.DataFrame) -> ModelMetadata:
