@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from deployment.api.schemas import ResponseWriter
 from deployment.predictor import Predictor
@@ -29,7 +30,7 @@ from wine_quality_training.bundle.grade_sets import (
     measure_masses,
 )
 from wine_quality_training.bundle.metadata import dump_metadata, read_metadata
-from wine_quality_training.coverage import list_coverage, measure_reliability
+from wine_quality_training.coverage import bound_share, list_coverage, measure_reliability
 from wine_quality_training.evaluate import PROBABILITIES, Evaluation, evaluate_leak_free
 from wine_quality_training.models import make_model
 from wine_quality_training.report.figures import plot_reliability
@@ -196,6 +197,11 @@ def test_sets_of_logged_answers_are_those_that_were_answered() -> None:
     assert logged == pytest.approx(find_true_masses(wines, GRADES), abs=2e-4)
     answers.loc[[0, 1], "probabilities"] = ["nothing", "5"]
     assert find_answered_masses(answers).tolist() == logged[2:].tolist()
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (3, 7), (900, 1000)])
+def test_the_interval_of_a_share_is_the_exact_one(count: int, of: int) -> None:
+    assert bound_share(count, of) == pytest.approx(tuple(binomtest(count, of).proportion_ci()))
 
 
 def test_reliability_is_measured_over_all_wines_and_shown_with_its_error(evaluation: Evaluation) -> None:

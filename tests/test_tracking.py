@@ -24,7 +24,7 @@ from wine_data.schema import FEATURES, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.evaluate import Evaluation, train_model
-from wine_quality_training.report.figures import plot_confusion
+from wine_quality_training.report.figures import plot_confusion, plot_reliability
 
 Track = Callable[[], TrackedModel]
 
@@ -136,6 +136,7 @@ def test_logging_a_run_costs_little_beside_drawing_and_writing_the_model(
 
     def plot_and_write() -> None:
         plot_confusion(leak_free).savefig(tmp_path / "confusion.png")
+        plot_reliability(leak_free).savefig(tmp_path / "reliability.png")
         with mlflow.start_run(experiment_id=store.experiment_id):
             signature = mlflow.models.infer_signature(wines, leak_free.pipeline.predict(wines))
             options = {"serialization_format": "pickle", "pip_requirements": ["scikit-learn"], "input_example": wines}

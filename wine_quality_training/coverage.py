@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binom, binomtest
+from scipy.stats import beta, binom
 
 from wine_data.schema import GRADES, TARGET, TYPE, TYPES
 from wine_quality_training.bundle.grade_sets import (
@@ -122,8 +122,9 @@ def slice_coverage(
 
 def bound_share(count: int, of: int) -> tuple[float, float]:
     """The 95 % interval of a share (Clopper and Pearson)."""
-    low, high = binomtest(count, of).proportion_ci()
-    return float(low), float(high)
+    low = float(beta.ppf(0.025, count, of - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
+    return low, high
 
 
 def name_coverage(coverage: Sequence[Coverage]) -> dict[str, float]:
