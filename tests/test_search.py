@@ -283,7 +283,7 @@ def test_a_killed_search_is_resumed_to_what_an_uninterrupted_one_finds(
     rerun = [run for run in after if run.info.status == "KILLED"]
     assert len(rerun) == len(before) - len(over)
     assert [run for run in rerun if list_missing(run.data.tags["problem"], f"trial {run.data.tags[NUMBER]}")] == []
-    assert find_lines(output, "make mlflow", "Regressor")  # which cannot be served, so it is not to be registered
+    assert find_lines(output, "make mlflow", "--task classifier")  # a regressor cannot be served
     (winner,) = find_winners(killed)
     whole = open_store(f"sqlite:///{tmp_path / 'whole.db'}", tmp_path / "whole")
     result = search_models(Plan(task=REGRESSOR, trials=TRIALS), data, split, whole, QUIET)
