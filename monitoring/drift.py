@@ -27,7 +27,7 @@ from scipy.special import kolmogorov
 from scipy.stats import binom, chi2, norm
 
 from deployment.prediction_log.windows import Window, select_model
-from monitoring.answered_sets import find_answered_masses
+from monitoring.quality import find_answered_masses
 from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles

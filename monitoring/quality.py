@@ -6,6 +6,7 @@ model is less sure of. It cannot see what the model itself cannot: that tasters 
 is wrongly sure of. A measured figure holds for the graded wines only, which tasters may not have chosen at random.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from deployment.prediction_log.windows import Window
-from monitoring.answered_sets import find_answered_masses
-from wine_quality_training.bundle.grade_sets import name_percent
+from wine_data.schema import TARGET
+from wine_quality_training.bundle.grade_sets import find_true_masses, name_percent
 from wine_quality_training.bundle.profile import PredictionProfile
 from wine_quality_training.coverage import bound_share
 from wine_quality_training.evaluate import bootstrap_intervals, measure_predictions
@@ -102,3 +103,24 @@ def measure_health(window: Window) -> Health | None:
     seconds = max(float(window.answers["time"].max()) - window.span.since, 1.0)
     refused = window.asked - len(window.answers)
     return Health(p50, p95, p99, 60 * len(window.answers) / seconds, refused / window.asked)
+
+
+def find_answered_masses(labelled: pd.DataFrame) -> np.ndarray:
+    """The mass of the taster's grade in each graded answer of one model: its set holds the grade up to this threshold.
+
+    The sets are made anew of the logged probabilities; an answer whose cannot be read is left out.
+    """
+    rows = pd.DataFrame([_read_probabilities(text) for text in labelled["probabilities"]], index=labelled.index)
+    grades = sorted(int(name) for name in rows.columns)
+    names = {str(grade): f"probability_{grade}" for grade in grades}
+    known = rows.rename(columns=names).dropna()
+    answers = labelled.loc[known.index, ["prediction", TARGET]].astype("int64")
+    return find_true_masses(answers.join(known), grades) if grades else np.empty(0)
+
+
+def _read_probabilities(text: object) -> dict[str, float]:
+    try:
+        read = json.loads(str(text))
+    except ValueError:
+        return {}
+    return {name: float(share) for name, share in read.items()} if isinstance(read, dict) else {}

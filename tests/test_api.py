@@ -37,8 +37,8 @@ def test_root_says_hello_and_where_to_go(api: str) -> None:
 def test_an_answer_has_every_part(api: str, pipeline_run: PipelineRun) -> None:
     answer = WEB.post(f"{api}/predict", json=WINE).raise_for_status().json()
     metadata = load_current(pipeline_run.serving_models).metadata
-    parts = {"request_id", "prediction", "likeliest", "probabilities", "expected_quality", "model", "warnings"}
-    assert set(answer) == parts
+    decided = {"prediction", "likeliest", "probabilities", "expected_quality", "grade_sets"}
+    assert set(answer) == {"request_id", *decided, "model", "warnings"}
     assert Prediction.model_validate(answer).model_dump(exclude_unset=True) == answer
     assert str(answer["likeliest"]) == max(answer["probabilities"], key=answer["probabilities"].get)
     assert str(answer["prediction"]) in answer["probabilities"]

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from deployment.api.schemas import ResponseWriter
 from deployment.predictor import Predictor
 from experiment_tracking.registry.model_card import render_card
-from monitoring.answered_sets import find_answered_masses
+from monitoring.quality import find_answered_masses
 from tests.conftest import make_bundle
 from tests.test_schema import WINE
 from wine_data.schema import GRADES, TARGET, TYPE, WineQuality, feature_values

@@ -37,7 +37,8 @@ async def ask(guard: Guard, path: str, send: Callable[[Message], Any], **headers
         await asyncio.Event().wait()
         return {}
 
-    await guard({"type": "http", "method": "GET", "path": path, "headers": named}, receive, send)
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": named}
+    await guard(scope, receive, send)
 
 
 async def find_status(guard: Guard, path: str, **headers: str) -> tuple[int, dict[bytes, bytes]]:

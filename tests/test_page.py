@@ -138,7 +138,7 @@ def test_the_grade_sets_of_an_answer_are_shown_in_words_and_none_of_a_model_with
         response = route.fetch()
         route.fulfill(response=response, json=response.json() | {"grade_sets": {"0.8": [6], "0.9": [5, 6, 7]}})
 
-    visit.page.route("**/predict", add_sets)
+    visit.page.route("**/predict?*", add_sets)
     submit(visit)
     expect(visit.page.locator("#sets")).to_contain_text(re.compile(r"6 alone \(80\s%\), 5 to 7 \(90\s%\)"))
 

@@ -43,7 +43,7 @@ from wine_data.table.wines import COLUMNS
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.bundle import load_current
 from wine_quality_training.evaluate import evaluate_leak_free
-from wine_quality_training.models import MODELS, make_model
+from wine_quality_training.models import ALL_MODELS, make_model
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_parent_run_holds_a_run_a_model_and_each_names_its_data(runs: list[Run
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert parent.info.run_name == "pipeline"
-    assert sorted(child.info.run_name for child in children) == sorted(MODELS)
+    assert sorted(child.info.run_name for child in children) == sorted(ALL_MODELS)
     assert {run.info.status for run in runs} == {"FINISHED"}
     data = pipeline_run.load_data()
     named = {(run.data.tags["data.fingerprint"], run.data.tags["data.source"]) for run in runs}
@@ -100,7 +100,8 @@ def test_a_models_run_holds_parameters_and_the_metrics_of_both_protocols(runs: l
     assert forest.data.params["n_estimators"] == "100"
     measures = {"rmse", "mae", "r2", "accuracy", "within_one", "kappa"}
     sets = {"as-published.train", "as-published.validation", "leak-free.cv", "leak-free.holdout"}
-    assert set(forest.data.metrics) == {f"{wines}.{measure}" for wines in sets for measure in measures}
+    promises = {f"leak-free.holdout.{name}_{level}" for name in ("coverage", "set_size") for level in (80, 90)}
+    assert set(forest.data.metrics) == {f"{wines}.{measure}" for wines in sets for measure in measures} | promises
 
 
 def test_the_champion_is_registered_with_a_signature_and_serves(runs: list[Run], pipeline_run: PipelineRun) -> None:

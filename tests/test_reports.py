@@ -275,4 +275,4 @@ def test_the_page_is_written_once_enough_wines_were_asked(served: Served, tmp_pa
     assert done.returncode == 0, done.stderr
     assert f"2 windows of version 1, no alarm: {page}" in done.stdout
     assert done.stdout.endswith(f"Next: open {page} in a browser\n")
-    assert len(re.findall("<figure ", page.read_text())) == 7
+    assert len(re.findall("<figure ", page.read_text())) == 8

@@ -118,7 +118,7 @@ def schedule_soon(services: Services) -> IntervalSchedule:
     soon = IntervalSchedule(
         interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=4), timezone="UTC"
     )
-    small = {"models": ["DecisionTreeClassifier"]}
+    small = {"models": ["ExtraTreesClassifier"]}
     with SyncPrefectClient(api=services.api) as client:
         train = client.read_deployment_by_name("wine-quality-pipeline/train")
         client.create_deployment_schedules(

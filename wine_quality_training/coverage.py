@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import beta, binom
 
 from wine_data.schema import GRADES, TARGET, TYPE, TYPES
 from wine_quality_training.bundle.grade_sets import (
@@ -23,7 +22,6 @@ from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 
 if TYPE_CHECKING:  # as in evaluate.py
     import pandas as pd
-
 
 BINS = 15
 
@@ -122,6 +120,8 @@ def slice_coverage(
 
 def bound_share(count: int, of: int) -> tuple[float, float]:
     """The 95 % interval of a share (Clopper and Pearson)."""
+    from scipy.stats import beta
+
     low = float(beta.ppf(0.025, count, of - count + 1)) if count else 0.0
     high = float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
     return low, high
@@ -143,6 +143,8 @@ def _list_grades(evaluation: Evaluation) -> list[int]:
 
 
 def _count(name: str, level: str, covered: np.ndarray, sizes: np.ndarray) -> Coverage:
+    from scipy.stats import binom
+
     count, wines = int(covered.sum()), len(covered)
     p = float(binom.cdf(count, wines, float(level)))
     return Coverage(name, wines, level, count / wines, bound_share(count, wines), float(sizes.mean()), p)

@@ -18,9 +18,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import mlflow
-
-from experiment_tracking.runs.store import hold_store
 from wine_data.schema import FEATURES, TARGET
 from wine_data.sources.load import fingerprint_wines
 
@@ -67,6 +64,8 @@ def pose_question(model: str, fingerprint: str, *parts: str) -> Question:
     store is a database, one process at a time asks. Through a server, two that ask within the same milliseconds may get
     one level; both are counted, so ALPHA is exceeded by no more than the difference of two levels.
     """
+    from experiment_tracking.runs.store import hold_store  # MLflow, which --help does without
+
     with hold_store():
         asked = _list_questions(model, fingerprint)
         tag = _name_tag(fingerprint, *parts)
@@ -99,7 +98,9 @@ def name_ordinal(number: int) -> str:
 
 
 def _list_questions(model: str, fingerprint: str) -> dict[str, Question]:
-    tags = mlflow.MlflowClient().get_registered_model(model).tags
+    from mlflow import MlflowClient
+
+    tags = MlflowClient().get_registered_model(model).tags
     asked = {tag: text.split() for tag, text in tags.items() if tag.startswith(_name_tag(fingerprint))}
     return {tag: Question(int(number), float(level), answer) for tag, (number, level, answer) in asked.items()}
 
@@ -111,4 +112,6 @@ def _name_tag(fingerprint: str, *parts: str) -> str:
 
 def _write(model: str, tag: str, question: Question) -> None:
     text = f"{question.number} {question.level!r} {question.answer}"
-    mlflow.MlflowClient().set_registered_model_tag(model, tag, text)
+    from mlflow import MlflowClient
+
+    MlflowClient().set_registered_model_tag(model, tag, text)
