@@ -320,7 +320,7 @@ Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
 Gate        {gate}
 Champion    {served}
 Prediction  grade {release.answer["prediction"]} through the API, for a holdout wine graded {release.true_grade}
-            ({probabilities})
+            (expected quality {release.answer["expected_quality"]:.2f}; {probabilities})
 
 Next
   {steps}"""

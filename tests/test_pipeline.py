@@ -76,7 +76,7 @@ def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeli
 
 def test_where_the_first_gate_refused_the_last_line_says_how_something_comes_to_serve() -> None:
     verdict = Verdict("1", "", (Comparison("holdout", 100, "kappa", 0.1, 0.0, -0.1, 0.0),))
-    release = Release(verdict, None, 5, {"prediction": 5, "probabilities": {"5": 1.0}})
+    release = Release(verdict, None, 5, {"prediction": 5, "expected_quality": 5.0, "probabilities": {"5": 1.0}})
     console = Console(file=io.StringIO(), width=200)
     show_result(PipelineResult("folder", "0123", "", [], release), console)
     assert isinstance(console.file, io.StringIO)

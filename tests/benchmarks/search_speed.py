@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from commands import run_command
-from experiment_tracking.runs.store import open_store
 from settings import ROOT
 from tests.benchmarks.results import make_row, parse_arguments, publish_result, time_work
 from wine_data.schema import TARGET, feature_frame
@@ -52,6 +51,8 @@ def time_published(data: WineData, trials: int) -> float:
 
 def time_process(folder: Path, trials: int) -> float:
     """Seconds of a whole search, on its own."""
+    from experiment_tracking.runs.store import open_store
+
     with tempfile.TemporaryDirectory() as name:
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{name}/mlflow.db", "WINE_MLFLOW_ARTIFACTS": f"{name}/mlartifacts"}
         open_store(store["MLFLOW_TRACKING_URI"], Path(name) / "mlartifacts")
