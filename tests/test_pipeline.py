@@ -55,8 +55,8 @@ def runs(pipeline_run: PipelineRun) -> list[Run]:
 @full_size
 def test_as_published_models_remember_and_leak_free_they_do_not(pipeline_run: PipelineRun) -> None:
     for line in (
-        r"^RandomForestClassifier validation\s+0\.0[4567]",
-        r"^RandomForestClassifier holdout\s+0\.[78]",
+        r"^RandomForestClassifier\s+validation\s+0\.0[4567]",
+        r"^RandomForestClassifier\s+holdout\s+0\.[78]",
         r"\bholdout\b.*\b1,0\d\d\b.*\bkappa 0\.[345]",
     ):
         assert re.search(line, pipeline_run.output, re.MULTILINE), line

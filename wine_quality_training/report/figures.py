@@ -45,7 +45,7 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
 
 def plot_correlations(wines: pd.DataFrame) -> Figure:
     """Plot a heatmap of the correlations between features and grade."""
-    figure, (axis,) = _grid(1, 1, height=7.5, width=8.5)
+    figure, (axis,) = _grid(1, 1, height=6.8, width=7.6)
     numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
     correlations = wines[[*FEATURES, TARGET]].corr()
     sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", square=True, ax=axis, cbar_kws={"shrink": 0.7}, **numbers)
@@ -102,7 +102,7 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
     """Plot what each model predicted for the holdout wines of each grade."""
     chosen = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
     across = min(3, len(chosen))
-    figure, axes = _grid(-(-len(chosen) // across), across, height=3.2, width=3 * across)
+    figure, axes = _grid(-(-len(chosen) // across), across, height=2.9, width=2.7 * across)
     for axis in axes[len(chosen) :]:
         axis.remove()
     for axis, evaluation in zip(axes, chosen, strict=False):
