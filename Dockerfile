@@ -39,7 +39,7 @@ COPY wine_quality_training/__init__.py wine_quality_training/
 COPY wine_quality_training/bundle/__init__.py wine_quality_training/bundle/bundle.py \
     wine_quality_training/bundle/metadata.py wine_quality_training/bundle/profile.py \
     wine_quality_training/bundle/decision.py wine_quality_training/bundle/explanation.py \
-    wine_quality_training/bundle/compiled.py wine_quality_training/bundle/
+    wine_quality_training/bundle/grade_sets.py wine_quality_training/bundle/compiled.py wine_quality_training/bundle/
 COPY deployment/*.py deployment/
 COPY deployment/api deployment/api
 COPY deployment/prediction_log deployment/prediction_log
