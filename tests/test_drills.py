@@ -112,9 +112,9 @@ def test_corrupt_data_stop_the_run(here: Path, twin: WineData, monkeypatch: pyte
 
 @pytest.fixture
 def compared(here: Path, twin: WineData) -> str:  # noqa: ARG001  (needed, not used)
-    """The run of a tree that was compared on the twin."""
+    """The run of a forest that was compared on the twin."""
     prepare_flow("twin")
-    return compare_flow(twin.fingerprint, 2, 42, FAST)[0].run_id
+    return compare_flow(twin.fingerprint, 2, 42, ("ExtraTreesClassifier",))[0].run_id
 
 
 @pytest.mark.full

@@ -19,7 +19,7 @@ from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.partitions import LOT, NUMBERS, Partitions, read_numbers
 from wine_data.split import HOLDOUT_SHARE
 from wine_quality_training.estimators import GradesFromNumbers
-from wine_quality_training.evaluate import LEAK_FREE, Evaluation, evaluate_predictions
+from wine_quality_training.evaluate import LEAK_FREE, Evaluation, evaluate_predictions, predict_wines
 
 NAME = "PartitionedXGBClassifier"
 SCORED = 20_000  # rows of the holdout that are scored; more would hardly make the interval narrower
@@ -55,12 +55,12 @@ def fit_partitions(
 
 def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
     """Score a model on wines of the holdout."""
-    table = pd.DataFrame(
-        {
-            TYPE: np.where(scored[RED].to_numpy() == 1, *TYPES),
-            TARGET: scored[TARGET].to_numpy().astype("int64"),
-            "wine": scored[LOT].to_numpy(),
-            "prediction": pipeline.predict(feature_frame(scored)),
+    wines = scored.reset_index(drop=True)
+    table = predict_wines(pipeline, feature_frame(wines)).assign(
+        **{
+            TYPE: np.where(wines[RED].to_numpy() == 1, *TYPES),
+            TARGET: wines[TARGET].to_numpy().astype("int64"),
+            "wine": wines[LOT].to_numpy(),
         }
     )
     return evaluate_predictions(NAME, LEAK_FREE, pipeline, {"holdout": table})

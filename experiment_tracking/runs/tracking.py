@@ -198,7 +198,8 @@ def _log_files(
     client.log_text(run_id, render_card(metadata, evaluations), CARD)
     if leak_free.classifies:
         client.log_figure(run_id, plot_confusion(leak_free), "figures/confusion.png")
-        client.log_figure(run_id, plot_reliability(leak_free), "figures/reliability.png")
+        if "cv" in leak_free.predictions:
+            client.log_figure(run_id, plot_reliability(leak_free), "figures/reliability.png")
     else:
         client.log_figure(run_id, plot_predictions([leak_free]), "figures/predictions.png")
 
