@@ -163,7 +163,7 @@ def test_a_champion_is_not_judged_against_itself(twin: WineData, compared: str) 
 def test_a_full_disk_fails_the_export_and_the_old_bundle_serves_on(here: Path, twin: WineData, compared: str) -> None:
     models = here / "deployment" / "models"
     models.mkdir(parents=True)
-    with mount_small_disk(models, megabytes=8):
+    with mount_small_disk(models, megabytes=80):
         release_flow(compared, twin.fingerprint)
         before = (models / "1" / "model.pkl").read_bytes()
         (tree,) = compare_flow(twin.fingerprint, 2, 7, FAST)
