@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
-from commands import DONE, run_command
+from commands import DONE, BadInputError, run_command
 from executors import is_local, make_map, open_executor
 from settings import Settings, load_settings
 from wine_data.sources.load import WineData, load_wines
 from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, PROTOCOLS, Evaluation, Fitting, train_model
-from wine_quality_training.models import MODELS
+from wine_quality_training.models import ALL_MODELS, is_published
 from wine_quality_training.report.tables import list_scores, tabulate_scores
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Train, print the scores and write everything."""
     parser = argparse.ArgumentParser(description="Fit the models and compare them under both protocols.")
-    parser.add_argument("--model", default="all", choices=[*MODELS, "all"])
+    parser.add_argument("--model", default="all", choices=[*ALL_MODELS, "all"])
     parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"])
     arguments = parser.parse_args()
     settings = load_settings()
@@ -54,9 +54,12 @@ def main() -> int:
 def _train_all(
     arguments: argparse.Namespace, data: WineData, split: "Split", settings: Settings, console: Console
 ) -> list[Evaluation]:
-    names = list(MODELS) if arguments.model == "all" else [arguments.model]
+    names = list(ALL_MODELS) if arguments.model == "all" else [arguments.model]
     protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
-    steps = len(names) * ((AS_PUBLISHED in protocols) + settings.folds * (LEAK_FREE in protocols))
+    published = sum(map(is_published, names)) * (AS_PUBLISHED in protocols)
+    steps = published + len(names) * settings.folds * (LEAK_FREE in protocols)
+    if not steps:
+        raise BadInputError(f"{arguments.model} is not compared as published: leave --protocol out")
     with (
         open_executor(1, settings.dask) as executor,
         ThreadPoolExecutor(len(names)) as waiting,  # for a cluster, which gets the fits of all models at once
