@@ -1,4 +1,4 @@
-"""What each feature adds to the expected quality: found, asked of the API, written beside the answers of a file."""
+"""Explanations: the effect of each feature on the expected quality, in the model, the API and batch scoring."""
 
 import json
 from pathlib import Path

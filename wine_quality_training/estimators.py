@@ -20,7 +20,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from wine_quality_training.bundle.decision import DecisionRule, decide_grades
-from wine_quality_training.evaluate import measure_predictions
+from wine_quality_training.evaluate import measure_predictions, spread_probabilities
 
 ROWS_AT_ONCE = 2000  # the kernel of so many rows and all fitted wines is held in memory: 70 MB
 KERNEL_WINES = 8000  # fitting on more takes 24 bytes times the square of their number: 1.5 GB
@@ -148,8 +148,7 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         probabilities = np.zeros((len(y), len(self.classes_)))
         for fit_on, score_on in folds:
             inner = clone(self.classifier).fit(X[fit_on], y[fit_on])
-            known = np.searchsorted(self.classes_, inner.classes_)
-            probabilities[np.ix_(score_on, known)] = inner.predict_proba(X[score_on])
+            probabilities[score_on] = spread_probabilities(inner, X[score_on], self.classes_)
         self.rule_ = choose_rule(probabilities, self.classes_, y)
         self.classifier_ = clone(self.classifier).fit(X, y)
         return self

@@ -16,7 +16,7 @@ regressor are rounded for the last three.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from wine_quality_training.models import is_published, make_model, predicts_grad
 
 if TYPE_CHECKING:  # measures and the words for scores are used by many modules that fit nothing
     import pandas as pd
+    from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
 
     from wine_data.split import Split
@@ -187,11 +188,17 @@ def predict_wines(model: "Pipeline", X: "pd.DataFrame") -> "pd.DataFrame":
     table = pd.DataFrame({"prediction": model.predict(X)}, index=X.index)
     if not predicts_grades(model):
         return table
-    probabilities = model.predict_proba(X)
-    chosen = np.searchsorted(model.classes_, table["prediction"])
-    table["confidence"] = probabilities[np.arange(len(X)), chosen]
-    known = dict(zip(model.classes_, probabilities.T, strict=True))
-    return table.assign(**{f"probability_{grade}": known.get(grade, 0.0) for grade in GRADES})
+    probabilities = spread_probabilities(model, X, GRADES)
+    table["confidence"] = probabilities[np.arange(len(X)), np.searchsorted(GRADES, table["prediction"])]
+    table[list(PROBABILITIES)] = probabilities
+    return table
+
+
+def spread_probabilities(model: "BaseEstimator", X: Any, grades: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A fitted classifier's probabilities of ascending grades, 0 of those that it does not know; (wines, grades)."""
+    probabilities = np.zeros((len(X), len(grades)))
+    probabilities[:, np.searchsorted(grades, model.classes_)] = model.predict_proba(X)
+    return probabilities
 
 
 def evaluate_predictions(

@@ -29,7 +29,7 @@ from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answ
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
 from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
-from wine_quality_training.bundle.decision import LIKELIEST
+from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE
 
 logger = logging.getLogger("uvicorn.error")
@@ -180,8 +180,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def describe_model() -> ModelCard:
         predictor = service.live.writer.predictor
         loaded = service.live.loaded.isoformat(timespec="seconds")
-        rule = predictor.metadata.decision
-        decision = rule.sentence() if rule else LIKELIEST
+        decision = describe_decision(predictor.metadata.decision)
         known = vars(predictor.metadata) | {"grades": predictor.grades, "loaded": loaded, "decision": decision}
         known["guarantee"] = GUARANTEE if predictor.metadata.grade_sets else ""
         return ModelCard.model_validate(known)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from wine_data.schema import GRADES
-from wine_quality_training.bundle.decision import LIKELIEST
+from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE, name_percent
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.coverage import BINS, list_coverage, measure_reliability
@@ -24,7 +24,7 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
     """Write the card of a model in Markdown, from its metadata and the evaluations of both protocols."""
     accuracy, within_one = (metadata.metrics[f"{LEAK_FREE}.holdout.{name}"] for name in ("accuracy", "within_one"))
     missed = f"Of the holdout's grades it missed {1 - accuracy:.0%}, and {1 - within_one:.0%} by more than one."
-    decision = metadata.decision.sentence() if metadata.decision else LIKELIEST
+    decision = describe_decision(metadata.decision)
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
     return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from

@@ -21,7 +21,13 @@ from wine_data.split import Split, fold_wines, group_wines
 from wine_quality_training.bundle.decision import decide_grades
 from wine_quality_training.coverage import bin_predictions
 from wine_quality_training.estimators import blend_grades, choose_rule, make_kernel_grades
-from wine_quality_training.evaluate import MEASURES, bound_difference, measure_predictions, score_probabilities
+from wine_quality_training.evaluate import (
+    MEASURES,
+    bound_difference,
+    measure_predictions,
+    score_probabilities,
+    spread_probabilities,
+)
 from wine_quality_training.models import impute_before, make_model
 
 REPEATS, PARTS = 2, 3  # what counts are differences; these six fits take half the time of ten on five parts
@@ -133,10 +139,7 @@ def _predict_folds(
 
 
 def _fit_and_predict(model: Pipeline, X: pd.DataFrame, y: np.ndarray, scored: pd.DataFrame) -> np.ndarray:
-    fitted = clone(model).fit(X, y)
-    probabilities = np.zeros((len(scored), len(GRADES)))
-    probabilities[:, np.searchsorted(GRADES, fitted.classes_)] = fitted.predict_proba(scored)
-    return probabilities
+    return spread_probabilities(clone(model).fit(X, y), scored, GRADES)
 
 
 def _measure_finalist(

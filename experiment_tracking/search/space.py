@@ -40,7 +40,7 @@ XGBOOST, FOREST = "xgboost", "forest"
 FAMILIES = (XGBOOST, FOREST)
 ROUNDS, PATIENCE = 600, 40
 RATE = 0.03  # slower gains nothing that 600 rounds allow
-# What XGBoost is told beside the values of a trial: to rank them, to fit the best of them, and as published.
+# XGBoost's parameters besides the values of a trial: to rank them, to fit the best of them, and as published.
 RANKING = {"learning_rate": 0.1, "max_bin": 128, "n_estimators": 300, "early_stopping_rounds": 20}
 REFIT = {"learning_rate": RATE, "n_estimators": ROUNDS, "early_stopping_rounds": PATIENCE}
 PUBLISHED = {"n_estimators": 1000, "early_stopping_rounds": 50}

@@ -36,7 +36,7 @@ class StoppedError(Exception):
 class Fold:
     """The wines of one fold as arrays (X, y): those to fit on, to stop by and to score; the seed of its model.
 
-    `booster` is what XGBoost is told beside the values of a trial.
+    `booster` has XGBoost's parameters besides the values of a trial.
     """
 
     fit: tuple[np.ndarray, np.ndarray]

@@ -14,9 +14,6 @@ import numpy as np
 STEPS = 1e4  # the expected grade is rounded to 1 / STEPS, so that sums in another order decide alike
 
 
-LIKELIEST = "the likeliest grade"
-
-
 @dataclass(frozen=True)
 class DecisionRule:
     """How a grade is decided: `mean` is that of the training grades, `slope` 1 leaves the expected grade as it is."""
@@ -32,6 +29,11 @@ class DecisionRule:
         """The expected qualities from which on the next of some ascending grades is decided, shape (grades - 1,)."""
         bounds: np.ndarray = self.mean + ((grades[:-1] + grades[1:]) / 2 - self.mean) / self.slope
         return bounds
+
+
+def describe_decision(rule: DecisionRule | None) -> str:
+    """What a model with this rule, or without one, predicts, for people."""
+    return rule.sentence() if rule else "the likeliest grade"
 
 
 def decide_grades(

@@ -180,7 +180,7 @@ def _add_trees(graph: Graph, trees: Sequence[Tree], comparison: int, targets: np
 
 
 def _with_branch(tree: Tree) -> Tree:
-    """A tree that is one leaf, with a branch before it, as the format wants one; any other tree as it is."""
+    """A tree that is one leaf, with a branch before it, which the format requires; any other tree as it is."""
     if len(tree.left) > 1:
         return tree
     left, right = np.array([[1, -1, -1], [2, -1, -1]])
