@@ -28,6 +28,7 @@ from wine_data.table.wines import COLUMNS
 from wine_quality_training.bundle.bundle import load_current
 
 FAST = ("DecisionTreeClassifier",)
+FOREST = ("ExtraTreesClassifier",)
 
 # Runs the pipeline, and stops itself at one point of it, so that the test can kill it there.
 STOP = """
@@ -114,7 +115,7 @@ def test_corrupt_data_stop_the_run(here: Path, twin: WineData, monkeypatch: pyte
 def compared(here: Path, twin: WineData) -> str:  # noqa: ARG001  (needed, not used)
     """The run of a forest that was compared on the twin."""
     prepare_flow("twin")
-    return compare_flow(twin.fingerprint, 2, 42, ("ExtraTreesClassifier",))[0].run_id
+    return compare_flow(twin.fingerprint, 2, 42, FOREST)[0].run_id
 
 
 @pytest.mark.full
@@ -130,11 +131,11 @@ def test_a_store_that_is_locked_for_five_seconds_is_waited_for(here: Path, twin:
 
 @pytest.mark.full
 def test_a_second_run_refits_nothing_and_a_changed_file_does(here: Path, twin: WineData, compared: str) -> None:
-    (again,) = compare_flow(twin.fingerprint, 2, 42, FAST)
+    (again,) = compare_flow(twin.fingerprint, 2, 42, FOREST)
     assert again.run_id == compared
     changed = twin.train.assign(alcohol=twin.train["alcohol"].where(twin.train.index != 7, 12.34))
     write_pair(here / "wines", WineData(changed, twin.validation, "", ""))
-    (other,) = compare_flow(prepare_flow(str(here / "wines")), 2, 42, FAST)
+    (other,) = compare_flow(prepare_flow(str(here / "wines")), 2, 42, FOREST)
     assert other.run_id != compared
 
 
