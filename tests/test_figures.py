@@ -10,6 +10,7 @@ from wine_data.split import Split
 from wine_quality_training.benchmark_copies import CopyBenchmark, CopyScore, compare_copies
 from wine_quality_training.evaluate import Evaluation, train_model
 from wine_quality_training.report.figures import plot_comparison, plot_copies, plot_effects, plot_protocols
+from wine_quality_training.report.files import drop_fit
 from wine_quality_training.report.tables import list_scores
 
 
@@ -28,6 +29,13 @@ def test_every_column_has_a_box_and_three_features_a_partial_dependence(figures:
     assert [axis.get_title() for axis in figures["boxes"].axes] == [*MEASUREMENTS, "quality"]
     labels = {axis.get_xlabel() for axis in figures["dependence"].axes}
     assert len(labels - {""}) == 3
+
+
+def test_the_figures_need_no_fitted_classifier(evaluations: list[Evaluation], small_split: Split) -> None:
+    without = list(map(drop_fit, evaluations))
+    assert any(hasattr(each.pipeline, "classes_") for each in evaluations if each.classifies)
+    assert not any(hasattr(each.pipeline, "classes_") for each in without if each.classifies)
+    assert plot_comparison(without, small_split).keys() == plot_comparison(evaluations, small_split).keys()
 
 
 def test_a_figure_shows_each_model_under_both_protocols(evaluations: list[Evaluation]) -> None:

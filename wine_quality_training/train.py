@@ -8,6 +8,7 @@ and scores.json, and figures/.
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -39,13 +40,12 @@ def main() -> int:
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     split = split_wines(data.train, data.validation, settings.folds, settings.seed)
     console.print(data.introduce())
-    evaluations = _train_all(arguments, data, split, settings, console)
+    evaluations, written = _train_all(arguments, data, split, settings, console)
     console.print(*tabulate_scores(list_scores(evaluations)), sep="\n")
     with console.status("Drawing the figures"):
-        from wine_quality_training.report.files import write_candidates, write_report
+        from wine_quality_training.report.files import write_report
 
-        written = write_report(settings.training_models, evaluations, data, split)
-    written = write_candidates(settings.training_models, evaluations, data, split) + written
+        written += write_report(settings.training_models, evaluations, data, split)
     console.print(f"\nWritten to {settings.training_models}: {', '.join(path.name for path in written)}")
     console.print("Next: make pipeline tracks, registers and bundles the best of them")
     return DONE
@@ -53,7 +53,10 @@ def main() -> int:
 
 def _train_all(
     arguments: argparse.Namespace, data: WineData, split: "Split", settings: Settings, console: Console
-) -> list[Evaluation]:
+) -> tuple[list[Evaluation], list[Path]]:
+    """Train each model, and write it as soon as it is scored; the evaluations have no fitted classifier any more."""
+    from wine_quality_training.report.files import drop_fit, write_candidates
+
     names = list(ALL_MODELS) if arguments.model == "all" else [arguments.model]
     protocols = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
     published = sum(map(is_published, names)) * (AS_PUBLISHED in protocols)
@@ -71,9 +74,16 @@ def _train_all(
             progress.update(bar, advance=1, description=step)
 
         fitting = Fitting(protocols, make_map(executor), show)
+
+        def train_and_write(name: str) -> tuple[list[Evaluation], list[Path]]:
+            evaluations = train_model(name, data, split, settings.seed, fitting)
+            paths = write_candidates(settings.training_models, evaluations, data, split)
+            return list(map(drop_fit, evaluations)), paths
+
         map_models = map if is_local(executor) else waiting.map
-        trained = map_models(lambda name: train_model(name, data, split, settings.seed, fitting), names)
-        return [evaluation for evaluations in trained for evaluation in evaluations]
+        trained = list(map_models(train_and_write, names))
+        evaluations = [evaluation for of_model, _ in trained for evaluation in of_model]
+        return evaluations, [path for _, paths in trained for path in paths]
 
 
 if __name__ == "__main__":

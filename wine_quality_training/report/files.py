@@ -1,7 +1,10 @@
 """Writes a training's results: each model with its metadata, the comparison of all, and figures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from sklearn.base import clone
 
 from atomic_files import write_atomically
 from wine_data.sources.load import WineData
@@ -14,20 +17,24 @@ from wine_quality_training.report.figures import plot_comparison
 from wine_quality_training.report.tables import dump_report, render_report
 
 
-def write_candidates(folder: Path, evaluations: list[Evaluation], data: WineData, split: Split) -> list[Path]:
-    """Write one pickle a model with its metadata: the leak-free fit, or the published one where there is no other.
-
-    The list is emptied, and a model let go once it is written: pickling a forest takes its size in memory again.
-    """
-    chosen = {evaluation.name: evaluation for evaluation in evaluations}  # the leak-free one comes last
-    evaluations.clear()
+def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
+    """Write one pickle a model with its metadata: the leak-free fit, or the published one where there is no other."""
     paths = []
-    for name in list(chosen):
-        evaluation = chosen.pop(name)
+    for evaluation in {each.name: each for each in evaluations}.values():  # the leak-free one comes last
         fitted_on = split.train if evaluation.protocol == LEAK_FREE else data.train
         metadata = describe_model(evaluation, data, fitted_on)
-        paths.append(write_candidate(folder, shorten_name(name), evaluation.pipeline, metadata))
+        paths.append(write_candidate(folder, shorten_name(evaluation.name), evaluation.pipeline, metadata))
     return paths
+
+
+def drop_fit(evaluation: Evaluation) -> Evaluation:
+    """Replace a fitted classifier by an unfitted one; the figures predict with regressors only.
+
+    A forest of 100,000 wines takes a gigabyte.
+    """
+    if not evaluation.classifies:
+        return evaluation
+    return replace(evaluation, pipeline=clone(evaluation.pipeline))
 
 
 def write_report(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
