@@ -33,10 +33,11 @@ def find_pid_file(name: str) -> Path:
 
 
 def find_process(name: str) -> psutil.Process | None:
-    """The process of a pid file; None where it has ended, even if another program has its number now."""
+    """The process of a pid file; None where it has ended, even if another program or another Prefect has its number."""
     with suppress(FileNotFoundError, ValueError, psutil.Error):
         process = psutil.Process(int(find_pid_file(name).read_text()))
-        if any("prefect" in word for word in process.cmdline()):
+        is_prefect = any("prefect" in word for word in process.cmdline())
+        if is_prefect and process.environ().get("PREFECT_HOME") == os.environ["PREFECT_HOME"]:
             return process
     return None
 

@@ -254,9 +254,16 @@ def test_a_process_that_ignores_signals_is_killed() -> None:
         assert not is_running(stubborn.pid)
 
 
-def test_a_pid_file_that_was_left_behind_ends_nobody(tmp_path: Path) -> None:
+OTHERS = {
+    "another program": ["sleep", "60"],
+    "the worker of another project": [sys.executable, "-c", "import time; time.sleep(60)", "prefect"],
+}
+
+
+@pytest.mark.parametrize("command", OTHERS.values(), ids=OTHERS)
+def test_a_pid_file_that_was_left_behind_ends_nobody(tmp_path: Path, command: list[str]) -> None:
     services = Services(tmp_path, isolated_environment(tmp_path) | {"WINE_PREFECT_PORT": str(free_port())})
-    with subprocess.Popen(["sleep", "60"]) as other:
+    with subprocess.Popen(command) as other:
         services.find_pid_file("worker").parent.mkdir()
         services.find_pid_file("worker").write_text(str(other.pid))
         assert "No worker was running" in services.do("stop")
