@@ -29,6 +29,7 @@ OPSETS = {"": 21, "ai.onnx.ml": 5}
 AT_MOST, LESS = 0, 1  # how a branch compares a measurement with its threshold, as TreeEnsemble numbers it
 BRANCHES = 50_000  # of the trees that all wines go through before the next ones: a megabyte, which a core's cache holds
 SUM = 1
+BLOCK = 64  # fitted wines of a kernel that are summed in 32 bits
 SIDES = ("left", "right")
 # Of XGBoost, in the order of a Tree; a leaf has what it adds where a branch has its threshold.
 XGBOOST_ARRAYS = ("left_children", "right_children", "split_indices", "split_conditions", "split_conditions")
@@ -227,9 +228,14 @@ def _add_kernel(graph: Graph, power: PowerTransformer, kernel: KernelRegressor) 
 
     Measurements are never negative, so of Yeo and Johnson's transform this is the half for those. What follows it is
     done step by step, as scikit-learn does: it takes density, with a power of -39, to numbers that differ in their last
-    digits only. Distances are those of |x|^2 + |w|^2 - 2 x w, in 64 bits lest small ones drown in the difference.
+    digits only. Distances are those of |x|^2 + |w|^2 - 2 x w, in 64 bits lest small ones drown in the difference. What
+    the wines add is summed in 32 bits in blocks, and the blocks in 64: for one wine that is faster than a product in 64
+    bits, and more accurate than one in 32.
     """
-    powers, fitted = power.lambdas_, kernel.wines_ / kernel.length
+    powers, blocks = power.lambdas_, -(-len(kernel.wines_) // BLOCK)
+    padding = blocks * BLOCK - len(kernel.wines_)  # wines of no weight
+    fitted = np.pad(kernel.wines_ / kernel.length, ((0, padding), (0, 0)))
+    weights = np.pad(kernel.weights_, (0, padding)).astype("float32")[None]
     wines = graph.add("Pow", graph.add("Add", WINES, np.array(1.0)), powers)
     wines = graph.add("Div", graph.add("Sub", wines, np.array(1.0)), powers)
     wines = graph.add("Div", graph.add("Sub", wines, power._scaler.mean_), power._scaler.scale_)
@@ -239,5 +245,7 @@ def _add_kernel(graph: Graph, power: PowerTransformer, kernel: KernelRegressor) 
     squares = graph.add("Gemm", graph.add("Concat", wines, lengths, axis=1), products, (fitted**2).sum(axis=1))
     positive = graph.add("Relu", graph.add("Cast", squares, to=TensorProto.FLOAT))
     near = graph.add("Exp", graph.add("Neg", graph.add("Sqrt", positive)))
-    sums = graph.add("MatMul", graph.add("Cast", near, to=TensorProto.DOUBLE), kernel.weights_.reshape(-1, 1))
-    return graph.add("Cast", graph.add("Add", sums, np.array(kernel.mean_)), to=TensorProto.FLOAT)
+    added = graph.add("Reshape", graph.add("Mul", near, weights), np.array([-1, blocks, BLOCK]))
+    sums = graph.add("ReduceSum", added, np.array([2]), keepdims=0)
+    number = graph.add("ReduceSum", graph.add("Cast", sums, to=TensorProto.DOUBLE), np.array([1]))
+    return graph.add("Cast", graph.add("Add", number, np.array(kernel.mean_)), to=TensorProto.FLOAT)
