@@ -31,7 +31,8 @@ JSON, CSV = "application/json", "text/csv"
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
 MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
-CHUNK = 1000  # wines predicted at once, on a thread
+CHUNK = 1000  # wines predicted at once
+THREADS = 2  # that predict a chunk; with more of them single wines would wait
 EXPLAINED_CHUNK = CHUNK // (1 + len(FEATURES))  # an explanation asks for one more wine a feature
 PAUSE = 250  # wines written at once; in between, requests for single wines are answered
 
@@ -165,7 +166,9 @@ class PredictBatch(Predict):
         for first in range(0, len(wines.values), size):
             start = perf_counter()
             chunk = wines.values[first : first + size]
-            rows = await asyncio.to_thread(writer.predictor.predict_probabilities, np.array(chunk))
+            parts = np.array_split(np.array(chunk), THREADS)
+            predicted = [asyncio.to_thread(writer.predictor.predict_probabilities, part) for part in parts]
+            rows = np.concatenate(await asyncio.gather(*predicted))
             graded = []
             for at, (wine, decided) in enumerate(zip(chunk, writer.decide(rows), strict=True), first):
                 if at % PAUSE == 0:

@@ -4,10 +4,12 @@ How many things a body holds is bounded before they are made: half a megabyte ca
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isnan
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from commands import BadInputError
@@ -17,6 +19,7 @@ from wine_data.table.columns import BLANKS, NO_COLOUR, ONE_COLOUR
 from wine_data.table.dialect import GZIP
 from wine_data.table.rows import TextTable, explain_width, read_number, read_table
 
+WINES = TypeAdapter(Annotated[list[WineQuality], FailFast()])
 NO_WINE, NO_WINES = "The body is not a wine", "The body is not an array or a table of wines"
 MOST_FIELDS = 2 * len(FEATURES)  # of one wine, whose unknown fields are named
 MOST_LETTERS = 500  # of a text that repeats a header
@@ -92,6 +95,9 @@ def read_json(body: bytes, most: int, fills: Fills) -> Wines:
     if not 1 <= len(rows) <= most:
         raise _refuse_size(f"{len(rows):,}", most)
     wines = Wines(fills)
+    with suppress(ValidationError):  # all at once where all are fine takes half the time
+        values = [feature_values(wine) for wine in WINES.validate_python(rows)]
+        return Wines(fills, values, [()] * len(values))
     for number, row in enumerate(rows, 1):
         if isinstance(row, dict) and len(row) > MOST_FIELDS:
             wines.refusals.add(str(number), f"has {len(row):,} fields, and a wine {len(FEATURES)}")
