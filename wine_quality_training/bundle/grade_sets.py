@@ -51,18 +51,19 @@ def measure_masses(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray
         probabilities: float64, shape (wines, grades), the grades ascending.
         decided: positions of the predictions, where the sets begin.
     """
-    wines = np.arange(len(probabilities))
-    padded = np.pad(probabilities, ((0, 0), (1, 1)), constant_values=-1.0)  # beyond the ends nothing is likelier
-    masses = np.zeros_like(padded)
-    low = high = np.asarray(decided) + 1
-    mass = padded[wines, low]
-    for _ in range(probabilities.shape[1] - 1):
-        down = padded[wines, low - 1] >= padded[wines, high + 1]
-        low, high = np.where(down, low - 1, low), np.where(down, high, high + 1)
+    count, grades = probabilities.shape
+    width = grades + 2  # beyond the ends nothing is likelier
+    padded = np.pad(probabilities, ((0, 0), (1, 1)), constant_values=-1.0).ravel()
+    masses = np.zeros(count * width)
+    low = high = np.arange(count) * width + np.asarray(decided) + 1  # places in `padded`
+    mass = padded[low]
+    for _ in range(grades - 1):
+        down = padded[low - 1] >= padded[high + 1]
+        low, high = low - down, high + ~down
         joined = np.where(down, low, high)
-        masses[wines, joined] = mass
-        mass = mass + padded[wines, joined]
-    rounded: np.ndarray = np.rint(masses[:, 1:-1] * STEPS) / STEPS
+        masses[joined] = mass
+        mass = mass + padded[joined]
+    rounded: np.ndarray = np.rint(masses.reshape(count, width)[:, 1:-1] * STEPS) / STEPS
     return rounded
 
 
