@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from images.browser import photograph
 from wine_data.schema import EXAMPLE
+from wine_quality_training.models import ALL_MODELS
 
 if TYPE_CHECKING:  # the command's help names the pictures, long before a browser and servers are needed
     from playwright.sync_api import Page
@@ -115,6 +116,7 @@ def take_distribution(folder: Path, page: "Page") -> bytes:
     page.get_by_role("tab", name="Data distribution").click()
     detail = row.locator("xpath=following-sibling::tr").first
     detail.locator(".js-plotly-plot").first.wait_for()
+    detail.locator(".updatemenu-button", has_text="perc").click()  # the two are of different sizes
     return photograph(page, row, detail)
 
 
@@ -129,7 +131,7 @@ def take_runs(stage: "Stage", page: "Page") -> bytes:
 
 def take_run(stage: "Stage", page: "Page") -> bytes:
     """The run of the model that became champion."""
-    open_mlflow(stage, page, f"/experiments/{stage.runs}/runs/{stage.find_run('ExtraTreesClassifier')}?")
+    open_mlflow(stage, page, f"/experiments/{stage.runs}/runs/{stage.find_run('OrdinalForestClassifier')}?")
     return photograph_with(page, "leak-free.cv.kappa")
 
 
@@ -189,7 +191,7 @@ def take_timeline(stage: "Stage", page: "Page") -> bytes:
 def take_logs(stage: "Stage", page: "Page") -> bytes:
     """What its comparison of models logged."""
     open_prefect(stage, page, f"/runs/flow-run/{stage.find_flow_run('wine-quality-comparison')}?tab=Logs")
-    return photograph_with(page, "Model 1 of 5", NO_TIMELINE)
+    return photograph_with(page, f"Model 1 of {len(ALL_MODELS)}", NO_TIMELINE)
 
 
 def take_artifacts(stage: "Stage", page: "Page") -> bytes:

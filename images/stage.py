@@ -5,6 +5,7 @@ Each part is started when a picture first asks for it, with what it needs, and a
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -156,7 +157,9 @@ class Stage(ExitStack):
 
         from prefect.deployments import run_deployment  # not before the environment is this stage's
 
-        run: Any = run_deployment(name, parameters=parameters, timeout=FLOW_SECONDS, poll_interval=2)
+        options: dict[str, Any] = {"parameters": parameters, "timeout": FLOW_SECONDS, "poll_interval": 2}
+        with ThreadPoolExecutor(1) as thread:  # the browser has an event loop in this one, where Prefect would not wait
+            run: Any = thread.submit(run_deployment, name, **options).result()
         if not run.state.is_completed():
             log = (self.folder / ".prefect" / "worker.log").read_text()
             raise NotThereError(f"the flow run of {name} is {run.state.name}:\n{log[-3000:]}")
