@@ -2,8 +2,8 @@
 
     python -m orchestration.services prefect|deploy|worker|stop    (make prefect, make deploy, …)
 
-Prefect starts a server in the background itself, but no worker: that one writes <PREFECT_HOME>/worker.log. Both have
-a pid file in that folder. PREFECT_API_URL, where it is set, names the server that `deploy` and `worker` use.
+Both have a log and a pid file in <PREFECT_HOME>: server.log, worker.log, …. PREFECT_API_URL, where it is set, names
+the server that `deploy` and `worker` use.
 """
 
 import argparse
@@ -50,10 +50,9 @@ def start_server() -> None:
     is_up = partial(answers, f"{address}/api/health")
     if not is_up():
         end_service("server")  # Prefect starts none beside a pid file, even of a server that was killed
-        start = f"server start --host {HOST} --port {port}"
-        require_prefect(f"{start} --background")
-        await_service("server", is_up, f"python -m prefect {start} shows why")
-        print(f"Prefect's server: {address}")
+        log = start_process("server", f"server start --host {HOST} --port {port}")
+        await_service("server", is_up, log)
+        print(f"Prefect's server: {address}, its log {log}")
     elif find_process("server"):
         print(f"Prefect's server runs already: {address}")
     else:
@@ -76,21 +75,9 @@ def start_worker() -> None:
     if find_process("worker"):
         print("A worker runs already")
     else:
-        pid_file = find_pid_file("worker")
-        pid_file.parent.mkdir(parents=True, exist_ok=True)
-        log = pid_file.with_suffix(".log")
         start = f"worker start --pool {POOL} --type process --name wine-worker --install-policy never"
-        with log.open("wb") as output:
-            worker = subprocess.Popen(
-                [*PREFECT, *start.split()],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # closing the terminal does not end it
-            )
-        pid_file.write_text(str(worker.pid))
-        await_service("worker", lambda: "started!" in log.read_text(), f"see {log}")
+        log = start_process("worker", start)
+        await_service("worker", lambda: "started!" in log.read_text(), log)
         print(f"A worker runs what is due: {pages}/runs, its log {log}")
     print("To end it, and the server: make stop")
 
@@ -102,22 +89,41 @@ def stop() -> None:
     print("Next: make prefect starts again; what was deployed is remembered")
 
 
-def await_service(name: str, is_ready: Callable[[], bool], hint: str) -> None:
-    """Wait until a process is ready. One that is not in time is ended. Raises NotThereError with the hint."""
+def start_process(name: str, order: str) -> Path:
+    """Start a command of Prefect that stays, and write its pid file; return its log.
+
+    Prefect's own `--background` gives a server a pipe that nobody reads: it ends at the first line of its log.
+    """
+    pid_file = find_pid_file(name)
+    pid_file.parent.mkdir(parents=True, exist_ok=True)
+    log = pid_file.with_suffix(".log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*PREFECT, *order.split()],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # closing the terminal does not end it
+        )
+    pid_file.write_text(str(process.pid))
+    return log
+
+
+def await_service(name: str, is_ready: Callable[[], bool], log: Path) -> None:
+    """Wait until a process is ready. One that is not in time is ended, and NotThereError says where its log is."""
     with suppress(NotThereError):
         wait_until(lambda: is_ready() or not find_process(name), name, START_SECONDS)
         if find_process(name):
             return
     end_service(name)
-    raise NotThereError(f"the {name} did not start; {hint}")
+    raise NotThereError(f"the {name} did not start; see {log}")
 
 
 def end_service(name: str) -> bool:
     """End the server or the worker, and say whether it was there."""
     process = find_process(name)
     if process:
-        if name == "server":
-            run_prefect("server stop")
         end_process(process)
     find_pid_file(name).unlink(missing_ok=True)
     return process is not None

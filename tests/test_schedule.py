@@ -254,6 +254,24 @@ def test_a_process_that_ignores_signals_is_killed() -> None:
         assert not is_running(stubborn.pid)
 
 
+def test_a_server_that_logs_lives_on(tmp_path: Path) -> None:
+    environment = isolated_environment(tmp_path) | {
+        "WINE_PREFECT_PORT": str(free_port()),
+        "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
+    }
+    environment.pop("PREFECT_API_URL", None)
+    services = Services(tmp_path, environment)
+    try:
+        services.do("prefect")
+        log = services.find_pid_file("server").with_suffix(".log")
+        before = log.read_text()
+        assert services.list_deployments() == {}
+        wait_until(lambda: len(log.read_text()) > len(before), "another line of the log")
+        assert services.list_deployments() == {}
+    finally:
+        assert "The server has ended" in services.do("stop")
+
+
 OTHERS = {
     "another program": ["sleep", "60"],
     "the worker of another project": [sys.executable, "-c", "import time; time.sleep(60)", "prefect"],
