@@ -35,10 +35,13 @@ def create_worker() -> "ASGIApp":
 def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     """The API around a loaded model, ready to be served."""
     from deployment.api.app import create_app
+    from deployment.api.keys import Keys
 
     reduce_latency_spikes()
     origins = list_origins(settings.cors_origins)
-    return create_app(service, settings.in_flight, settings.api_key.get_secret_value(), origins)
+    names = ("api_key", "predict_key", "feedback_key", "metrics_key")
+    keys = Keys(*(getattr(settings, name).get_secret_value() for name in names))
+    return create_app(service, settings.in_flight, keys, origins)
 
 
 def list_origins(text: str) -> list[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import secrets
 import time
 import types
 import zlib
@@ -13,6 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployment.api.keys import Keys
 from deployment.api.metrics import Metrics
 from deployment.api.origin import LOAD_TEST, ORIGIN
 from deployment.api.problems import FAILURE, REQUEST_ID, SCOPE_ID, ProblemError, refuse_field
@@ -45,16 +45,13 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, in_flight: int, api_key: str, log: PredictionLog | None = None
+        self, app: ASGIApp, metrics: Metrics, in_flight: int, keys: Keys = Keys(), log: PredictionLog | None = None
     ) -> None:
-        """Take the application behind it, and the limits; an empty key means that none is asked for.
-
-        `log` gets what is refused here of the routes that predict.
-        """
+        """Take the application behind it, and the limits; `log` gets what is refused here of the routes that predict."""
         self._app = app
         self._metrics = metrics
         self._most = in_flight
-        self._key = api_key.encode()
+        self._keys = keys if keys.are_asked_for else None
         self._in_flight = 0
         self._log = log
         self._minute, self._logged = 0, dict[int, int]()  # of the guard's refusals in this minute, by status
@@ -81,7 +78,7 @@ class Guard:
                 return
 
         is_open = path in OPEN or path.startswith(OPEN_FOLDER)
-        problem = None if is_open else self._find_problem(scope)
+        problem = None if is_open else self._find_problem(path, scope)
         takes_place = not (is_open or problem)
         self._in_flight += takes_place
         try:
@@ -98,13 +95,12 @@ class Guard:
             self._in_flight -= takes_place
             self._metrics.count_request(path, status or 500, perf_counter() - start)
 
-    def _find_problem(self, scope: Scope) -> ProblemError | None:
-        if self._key:
-            sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            scheme, _, key = sent.partition(b" ")
-            if scheme.lower() != b"bearer" or not secrets.compare_digest(key.strip(), self._key):
-                reason = "Send the key in the header Authorization: Bearer KEY"
-                return ProblemError(401, reason, headers={"WWW-Authenticate": "Bearer"})
+    def _find_problem(self, path: str, scope: Scope) -> ProblemError | None:
+        if self._keys:
+            try:
+                self._keys.require(path, scope["headers"])
+            except ProblemError as problem:
+                return problem
         if self._in_flight >= self._most:
             return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
