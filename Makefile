@@ -21,8 +21,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-all test-fast coverage check lint-workflows system-packages \
-  lock clean reset
+  simulate monitor drill lab notebooks images test test-all test-fast soak coverage check lint-workflows sbom \
+  system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -104,6 +104,9 @@ test-all: check ## every check and test
 
 test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute
 	@$(PYTEST) -m "fast and not alone"
+
+soak: .venv/installed ## the long forms of tests that attack and wear the system down; hours
+	@$(PYTEST) -m soak --timeout 36000
 
 coverage: .venv/installed ## which lines the tests reach, by room: those of make test, and all
 	@$(VENV) -m tests.coverage_by_room

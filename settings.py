@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     feedback_key: SecretStr = Field(SecretStr(""), description="key for sending tasters' grades, and nothing else")
     metrics_key: SecretStr = Field(SecretStr(""), description="key for reading /metrics, and nothing else")
     cors_origins: str = Field("", description="web pages that may call the API, as https://a.example,https://b.example")
+    hosts: str = Field(
+        "", description="names that the API is asked by through a proxy on this machine, where it asks for no key"
+    )
     in_flight: int = Field(256, ge=1, description="requests a process works on at once; the next gets 503")
     batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
     fill_blanks: bool = Field(

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from commands import NotThereError
-from deployment.api.keys import Keys
+from deployment.api.callers import NO_KEYS, Callers
 from deployment.api.limits import Guard, find_path, make_request_id, read_body, unpack_body
 from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, require_type
@@ -45,11 +45,11 @@ TAGS = [
 
 
 def create_app(
-    service: Service, in_flight: int = 256, keys: Keys = Keys(), cors_origins: Sequence[str] = ()
+    service: Service, in_flight: int = 256, callers: Callers = NO_KEYS, cors_origins: Sequence[str] = ()
 ) -> ASGIApp:
     """Make the API around its service: FastAPI, and before it the guard and the routes that predict.
 
-    More than `in_flight` requests at once are answered 503. `cors_origins` are web pages of others that may call the API.
+    More than `in_flight` requests at once are answered 503. `cors_origins` are web pages of others that may call.
     """
     app = FastAPIOffline(
         redoc_url=None,
@@ -61,11 +61,11 @@ def create_app(
         lifespan=lambda _: _run_tasks(service),
         exception_handlers=dict.fromkeys((ProblemError, HTTPException, Exception), answer_error),
     )
-    _add_greeting(app, service, needs_key=keys.are_asked_for)
+    _add_greeting(app, service, needs_key=callers.need_key)
     _describe_predictions(app, service)
     _add_feedback(app, service)
     _add_state(app, service)
-    _complete_description(app, needs_key=keys.are_asked_for)
+    _complete_description(app, needs_key=callers.need_key)
     fast = {route.path: route for route in (Predict(service), PredictBatch(service))}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +75,7 @@ def create_app(
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
-    guarded = Guard(dispatch, service.metrics, in_flight, keys, service.log)
+    guarded = Guard(dispatch, service.metrics, in_flight, callers, service.log)
     if not cors_origins:
         return guarded
     return _OtherPages(
@@ -234,6 +234,7 @@ def _refusals(unprocessable: str) -> dict[int | str, dict[str, Any]]:
         403: "The key is for other routes",
         408: "The body did not arrive in time",
         413: "The body is too large",
+        421: "The host was asked for under a name that is not its own",
         415: "The body is of another type",
         422: unprocessable,
         503: "Too many requests at once",

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployment.api.keys import Keys
+from deployment.api.callers import NO_KEYS, Callers
 from deployment.api.metrics import Metrics
 from deployment.api.origin import LOAD_TEST, ORIGIN
 from deployment.api.problems import FAILURE, REQUEST_ID, SCOPE_ID, ProblemError, refuse_field
@@ -45,13 +45,18 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, in_flight: int, keys: Keys = Keys(), log: PredictionLog | None = None
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        in_flight: int,
+        callers: Callers = NO_KEYS,
+        log: PredictionLog | None = None,
     ) -> None:
-        """Take the application behind it, and the limits; `log` gets what is refused here of the routes that predict."""
+        """Take the application, the limits, and who may call; `log` gets what is refused of the routes that predict."""
         self._app = app
         self._metrics = metrics
         self._most = in_flight
-        self._keys = keys if keys.are_asked_for else None
+        self._callers, self._needs_key = callers, callers.need_key
         self._in_flight = 0
         self._log = log
         self._minute, self._logged = 0, dict[int, int]()  # of the guard's refusals in this minute, by status
@@ -96,11 +101,13 @@ class Guard:
             self._metrics.count_request(path, status or 500, perf_counter() - start)
 
     def _find_problem(self, path: str, scope: Scope) -> ProblemError | None:
-        if self._keys:
-            try:
-                self._keys.require(path, scope["headers"])
-            except ProblemError as problem:
-                return problem
+        try:
+            if self._needs_key:
+                self._callers.require_key(path, scope["headers"])
+            else:
+                self._callers.require_host((scope.get("server") or ("",))[0], scope["headers"])
+        except ProblemError as problem:
+            return problem
         if self._in_flight >= self._most:
             return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
