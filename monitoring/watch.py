@@ -13,10 +13,19 @@ from typing import Any
 import pandas as pd
 
 from commands import BadInputError
+from deployment.prediction_log.findings import ALARM, COVERAGE, DRIFTED_CHECKS, LAST_RUN, Findings
 from deployment.prediction_log.windows import Span, Window, find_windows, read_window, select_model
 from monitoring.alarm import RECENT, Alarm, raise_alarm
 from monitoring.drift import Check, check_window, count_refusals, describe_reasons, find_nearest
-from monitoring.quality import Health, Quality, count_low_confidence, estimate_accuracy, measure_health, measure_quality
+from monitoring.quality import (
+    Health,
+    Quality,
+    count_low_confidence,
+    estimate_accuracy,
+    measure_health,
+    measure_quality,
+    name_coverage,
+)
 from settings import Settings
 from wine_data.schema import RED
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
@@ -96,6 +105,18 @@ def watch_log(
         windows.append(report_window(read_window(settings.log_url, span), metadata))
         on_window(number, len(spans))
     return Watch(metadata, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
+
+
+def list_findings(watch: Watch, now: float) -> Findings:
+    """What a run at that time found, for /metrics: the alarm, and the coverage of the latest window with labels."""
+    found = {(ALARM, ""): float(watch.alarm.raised), (LAST_RUN, ""): now}
+    if watch.windows:
+        found[DRIFTED_CHECKS, ""] = float(len(watch.windows[-1].drifted))
+    measured = [window.quality.metrics for window in watch.windows if window.quality]
+    for level in watch.metadata.grade_sets if measured else ():
+        if name_coverage(level) in measured[-1]:
+            found[COVERAGE, level] = measured[-1][name_coverage(level)]
+    return found
 
 
 def read_reference(models: Path) -> ModelMetadata:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -28,13 +29,15 @@ from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, require_type
 from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
-from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
+from deployment.api.scrape import Scrape
+from deployment.prediction_log.log import LogCounts, RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE
 
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
+NO_COUNTS = LogCounts(0, 0, 0, "")
 Explain = Annotated[bool, Query(description="with what each measurement adds; takes a few times as long")]
 FEEDBACK_THREADS = 2  # of its own: a log that answers slowly delays no prediction
 TAGS = [
@@ -200,13 +203,16 @@ def _add_state(app: FastAPI, service: Service) -> None:
         "/metrics", response_class=Response, tags=["server"], summary="Counters for Prometheus, over all processes"
     )
     async def show_metrics() -> Response:
-        return Response(await asyncio.to_thread(service.metrics.render), media_type=CONTENT_TYPE_LATEST)
+        metadata = service.live.writer.predictor.metadata
+        read = service.log.read_findings if service.log else dict
+        describe = partial(Scrape, metadata, read=read)
+        return Response(await asyncio.to_thread(service.metrics.render, describe), media_type=CONTENT_TYPE_LATEST)
 
 
 @asynccontextmanager
 async def _run_tasks(service: Service) -> AsyncIterator[None]:
     """Follow the model and the log for as long as the server runs."""
-    tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_log(service))]
+    tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_counts(service))]
     yield
     for task in tasks:
         task.cancel()
@@ -215,16 +221,17 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
         await asyncio.to_thread(service.log.close)
 
 
-async def _report_log(service: Service) -> None:
-    """Copy what the log has counted into the metrics, for as long as it runs, whatever fails."""
+async def _report_counts(service: Service) -> None:
+    """Copy the log's counts and the requests in flight into the metrics, as long as the server runs, whatever fails."""
     written = lost = 0
-    while service.log is not None:
-        counts = service.log.counts
+    while True:
+        counts = service.log.counts if service.log else NO_COUNTS
         try:
+            service.metrics.show_in_flight()
             service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
             written, lost = counts.written, counts.lost
         except Exception:
-            logger.exception("The log's counts did not reach the metrics")
+            logger.exception("The counts did not reach the metrics")
         await asyncio.sleep(REPORT_SECONDS)
 
 

@@ -57,7 +57,6 @@ class Guard:
         self._metrics = metrics
         self._most = in_flight
         self._callers, self._needs_key = callers, callers.need_key
-        self._in_flight = 0
         self._log = log
         self._minute, self._logged = 0, dict[int, int]()  # of the guard's refusals in this minute, by status
 
@@ -85,7 +84,7 @@ class Guard:
         is_open = path in OPEN or path.startswith(OPEN_FOLDER)
         problem = None if is_open else self._find_problem(path, scope)
         takes_place = not (is_open or problem)
-        self._in_flight += takes_place
+        self._metrics.in_flight += takes_place
         try:
             if problem:
                 self._log_refusal(scope, path, problem)
@@ -97,7 +96,7 @@ class Guard:
             if not status:
                 await FAILURE.response(request_id)(scope, receive, watch)
         finally:
-            self._in_flight -= takes_place
+            self._metrics.in_flight -= takes_place
             self._metrics.count_request(path, status or 500, perf_counter() - start)
 
     def _find_problem(self, path: str, scope: Scope) -> ProblemError | None:
@@ -108,7 +107,7 @@ class Guard:
                 self._callers.require_host((scope.get("server") or ("",))[0], scope["headers"])
         except ProblemError as problem:
             return problem
-        if self._in_flight >= self._most:
+        if self._metrics.in_flight >= self._most:
             return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
 
