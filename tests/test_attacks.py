@@ -170,6 +170,17 @@ def test_no_key_is_in_a_process_list_an_answer_a_log_or_the_prediction_log(
 
 
 @pytest.mark.fast
+def test_every_test_that_security_md_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text()))
+    files = list((ROOT / "tests").glob("test_*.py"))
+    known = {path.stem for path in files} | {
+        name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 20
+    assert named - known == set()
+
+
+@pytest.mark.fast
 def test_no_notebook_holds_a_secret_or_a_path_of_someones_home() -> None:
     notebooks = list(ROOT.glob("*/*.ipynb"))
     assert len(notebooks) >= 5
