@@ -6,6 +6,9 @@ VENV := .venv/bin/python
 TEST_PROCESSES ?= 2
 UPGRADE ?= --upgrade
 PYTEST = $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder --durations=40
+# Tools that no part of the project imports, each in an environment of its own, so that the lock has none of them.
+TOOL = $(VENV) -m uv --quiet tool run
+SBOM = PYTHONWARNINGS=ignore $(TOOL) --from cyclonedx-bom==7.1.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
 PACKAGES := settings.py commands.py executors.py atomic_files.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
   images
 
@@ -21,8 +24,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-all test-fast coverage check lint-workflows system-packages \
-  lock clean reset
+  simulate monitor drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
+  system-packages lock clean reset
 
 help: ## list these targets
 	@echo "usage: make TARGET"
@@ -105,6 +108,9 @@ test-all: check ## every check and test
 test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute
 	@$(PYTEST) -m "fast and not alone"
 
+soak: .venv/installed ## the long forms of tests that attack and wear the system down; hours
+	@$(PYTEST) -m soak --timeout 36000
+
 coverage: .venv/installed ## which lines the tests reach, by room: those of make test, and all
 	@$(VENV) -m tests.coverage_by_room
 
@@ -117,6 +123,17 @@ check: .venv/installed ## ruff, mypy, import layers, and that no function or fil
 
 lint-workflows: .venv/installed ## workflows, Dockerfile, compose.yaml and forms, by their linters and schemas
 	@$(VENV) -m tests.lint_workflows
+
+security: .venv/installed ## bandit on the code, pip-audit on both locks: known vulnerabilities
+	@$(TOOL) bandit==1.8.6 --quiet --configfile pyproject.toml --recursive $(PACKAGES)
+	@$(TOOL) pip-audit==2.9.0 --disable-pip --requirement requirements.txt --requirement deployment/requirements.txt
+	@echo "Nothing was found. Next: SECURITY.md says what is not protected"
+
+sbom: .venv/uv ## what the project and the serving image are made of, as CycloneDX: report/sbom.json, report/sbom-serving.json
+	@mkdir -p report
+	@$(SBOM) --output-file report/sbom.json requirements.txt
+	@$(SBOM) --output-file report/sbom-serving.json deployment/requirements.txt
+	@echo "report/sbom.json and report/sbom-serving.json are written"
 
 system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk, PostgreSQL (needs root)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \

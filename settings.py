@@ -114,8 +114,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8000, ge=1, le=65535, description="port the API listens on")
     workers: int = Field(1, ge=1, le=64, description="processes of the API")
-    api_key: SecretStr = Field(SecretStr(""), description="key that the API asks for; empty: it asks for none")
+    api_key: SecretStr = Field(SecretStr(""), description="key for all of the API; no key set at all: it asks for none")
+    predict_key: SecretStr = Field(SecretStr(""), description="key for all of the API but feedback and metrics")
+    feedback_key: SecretStr = Field(SecretStr(""), description="key for sending tasters' grades, and nothing else")
+    metrics_key: SecretStr = Field(SecretStr(""), description="key for reading /metrics, and nothing else")
     cors_origins: str = Field("", description="web pages that may call the API, as https://a.example,https://b.example")
+    hosts: str = Field(
+        "", description="names that the API is asked by through a proxy on this machine, where it asks for no key"
+    )
     in_flight: int = Field(256, ge=1, description="requests a process works on at once; the next gets 503")
     batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
     fill_blanks: bool = Field(
@@ -163,6 +169,11 @@ class Settings(BaseSettings):
     cool_down_hours: float = Field(24, ge=0, description="hours after a retraining in which no alarm starts another")
     monitoring_reports: Path = Field(ROOT / "monitoring" / "reports", description="folder of monitoring's reports")
     webhook: SecretStr = Field(SecretStr(""), description="address that gets failed flows and alarms; empty: none")
+
+    def find_key(self, own: Literal["predict_key", "feedback_key"]) -> str:
+        """The key that a client of this project sends: the one for what it does, or else the one for all."""
+        scoped: SecretStr = getattr(self, own)
+        return (scoped or self.api_key).get_secret_value()
 
 
 def load_settings() -> Settings:

@@ -35,10 +35,15 @@ def create_worker() -> "ASGIApp":
 def make_app(settings: Settings, service: "Service") -> "ASGIApp":
     """The API around a loaded model, ready to be served."""
     from deployment.api.app import create_app
+    from deployment.api.callers import Callers
 
     reduce_latency_spikes()
     origins = list_origins(settings.cors_origins)
-    return create_app(service, settings.in_flight, settings.api_key.get_secret_value(), origins)
+    keys = settings.api_key, settings.predict_key, settings.feedback_key, settings.metrics_key
+    every, predict, feedback, metrics = (key.get_secret_value() for key in keys)
+    hosts = frozenset(settings.hosts.lower().replace(" ", "").split(","))
+    callers = Callers(every, predict, feedback, metrics, hosts)
+    return create_app(service, settings.in_flight, callers, origins)
 
 
 def list_origins(text: str) -> list[str]:
@@ -96,6 +101,7 @@ def serve(settings: Settings, service: "Service") -> None:
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
+        "http": "deployment.api.connections:LimitedConnection",
         "log_level": "warning",
         "access_log": False,
         "timeout_keep_alive": 15,

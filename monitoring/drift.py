@@ -8,7 +8,7 @@ A check says "drifted" only where a difference is certain *and* matters. Certain
 of tests in the window (Bonferroni), is under ALPHA. A window of 5,000 answers makes any small difference
 certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. A wine that is asked for
 again counts once, or fifty wines of one client would be as certain as a thousand. Under FEWEST
-answers or FEWEST_WINES nothing is checked. A single drifted window is not yet an alarm (alarm.py).
+answers or FEWEST_WINES nothing is checked. A single drifted window is not yet an alarm (watch.py).
 
 Sources: under no drift sqrt(nm/(n+m)) KS follows Kolmogorov's distribution, and nm/(n+m) PSI, which is Jeffreys'
 divergence, approximately chi-square with bins - 1 degrees of freedom; n and m are the sizes of window and
@@ -32,7 +32,7 @@ from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles
 
-ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (alarm.py)
+ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (watch.py)
 FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
 FEWEST_WINES = 30  # distinct ones; from there on p-values hold (measured on wines of the twin)
 KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06

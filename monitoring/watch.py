@@ -2,10 +2,14 @@
 
 Nothing is remembered from one run to the next: late labels count in old windows, and a new champion is compared with
 its own reference from its first answer on.
+
+There is an alarm where a check has drifted in the latest window and in K of the last N: a single window may drift by
+chance, or because of one bad hour. Windows in which a check could not be evaluated (too few answers, no labels yet) do
+not count, and of those evaluated only the last RECENT windows, or an alarm would last for ever once tasters stop.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +17,26 @@ from typing import Any
 import pandas as pd
 
 from commands import BadInputError
+from deployment.prediction_log.findings import ALARM, COVERAGE, DRIFTED_CHECKS, LAST_RUN, Findings
 from deployment.prediction_log.windows import Span, Window, find_windows, read_window, select_model
-from monitoring.alarm import RECENT, Alarm, raise_alarm
 from monitoring.drift import Check, check_window, count_refusals, describe_reasons, find_nearest
-from monitoring.quality import Health, Quality, count_low_confidence, estimate_accuracy, measure_health, measure_quality
+from monitoring.quality import (
+    Health,
+    Quality,
+    count_low_confidence,
+    estimate_accuracy,
+    measure_health,
+    measure_quality,
+    name_coverage,
+)
 from settings import Settings
 from wine_data.schema import RED
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
 MOST_WINDOWS = 60  # that people are shown
+DRIFTED, OF = 2, 3  # K and N
+RECENT = 12  # windows that labels may be late
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,41 @@ class WindowReport:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A check that calls for an alarm: its latest figures, and the first of the windows that count."""
+
+    check: Check
+    windows: int
+    since: float
+
+    def sentence(self) -> str:
+        """What drifted, as text."""
+        return f"{self.check.kind}, {self.check.sentence()}, in {self.windows} of the last {OF} windows"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The findings, the strongest first; there is no alarm without one."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def raised(self) -> bool:
+        """Whether there is an alarm."""
+        return bool(self.findings)
+
+    @property
+    def since(self) -> float:
+        """The start of the first window that counts."""
+        return min(finding.since for finding in self.findings)
+
+    def reason(self) -> str:
+        """What drifted in a few words, for the run that the alarm starts."""
+        names = [finding.check.name for finding in self.findings]
+        return f"drift of {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+@dataclass(frozen=True)
 class Watch:
     """One monitoring run: the champion's metadata, its windows, oldest first, and whether there is an alarm."""
 
@@ -96,6 +145,33 @@ def watch_log(
         windows.append(report_window(read_window(settings.log_url, span), metadata))
         on_window(number, len(spans))
     return Watch(metadata, tuple(windows), raise_alarm([(window.span, window.checks) for window in windows]))
+
+
+def raise_alarm(windows: Sequence[tuple[Span, Sequence[Check]]]) -> Alarm:
+    """Decide from windows, oldest first, which checks call for an alarm."""
+    evaluated: dict[tuple[str, str], list[tuple[Span, Check]]] = {}
+    for span, checks in windows[-RECENT:]:
+        for check in checks:
+            evaluated.setdefault((check.kind, check.name), []).append((span, check))
+    findings = []
+    for history in evaluated.values():
+        drifted = [(span, check) for span, check in history[-OF:] if check.drifted]
+        latest = history[-1][1]
+        if latest.drifted and len(drifted) >= DRIFTED:
+            findings.append(Finding(latest, len(drifted), since=drifted[0][0].since))
+    return Alarm(tuple(sorted(findings, key=lambda finding: -finding.check.strength)))
+
+
+def list_findings(watch: Watch, now: float) -> Findings:
+    """What a run at that time found, for /metrics: the alarm, and the coverage of the latest window with labels."""
+    found = {(ALARM, ""): float(watch.alarm.raised), (LAST_RUN, ""): now}
+    if watch.windows:
+        found[DRIFTED_CHECKS, ""] = float(len(watch.windows[-1].drifted))
+    measured = [window.quality.metrics for window in watch.windows if window.quality]
+    for level in watch.metadata.grade_sets if measured else ():
+        if name_coverage(level) in measured[-1]:
+            found[COVERAGE, level] = measured[-1][name_coverage(level)]
+    return found
 
 
 def read_reference(models: Path) -> ModelMetadata:

@@ -57,6 +57,7 @@ from orchestration.tasks.steps import (
     find_labelled,
     gather_labelled,
     judge_on_holdout,
+    note_replay,
     pick_holdout_wine,
     search_and_track,
     train_and_track,
@@ -109,6 +110,7 @@ finish_task = wire(finish_parent, "finish parent run")
 register_task = wire(register_model, "register model")
 settle_task = wire(settle_moves, "settle moves")
 judge_task = wire(judge_on_holdout, "judge version")
+replay_task = wire(note_replay, "replay the log")
 export_task = wire(export_version, "export version")
 ask_task = wire(ask_api, "ask the API")
 promote_task = wire(promote, "promote version")
@@ -260,7 +262,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     challenger, champion = register_task(run_id), find_champion()
     verdict = None
     if champion is None or champion.number != challenger.number:
-        verdict = judge_task(challenger, fingerprint, settings.snapshots)
+        verdict = replay_task(judge_task(challenger, fingerprint, settings.snapshots), settings)
         for sentence in verdict.sentences():
             logger.info(sentence)
     wine, grade = pick_holdout_wine(fingerprint, settings.snapshots)

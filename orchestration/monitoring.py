@@ -41,13 +41,14 @@ from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 
 from commands import DONE, FINDING, BadInputError, run_command
+from deployment.prediction_log.findings import write_findings
 from deployment.prediction_log.windows import read_window
 from experiment_tracking.registry.promotion import list_records
 from monitoring.report.figures import plot_drift
 from monitoring.report.files import write_window_reports
 from monitoring.report.page_layout import write_page
 from monitoring.report.record import RETRAINING, find_last_retraining, keep_reports, list_monitoring_runs, record_watch
-from monitoring.watch import MOST_WINDOWS, Watch, watch_log
+from monitoring.watch import MOST_WINDOWS, Watch, list_findings, watch_log
 from orchestration.flows import open_task
 from orchestration.tasks.artifacts import create_picture_artifact
 from orchestration.tasks.notification import notify_webhook, post_webhook
@@ -71,6 +72,7 @@ class Outcome:
 
 
 watch_task = wire(watch_log, "compare the log")
+note_task = wire(write_findings, "note the findings for /metrics")
 record_task = wire(record_watch, "record the run")
 keep_task = wire(keep_reports, "keep the reports")
 
@@ -87,6 +89,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     history = watch_task(settings, MOST_WINDOWS)
+    note_task(settings.log_url, list_findings(history, time.time()))
     if not history.windows:
         hours, rows = settings.window_hours, settings.window_rows
         logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")

@@ -47,6 +47,8 @@ def start_server() -> None:
     port = load_settings().prefect_port
     address = f"http://{HOST}:{port}"
     os.environ["PREFECT_API_URL"] = f"{address}/api"
+    # Prefect's default lets any page that a browser here shows call it, which is to run commands on this machine.
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"{address},http://localhost:{port}")
     is_up = partial(answers, f"{address}/api/health")
     if not is_up():
         end_service("server")  # Prefect starts none beside a pid file, even of a server that was killed

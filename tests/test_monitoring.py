@@ -17,12 +17,11 @@ from deployment.prediction_log import reader, windows
 from deployment.prediction_log.tables import PREDICTIONS
 from deployment.prediction_log.windows import Span, cut_by_count, find_windows
 from experiment_tracking.registry.promotion import list_records
-from monitoring.alarm import RECENT, raise_alarm
 from monitoring.drift import INPUTS, QUALITY, REFUSALS, Check, compare, decide
 from monitoring.report.record import list_monitoring_runs, record_watch
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
-from monitoring.watch import Watch, read_reference, watch_log
+from monitoring.watch import RECENT, Watch, raise_alarm, read_reference, watch_log
 from settings import Settings
 from tests.answers import log_grades, log_refusals, log_rows, log_wines, make_champion
 from tests.messages import list_missing

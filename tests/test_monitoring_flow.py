@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import orchestration.monitoring
+from deployment.prediction_log.findings import ALARM, DRIFTED_CHECKS, read_findings
 from deployment.prediction_log.reader import read_answers
+from deployment.prediction_log.tables import make_engine
 from experiment_tracking.registry.promotion import PROMOTED, REFUSED, list_records
 from experiment_tracking.registry.versions import CHAMPION, find_version
 from experiment_tracking.runs.store import open_store
@@ -122,6 +124,8 @@ def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm() -> None:
     assert done.returncode == 1
     assert find_lines(done.stdout, "2 windows", "Alarm", "alcohol")
     assert find_lines(done.stdout, "Next", "index.html")
+    found = read_findings(make_engine(load_settings().log_url))  # for /metrics
+    assert (found[ALARM, ""], found[DRIFTED_CHECKS, ""] >= 1) == (1, True)
 
 
 def test_a_window_in_which_everything_was_refused_is_recorded_without_reports() -> None:

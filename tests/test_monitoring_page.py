@@ -16,13 +16,12 @@ from commands import NotThereError
 from deployment.prediction_log.reader import REFUSAL_COLUMNS
 from deployment.prediction_log.windows import Span, Window
 from experiment_tracking.registry.promotion import PROMOTED, REFUSED, ROLLED_BACK, Record
-from monitoring.alarm import raise_alarm
 from monitoring.drift import FEWEST, INPUTS, QUALITY, REFUSALS, Check
 from monitoring.report.figures import ROWS, plot_coverage, plot_drift, plot_quality, tabulate_drift
 from monitoring.report.marks import ALARM, PROMOTION, Mark
 from monitoring.report.page_layout import PAGE, list_reports, make_marks, render_page, write_page
 from monitoring.report.record import RETRAINING, MonitoringRun
-from monitoring.watch import Watch, WindowReport, report_window
+from monitoring.watch import Watch, WindowReport, raise_alarm, report_window
 from tests.answers import answer_wines, make_champion
 from tests.conftest import needs_browser
 from tests.messages import find_lines, naming

@@ -124,7 +124,7 @@ def begin_request(address: str) -> socket.socket:
     """Send the head of a request and the first byte of its body, and no more."""
     host, port = address.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=10)
-    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
     connection.sendall(head.encode() + b"{")
     return connection
 
@@ -262,9 +262,10 @@ def test_single_wines_are_answered_while_a_large_batch_is_graded(served: Served,
 
 
 @pytest.mark.full
-def test_every_request_gets_an_answer_that_the_description_knows(small_api: str) -> None:
+@pytest.mark.parametrize("examples", [30, pytest.param(7_000, marks=pytest.mark.soak)])  # a route: over 20,000
+def test_every_request_gets_an_answer_that_the_description_knows(small_api: str, examples: int) -> None:
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    limits = ["--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--generation-deterministic"]
+    limits = ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--generation-deterministic"]
     arguments = ["run", f"{small_api}/openapi.json", "--checks", checks, *limits]
-    done = run_module("schemathesis.cli", os.environ, *arguments, seconds=300)
+    done = run_module("schemathesis.cli", os.environ, *arguments, seconds=36_000 if examples > 30 else 300)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr

@@ -225,7 +225,7 @@ def test_a_file_that_is_not_there_or_lacks_a_column_is_refused(part: Profile, ba
 def test_a_page_opens_with_no_internet(browser: Browser, written: Path, name: str, texts: list[str]) -> None:
     address = (written / f"{name}.html").as_uri()
     with visit_page(browser, address) as visit:
-        for text in (*texts, "monitoring/alarm.py"):  # which decides an alarm, and no page does
+        for text in (*texts, "monitoring/watch.py"):  # which decides an alarm, and no page does
             expect(visit.page.get_by_text(text).first).to_be_visible()
         for arrow in visit.page.locator("tbody tr button").all()[:1]:
             arrow.click()

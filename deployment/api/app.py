@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -22,18 +23,21 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from commands import NotThereError
+from deployment.api.callers import NO_KEYS, Callers
 from deployment.api.limits import Guard, find_path, make_request_id, read_body, unpack_body
 from deployment.api.page import find_policy, render_page
 from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch, Service, require_type
 from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
-from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
+from deployment.api.scrape import Scrape
+from deployment.prediction_log.log import LogCounts, RepeatedFeedbackError, UnknownRequestError
 from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE
 
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
+NO_COUNTS = LogCounts(0, 0, 0, "")
 Explain = Annotated[bool, Query(description="with what each measurement adds; takes a few times as long")]
 FEEDBACK_THREADS = 2  # of its own: a log that answers slowly delays no prediction
 TAGS = [
@@ -43,11 +47,12 @@ TAGS = [
 ]
 
 
-def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_origins: Sequence[str] = ()) -> ASGIApp:
+def create_app(
+    service: Service, in_flight: int = 256, callers: Callers = NO_KEYS, cors_origins: Sequence[str] = ()
+) -> ASGIApp:
     """Make the API around its service: FastAPI, and before it the guard and the routes that predict.
 
-    More than `in_flight` requests at once are answered 503. An empty key means that none is asked for.
-    `cors_origins` are web pages of others that may call the API.
+    More than `in_flight` requests at once are answered 503. `cors_origins` are web pages of others that may call.
     """
     app = FastAPIOffline(
         redoc_url=None,
@@ -59,11 +64,11 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
         lifespan=lambda _: _run_tasks(service),
         exception_handlers=dict.fromkeys((ProblemError, HTTPException, Exception), answer_error),
     )
-    _add_greeting(app, service, needs_key=bool(api_key))
+    _add_greeting(app, service, needs_key=callers.need_key)
     _describe_predictions(app, service)
     _add_feedback(app, service)
     _add_state(app, service)
-    _complete_description(app, needs_key=bool(api_key))
+    _complete_description(app, needs_key=callers.need_key)
     fast = {route.path: route for route in (Predict(service), PredictBatch(service))}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +78,7 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
-    guarded = Guard(dispatch, service.metrics, in_flight, api_key, service.log)
+    guarded = Guard(dispatch, service.metrics, in_flight, callers, service.log)
     if not cors_origins:
         return guarded
     return _OtherPages(
@@ -198,13 +203,16 @@ def _add_state(app: FastAPI, service: Service) -> None:
         "/metrics", response_class=Response, tags=["server"], summary="Counters for Prometheus, over all processes"
     )
     async def show_metrics() -> Response:
-        return Response(await asyncio.to_thread(service.metrics.render), media_type=CONTENT_TYPE_LATEST)
+        metadata = service.live.writer.predictor.metadata
+        read = service.log.read_findings if service.log else dict
+        describe = partial(Scrape, metadata, read=read)
+        return Response(await asyncio.to_thread(service.metrics.render, describe), media_type=CONTENT_TYPE_LATEST)
 
 
 @asynccontextmanager
 async def _run_tasks(service: Service) -> AsyncIterator[None]:
     """Follow the model and the log for as long as the server runs."""
-    tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_log(service))]
+    tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_counts(service))]
     yield
     for task in tasks:
         task.cancel()
@@ -213,24 +221,27 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
         await asyncio.to_thread(service.log.close)
 
 
-async def _report_log(service: Service) -> None:
-    """Copy what the log has counted into the metrics, for as long as it runs, whatever fails."""
+async def _report_counts(service: Service) -> None:
+    """Copy the log's counts and the requests in flight into the metrics, as long as the server runs, whatever fails."""
     written = lost = 0
-    while service.log is not None:
-        counts = service.log.counts
+    while True:
+        counts = service.log.counts if service.log else NO_COUNTS
         try:
+            service.metrics.show_in_flight()
             service.metrics.count_log(counts.written - written, counts.lost - lost, counts.waiting)
             written, lost = counts.written, counts.lost
         except Exception:
-            logger.exception("The log's counts did not reach the metrics")
+            logger.exception("The counts did not reach the metrics")
         await asyncio.sleep(REPORT_SECONDS)
 
 
 def _refusals(unprocessable: str) -> dict[int | str, dict[str, Any]]:
     texts = {
         401: "The key is missing or wrong",
+        403: "The key is for other routes",
         408: "The body did not arrive in time",
         413: "The body is too large",
+        421: "The host was asked for under a name that is not its own",
         415: "The body is of another type",
         422: unprocessable,
         503: "Too many requests at once",

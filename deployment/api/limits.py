@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import secrets
 import time
 import types
 import zlib
@@ -13,6 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployment.api.callers import NO_KEYS, Callers
 from deployment.api.metrics import Metrics
 from deployment.api.origin import LOAD_TEST, ORIGIN
 from deployment.api.problems import FAILURE, REQUEST_ID, SCOPE_ID, ProblemError, refuse_field
@@ -45,17 +45,18 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, in_flight: int, api_key: str, log: PredictionLog | None = None
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        in_flight: int,
+        callers: Callers = NO_KEYS,
+        log: PredictionLog | None = None,
     ) -> None:
-        """Take the application behind it, and the limits; an empty key means that none is asked for.
-
-        `log` gets what is refused here of the routes that predict.
-        """
+        """Take the application, the limits, and who may call; `log` gets what is refused of the routes that predict."""
         self._app = app
         self._metrics = metrics
         self._most = in_flight
-        self._key = api_key.encode()
-        self._in_flight = 0
+        self._callers, self._needs_key = callers, callers.need_key
         self._log = log
         self._minute, self._logged = 0, dict[int, int]()  # of the guard's refusals in this minute, by status
 
@@ -81,9 +82,9 @@ class Guard:
                 return
 
         is_open = path in OPEN or path.startswith(OPEN_FOLDER)
-        problem = None if is_open else self._find_problem(scope)
+        problem = None if is_open else self._find_problem(path, scope)
         takes_place = not (is_open or problem)
-        self._in_flight += takes_place
+        self._metrics.in_flight += takes_place
         try:
             if problem:
                 self._log_refusal(scope, path, problem)
@@ -95,17 +96,18 @@ class Guard:
             if not status:
                 await FAILURE.response(request_id)(scope, receive, watch)
         finally:
-            self._in_flight -= takes_place
+            self._metrics.in_flight -= takes_place
             self._metrics.count_request(path, status or 500, perf_counter() - start)
 
-    def _find_problem(self, scope: Scope) -> ProblemError | None:
-        if self._key:
-            sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            scheme, _, key = sent.partition(b" ")
-            if scheme.lower() != b"bearer" or not secrets.compare_digest(key.strip(), self._key):
-                reason = "Send the key in the header Authorization: Bearer KEY"
-                return ProblemError(401, reason, headers={"WWW-Authenticate": "Bearer"})
-        if self._in_flight >= self._most:
+    def _find_problem(self, path: str, scope: Scope) -> ProblemError | None:
+        try:
+            if self._needs_key:
+                self._callers.require_key(path, scope["headers"])
+            else:
+                self._callers.require_host((scope.get("server") or ("",))[0], scope["headers"])
+        except ProblemError as problem:
+            return problem
+        if self._metrics.in_flight >= self._most:
             return ProblemError(503, "Too many requests at once; try again", headers={"Retry-After": "1"})
         return None
 

@@ -7,11 +7,15 @@ there, and whichever is asked adds them all up.
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from deployment.api.scrape import find_pids
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 ROUTES = frozenset({"/", "/predict", "/predict/batch", "/feedback", "/model", "/health", "/ready", "/metrics", "/docs"})
@@ -41,6 +45,10 @@ class Metrics:
         self._lost = Counter("wine_log_lost_rows", "Rows that the prediction log lost", registry=every)
         waiting = "Rows that wait for the log's writer"
         self._waiting = Gauge("wine_log_waiting_rows", waiting, registry=every, multiprocess_mode="livesum")
+        in_flight = "Guarded requests that are being answered; of other processes, half a second ago"
+        self._in_flight = Gauge("wine_requests_in_flight", in_flight, registry=every, multiprocess_mode="livesum")
+        # The guard's count. A gauge of several processes is a file, which each change would be written to.
+        self.in_flight = 0
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """Count one request that was answered."""
@@ -63,14 +71,21 @@ class Metrics:
         self._lost.inc(lost)
         self._waiting.set(waiting)
 
-    def render(self) -> bytes:
-        """All numbers, over all processes, as Prometheus reads them."""
-        if FOLDER not in os.environ:
-            return generate_latest(self._registry)
-        _forget_dead(Path(os.environ[FOLDER]))
-        everyone = CollectorRegistry()
-        MultiProcessCollector(everyone)
-        return generate_latest(everyone)
+    def show_in_flight(self) -> None:
+        """Let the other processes see how many requests are in flight here."""
+        self._in_flight.set(self.in_flight)
+
+    def render(self, describe: Callable[[Sequence[int]], Collector]) -> bytes:
+        """All numbers, over all processes, as Prometheus reads them; `describe` gets the numbers of these processes."""
+        folder = os.environ.get(FOLDER)
+        self.show_in_flight()
+        counted, found = self._registry, CollectorRegistry()
+        if folder is not None:
+            _forget_dead(Path(folder))
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)
+        found.register(describe(find_pids(folder)))
+        return generate_latest(counted) + generate_latest(found)
 
 
 def _forget_dead(folder: Path) -> None:

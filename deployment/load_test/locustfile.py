@@ -104,7 +104,7 @@ def prepare_users(environment: Environment, **_: Any) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     WineUser.random = Random(settings.seed)
-    WineUser.key = settings.api_key.get_secret_value()
+    WineUser.key = settings.find_key("predict_key")
     if environment.parsed_options is not None and environment.parsed_options.headless:
         # Python would raise KeyboardInterrupt in whichever user is just asking, and print a traceback.
         assert environment.runner is not None

@@ -21,6 +21,7 @@ from sqlalchemy import Engine, Float, Integer, insert, literal, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from commands import NotThereError
+from deployment.prediction_log.findings import Findings, read_findings
 from deployment.prediction_log.tables import (
     FEEDBACK,
     PREDICTIONS,
@@ -158,6 +159,10 @@ class PredictionLog:
         self._queue.clear()
         self._batch = []
         self._engine.dispose()
+
+    def read_findings(self) -> Findings:
+        """What the last monitoring run found."""
+        return read_findings(self._engine)
 
     @property
     def counts(self) -> LogCounts:

@@ -92,6 +92,7 @@ class Verdict:
     champion: str
     comparisons: tuple[Comparison, ...]
     question: Question | None = None
+    notes: tuple[str, ...] = ()  # for people: they decide nothing
 
     @property
     def admitted(self) -> bool:
@@ -110,7 +111,7 @@ class Verdict:
         word = "better" if self.admitted else "not shown to be better"
         first = f"version {self.challenger} is {word} than {self.name_rival()}"
         asked = [self.question.sentence()] if self.question else []
-        return [first, *asked, *(comparison.sentence() for comparison in self.comparisons)]
+        return [first, *asked, *(comparison.sentence() for comparison in self.comparisons), *self.notes]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Reports as files: a page and the same figures as JSON, drawn by Evidently of a window or of a file of wines.
 
-Nothing here decides an alarm; drift.py and alarm.py do, without Evidently. So that a page does not contradict them, its
+Nothing here decides an alarm; drift.py and watch.py do, without Evidently. So that a page does not contradict them, its
 columns are judged by the KS and floor of drift.py, at the points of the profile, not by a test of Evidently's. Such a
 test would see the rows that the reference is rebuilt as, which lie anywhere between those points, where measurements
 are rounded: of 5,000 wines with no drift at all it took six of the twelve columns for drifted.
@@ -37,7 +37,7 @@ ONE_COLUMN = 0.08  # share of drifted columns from which on a page says so: one 
 TEST = "KS at the profile's points"
 MISSING = "missing"
 ENDINGS = (".html", ".json")
-NO_ALARM = "For people to look at: nothing on this page decides an alarm, monitoring/alarm.py does."
+NO_ALARM = "For people to look at: nothing on this page decides an alarm, monitoring/watch.py does."
 
 
 def write_reports(

@@ -24,14 +24,13 @@ from atomic_files import write_atomically
 from commands import NotThereError
 from deployment.prediction_log.windows import Span, format_time
 from experiment_tracking.registry.promotion import PROMOTED, ROLLED_BACK, Record
-from monitoring.alarm import DRIFTED, OF
 from monitoring.drift import ALPHA, KINDS, Check
 from monitoring.quality import name_coverage
 from monitoring.report import figures
 from monitoring.report.files import name_folder
 from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
-from monitoring.watch import Watch, WindowReport
+from monitoring.watch import DRIFTED, OF, Watch, WindowReport
 from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.report.tables import HEADINGS
 

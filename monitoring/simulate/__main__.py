@@ -51,8 +51,8 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console) as progress:
         bar = progress.add_task(f"Asking for wines, drift: {arguments.drift}", total=len(wines))
-        key = settings.api_key.get_secret_value()
-        sent = send_wines(address, wines, traffic, key, lambda: progress.advance(bar))
+        keys = settings.find_key("predict_key"), settings.find_key("feedback_key")
+        sent = send_wines(address, wines, traffic, keys, lambda: progress.advance(bar))
     console.print(f"{sent.answered:,} wines answered, {sent.refused:,} refused, {sent.graded:,} graded by tasters")
     console.print("Next: make monitor")
     return DONE

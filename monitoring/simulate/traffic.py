@@ -65,7 +65,7 @@ def send_wines(
     address: str,
     wines: pd.DataFrame,
     traffic: Traffic = Traffic(),
-    api_key: str = "",
+    keys: tuple[str, str] = ("", ""),
     on_wine: Callable[[], None] = lambda: None,
 ) -> Sent:
     """Ask a running API for wines one after the other, and send it tasters' grades of some.
@@ -74,7 +74,7 @@ def send_wines(
         address: the API's, as http://127.0.0.1:8000.
         wines: FEATURES and `quality`.
         traffic: how they are sent.
-        api_key: the API's, "" for none.
+        keys: the API's for predicting and for feedback, "" for none.
         on_wine: called after each.
 
     Raises:
@@ -83,20 +83,20 @@ def send_wines(
     labelled = np.random.default_rng(traffic.seed).random(len(wines)) < traffic.labels
     due: deque[tuple[int, dict[str, Any]]] = deque()  # after which wine, and the feedback
     answered = graded = 0
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    asking, grading = ({"Authorization": f"Bearer {key}"} if key else {} for key in keys)
     bodies = feature_frame(wines).to_dict("records")
     start = time.monotonic()
-    with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=address, timeout=30) as client:
         for number, (body, grade, label) in enumerate(zip(bodies, wines[TARGET], labelled, strict=True)):
             if traffic.rate:
                 time.sleep(max(0.0, start + number / traffic.rate - time.monotonic()))
-            answer = _post(client, "/predict", body)
+            answer = _post(client, "/predict", body, asking)
             answered += answer.is_success
             if answer.is_success and label:
                 due.append((number + traffic.delay, {"request_id": answer.json()["request_id"], "quality": int(grade)}))
             is_last = number == len(wines) - 1
             while due and (is_last or due[0][0] <= number):
-                _post(client, "/feedback", due.popleft()[1])
+                _post(client, "/feedback", due.popleft()[1], grading)
                 graded += 1
             on_wine()
     return Sent(answered, len(wines) - answered, graded)
@@ -136,10 +136,10 @@ def _lower_grades(grades: pd.Series, by: float) -> pd.Series:
     return (grades - round(by)).clip(GRADES[0], GRADES[-1])
 
 
-def _post(client: httpx.Client, path: str, body: dict[Any, Any]) -> httpx.Response:
+def _post(client: httpx.Client, path: str, body: dict[Any, Any], headers: dict[str, str]) -> httpx.Response:
     """Post to the API. Raises NotThereError unless it succeeds, or refuses a wine (422)."""
     try:
-        answer = client.post(path, json=body)
+        answer = client.post(path, json=body, headers=headers)
     except httpx.TransportError as error:
         raise NotThereError(
             f"no API answers at {client.base_url} ({error}): make serve, or WINE_PORT if it serves elsewhere"

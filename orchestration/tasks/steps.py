@@ -7,6 +7,7 @@ the id of a run or as a version, so that a task can be cached, retried or run al
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment, name_sto
 from experiment_tracking.runs.tracking import TrackedModel, track_model
 from experiment_tracking.search.selection import search_models
 from experiment_tracking.search.space import CLASSIFIER, Plan
+from monitoring.replay import replay_log
 from orchestration.s3 import SCHEME, load_bucket
 from orchestration.tasks.probe import pick_wine
-from settings import ROOT
+from settings import ROOT, Settings
 from wine_data.audit.checks import audit_wines
 from wine_data.schema import FEATURES, TARGET, WineQuality
 from wine_data.snapshots.labelled import divide_labelled, join_labelled
@@ -125,6 +127,15 @@ def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> 
     labelled = read_snapshot(snapshots, fingerprint).labelled
     recent = read_snapshot(snapshots, labelled).validation if labelled else None
     return judge_version(challenger, _split(fingerprint, snapshots).holdout, recent)
+
+
+def note_replay(verdict: Verdict, settings: Settings) -> Verdict:
+    """A verdict with what the challenger would have answered lately; as it is where the log has nothing to replay."""
+    try:
+        replay = replay_log(settings, verdict.challenger)
+    except (BadInputError, NotThereError):
+        return verdict
+    return replace(verdict, notes=tuple(replay.sentences()))
 
 
 def pick_holdout_wine(fingerprint: str, snapshots: Path) -> tuple[WineQuality, int]:

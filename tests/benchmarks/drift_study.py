@@ -19,10 +19,10 @@ from sklearn.pipeline import Pipeline
 
 from deployment.prediction_log.reader import REFUSAL_COLUMNS, REFUSED
 from deployment.prediction_log.windows import Span, Window
-from monitoring.alarm import OF, Alarm, raise_alarm
 from monitoring.drift import Check, check_window
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
+from monitoring.watch import OF, Alarm, raise_alarm
 from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, TARGET, feature_frame
 from wine_data.sources.load import WineData, load_wines
 from wine_data.split import split_wines

@@ -49,7 +49,7 @@ def make_ordinary() -> ASGIApp:
         return {"status": "alive"}
 
     reduce_latency_spikes()
-    return Guard(app, service.metrics, settings.in_flight, "")
+    return Guard(app, service.metrics, settings.in_flight)
 
 
 def make_plain() -> FastAPI:

@@ -146,13 +146,21 @@ def serves(folder: Path) -> bool:
 
 
 def find_current(models: Path) -> Path:
-    """The folder of the bundle that `current` names. Raises NotThereError where no model was exported yet."""
+    """The folder of the bundle that `current` names.
+
+    Raises:
+        NotThereError: no model was exported yet.
+        BadInputError: it names none of the folders beside it.
+    """
     try:
-        return models / (models / CURRENT).read_text().strip()
+        name = (models / CURRENT).read_text().strip()
     except FileNotFoundError as error:
         raise NotThereError(
             f"there is no model in {models} yet: run make pipeline; where its gate refused, it says what to do"
         ) from error
+    if Path(name).name != name or name in ("", ".."):
+        raise BadInputError(f"{models / CURRENT} names {name!r}, which is no bundle in {models}: run make pipeline")
+    return models / name
 
 
 def load_current(models: Path) -> Bundle:

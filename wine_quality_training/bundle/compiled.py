@@ -1,6 +1,7 @@
 """A compiled model: an ONNX graph for ONNX Runtime, without scikit-learn."""
 
 import ctypes
+import os
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,8 @@ class CompiledModel:
         """Load a graph. Raises BadInputError if this version of ONNX Runtime cannot."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Else a graph may have weights in other files of the folder where the server was started.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         options.log_severity_level = 3  # errors; a warning here is about this machine's devices
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

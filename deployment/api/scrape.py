@@ -1,0 +1,69 @@
+"""What is found out only when /metrics is asked: the model, the processes, and what monitoring has found."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from deployment.prediction_log.findings import ALARM, COVERAGE, DRIFTED_CHECKS, LAST_RUN, Findings
+from wine_quality_training.bundle.metadata import ModelMetadata
+
+TEXTS = {
+    ALARM: ("wine_monitoring_alarm", "1 while monitoring's last run raises an alarm"),
+    DRIFTED_CHECKS: ("wine_monitoring_drifted_checks", "Checks that have drifted in the latest window"),
+    COVERAGE: (
+        "wine_monitoring_coverage",
+        "Share of grade sets with the taster's grade in them, latest labelled window",
+    ),
+    LAST_RUN: ("wine_monitoring_last_run_timestamp_seconds", "When monitoring last ran"),
+}
+
+
+class Scrape(Collector):
+    """The gauges of one scrape."""
+
+    def __init__(self, metadata: ModelMetadata, pids: Sequence[int], read: Callable[[], Findings]) -> None:
+        """Take the metadata of the model that serves, the API's processes, and what reads monitoring's findings."""
+        self._metadata, self._pids, self._read = metadata, pids, read
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges, which Prometheus' client asks for."""
+        model = GaugeMetricFamily("wine_model_info", "The model that serves; always 1", labels=["name", "version"])
+        model.add_metric([self._metadata.name, self._metadata.version], 1)
+        yield model
+        found = self._read()
+        for name, (full_name, text) in TEXTS.items():
+            gauge = GaugeMetricFamily(full_name, text, labels=["level"] if name == COVERAGE else [])
+            for (one, level), value in found.items():
+                if one == name:
+                    gauge.add_metric([level] if name == COVERAGE else [], value)
+            yield gauge
+        yield from measure_processes(self._pids)
+
+
+def measure_processes(pids: Sequence[int]) -> Iterator[Metric]:
+    """Processor time, memory and open files, summed over processes; the start is the first one's. Linux only."""
+    values: dict[str, list[float]] = defaultdict(list)
+    families: dict[str, Metric] = {}
+    for pid in pids:
+        for family in ProcessCollector(pid=partial(int, pid), registry=CollectorRegistry()).collect():
+            families[family.name] = family
+            values[family.name].append(family.samples[0].value)
+    for name, family in families.items():
+        (sample,) = family.samples
+        total = min(values[name]) if name == "process_start_time_seconds" else sum(values[name])
+        family.samples = [sample._replace(value=total)]
+        yield family
+
+
+def find_pids(folder: str | None) -> list[int]:
+    """The living processes of the API, by their files in the folder of its metrics; without one, this process."""
+    if folder is None:
+        return [os.getpid()]
+    names = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*.db")}
+    return sorted(int(name) for name in names if name.isdigit())

@@ -1,0 +1,173 @@
+"""A challenger beside the champion, on the wines that the API was asked for: what it would have answered instead.
+
+    python -m monitoring.replay VERSION [--days 7]
+
+reads the prediction log and asks the version here, so it costs the service nothing and no caller sees its answers.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from commands import DONE, BadInputError, NotThereError, run_command
+from settings import Settings, load_settings
+from wine_data.schema import FEATURES, GRADES, TARGET
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from deployment.predictor import Predictor
+    from experiment_tracking.registry.paired import Difference
+
+DAYS = 7.0
+FEWEST_GRADED = 30  # of fewer a difference says nothing
+SHOWN = 5
+
+
+@dataclass
+class Replay:
+    """What a challenger answers beside what the champion answered, to the same wines.
+
+    Attributes:
+        moved: answers by the champion's grade and the challenger's.
+        furthest: those whose expected quality differs most: request id, then the champion's and the challenger's.
+        graded: distinct wines that tasters graded; `differences` compares both models on them, and is empty where
+            they are fewer than FEWEST_GRADED.
+    """
+
+    champion: str
+    challenger: str
+    answers: int = 0
+    moved: Counter[tuple[int, int]] = field(default_factory=Counter)
+    furthest: list[tuple[str, float, float]] = field(default_factory=list)
+    graded: int = 0
+    differences: "tuple[Difference, ...]" = ()
+
+    @property
+    def agreement(self) -> float:
+        """The share of answers with the same grade."""
+        return sum(count for (ours, theirs), count in self.moved.items() if ours == theirs) / self.answers
+
+    def sentences(self) -> list[str]:
+        """The replay for people."""
+        names = f"version {self.challenger} and version {self.champion}, which serves"
+        first = f"{names}, give {self.agreement:.1%} of {self.answers:,} logged wines the same grade"
+        changed = [(pair, count) for pair, count in self.moved.most_common() if pair[0] != pair[1]][:SHOWN]
+        moves = ", ".join(f"{ours} becomes {theirs} {count:,} times" for (ours, theirs), count in changed)
+        quality = [
+            f"{one.measure} {one.challenger:.3f} against {one.rival:.3f}, {one.gain:+.3f} "
+            f"(95 %: {one.gain - 1.96 * one.deviation:+.3f} to {one.gain + 1.96 * one.deviation:+.3f})"
+            for one in self.differences
+        ]
+        graded = f"on {self.graded:,} wines that tasters graded: {', '.join(quality)}"
+        few = f"tasters graded {self.graded:,} of these wines: {FEWEST_GRADED} are needed to compare the quality"
+        return [first, *([f"most often {moves}"] if moves else []), graded if quality else few]
+
+
+def replay_log(settings: Settings, version: str, days: float = DAYS, now: float | None = None) -> Replay:
+    """Ask a registered version, by number or alias, the wines that the serving model answered in the last days.
+
+    Raises:
+        NotThereError: there is no such version, no model that serves, no log, or no answer of that model in that time.
+        BadInputError: the version is the model that serves, or cannot be read here.
+    """
+    import pandas as pd
+
+    from deployment.prediction_log.reader import iterate_answers
+    from deployment.prediction_log.windows import select_model
+    from deployment.predictor import Predictor
+    from experiment_tracking.registry.versions import find_version, load_version
+    from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
+    from wine_quality_training.bundle.metadata import read_metadata
+
+    serving = read_metadata(find_current(settings.serving_models) / METADATA_FILE)
+    found = find_version(version)
+    if (found.number, found.run_id) == (serving.version, serving.run_id):
+        raise BadInputError(
+            f"version {found.number} serves already: name another of python -m experiment_tracking.registry list"
+        )
+    replay, predictor, graded = Replay(serving.version, found.number), None, []
+    now = time.time() if now is None else now
+    for part in iterate_answers(settings.log_url, now - days * 86_400, now):
+        logged = select_model(part, serving.version, serving.run_id)
+        logged = logged[logged[[*FEATURES, "expected_quality"]].notna().all(axis="columns")]
+        if len(logged):
+            predictor = predictor or Predictor(load_version(found))  # seconds, which a log without an answer is spared
+            add_part(replay, predictor, logged)
+            graded.append(logged[logged[TARGET].notna()])
+    if predictor is None:
+        raise NotThereError(
+            f"version {serving.version} answered no wine in the last {days:g} days: ask it (make simulate), or --days"
+        )
+    compare_graded(replay, pd.concat(graded), predictor)
+    return replay
+
+
+def add_part(replay: Replay, predictor: "Predictor", logged: "pd.DataFrame") -> None:
+    """Ask the challenger some logged wines, and add its answers."""
+    places, expected = predictor.decide(predictor.predict_probabilities(logged[list(FEATURES)].to_numpy("float64")))
+    theirs = [predictor.grades[place] for place in places.tolist()]
+    replay.answers += len(logged)
+    replay.moved.update(zip(logged["prediction"].tolist(), theirs, strict=True))
+    rows = zip(logged["request_id"], logged["expected_quality"].tolist(), expected.tolist(), strict=True)
+    replay.furthest = sorted([*replay.furthest, *rows], key=lambda row: -abs(row[2] - row[1]))[:SHOWN]
+
+
+def compare_graded(replay: Replay, graded: "pd.DataFrame", predictor: "Predictor") -> None:
+    """Compare both models on the logged wines that tasters graded, as the gate does: a wine counts once."""
+    import numpy as np
+    import pandas as pd
+
+    from experiment_tracking.registry.paired import Answers, compare_answers, number_wines
+
+    replay.graded = int(number_wines(graded).max(initial=-1)) + 1
+    if replay.graded < FEWEST_GRADED:
+        return
+    probabilities = predictor.predict_probabilities(graded[list(FEATURES)].to_numpy("float64"))
+    grades = np.array(predictor.grades)
+    logged = pd.DataFrame(map(json.loads, graded["probabilities"])).fillna(0)
+    theirs = Answers(grades[predictor.decide(probabilities)[0]], probabilities @ (grades[:, None] <= np.array(GRADES)))
+    shares = logged.to_numpy("float64") @ (logged.columns.astype(int).to_numpy()[:, None] <= np.array(GRADES))
+    ours = Answers(graded["prediction"].to_numpy(), shares)
+    wines = graded.assign(**{TARGET: graded[TARGET].clip(GRADES[0], GRADES[-1])})
+    _, replay.differences = compare_answers(wines, theirs, ours)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command's arguments. Raises BadInputError for an impossible number of days."""
+    parser = argparse.ArgumentParser(
+        description="Ask a registered version the wines of the prediction log, and compare it with what serves."
+    )
+    parser.add_argument("version", metavar="VERSION", help="number or alias, such as challenger")
+    parser.add_argument("--days", type=float, default=DAYS, help=f"how far back ({DAYS:g})")
+    arguments = parser.parse_args()
+    if not arguments.days > 0:
+        raise BadInputError(f"--days is {arguments.days:g}: it must be more than 0")
+    return arguments
+
+
+def main() -> int:
+    """Replay the log, and print what came of it."""
+    arguments, settings = parse_arguments(), load_settings()
+
+    from rich.console import Console
+
+    from experiment_tracking.runs.store import open_store
+
+    console = Console(highlight=False, soft_wrap=True)
+    open_store(settings.mlflow_uri, settings.mlflow_artifacts)
+    with console.status("Asking the logged wines again"):
+        replay = replay_log(settings, arguments.version, arguments.days)
+    console.print("\n".join(replay.sentences()))
+    console.print("furthest apart, by expected quality:")
+    for request_id, ours, theirs in replay.furthest:
+        console.print(f"    {request_id}: {ours:.2f}, and {theirs:.2f} by version {replay.challenger}")
+    console.print(f"Next: python -m experiment_tracking.registry promote {replay.challenger}")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)
