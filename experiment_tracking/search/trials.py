@@ -6,7 +6,7 @@ made of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.impute import SimpleImputer
 from xgboost import XGBRegressor
 from xgboost.callback import TrainingCallback
 
-from experiment_tracking.search.space import FOREST, PUBLISHED, RANKING, REFIT, Values, make_forest
+from experiment_tracking.search.space import FOREST, PUBLISHED, RANKING, Values, make_forest
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split, fold_wines
@@ -125,13 +125,6 @@ def run_trial(
     grades = np.concatenate([fold.score[1] for fold in folds[: len(losses)]])
     metrics = measure_predictions(grades, np.concatenate(predictions))
     return TrialResult(outcome, loss, tuple(losses), tuple(rounds), metrics)
-
-
-def refit_fold(values: Values, fold: Fold) -> list[float]:
-    """Fit XGBoost at its slow rate; the RMSE after each round on the wines that it stops by."""
-    model = _fit_booster(values, replace(fold, booster=REFIT))
-    rmse: list[float] = model.evals_result()["validation_0"]["rmse"]
-    return rmse
 
 
 def should_prune(losses: Sequence[float], earlier: Sequence[TrialResult]) -> bool:
