@@ -94,9 +94,12 @@ def cut_fresh_folds(split: Split, seed: int) -> list[Fold]:
 
 
 def make_untuned(split: Split, seed: int) -> dict[str, BaseEstimator]:
-    """The finalists that need no trial, unfitted; without the kernel where train holds too many wines for it."""
-    models = {DEFAULT: make_model(DEFAULT, seed).named_steps["model"]}
-    return models | {KERNEL: make_kernel_grades()} if len(split.train) <= KERNEL_WINES else models
+    """The finalists that need no trial, unfitted; without the kernel where train holds too many wines for it.
+
+    The kernel comes first: its fits leave Python to what the search imports meanwhile, those of a forest wait for it.
+    """
+    kernel = {KERNEL: make_kernel_grades()} if len(split.train) <= KERNEL_WINES else {}
+    return kernel | {DEFAULT: make_model(DEFAULT, seed).named_steps["model"]}
 
 
 def make_finalists(
@@ -173,7 +176,7 @@ def _measure_finalist(
     name: str, model: BaseEstimator, probabilities: np.ndarray, grades: np.ndarray, folds: Sequence[Fold]
 ) -> Finalist:
     def choose(rows: np.ndarray | slice) -> DecisionRule | None:
-        return None if name == DEFAULT else choose_rule(probabilities[rows], SCALE, grades[rows])
+        return None if name == DEFAULT else choose_rule(probabilities[rows], SCALE, grades[rows], smooth=True)
 
     decided = np.zeros(len(grades), dtype=int)
     for others, part in folds:

@@ -22,7 +22,7 @@ from wine_data.split import Split, fold_wines
 from wine_quality_training.evaluate import measure_predictions
 
 SCORED, PRUNED, FAILED = "scored", "pruned", "failed"
-TRIAL_TREES = 20
+TRIAL_TREES = 15
 STOPPING_PARTS = 6  # one of them decides when XGBoost stops
 FEWEST_TO_COMPARE = 3  # a median of fewer says little
 FOLDS_BEFORE_STOPPING = 2
