@@ -11,6 +11,7 @@ as a classifier, or both.
 import argparse
 import gc
 import os
+import sys
 
 from rich.console import Console
 
@@ -20,7 +21,8 @@ from settings import Settings, load_settings
 from wine_data.sources.load import load_wines
 from wine_quality_training.evaluate import LEAK_FREE, PROTOCOLS
 
-OBJECTS = 200_000  # made between two rounds of the garbage collector; Python's 700 make the imports 1.2 s longer
+OBJECTS = 200_000  # between two rounds of the garbage collector; with Python's 700 the imports take 1.2 s longer
+TURN = 1e-4  # seconds until a thread that waits gets Python; with 5e-3 a forest beside the imports takes 2 s, not 0.3
 
 
 def parse_plan(settings: Settings) -> Plan:
@@ -47,6 +49,7 @@ def parse_plan(settings: Settings) -> Plan:
 def main() -> int:
     """Search, show progress, print the tables and what to do next."""
     gc.set_threshold(OBJECTS)
+    sys.setswitchinterval(TURN)
     settings, console = load_settings(), Console(highlight=False, soft_wrap=True)
     plan = parse_plan(settings)
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
@@ -62,6 +65,7 @@ def main() -> int:
 
         experiment_id = open_store(settings.mlflow_uri, settings.mlflow_artifacts)
         search_with(runner, open_search(plan, data, split, experiment_id), plan, split, console)
+    gc.freeze()  # to look through all objects once more at the end takes 1 s
     return DONE
 
 
