@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.spatial.distance import pdist, squareform
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.ensemble import VotingClassifier
@@ -52,8 +53,9 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         scaler = StandardScaler().fit(X)
         self.offsets_, self.scales_, self.mean_ = scaler.mean_, scaler.scale_, float(y.mean())
         self.wines_ = scaler.transform(X)
-        kernel = Matern(self.length, nu=0.5)(self.wines_)
-        kernel[np.diag_indices_from(kernel)] += self.ridge
+        distances = pdist(self.wines_ / self.length)
+        kernel = squareform(np.exp(np.negative(distances, out=distances), out=distances))  # in place: memory is slow
+        np.fill_diagonal(kernel, 1 + self.ridge)
         factor = cho_factor(kernel.T.astype(np.float32), overwrite_a=True, check_finite=False)  # columns, for LAPACK
         self.weights_ = np.zeros(len(y))
         for _ in range(3):

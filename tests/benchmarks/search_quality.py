@@ -3,9 +3,9 @@
     python -m tests.benchmarks.search_quality FOLDER [--trials N] [--seeds N …]
 
 FOLDER holds the published pair. For each seed: the default search, its finalists on fresh folds, which the trials did
-not use, and the winner on the same and, once, on the holdout; RMSE on repeated grouped cv, too, because it compares more
-surely. A mean is over the seeds; the holdout's interval is the widest of theirs, of the paired difference to the default
-ExtraTreesClassifier. The figures go to results/search_quality.json.
+not use, and the winner on the same and, once, on the holdout; RMSE on repeated grouped cv, too, because it compares
+more surely. A mean is over the seeds; the holdout's interval is the widest of theirs, of the paired difference to the
+default ExtraTreesClassifier. The figures go to results/search_quality.json.
 """
 
 import os
@@ -44,7 +44,8 @@ GOALS = {"kappa": ">= 0.57", "accuracy": ">= 0.57", "ece": "<= 0.03", "rps": "<=
 class Outcome:
     """What a search with one seed came to: the winner's measures in cv, and the holdout against the default.
 
-    `rmse` has that of each finalist on the fresh folds and on repeated cv; `difference` is the kappa over the default's with the bounds of its 95 % interval.
+    `rmse` has that of each finalist on the fresh folds and on repeated cv; `difference` is the kappa over the default's
+    with the bounds of its 95 % interval.
     """
 
     rmse: dict[str, tuple[float, float]]
