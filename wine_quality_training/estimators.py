@@ -200,7 +200,7 @@ def choose_rule(probabilities: np.ndarray, grades: np.ndarray, true: np.ndarray,
         powers = np.vander(SLOPES, 3)
         measures = powers @ np.linalg.lstsq(powers, measures)[0]
     allowed = np.flatnonzero(measures[:, 0] >= measures[0, 0] - ACCURACY_MARGIN)
-    return rules[allowed[measures[allowed].sum(axis=1).argmax()]]
+    return rules[int(allowed[measures[allowed].sum(axis=1).argmax()])]
 
 
 def make_kernel_grades() -> GradesFromNumbers:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import mlflow
 import numpy as np
-from joblib import parallel_config
 from rich.console import Console
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
@@ -212,8 +211,7 @@ class Selection:
         """Fit the winner on all of train; it comes as regressor, as classifier or as both, by the plan."""
         assert winner.rule is not None
         train, holdout = self.split.train, self.split.holdout
-        with parallel_config("threading", n_jobs=self.plan.workers):  # the members of a blend
-            fitted = impute_before(winner.model).fit(feature_frame(train), train[TARGET])
+        fitted = impute_before(winner.model).fit(feature_frame(train), train[TARGET])
         impute, model = fitted.named_steps.values()
         pipeline = Pipeline([("impute", impute), ("model", OrdinalClassifier.of_fitted(model, winner.rule))])
         confidence = winner.probabilities[np.arange(len(train)), winner.decided]

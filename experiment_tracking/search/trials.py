@@ -156,7 +156,8 @@ def _predict(model: BaseEstimator, X: np.ndarray) -> tuple[np.ndarray, float]:
     """Its numbers, and how much their mean squared error falls with endless trees: by the variance of the trees' mean.
 
     Without that, the luck of few trees hides which values are better: over 16 forests of the published wines, losses
-    of 30 trees had a rank correlation of .51 with those of 120 others, and corrected .93, of 20 trees .92.
+    of 30 trees had a rank correlation of .51 with those of 120 others, and corrected .93. Over 16 more, the corrected
+    losses of 20 trees had .88, of 15 .95 and of 10 .91 with one seed, .66 with another.
     """
     if isinstance(model, XGBRegressor):
         return model.predict(X), 0.0

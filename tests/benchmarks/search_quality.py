@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands import run_command
+from executors import MapFunction
 from experiment_tracking.search.space import TRIALS, Plan
 from tests.benchmarks.results import make_row, parse_arguments, publish_result
 from wine_data.schema import TARGET
@@ -32,6 +33,9 @@ from wine_quality_training.models import make_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sklearn.base import BaseEstimator
+
+    from wine_data.split import Split
 
 SEEDS, FOLDS = [42, 43], 5
 REPEATS, PARTS = 2, 3  # of the cross-validation that compares RMSE
@@ -83,12 +87,11 @@ def search_once(data: WineData, seed: int, trials: int) -> Outcome:
     )
     from experiment_tracking.search.selection import Selection
     from tests.benchmarks.trials import open_search
-    from wine_data.split import fold_wines, split_wines
+    from wine_data.split import split_wines
     from wine_quality_training.estimators import GradesFromNumbers
 
     split = split_wines(data.train, data.validation, FOLDS, seed)
-    plan = Plan(task="classifier", trials=trials, seed=seed, workers=os.cpu_count() or 1)
-    console = Console(quiet=True)
+    plan, console = Plan("leak-free", "classifier", trials, seed, workers=os.cpu_count() or 1), Console(quiet=True)
     with open_runner(plan, split) as runner, open_search(data, plan) as search:
         from experiment_tracking.search.tuning import run_trials
 
@@ -100,24 +103,29 @@ def search_once(data: WineData, seed: int, trials: int) -> Outcome:
         finalists = compare_finalists(models, fits, split, runner.folds)
         winner = choose_winner(finalists, split)
         (served,) = selection.evaluate_winner(winner)
-        repeats = []
-        for repeat in range(REPEATS):
-            folds = fold_wines(split.train, PARTS, seed + 1 + repeat)
-            begun = begin_fits(models, split, folds, runner.executor.map)
-            repeats.append(compare_finalists(models, begun, split, folds))
+        repeated = repeat_rmse(models, split, seed, runner.executor.map)
     default = evaluate_leak_free("default", make_model("ExtraTreesClassifier", seed), split)
     ours, theirs = (one.predictions["holdout"] for one in (served, default))
-    rmse = {
-        each.name: (each.metrics["rmse"], float(np.mean([one.metrics["rmse"] for one in others])))
-        for each, *others in zip(finalists, *repeats, strict=True)
-    }
     return Outcome(
-        rmse,
+        {each.name: (each.metrics["rmse"], repeated[each.name]) for each in finalists},
         winner.name,
         measure_table(served.predictions["cv"], served.score_on("cv").metrics),
         measure_table(ours, served.score_on("holdout").metrics),
         find_gain(ours, theirs),
     )
+
+
+def repeat_rmse(models: "dict[str, BaseEstimator]", split: "Split", seed: int, map_fn: MapFunction) -> dict[str, float]:
+    """The mean RMSE of finalists over repeated grouped cross-validation of train."""
+    from experiment_tracking.search.finalists import begin_fits, compare_finalists
+    from wine_data.split import fold_wines
+
+    repeats = []
+    for repeat in range(REPEATS):
+        folds = fold_wines(split.train, PARTS, seed + 1 + repeat)
+        repeats.append(compare_finalists(models, begin_fits(models, split, folds, map_fn), split, folds))
+    columns = zip(*repeats, strict=True)
+    return {each[0].name: float(np.mean([one.metrics["rmse"] for one in each])) for each in columns}
 
 
 def tabulate(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
