@@ -22,7 +22,7 @@ from deployment.batch.file import map_chunks, score_file
 from executors import LOCAL, make_map, open_cluster, open_executor
 from experiment_tracking.partitioned.boosting import NAME, evaluate_partitions, fit_partitions
 from experiment_tracking.search import tuning
-from experiment_tracking.search.finalists import compare_finalists, repeat_folds
+from experiment_tracking.search.finalists import begin_fits, compare_finalists
 from experiment_tracking.search.space import Plan
 from experiment_tracking.search.trials import Trial
 from experiment_tracking.search.tuning import run_trials, start_search
@@ -35,7 +35,7 @@ from tests.test_batch_parts import write_twin
 from wine_data.schema import TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.sources.partitions import read_partitions
-from wine_data.split import Split, hash_to_unit, is_holdout, split_wines
+from wine_data.split import Split, fold_wines, hash_to_unit, is_holdout, split_wines
 from wine_data.table.wines import read_wines
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.evaluate import Fitting, measure_predictions, train_model
@@ -119,8 +119,11 @@ def test_folds_fitted_on_the_cluster_score_as_here(executor: Executor, twin: Win
 def test_finalists_compared_on_the_cluster_come_out_as_here(executor: Executor, twin_split: Split) -> None:
     names = ("DecisionTreeClassifier", "ExtraTreesClassifier")
     models = {name: make_model(name, 42).named_steps["model"] for name in names}
-    compare = partial(compare_finalists, models, twin_split, repeat_folds(twin_split, 42))
-    here, there = compare(), compare(make_map(executor))
+    folds = fold_wines(twin_split.train, 3, 42)
+    here, there = (
+        compare_finalists(models, begin_fits(models, twin_split, folds, run), twin_split, folds)
+        for run in (map, make_map(executor))
+    )
     for ours, theirs in zip(here, there, strict=True):
         assert theirs.name == ours.name
         assert theirs.metrics == pytest.approx(ours.metrics)

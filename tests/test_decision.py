@@ -70,6 +70,20 @@ def test_the_slope_of_the_least_loss_is_chosen_within_what_accuracy_may_lose() -
     assert measure(chosen)["accuracy"] >= measure(plain)["accuracy"] - 0.01
 
 
+def test_smoothed_slopes_hang_less_on_which_wines_they_are_chosen_on() -> None:
+    random, grades = np.random.default_rng(0), np.array([5, 6, 7])
+    plain, smooth = [], []
+    for _ in range(20):
+        true = random.choice(grades, size=1000, p=[0.3, 0.5, 0.2])
+        near = np.abs(true[:, None] - grades)
+        probabilities = np.exp(-near + random.normal(scale=0.8, size=near.shape))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        plain.append(choose_rule(probabilities, grades, true).slope)
+        smooth.append(choose_rule(probabilities, grades, true, smooth=True).slope)
+    assert np.std(smooth) < np.std(plain)
+    assert abs(np.mean(smooth) - np.mean(plain)) < 0.1
+
+
 def test_an_ordinal_forest_agrees_better_than_the_same_forest(twin_split: Split) -> None:
     X, y = feature_frame(twin_split.train), twin_split.train[TARGET]
     unseen, grades = feature_frame(twin_split.holdout), twin_split.holdout[TARGET].to_numpy()

@@ -10,7 +10,6 @@ from experiment_tracking.search.trials import (
     StoppedError,
     TrialResult,
     prepare_folds,
-    refit_fold,
     run_trial,
     should_prune,
 )
@@ -78,14 +77,6 @@ def test_the_part_that_stops_xgboost_shares_no_wine_with_what_is_fitted_or_score
         rows = [set(map(tuple, part[0].round(9))) for part in (fold.fit, fold.stop, fold.score)]
         assert not rows[0] & rows[1]
         assert not rows[1] & rows[2]
-
-
-def test_the_best_xgboost_is_fitted_again_at_a_slower_rate(split: Split) -> None:
-    folds = prepare_folds(split, seed=1)
-    values = {"max_depth": 4}
-    (ranked,) = run_trial(folds[:1], XGBOOST, values, []).rounds
-    rmse = refit_fold(values, folds[0])
-    assert 1 + int(np.argmin(rmse)) > ranked
 
 
 def test_a_trial_worse_than_the_median_of_earlier_ones_stops_after_two_folds(split: Split) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.spatial.distance import pdist, squareform
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.ensemble import VotingClassifier
 from sklearn.gaussian_process.kernels import Matern
-from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
@@ -43,13 +44,23 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.ridge = ridge
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Solve for one weight a wine; time grows with the cube of their number, 1 s for 4,241."""
+        """Solve for one weight a wine; time grows with the cube of their number, 0.4 s for 4,241.
+
+        KernelRidge, which finds the same weights, takes twice as long: it factors in float64, and asks for a condition
+        number. Here float32 factors, and two rounds of refinement by what is left over make the weights exact.
+        """
         X, y = validate_data(self, X, y, y_numeric=True)
         scaler = StandardScaler().fit(X)
         self.offsets_, self.scales_, self.mean_ = scaler.mean_, scaler.scale_, float(y.mean())
         self.wines_ = scaler.transform(X)
-        model = KernelRidge(alpha=self.ridge, kernel=Matern(self.length, nu=0.5))
-        self.weights_ = model.fit(self.wines_, y - self.mean_).dual_coef_
+        distances = pdist(self.wines_ / self.length)
+        kernel = squareform(np.exp(np.negative(distances, out=distances), out=distances))  # in place: memory is slow
+        np.fill_diagonal(kernel, 1 + self.ridge)
+        factor = cho_factor(kernel.T.astype(np.float32), overwrite_a=True, check_finite=False)  # columns, for LAPACK
+        self.weights_ = np.zeros(len(y))
+        for _ in range(3):
+            left = (y - self.mean_ - kernel @ self.weights_).astype(np.float32)
+            self.weights_ += cho_solve(factor, left, check_finite=False)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -153,6 +164,13 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         self.classifier_ = clone(self.classifier).fit(X, y)
         return self
 
+    @classmethod
+    def of_fitted(cls, classifier: BaseEstimator, rule: DecisionRule) -> Self:
+        """Make a fitted classifier of a fitted one and a rule that was chosen elsewhere."""
+        model = cls(classifier)
+        model.classes_, model.classifier_, model.rule_ = classifier.classes_, classifier, rule
+        return model
+
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the grades in classes_, shape (wines, grades)."""
         check_is_fitted(self)
@@ -166,16 +184,23 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         return grades
 
 
-def choose_rule(probabilities: np.ndarray, grades: np.ndarray, true: np.ndarray) -> DecisionRule:
-    """The rule with the least loss on wines with these probabilities and true grades."""
+def choose_rule(probabilities: np.ndarray, grades: np.ndarray, true: np.ndarray, smooth: bool = False) -> DecisionRule:
+    """The rule with the least loss on wines with these probabilities and true grades.
+
+    `smooth` measures by a parabola through the measures of all slopes, so that luck with one slope decides less. On
+    seven cuts of train of the published wines, slopes then varied by .033 in place of .058, and a blend with the kernel
+    had kappa .578 and accuracy .579 in place of .571 and .581.
+    """
     mean = float(true.mean())
     rules = [DecisionRule(mean, slope) for slope in SLOPES]
     decided = [decide_grades(probabilities, grades, rule.find_bounds(grades))[0] for rule in rules]
     measured = [measure_predictions(true, grades[each]) for each in decided]
-    needed = measured[0]["accuracy"] - ACCURACY_MARGIN
-    losses = [1 - (each["accuracy"] + each["kappa"]) / 2 for each in measured]
-    allowed = [at for at, each in enumerate(measured) if each["accuracy"] >= needed]
-    return rules[min(allowed, key=lambda at: losses[at])]
+    measures = np.array([[each["accuracy"], each["kappa"]] for each in measured])
+    if smooth:
+        powers = np.vander(SLOPES, 3)
+        measures = powers @ np.linalg.lstsq(powers, measures)[0]
+    allowed = np.flatnonzero(measures[:, 0] >= measures[0, 0] - ACCURACY_MARGIN)
+    return rules[int(allowed[measures[allowed].sum(axis=1).argmax()])]
 
 
 def make_kernel_grades() -> GradesFromNumbers:

@@ -1,12 +1,14 @@
 """The finalists of a search: the best of each family, a blend, and a default forest to compare them with.
 
-They are compared by their probabilities for wines that they were not fitted on, on repeated grouped cross-validation
-of train. Each member is fitted once a part; a blend's probabilities are the mean of its members'. The rule that decides
-the grades of one part is chosen on the other parts of its repeat: a wine has no say in its own grade, and nothing is
-fitted four times, as inside OrdinalClassifier.
+They are compared by their probabilities for wines that they were not fitted on, on folds of train that the trials did
+not use. Each member is fitted once a fold; a blend's probabilities are the mean of its members'. The rule that decides
+the grades of one fold is chosen on the others: a wine has no say in its own grade, and nothing is fitted four times, as
+inside OrdinalClassifier. What needs no trial, the default and the kernel, is fitted while the search begins.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +16,17 @@ import pandas as pd
 from rich.table import Table
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
-from executors import MapFunction
+from executors import MapFunction, open_executor
+from experiment_tracking.search.space import Plan
 from wine_data.schema import GRADES, TARGET, feature_frame
 from wine_data.split import Split, fold_wines, group_wines
-from wine_quality_training.bundle.decision import decide_grades
+from wine_quality_training.bundle.decision import DecisionRule, decide_grades
 from wine_quality_training.coverage import bin_predictions
-from wine_quality_training.estimators import blend_grades, choose_rule, make_kernel_grades
+from wine_quality_training.estimators import KERNEL_WINES, blend_grades, choose_rule, make_kernel_grades
 from wine_quality_training.evaluate import (
+    LEAK_FREE,
     MEASURES,
     bound_difference,
     measure_predictions,
@@ -30,55 +35,102 @@ from wine_quality_training.evaluate import (
 )
 from wine_quality_training.models import impute_before, make_model
 
-REPEATS, PARTS = 2, 3  # what counts are differences; these six fits take half the time of ten on five parts
 DEFAULT = "ExtraTreesClassifier"
 TUNED_XGB, TUNED_FOREST, KERNEL, BLEND = "TunedXGB", "TunedForest", "Kernel", "Blend"
 RPS, ECE = "rps", "ece"
 COLUMNS = {"rmse": "RMSE", "r2": "R2", "accuracy": "accuracy", "kappa": "kappa", RPS: "RPS", ECE: "ECE"}
 SCALE = np.array(GRADES, dtype=float)
 
-Fold = tuple[int, np.ndarray, np.ndarray]  # repeat, rows to fit on, rows to score
+Fold = tuple[np.ndarray, np.ndarray]  # rows to fit on, rows to score
+Fits = dict[str, Iterable[np.ndarray]]  # by model, the probabilities of each fold's wines, as they come
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """An unfitted classifier, its mean measures over the repeats, and its expected grades, shape (repeats, wines).
+    """An unfitted classifier, its measures, and for each wine of train what it says without having seen it.
 
-    RMSE, MAE and R2 are of the expected grade, the rest of the grade that is decided by it.
+    `probabilities` has shape (wines, grades), `decided` positions in GRADES, by rules of other folds; `rule` is that of
+    all folds, None for the default. RMSE, MAE and R2 are of the expected grade, the rest of the decided one.
     """
 
     name: str
     model: BaseEstimator
     metrics: dict[str, float]
-    expected: np.ndarray
+    probabilities: np.ndarray
+    decided: np.ndarray
+    rule: DecisionRule | None
+
+    @property
+    def expected(self) -> np.ndarray:
+        """The expected grade of each wine."""
+        numbers: np.ndarray = self.probabilities @ SCALE
+        return numbers
 
 
-def make_finalists(tuned: Mapping[str, BaseEstimator], seed: int, kernel: bool = True) -> dict[str, BaseEstimator]:
-    """The classifiers to compare, unfitted and by name; `tuned` has those of TUNED_XGB and TUNED_FOREST there are.
+@dataclass(frozen=True)
+class FitRunner:
+    """What runs the fits of a search, the folds that finalists are compared on, and the fits that have begun."""
 
-    `kernel` is whether there is the kernel, and so a blend.
+    executor: Executor
+    folds: Sequence[Fold]
+    fits: Fits
+
+
+@contextmanager
+def open_runner(plan: Plan, split: Split) -> Iterator[FitRunner]:
+    """Open the plan's executor, and begin with the fits that need no trial."""
+    # The executor's threads use the cores. BLAS with threads of its own made the kernel's fits take four times as
+    # long on a busy machine, because they wait for each other.
+    with open_executor(plan.workers, plan.dask) as executor, threadpool_limits(1, "blas"):
+        folds, fits = cut_fresh_folds(split, plan.seed), Fits()
+        if plan.protocol == LEAK_FREE:
+            fits = begin_fits(make_untuned(split, plan.seed), split, folds, executor.map)
+        yield FitRunner(executor, folds, fits)
+
+
+def cut_fresh_folds(split: Split, seed: int) -> list[Fold]:
+    """As many folds as the search is tuned on, cut anew, so that its finds have no advantage over untuned models."""
+    return fold_wines(split.train, len(split.folds), seed + 1)
+
+
+def make_untuned(split: Split, seed: int) -> dict[str, BaseEstimator]:
+    """The finalists that need no trial, unfitted; without the kernel where train holds too many wines for it.
+
+    The kernel comes first: its fits leave Python to what the search imports meanwhile, those of a forest wait for it.
     """
-    models = {DEFAULT: make_model(DEFAULT, seed).named_steps["model"], **tuned}
-    if kernel and TUNED_FOREST in tuned:
-        models |= {KERNEL: make_kernel_grades(), BLEND: blend_grades(tuned[TUNED_FOREST])}
-    return models
+    kernel = {KERNEL: make_kernel_grades()} if len(split.train) <= KERNEL_WINES else {}
+    return kernel | {DEFAULT: make_model(DEFAULT, seed).named_steps["model"]}
 
 
-def repeat_folds(split: Split, seed: int, repeats: int = REPEATS, parts: int = PARTS) -> list[Fold]:
-    """Cut train into parts several times: (repeat, rows to fit on, rows to score)."""
-    return [
-        (repeat, fit_on, score_on)
-        for repeat in range(repeats)
-        for fit_on, score_on in fold_wines(split.train, parts, seed + 1 + repeat)
-    ]
+def make_finalists(
+    untuned: Mapping[str, BaseEstimator], tuned: Mapping[str, BaseEstimator]
+) -> dict[str, BaseEstimator]:
+    """All classifiers to compare, unfitted; `tuned` has those of TUNED_XGB and TUNED_FOREST there are."""
+    models = {DEFAULT: untuned[DEFAULT], **tuned, **untuned}
+    return models | {BLEND: blend_grades(tuned[TUNED_FOREST])} if {KERNEL, TUNED_FOREST} <= models.keys() else models
+
+
+def begin_fits(
+    models: Mapping[str, BaseEstimator], split: Split, folds: Sequence[Fold], map_fn: MapFunction = map
+) -> Fits:
+    """Begin to fit each model on each fold, but for the blend, whose members say what it says; `map_fn` runs them."""
+    X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
+    pieces = [(X.iloc[others], y[others], X.iloc[part]) for others, part in folds]
+    return {
+        name: map_fn(_fit_and_predict, [impute_before(model)] * len(folds), *zip(*pieces, strict=True))
+        for name, model in models.items()
+        if name != BLEND
+    }
 
 
 def compare_finalists(
-    models: Mapping[str, BaseEstimator], split: Split, folds: Sequence[Fold], map_fn: MapFunction = map
+    models: Mapping[str, BaseEstimator], fits: Fits, split: Split, folds: Sequence[Fold]
 ) -> list[Finalist]:
-    """Score each on repeated grouped cross-validation of train, in the order given; `map_fn` runs the fits."""
-    members = {name: impute_before(model) for name, model in models.items() if name != BLEND}
-    probabilities = _predict_folds(members, split, folds, map_fn)
+    """Wait for the fits of the models, and score each, in the order given."""
+    probabilities = {name: np.zeros((len(split.train), len(GRADES))) for name in models}
+    for name in models.keys() - {BLEND}:
+        for (_, part), predicted in zip(folds, fits[name], strict=True):
+            probabilities[name][part] = predicted
     if BLEND in models:
         probabilities[BLEND] = (probabilities[TUNED_FOREST] + probabilities[KERNEL]) / 2
     grades = split.train[TARGET].to_numpy()
@@ -95,13 +147,11 @@ def choose_winner(finalists: Sequence[Finalist], split: Split) -> Finalist:
     if TUNED_FOREST not in tuned:
         return tuned[TUNED_XGB]
     forest = tuned.pop(TUNED_FOREST)
-    repeats = len(forest.expected)
-    grades, wines = (np.tile(column, repeats) for column in (split.train[TARGET], group_wines(split.train)))
-    numbers = forest.expected.ravel()
+    grades, wines = split.train[TARGET].to_numpy(), group_wines(split.train).to_numpy()
     better = [
         each
         for each in tuned.values()
-        if bound_difference(grades, each.expected.ravel(), numbers, "rmse", wines)[1] < 0
+        if bound_difference(grades, each.expected, forest.expected, "rmse", wines)[1] < 0
     ]
     return min(better, key=lambda each: each.metrics["rmse"], default=forest)
 
@@ -109,33 +159,13 @@ def choose_winner(finalists: Sequence[Finalist], split: Split) -> Finalist:
 def tabulate_finalists(finalists: Sequence[Finalist]) -> Table:
     """The measures of the finalists, and the ratio of RMSE to that of the first, the default."""
     table = Table("model", box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    table.title = f"\nFinalists on repeated grouped cv of train ({REPEATS} x {PARTS} folds)"
+    table.title = "\nFinalists on grouped cv of train, on folds that the trials did not use"
     for heading in (*COLUMNS.values(), "RMSE ratio"):
         table.add_column(heading, justify="right")
     for finalist in finalists:
         values = [f"{finalist.metrics[name]:.4f}" for name in COLUMNS]
         table.add_row(finalist.name, *values, f"{finalist.metrics['rmse'] / finalists[0].metrics['rmse']:.3f}")
     return table
-
-
-def _predict_folds(
-    models: Mapping[str, Pipeline], split: Split, folds: Sequence[Fold], map_fn: MapFunction
-) -> dict[str, np.ndarray]:
-    """The probabilities of GRADES that each model gives the wines it was not fitted on: (repeats, wines, grades)."""
-    X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
-    repeats = 1 + max(repeat for repeat, _, _ in folds)
-    pieces = [(name, *fold) for fold in folds for name in models]
-    predicted = map_fn(
-        _fit_and_predict,
-        [models[name] for name, _, _, _ in pieces],
-        [X.iloc[fit_on] for _, _, fit_on, _ in pieces],
-        [y[fit_on] for _, _, fit_on, _ in pieces],
-        [X.iloc[score_on] for _, _, _, score_on in pieces],
-    )
-    probabilities = {name: np.empty((repeats, len(y), len(GRADES))) for name in models}
-    for (name, repeat, _, score_on), part in zip(pieces, predicted, strict=True):
-        probabilities[name][repeat, score_on] = part
-    return probabilities
 
 
 def _fit_and_predict(model: Pipeline, X: pd.DataFrame, y: np.ndarray, scored: pd.DataFrame) -> np.ndarray:
@@ -145,29 +175,19 @@ def _fit_and_predict(model: Pipeline, X: pd.DataFrame, y: np.ndarray, scored: pd
 def _measure_finalist(
     name: str, model: BaseEstimator, probabilities: np.ndarray, grades: np.ndarray, folds: Sequence[Fold]
 ) -> Finalist:
-    decided = np.empty(probabilities.shape[:2], dtype=int)
-    for repeat, others, part in folds:
-        bounds = None
-        if name != DEFAULT:
-            bounds = choose_rule(probabilities[repeat, others], SCALE, grades[others]).find_bounds(SCALE)
-        decided[repeat, part], _ = decide_grades(probabilities[repeat, part], SCALE, bounds)
-    expected = probabilities @ SCALE
-    measured = [
-        _measure_repeat(probabilities[repeat], expected[repeat], decided[repeat], grades)
-        for repeat in range(len(decided))
-    ]
-    metrics = {measure: float(np.mean([each[measure] for each in measured])) for measure in measured[0]}
-    return Finalist(name, model, metrics, expected)
+    def choose(rows: np.ndarray | slice) -> DecisionRule | None:
+        return None if name == DEFAULT else choose_rule(probabilities[rows], SCALE, grades[rows], smooth=True)
 
-
-def _measure_repeat(
-    probabilities: np.ndarray, expected: np.ndarray, decided: np.ndarray, grades: np.ndarray
-) -> dict[str, float]:
-    predictions, numbers = SCALE[decided], measure_predictions(grades, expected)
+    decided = np.zeros(len(grades), dtype=int)
+    for others, part in folds:
+        rule = choose(others)
+        decided[part], _ = decide_grades(probabilities[part], SCALE, rule.find_bounds(SCALE) if rule else None)
+    predictions, numbers = SCALE[decided], measure_predictions(grades, probabilities @ SCALE)
     confidence = probabilities[np.arange(len(grades)), decided]
-    return (
+    metrics = (
         measure_predictions(grades, predictions)
         | {measure: numbers[measure] for measure in MEASURES[:3]}
         | {RPS: float(score_probabilities(grades, probabilities.cumsum(axis=1)).mean())}
         | {ECE: bin_predictions(confidence, predictions == grades).error}
     )
+    return Finalist(name, model, metrics, probabilities, decided, choose(slice(None)))

@@ -1,38 +1,38 @@
 """Model selection: a search from its plan to the runs of its winner.
 
-Finalists are compared on other folds of train than the search was tuned on. The winner's "cv" is of still other folds,
-and its holdout, which had no say in all this, is opened once.
+Finalists are compared on other folds of train than the trials were scored on, each fitted once a fold. What the winner
+said there is its "cv", and decides its rule. Its holdout, which had no say in all this, is opened once.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mlflow
 import numpy as np
 from rich.console import Console
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
 from xgboost import XGBRegressor
 
-from executors import open_executor
 from experiment_tracking.runs.tracking import KILLED, TrackedModel, end_run, log_values, track_model
 from experiment_tracking.search.finalists import (
-    REPEATS,
+    KERNEL,
     TUNED_FOREST,
     TUNED_XGB,
     Finalist,
+    FitRunner,
+    begin_fits,
     choose_winner,
     compare_finalists,
     make_finalists,
-    repeat_folds,
+    make_untuned,
+    open_runner,
     tabulate_finalists,
 )
 from experiment_tracking.search.space import (
-    BOTH,
     CLASSIFIER,
     FOREST,
+    RANKING,
     RATE,
     REGRESSOR,
     XGBOOST,
@@ -40,11 +40,11 @@ from experiment_tracking.search.space import (
     Values,
     make_forest,
 )
-from experiment_tracking.search.trials import Trial, choose_best, prepare_folds, refit_fold
+from experiment_tracking.search.trials import Trial, choose_best
 from experiment_tracking.search.tuning import SearchRun, resume_search, run_trials, start_search
-from wine_data.schema import GRADES
+from wine_data.schema import GRADES, TARGET, TYPE, feature_frame
 from wine_data.sources.load import WineData
-from wine_data.split import Split, fold_wines
+from wine_data.split import Split
 from wine_quality_training.estimators import KERNEL_WINES, ExpectedGrade, GradesFromNumbers, OrdinalClassifier
 from wine_quality_training.evaluate import (
     AS_PUBLISHED,
@@ -54,6 +54,7 @@ from wine_quality_training.evaluate import (
     evaluate_as_published,
     evaluate_leak_free,
     evaluate_predictions,
+    predict_wines,
 )
 from wine_quality_training.models import impute_before
 from wine_quality_training.report.tables import list_scores, render_scores, tabulate_scores
@@ -75,16 +76,17 @@ class SearchResult:
 
 def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, console: Console) -> SearchResult:
     """Run a search, or resume the last unfinished one like it, and put all it comes to into MLflow."""
-    search = _open_search(plan, data, split, experiment_id)
+    with open_runner(plan, split) as runner:
+        return search_with(runner, open_search(plan, data, split, experiment_id), plan, split, console)
+
+
+def search_with(runner: FitRunner, search: SearchRun, plan: Plan, split: Split, console: Console) -> SearchResult:
+    """Run a search whose parent run is open."""
     try:
-        # The executor's threads use the cores. BLAS with threads of its own made the kernel's fits take four times as
-        # long on a busy machine, because they wait for each other.
-        with open_executor(plan.workers, plan.dask) as executor, threadpool_limits(1, "blas"):
-            trials = run_trials(executor, plan, split, search, console)
-            selection = Selection(plan, split, search, console, executor)
-            selection.log_trials(trials)
-            finish = selection.finish_published if plan.protocol == AS_PUBLISHED else selection.finish_leak_free
-            evaluations, tracked = finish(trials)
+        trials = run_trials(runner.executor, plan, split, search, console)
+        selection = Selection(plan, split, search, console, runner)
+        finish = selection.finish_published if plan.protocol == AS_PUBLISHED else selection.finish_leak_free
+        evaluations, tracked = finish(trials)
     except Exception as error:
         end_run(search.run_id, error)
         raise
@@ -95,7 +97,8 @@ def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, 
     return SearchResult(search.run_id, trials, evaluations, tracked)
 
 
-def _open_search(plan: Plan, data: WineData, split: Split, experiment_id: str) -> SearchRun:
+def open_search(plan: Plan, data: WineData, split: Split, experiment_id: str) -> SearchRun:
+    """Start the parent run of a search, or find the one to resume."""
     identity = {
         "protocol": plan.protocol,
         "seed": plan.seed,
@@ -116,11 +119,6 @@ def make_booster(values: Values, rounds: int, seed: int) -> XGBRegressor:
     it, because the threads wait for each other.
     """
     return XGBRegressor(n_estimators=rounds, **values, random_state=seed, n_jobs=1)
-
-
-def cut_fresh_folds(split: Split, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """As many folds as the search was tuned on, cut anew, so that its winner has no advantage over untuned models."""
-    return fold_wines(split.train, len(split.folds), seed + 1 + REPEATS)
 
 
 def make_regressor(classifier: Evaluation) -> Evaluation:
@@ -144,13 +142,13 @@ def name_model(finalist: str, task: str) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """What follows the trials of a search; `executor` ran them."""
+    """What follows the trials of a search; `runner` ran their fits."""
 
     plan: Plan
     split: Split
     search: SearchRun
     console: Console
-    executor: Executor
+    runner: FitRunner
 
     def log_trials(self, trials: Sequence[Trial]) -> None:
         """Log a figure and the best values of each family on the parent run."""
@@ -181,12 +179,13 @@ class Selection:
 
     def finish_published(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
         """Score the published search's best values under both protocols, to show what its objective is worth."""
+        self.log_trials(trials)
         best = choose_best(trials, XGBOOST)
         assert best is not None
         pipeline = impute_before(make_booster(best.values, best.result.rounds[0], self.plan.seed))
         evaluations = [
-            evaluate_as_published(PUBLISHED, pipeline, self.search.data, self.executor.map),
-            evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.executor.map),
+            evaluate_as_published(PUBLISHED, pipeline, self.search.data, self.runner.executor.map),
+            evaluate_leak_free(PUBLISHED, pipeline, self.split, map_fn=self.runner.executor.map),
         ]
         tracked = self._track(evaluations)
         published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
@@ -200,43 +199,43 @@ class Selection:
         """The best of each family as an unfitted classifier, by name."""
         tuned: dict[str, BaseEstimator] = {}
         booster, forest = (choose_best(trials, family) for family in (XGBOOST, FOREST))
-        if booster:
-            tuned[TUNED_XGB] = GradesFromNumbers(self._slow_down(booster.values))
+        if booster:  # at a slower rate it takes as many more rounds
+            rounds = int(np.median(booster.result.rounds) * RANKING["learning_rate"] / RATE)
+            slow = make_booster({**booster.values, "learning_rate": RATE}, rounds, self.plan.seed)
+            tuned[TUNED_XGB] = GradesFromNumbers(slow)
         if forest:
             tuned[TUNED_FOREST] = make_forest(forest.values, self.plan.seed, TREES, cores=-1)
         return tuned
 
     def evaluate_winner(self, winner: Finalist) -> list[Evaluation]:
-        """The winner as regressor, as classifier or as both, by the plan; for both it is fitted once."""
-        fresh = replace(self.split, folds=cut_fresh_folds(self.split, self.plan.seed))
-        only_numbers = self.plan.task == REGRESSOR
-        task, kind = (REGRESSOR, ExpectedGrade) if only_numbers else (CLASSIFIER, OrdinalClassifier)
-        pipeline = impute_before(kind(winner.model))
-        name = name_model(winner.name, task)
-        evaluation = evaluate_leak_free(name, pipeline, fresh, map_fn=self.executor.map)
-        return [make_regressor(evaluation), evaluation] if self.plan.task == BOTH else [evaluation]
-
-    def _slow_down(self, values: Values) -> XGBRegressor:
-        """XGBoost at its slow rate, with the median of the rounds that its folds are stopped at."""
-        folds = prepare_folds(self.split, self.plan.seed)
-        series = list(self.executor.map(refit_fold, [values] * len(folds), folds))
-        log_values(self.search.run_id, series={f"best.{XGBOOST}.refit.rmse": series[0]})
-        rounds = int(np.median([np.argmin(rmse) + 1 for rmse in series]))
-        return make_booster({**values, "learning_rate": RATE}, rounds, self.plan.seed)
+        """Fit the winner on all of train; it comes as regressor, as classifier or as both, by the plan."""
+        assert winner.rule is not None
+        train, holdout = self.split.train, self.split.holdout
+        fitted = impute_before(winner.model).fit(feature_frame(train), train[TARGET])
+        impute, model = fitted.named_steps.values()
+        pipeline = Pipeline([("impute", impute), ("model", OrdinalClassifier.of_fitted(model, winner.rule))])
+        confidence = winner.probabilities[np.arange(len(train)), winner.decided]
+        cv = train[[TYPE, TARGET]].assign(prediction=np.array(GRADES)[winner.decided], confidence=confidence)
+        cv[list(PROBABILITIES)] = winner.probabilities
+        tables = {"cv": cv, "holdout": holdout[[TYPE, TARGET]].join(predict_wines(pipeline, feature_frame(holdout)))}
+        classifier = evaluate_predictions(name_model(winner.name, CLASSIFIER), LEAK_FREE, pipeline, tables)
+        regressor = [] if self.plan.task == CLASSIFIER else [make_regressor(classifier)]
+        return regressor if self.plan.task == REGRESSOR else [*regressor, classifier]
 
     def _choose_winner(self, trials: Sequence[Trial]) -> Finalist:
-        wines = len(self.split.train)
-        models = make_finalists(self.make_tuned(trials), self.plan.seed, kernel=wines <= KERNEL_WINES)
-        folds = repeat_folds(self.split, self.plan.seed)
-        finalists = compare_finalists(models, self.split, folds, self.executor.map)
+        tuned, untuned = self.make_tuned(trials), make_untuned(self.split, self.plan.seed)
+        folds = self.runner.folds
+        fits = self.runner.fits | begin_fits(tuned, self.split, folds, self.runner.executor.map)
+        self.log_trials(trials)  # draws while they run
+        finalists = compare_finalists(make_finalists(untuned, tuned), fits, self.split, folds)
         self.console.print(tabulate_finalists(finalists))
-        if wines > KERNEL_WINES:
+        if KERNEL not in untuned:
             self.console.print(
                 f"There is no blend: the kernel's memory grows with the square of the wines, and train holds "
-                f"{wines:,}, more than {KERNEL_WINES:,}."
+                f"{len(self.split.train):,}, more than {KERNEL_WINES:,}."
             )
         metrics = {
-            f"repeated-cv.{finalist.name}.{name}": value
+            f"finalists-cv.{finalist.name}.{name}": value
             for finalist in finalists
             for name, value in finalist.metrics.items()
         }

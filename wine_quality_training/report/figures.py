@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.inspection import PartialDependenceDisplay, permutation_importance
@@ -35,6 +34,8 @@ SHUFFLES, POINTS = 10, 100  # of a feature, for its importance and its partial d
 
 def plot_boxes(wines: pd.DataFrame) -> Figure:
     """Plot a box plot of every measurement and the grade, by colour."""
+    import seaborn as sns
+
     figure, axes = _grid(3, 4, height=2.5)
     for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
@@ -45,6 +46,8 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
 
 def plot_correlations(wines: pd.DataFrame) -> Figure:
     """Plot a heatmap of the correlations between features and grade."""
+    import seaborn as sns
+
     figure, (axis,) = _grid(1, 1, height=6.8, width=7.6)
     numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
     correlations = wines[[*FEATURES, TARGET]].corr()
@@ -65,6 +68,8 @@ def plot_grades(wines: pd.DataFrame) -> Figure:
 
 def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
     """Plot the share of each grade among the red and among the white wines."""
+    import seaborn as sns
+
     figure, (axis,) = _grid(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
     sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
