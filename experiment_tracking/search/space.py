@@ -10,7 +10,7 @@ much, and scored lower on these wines):
 - subsample and colsample down to 0.4 and 0.3: the trees of a noisy target should differ.
 - min_child_weight 1 to 20 and reg_lambda 0.1 to 20: wines in a leaf, and how far it is trusted.
 - no learning_rate: trials take RANKING, only the best is fitted at the slow RATE, with as many more rounds as that is
-  slower. On the 24 draws below that is 0.71 to 1.1 of the rounds that the slow rate itself stops at, in nine of ten.
+  slower. On the 24 draws below that is 0.71 to 1.1 of the rounds that the slow rate itself stops at, in eight of ten.
   On 24 draws and the published wines a trial took 0.29 of the time, the rank correlation of the losses was .63, where
   two seeds of the slow rate have .86; the best of the 24 was the same.
 
