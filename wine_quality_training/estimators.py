@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.spatial.distance import pdist, squareform
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.ensemble import VotingClassifier
 from sklearn.gaussian_process.kernels import Matern
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
@@ -44,23 +43,13 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.ridge = ridge
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Solve for one weight a wine; time grows with the cube of their number, 0.4 s for 4,241.
-
-        KernelRidge, which finds the same weights, takes twice as long: it factors in float64, and asks for a condition
-        number. Here float32 factors, and two rounds of refinement by what is left over make the weights exact.
-        """
+        """Solve for one weight a wine; time grows with the cube of their number, 1 s for 4,241."""
         X, y = validate_data(self, X, y, y_numeric=True)
         scaler = StandardScaler().fit(X)
         self.offsets_, self.scales_, self.mean_ = scaler.mean_, scaler.scale_, float(y.mean())
         self.wines_ = scaler.transform(X)
-        distances = pdist(self.wines_ / self.length)
-        kernel = squareform(np.exp(np.negative(distances, out=distances), out=distances))  # in place: memory is slow
-        np.fill_diagonal(kernel, 1 + self.ridge)
-        factor = cho_factor(kernel.T.astype(np.float32), overwrite_a=True, check_finite=False)  # columns, for LAPACK
-        self.weights_ = np.zeros(len(y))
-        for _ in range(3):
-            left = (y - self.mean_ - kernel @ self.weights_).astype(np.float32)
-            self.weights_ += cho_solve(factor, left, check_finite=False)
+        model = KernelRidge(alpha=self.ridge, kernel=Matern(self.length, nu=0.5))
+        self.weights_ = model.fit(self.wines_, y - self.mean_).dual_coef_
         return self
 
     def predict(self, X: Any) -> np.ndarray:
