@@ -22,6 +22,8 @@ ONLY_THE_ANSWER = """
 .parameters-container { display: none }
 """
 NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
+# Of each chart, cut after two of the runs; the list beside the charts has the colours of all.
+NO_LEGEND = '[data-testid="experiment-view-compare-runs-card"] > div:last-child > div:last-child { visibility: hidden }'
 NO_TIMELINE = ".flow-run-graphs { display: none }"
 READABLE_TAGS = ".deployment-schedule-tags__tag { color: white !important }"  # it is black on dark grey, else
 COLUMNS = ("as-published.validation.accuracy", "leak-free.cv.accuracy", "leak-free.cv.kappa", "loss")
@@ -148,6 +150,7 @@ def take_comparison(stage: "Stage", page: "Page") -> bytes:
     page.mouse.move(x + 70, y, steps=5)  # the names of the runs can be read
     page.mouse.up()
     page.mouse.move(0, 0)
+    page.add_style_tag(content=NO_LEGEND)
     return photograph(page)
 
 
@@ -280,7 +283,7 @@ PICTURES = (
     Picture("mlflow_run", take_run, height=1_100),
     Picture("mlflow_comparison", take_comparison, 1600, 1_010),
     Picture("mlflow_autolog", take_autolog, height=1_430),
-    Picture("mlflow_registry", take_registry),
+    Picture("mlflow_registry", take_registry, 1760, 1_000),
     Picture("prefect_home", take_home),
     Picture("prefect_timeline", take_timeline, 1600, 500),
     Picture("prefect_logs", take_logs, height=900),
