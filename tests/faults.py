@@ -12,7 +12,7 @@ import os
 import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,15 @@ class Faults:
 def make_faults(folder: Path, fail_at: int, way: str) -> Iterator[Faults]:
     """Let the n-th step under a folder fail while the block lasts."""
     faults = Faults(folder, fail_at, way)
-    with patch.object(io, "open", faults.watch(io.open, "open")), patch.object(builtins, "open", io.open):
-        watched = {name: faults.watch(getattr(os, name), name) for name in ("open", "mkdir", "fsync", "rename")}
-        with patch.multiple(os, replace=faults.watch(os.replace, "replace"), **watched):
-            sqlalchemy.event.listen(sqlalchemy.Engine, "commit", faults.commit)
-            try:
-                yield faults
-            finally:
-                sqlalchemy.event.remove(sqlalchemy.Engine, "commit", faults.commit)
+    with ExitStack() as stack:
+        opens = faults.watch(open, "open")
+        for module, name in ((builtins, "open"), (io, "open")):  # one function, which pathlib finds in io
+            stack.enter_context(patch.object(module, name, opens))
+        for name in ("open", "mkdir", "fsync", "rename", "replace"):
+            stack.enter_context(patch.object(os, name, faults.watch(getattr(os, name), name)))
+        sqlalchemy.event.listen(sqlalchemy.Engine, "commit", faults.commit)
+        stack.callback(sqlalchemy.event.remove, sqlalchemy.Engine, "commit", faults.commit)
+        yield faults
 
 
 def run_alone(function: Callable[..., Any], *arguments: object) -> Any:
