@@ -52,11 +52,12 @@ def show_version(name: str | None, console: Console) -> None:
 
 def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
     """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
-    from experiment_tracking.registry.promotion import promote
+    from experiment_tracking.registry.promotion import promote, settle_moves
     from experiment_tracking.registry.versions import CHALLENGER, CHAMPION, find_version, judge_version
 
     version = find_version(CHALLENGER if arguments.version is None else arguments.version)
     if CHAMPION in version.aliases:
+        settle_moves(settings.serving_models)  # a promotion that was killed may have moved no more than the alias
         raise RefusedError(f"version {version.number} is the champion already")
 
     from wine_data.split import split_wines

@@ -79,10 +79,13 @@ def record_refusal(version: Version, verdict: Verdict) -> None:
 def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
     """Bring back the champion before this one, with its bundle. Raises RefusedError where there was none.
 
-    Where the alias was moved by hand, that is the version it was moved from, and the record says so.
+    Where the alias was moved by hand, that is the version it was moved from, and the record says so. A rollback that
+    was killed after it moved the alias is finished, and none is added to it.
     """
-    with _moving(models):
+    with _moving(models) as settled:
         recorded, champion = _list_recorded(), _name_champion()
+        if settled.bundle and ROLLED_BACK in settled.finished:
+            return find_version(champion), settled.bundle
         if recorded and recorded[-1] != champion:
             moved = f"the alias was moved by hand from version {recorded[-1]} to {champion or 'none'}"
             former, reason = find_version(recorded[-1]), "; ".join(filter(None, [moved, reason]))
@@ -111,8 +114,8 @@ def list_champions() -> list[str]:
 
 def settle_moves(models: Path) -> Path | None:
     """Finish moves that were killed on the way; return the bundle that serves, the champion's."""
-    with _moving(models) as bundle:
-        return bundle
+    with _moving(models) as settled:
+        return settled.bundle
 
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
@@ -124,18 +127,28 @@ def serve_champion(models: Path) -> tuple[Version, Path]:
         return champion, bundle
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """The champion's bundle, and the events of moves that were killed and are finished now."""
+
+    bundle: Path | None
+    finished: tuple[str, ...]
+
+
 @contextmanager
-def _moving(models: Path) -> Iterator[Path | None]:
-    """Hold the lock of all moves, finish those that were killed, and give the champion's bundle."""
+def _moving(models: Path) -> Iterator[_Settled]:
+    """Hold the lock of all moves, have the champion's bundle serve, and finish moves that were killed."""
     with hold_lock(models / ".moving.lock"):
-        champion = find_champion()
-        for run in _find_runs("RUNNING"):
-            moved = champion is not None and champion.number == run.data.tags["to"]
-            end_run(run.info.run_id, "" if moved else "killed before the alias moved")
+        champion, finished = find_champion(), []
         bundle = export_version(champion, models) if champion else None
         if bundle:
             _serve(bundle)
-        yield bundle
+        for run in _find_runs("RUNNING"):
+            moved = champion is not None and champion.number == run.data.tags["to"]
+            if moved:
+                finished.append(run.data.tags["event"])
+            end_run(run.info.run_id, "" if moved else "killed before the alias moved")
+        yield _Settled(bundle, tuple(finished))
 
 
 def _move(event: str, version: Version, bundle: Path, verdict: Verdict | None, reason: str) -> Path:
