@@ -47,10 +47,18 @@ from experiment_tracking.registry.promotion import list_records
 from monitoring.report.figures import plot_drift
 from monitoring.report.files import write_window_reports
 from monitoring.report.page_layout import write_page
-from monitoring.report.record import RETRAINING, find_last_retraining, keep_reports, list_monitoring_runs, record_watch
+from monitoring.report.record import (
+    describe_retraining,
+    find_last_retraining,
+    keep_reports,
+    list_monitoring_runs,
+    record_bad_end,
+    record_watch,
+)
 from monitoring.watch import MOST_WINDOWS, Watch, list_findings, watch_log
 from orchestration.flows import open_task
 from orchestration.tasks.artifacts import create_picture_artifact
+from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
 from orchestration.tasks.notification import notify_webhook, post_webhook
 from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
@@ -75,6 +83,7 @@ watch_task = wire(watch_log, "compare the log")
 note_task = wire(write_findings, "note the findings for /metrics")
 record_task = wire(record_watch, "record the run")
 keep_task = wire(keep_reports, "keep the reports")
+lost_task = wire(end_lost_runs, "end lost runs")
 
 
 @flow(name="wine-quality-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
@@ -88,6 +97,11 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
+    for sentence in lost_task():
+        logger.warning(sentence)
+    again = note_bad_end()
+    if again:
+        logger.warning(again)
     history = watch_task(settings, MOST_WINDOWS)
     note_task(settings.log_url, list_findings(history, time.time()))
     if not history.windows:
@@ -95,7 +109,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
         logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
-    if earlier and earlier[-1].saw(history):
+    if earlier and earlier[-1].saw(history) and not again:
         logger.info("Nothing has come since the last run")
         return Outcome(len(history.windows), earlier[-1].reason, earlier[-1].action)
     action = ""
@@ -116,8 +130,8 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
 def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Folds) -> str:
     """Start the training deployment because of an alarm, unless there is a reason not to; say which it was."""
     last = find_last_retraining()
-    if last and datetime.now(UTC) - last < timedelta(hours=settings.cool_down_hours):
-        return f"no retraining: the last was started at {last:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
+    if last and datetime.now(UTC) - last.when < timedelta(hours=settings.cool_down_hours):
+        return f"no retraining: the last was started at {last.when:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
     try:
         fingerprint = gather_labelled(settings.log_url, watch.alarm.since, settings.snapshots)
     except BadInputError as error:
@@ -134,7 +148,17 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
         return f"no retraining: there is no deployment {TRAINING} on this Prefect server: make deploy"
     labelled = read_snapshot(settings.snapshots, fingerprint)
     note = f" ({labelled.note})" if labelled.note else ""
-    return f"{RETRAINING} on {labelled.source}{note}: flow run {run.id}"
+    return describe_retraining(f"{labelled.source}{note}", str(run.id))
+
+
+def note_bad_end() -> str:
+    """Record it if the last retraining was cancelled, crashed or failed, and say so; "" for none."""
+    last = find_last_retraining()
+    state = find_bad_end(last.flow_run()) if last else ""
+    if not last or not state:
+        return ""
+    record_bad_end(last, state)
+    return f"The retraining of {last.when:%Y-%m-%d %H:%M} UTC ended as {state}. It does not count, and is due again"
 
 
 def notify_alarm(watch: Watch, action: str) -> None:

@@ -190,6 +190,10 @@ def main() -> int:
         "PREFECT_API_URL": f"http://{HOST}:{load_settings().prefect_port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        # In memory, else: a server that starts again would never free the slot of a run that ended meanwhile.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(load_settings().keep_days * 86_400),
     }.items():
         os.environ[name] = os.environ.get(name) or value
     ORDERS[order]()

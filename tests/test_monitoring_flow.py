@@ -2,11 +2,16 @@
 
 import re
 import shutil
+from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Crashed, Failed
 
 import orchestration.monitoring
 from deployment.prediction_log.findings import ALARM, DRIFTED_CHECKS, read_findings
@@ -15,7 +20,7 @@ from deployment.prediction_log.tables import make_engine
 from experiment_tracking.registry.promotion import PROMOTED, REFUSED, list_records
 from experiment_tracking.registry.versions import CHAMPION, find_version
 from experiment_tracking.runs.store import open_store
-from monitoring.report.record import RETRAINING, list_monitoring_runs, record_watch
+from monitoring.report.record import RETRAINING, describe_retraining, list_monitoring_runs, record_watch
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import watch_log
@@ -116,6 +121,23 @@ def test_the_loop_step_by_step(receiver: Receiver, monkeypatch: pytest.MonkeyPat
     record_watch(watch_log(settings), f"{RETRAINING}: some run")
     log(VINTAGE, 1, start=25_000)
     assert list_missing(monitoring_flow(True, TREES, FOLDS).action, "cool-down") == []
+
+
+@pytest.mark.parametrize("end", [Crashed, Failed, Cancelled])
+def test_a_retraining_that_came_to_nothing_is_asked_for_again(
+    end: Callable[[], State[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(VINTAGE, 2, start=80_000, labels=0.8)
+    with get_client(sync_client=True) as client:
+        lost = client.create_flow_run(main_flow, state=end())
+    record_watch(watch_log(load_settings()), describe_retraining("labelled answers", str(lost.id)))
+    monkeypatch.setattr(orchestration.monitoring, "run_deployment", Mock(return_value=Mock(id="another-run")))
+    again = monitoring_flow(True, TREES, FOLDS)  # nothing has come since, and the cool-down would not be over
+    assert list_missing(again.action, RETRAINING, "another-run") == []
+    ended = list_monitoring_runs()[0].describe_action()
+    assert list_missing(ended, end().type.value.lower(), "no retraining") == []
+    assert ended in unescape(Path(again.page).read_text())
+    assert monitoring_flow(True, TREES, FOLDS).action == again.action
 
 
 def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm() -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import mlflow
@@ -17,7 +18,7 @@ from deployment.prediction_log.log import PredictionLog, RepeatedFeedbackError
 from deployment.prediction_log.reader import count_answers, read_answers
 from experiment_tracking.registry.promotion import list_champions, promote
 from experiment_tracking.registry.versions import CHAMPION, find_version, judge_version, list_versions, register_model
-from experiment_tracking.runs.store import open_store
+from experiment_tracking.runs.store import hold_between_machines, open_store
 from experiment_tracking.runs.tracking import track_model
 from settings import ROOT
 from tests.conftest import isolated_environment, run_at_once
@@ -158,6 +159,34 @@ def test_one_of_two_promotions_at_once_wins(team: Team, versions: list[str], mem
     winner = min(done, key=lambda number: done[number].returncode)
     assert find_version(CHAMPION).number == load_current(team.models).metadata.version == winner
     assert list_champions() == ["1", winner]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("through", ["the store", "the log"])
+def test_a_move_waits_for_that_of_another_machine(
+    through: str, team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = team.postgres.make_database(f"moves_{through[4:]}")
+    monkeypatch.setenv("WINE_LOG_URL", address if through == "the log" else f"sqlite:///{tmp_path / 'log.db'}")
+    mlflow.set_tracking_uri(address if through == "the store" else "http://127.0.0.1:1")
+    done: list[str] = []
+
+    def move() -> None:
+        with hold_between_machines():
+            done.append("the other")
+
+    other = Thread(target=move)
+    with hold_between_machines():
+        other.start()
+        other.join(1)
+        done.append("this")
+    other.join(30)
+    assert done == ["this", "the other"]
+    monkeypatch.setenv("WINE_LOG_URL", unreachable := "postgresql+psycopg://wine:secret@127.0.0.1:1/log")
+    mlflow.set_tracking_uri(unreachable)
+    with pytest.raises(NotThereError, match="WINE_LOG_URL") as refused, hold_between_machines():
+        pass
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.full

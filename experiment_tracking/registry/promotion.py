@@ -27,7 +27,7 @@ from experiment_tracking.registry.versions import (
     set_alias,
 )
 from experiment_tracking.runs.locks import hold_lock
-from experiment_tracking.runs.store import PROMOTIONS, find_experiment
+from experiment_tracking.runs.store import PROMOTIONS, find_experiment, hold_between_machines
 from experiment_tracking.runs.tracking import describe_code, end_run, log_values
 from wine_quality_training.bundle.bundle import select_bundle, serves
 
@@ -120,7 +120,7 @@ def settle_moves(models: Path) -> Path | None:
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
     """Let the champion's bundle serve from this folder, where another machine promoted it, or the bundles were lost."""
-    with hold_lock(models / ".moving.lock"):
+    with hold_lock(models / ".moving.lock"), hold_between_machines():
         champion = find_version(CHAMPION)
         bundle = export_version(champion, models)
         _serve(bundle)
@@ -138,7 +138,7 @@ class _Settled:
 @contextmanager
 def _moving(models: Path) -> Iterator[_Settled]:
     """Hold the lock of all moves, have the champion's bundle serve, and finish moves that were killed."""
-    with hold_lock(models / ".moving.lock"):
+    with hold_lock(models / ".moving.lock"), hold_between_machines():
         champion, finished = find_champion(), []
         bundle = export_version(champion, models) if champion else None
         if bundle:

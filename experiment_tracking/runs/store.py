@@ -22,11 +22,13 @@ from sqlalchemy.pool import NullPool
 
 from commands import BadInputError, NotThereError, hide_passwords
 from experiment_tracking.runs.locks import hold_lock
+from settings import load_settings
 
 EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
 MONITORING = "wine-quality-monitoring"
 ANSWER_SECONDS = 10
 LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks have numbers for names
+MOVES_NUMBER = LOCK_NUMBER + 1  # of promotions, which open the store meanwhile
 # Where MLflow 3.17 keeps artifact paths, as (table, column).
 _PATHS = (
     ("experiments", "artifact_location"),
@@ -89,13 +91,41 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def hold_between_machines() -> Iterator[None]:
+    """Let no other machine promote or roll back meanwhile, by a lock in a PostgreSQL that all of them share.
+
+    That is MLflow's store, or else, behind an MLflow server, the prediction log's. Without one there is no lock.
+
+    Raises:
+        NotThereError: that PostgreSQL does not answer.
+    """
+    shared = [uri for uri in (mlflow.get_tracking_uri(), load_settings().log_url) if uri.startswith("postgresql")]
+    if not shared:
+        yield
+        return
+    try:
+        connection = _lock_postgres(shared[0], MOVES_NUMBER)
+    except SQLAlchemyError as error:
+        raise NotThereError(
+            f"the lock of promotions is in {hide_passwords(shared[0])}, which does not answer: start it, "
+            "or correct MLFLOW_TRACKING_URI or WINE_LOG_URL"
+        ) from error
+    with connection:
+        yield
+
+
+def _lock_postgres(uri: str, number: int) -> AbstractContextManager[object]:
+    engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
+    connection = engine.connect()
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")  # freed with the connection
+    return closing(connection)
+
+
 def _reach_server(uri: str) -> AbstractContextManager[object]:
     """Ask a server once, and briefly, whether it is there; MLflow would try for minutes. PostgreSQL is locked."""
     if uri.startswith("postgresql"):
-        engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
-        connection = engine.connect()
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")  # freed with the connection
-        return closing(connection)
+        return _lock_postgres(uri, LOCK_NUMBER)
     if uri.startswith("http"):
         requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
     return nullcontext()

@@ -140,7 +140,7 @@ def _sort_checks(window: WindowReport, kind: str) -> list[Check]:
 def _list_history(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> dict[str, Any]:
     """The alarms, what was done about them and the moves of the champion, the newest first; and their number."""
     alarms = [run for run in runs if run.reason or run.action]
-    events = [(run.when, "alarm", run.version, run.reason, run.action or "nothing") for run in alarms]
+    events = [(run.when, "alarm", run.version, run.reason, run.describe_action() or "nothing") for run in alarms]
     for record in records:
         versions = f"{record.champion or 'none'} \N{RIGHTWARDS ARROW} {record.version}"
         why = "; ".join(filter(None, (record.verdict, record.reason)))

@@ -1,7 +1,8 @@
 """What monitoring found and did, in MLflow: one run each time, in the experiment wine-quality-monitoring.
 
 An MLflow run has every figure of the latest window as a metric, the reports as artifacts, and as tags the window,
-the version that served, the alarm and what was done about it. It is written at the end and not changed.
+the version that served, the alarm and what was done about it. It is written at the end; added later is only how a
+retraining ended that trained nothing.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from experiment_tracking.runs.store import MONITORING, find_experiment
 from experiment_tracking.runs.tracking import describe_code, end_run, log_values
 from monitoring.watch import Watch, WindowReport
 
-RETRAINING = "retraining started"
+RETRAINING, _FLOW_RUN = "retraining started", ": flow run "
+_ENDS = {"cancelled": "was cancelled", "crashed": "crashed", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class MonitoringRun:
     """One recorded run: `reason` is the alarm's, "" for none; `action` what was done about it.
 
     `since` and `until` are of its latest window; `graded` counts the graded answers of all its windows.
+    `bad_end` is the state in which a retraining ended that was cancelled, crashed or failed, else "".
     """
 
     when: datetime
@@ -35,6 +38,19 @@ class MonitoringRun:
     reason: str
     action: str
     graded: int
+    bad_end: str = ""
+
+    def describe_action(self) -> str:
+        """What was done about the alarm, and if it came to nothing."""
+        return f"{self.action}, which {_ENDS[self.bad_end]}: no retraining" if self.bad_end else self.action
+
+    def retrained(self) -> bool:
+        """Whether it started a retraining that is not known to have come to nothing."""
+        return self.action.startswith(RETRAINING) and not self.bad_end
+
+    def flow_run(self) -> str:
+        """The id of the flow run of the retraining."""
+        return self.action.rpartition(_FLOW_RUN)[2]
 
     def saw(self, watch: Watch) -> bool:
         """Whether no answer, no grade and no champion has come between this run and another."""
@@ -81,9 +97,19 @@ def list_monitoring_runs() -> list[MonitoringRun]:
     return [_read_monitoring_run(run) for run in runs]
 
 
-def find_last_retraining() -> datetime | None:
-    """When an alarm last started a retraining."""
-    return max((run.when for run in list_monitoring_runs() if run.action.startswith(RETRAINING)), default=None)
+def find_last_retraining() -> MonitoringRun | None:
+    """The run whose alarm last started a retraining; one that was cancelled, crashed or failed does not count."""
+    return next((run for run in reversed(list_monitoring_runs()) if run.retrained()), None)
+
+
+def record_bad_end(run: MonitoringRun, state: str) -> None:
+    """Add that the retraining of a run was cancelled, crashed or failed."""
+    mlflow.MlflowClient().set_tag(run.run_id, "bad_end", state)
+
+
+def describe_retraining(wines: str, flow_run: str) -> str:
+    """What was done, where a retraining was started on these wines."""
+    return f"{RETRAINING} on {wines}{_FLOW_RUN}{flow_run}"
 
 
 def _count_graded(watch: Watch) -> int:
@@ -116,4 +142,5 @@ def _read_monitoring_run(run: Run) -> MonitoringRun:
         reason=tags["alarm"],
         action=tags["action"],
         graded=int(tags["graded"]),
+        bad_end=tags.get("bad_end", ""),
     )
