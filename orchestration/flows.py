@@ -70,6 +70,7 @@ from orchestration.tasks.steps import (
 )
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
+from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import choose_classifier
@@ -114,7 +115,7 @@ def shorten_source(source: str) -> str:
     return source.rstrip("/").rpartition("/")[2] or source
 
 
-@flow(name="wine-quality-data", flow_run_name=name_wines)
+@flow(name=f"{NAME}-data", flow_run_name=name_wines)
 def prepare_flow(source: Source = "", seed: Seed = None) -> str:
     """Load the wines of a source, keep them, audit them, and return their fingerprint."""
     settings, logger = load_settings(), get_run_logger()
@@ -141,7 +142,7 @@ def name_places(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-@flow(name="wine-quality-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
+@flow(name=f"{NAME}-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
 def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str:
     """Add labelled answers to wines, and return the fingerprint of what a model may learn from.
 
@@ -161,7 +162,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
     return joined
 
 
-@flow(name="wine-quality-comparison", flow_run_name="compare models on {fingerprint:.8}")
+@flow(name=f"{NAME}-comparison", flow_run_name="compare models on {fingerprint:.8}")
 def compare_flow(
     fingerprint: str, folds: Folds = None, seed: Seed = None, models: Models = ALL_MODELS
 ) -> list[TrackedModel]:
@@ -220,7 +221,7 @@ def _train_each(
             yield future.result()
 
 
-@flow(name="wine-quality-search", flow_run_name="search on {fingerprint:.8}")
+@flow(name=f"{NAME}-search", flow_run_name="search on {fingerprint:.8}")
 def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: Seed = None) -> list[TrackedModel]:
     """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
     settings = load_settings()
@@ -233,7 +234,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
     return tracked
 
 
-@flow(name="wine-quality-release", flow_run_name="release run {run_id:.8}")
+@flow(name=f"{NAME}-release", flow_run_name="release run {run_id:.8}")
 def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
     settings, logger = load_settings(), get_run_logger()
@@ -257,7 +258,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-@flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     source: Source = "",
     folds: Folds = None,

@@ -28,7 +28,7 @@ from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch,
 from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
 from deployment.prediction_log.log import RepeatedFeedbackError, UnknownRequestError
-from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
+from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, TITLE, WineQuality
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE
 
@@ -51,7 +51,7 @@ def create_app(service: Service, in_flight: int = 256, api_key: str = "", cors_o
     """
     app = FastAPIOffline(
         redoc_url=None,
-        title="Wine quality",
+        title=TITLE,
         description=f"Predicts the grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(MEASUREMENTS)} laboratory "
         "measurements and its colour.",
         version="1",
@@ -98,7 +98,7 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
             page = render_page(model.name, model.version, needs_key)
             return HTMLResponse(page, headers={"Vary": "Accept", "Content-Security-Policy": find_policy(page)})
         greeting = {
-            "message": "Hello. This is the wine quality API.",
+            "message": f"Hello. This is the {TITLE.lower()} API.",
             "predict": "POST /predict",
             "many wines": "POST /predict/batch",
             "try it": "/docs",
