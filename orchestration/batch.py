@@ -13,12 +13,13 @@ from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.wiring import wire
 from settings import load_settings
+from wine_data.schema import NAME
 
 # A file takes as long as it has wines; one that is ended goes on where it was.
 score_task = wire(score_file, "score file", retries=1, run_name="score {wines}", timeout=None)
 
 
-@flow(name="wine-quality-batch", on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-batch", on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def batch_flow(wines: Location | None = None, answers: Location | None = None) -> list[ScoredFile]:
     """Score a file of wines, or every file of a folder, with the model that serves.
 

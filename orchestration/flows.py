@@ -8,8 +8,12 @@ or by the id of a tracked run.
 """
 
 import argparse
+import os
 
+from orchestration.tasks.progress import PREFECT_CONSOLE, Progress
 from wine_quality_training.models import ALL_MODELS
+
+progress = Progress()
 
 
 def parse_pipeline() -> argparse.Namespace:
@@ -22,16 +26,19 @@ def parse_pipeline() -> argparse.Namespace:
     parser.add_argument(
         "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="print Prefect's own lines too")
     return parser.parse_args()
 
 
 # --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
-    parse_pipeline()
+    if not parse_pipeline().verbose:
+        os.environ.setdefault(PREFECT_CONSOLE, "ERROR")
+    progress.start("loading MLflow, Prefect and scikit-learn")
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -41,11 +48,11 @@ from rich.console import Console
 
 from commands import DONE, BadInputError, run_command
 from experiment_tracking.pages import find_address
-from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.promotion import promote, record_refusal, settle_moves
-from experiment_tracking.registry.versions import MODEL, Version, export_version, find_champion, register_model
+from experiment_tracking.registry.versions import export_version, find_champion, register_model
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, start_parent
+from orchestration.summary.result import PipelineResult, Release, show_result
 from orchestration.tasks.artifacts import create_picture_artifact, start_progress
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.parameters import Folds, Models, Reason, SearchTrials, Seed, Since, Source, Trials
@@ -64,35 +71,12 @@ from orchestration.tasks.steps import (
 )
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
+from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
-from wine_quality_training.evaluate import Score, choose_classifier
+from wine_quality_training.evaluate import choose_classifier
 from wine_quality_training.report.figures import plot_protocols
-from wine_quality_training.report.tables import list_scores, render_scores, tabulate_scores
-
-PROMOTE = 'python -m experiment_tracking.registry promote --reason "…"'
-
-
-@dataclass(frozen=True)
-class Release:
-    """What came of a challenger; `verdict` is None for a model that is the champion already."""
-
-    verdict: Verdict | None
-    champion: Version | None
-    true_grade: int  # of the wine that was asked for
-    answer: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PipelineResult:
-    """What a run of the pipeline came to."""
-
-    source: str
-    fingerprint: str
-    note: str
-    scores: list[Score]
-    release: Release
-
+from wine_quality_training.report.tables import list_scores, render_scores
 
 fetch_task = wire(fetch_wines, "fetch wines")
 audit_task = wire(audit_snapshot, "audit wines")
@@ -133,7 +117,7 @@ def shorten_source(source: str) -> str:
     return source.rstrip("/").rpartition("/")[2] or source
 
 
-@flow(name="wine-quality-data", flow_run_name=name_wines)
+@flow(name=f"{NAME}-data", flow_run_name=name_wines)
 def prepare_flow(source: Source = "", seed: Seed = None) -> str:
     """Load the wines of a source, keep them, audit them, and return their fingerprint."""
     settings, logger = load_settings(), get_run_logger()
@@ -160,7 +144,7 @@ def name_places(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-@flow(name="wine-quality-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
+@flow(name=f"{NAME}-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
 def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str:
     """Add labelled answers to wines, and return the fingerprint of what a model may learn from.
 
@@ -180,7 +164,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
     return joined
 
 
-@flow(name="wine-quality-comparison", flow_run_name="compare models on {fingerprint:.8}")
+@flow(name=f"{NAME}-comparison", flow_run_name="compare models on {fingerprint:.8}")
 def compare_flow(
     fingerprint: str, folds: Folds = None, seed: Seed = None, models: Models = ALL_MODELS
 ) -> list[TrackedModel]:
@@ -239,7 +223,7 @@ def _train_each(
             yield future.result()
 
 
-@flow(name="wine-quality-search", flow_run_name="search on {fingerprint:.8}")
+@flow(name=f"{NAME}-search", flow_run_name="search on {fingerprint:.8}")
 def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: Seed = None) -> list[TrackedModel]:
     """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
     settings = load_settings()
@@ -252,7 +236,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
     return tracked
 
 
-@flow(name="wine-quality-release", flow_run_name="release run {run_id:.8}")
+@flow(name=f"{NAME}-release", flow_run_name="release run {run_id:.8}")
 def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
     settings, logger = load_settings(), get_run_logger()
@@ -276,7 +260,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-@flow(name="wine-quality-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     source: Source = "",
     folds: Folds = None,
@@ -296,39 +280,6 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
 
 
-def show_result(result: PipelineResult, console: Console) -> None:
-    """Print what a run came to, and what to do next."""
-    release, champion = result.release, result.release.champion
-    console.print(*tabulate_scores(result.scores), sep="\n")
-    note = f"\n            {result.note}" if result.note else ""
-    probabilities = ", ".join(f"{grade}: {p:.2f}" for grade, p in release.answer["probabilities"].items())
-    gate = "\n            ".join(
-        release.verdict.sentences() if release.verdict else ["the best model is the champion already"]
-    )
-    served = f"{MODEL} version {champion.number}, {champion.model}" if champion else "none yet"
-    following = [
-        "make mlflow                       runs, metrics and the registry in a browser",
-        "make search                       tune XGBoost and forests on the same wines",
-        "WINE_DATA=FOLDER make pipeline    the same on your own files",
-    ]
-    if champion:
-        following.insert(0, "make serve                        the API; try it at /docs")
-    else:  # the same run again would end the same
-        following.append(f"{PROMOTE}    nothing serves yet: this overrules the gate")
-    steps = "\n  ".join(following)
-    console.print(
-        f"""
-Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
-Gate        {gate}
-Champion    {served}
-Prediction  grade {release.answer["prediction"]} through the API, for a holdout wine graded {release.true_grade}
-            (expected quality {release.answer["expected_quality"]:.2f}; {probabilities})
-
-Next
-  {steps}"""
-    )
-
-
 def main() -> int:
     """Run the pipeline once and show what it came to."""
     arguments = parse_pipeline()
@@ -336,11 +287,17 @@ def main() -> int:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
     # A mistake in the source, or too few wines to divide, is reported at once, before anything starts.
+    progress.print_step("reading the wines")
     fingerprint = fetch_wines(settings.data, settings.seed, **name_places(settings))
     data = read_snapshot(settings.snapshots, fingerprint)
     split_wines(data.train, data.validation, settings.folds, settings.seed)
+    progress.print_step("starting Prefect")
     with prefect_server():
+        if not arguments.verbose:
+            logging.getLogger("prefect.flow_runs").addHandler(progress)
         result = main_flow(settings.data, settings.folds, settings.seed, tuple(arguments.models), arguments.search)
+        progress.print_step("ending Prefect")
+    progress.stop()
     show_result(result, Console(highlight=False, soft_wrap=True))
     return DONE
 

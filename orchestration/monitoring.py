@@ -64,9 +64,10 @@ from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
+from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
 
-TRAINING = "wine-quality-pipeline/train"
+TRAINING = f"{NAME}-pipeline/train"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ keep_task = wire(keep_reports, "keep the reports")
 lost_task = wire(end_lost_runs, "end lost runs")
 
 
-@flow(name="wine-quality-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = None) -> Outcome:
     """Check the newest windows, report them, and start a retraining if there is an alarm.
 
@@ -164,7 +165,7 @@ def note_bad_end() -> str:
 def notify_alarm(watch: Watch, action: str) -> None:
     """Post an alarm to the webhook."""
     findings = [finding.sentence() for finding in watch.alarm.findings]
-    text = f"wine-quality version {watch.metadata.version}: {watch.alarm.reason()}. {action}"
+    text = f"{NAME} version {watch.metadata.version}: {watch.alarm.reason()}. {action}"
     post_webhook({"text": text, "alarm": watch.alarm.reason(), "findings": findings, "action": action})
 
 

@@ -185,7 +185,7 @@ def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             shutil.copy(Path(REAL_DATA) / name, folder / "downloads")
     done = run_program(sys.executable, "-m", "orchestration.flows", env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return PipelineRun(folder, environment, done.stdout)
+    return PipelineRun(folder, environment, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ class PipelineRun:
     folder: Path
     environment: dict[str, str]
     output: str
+    progress: str  # what it printed on stderr meanwhile
 
     def load_data(self) -> WineData:
         """Load the wines that it ran on."""

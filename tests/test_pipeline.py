@@ -26,7 +26,8 @@ from deployment.batch.file import score_file
 from experiment_tracking.registry.gate import Comparison, Verdict
 from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version, load_version
 from experiment_tracking.runs.store import EXPERIMENT
-from orchestration.flows import PipelineResult, Release, choose_plan, name_places, shorten_source, show_result
+from orchestration.flows import choose_plan, name_places, shorten_source
+from orchestration.summary.result import PipelineResult, Release, show_result
 from orchestration.tasks.steps import fetch_wines
 from orchestration.tasks.wiring import wire
 from settings import load_settings
@@ -62,14 +63,31 @@ def test_as_published_models_remember_and_leak_free_they_do_not(pipeline_run: Pi
         assert re.search(line, pipeline_run.output, re.MULTILINE), line
 
 
-def test_it_ends_with_the_table_the_champion_a_prediction_and_what_to_try(pipeline_run: PipelineRun) -> None:
+def test_a_summary_of_three_lines_comes_before_the_table_and_all_fits_100_columns(pipeline_run: PipelineRun) -> None:
+    serves, unseen, following, blank, title, *_ = lines = pipeline_run.output.splitlines()
+    assert re.fullmatch(r"Serves      wine-quality version 1, \w+Classifier", serves)
+    assert re.match(r"Unseen      right about \d+%, kappa 0\.\d{3} on wines kept out of training", unseen)
+    assert following.startswith("Next        make serve starts the API")
+    assert (blank, title.strip()) == ("", "as-published: the same wines in both files, so this is memory")
+    assert max(map(len, lines)) <= 100
+
+
+def test_it_prints_at_once_is_never_silent_for_long_and_keeps_prefects_lines_back(pipeline_run: PipelineRun) -> None:
+    steps = [re.fullmatch(r" *(\d+) s  (.+)", line) for line in pipeline_run.progress.splitlines()]
+    seconds, texts = zip(*((int(step[1]), step[2]) for step in steps if step), strict=True)
+    assert len(seconds) == len(steps), pipeline_run.progress  # no line of Prefect's
+    assert seconds[0] == 0
+    assert max(np.diff(seconds)) <= 6  # five, and the seconds are rounded
+    assert "starting Prefect" in texts
+    assert any(text.startswith("Model 6 of 6 is done") for text in texts)
+
+
+def test_it_ends_with_the_gate_a_prediction_and_what_to_try(pipeline_run: PipelineRun) -> None:
     for line in (
-        r"^as-published: the same wines in both files",
-        r"^Champion    wine-quality version 1, \w+Classifier",
         r"^Gate        version 1 is better than the majority-class baseline",
         r"^Prediction  grade [3-9] through the API, for a holdout wine graded [3-9]",
         r"^leak-free, 95 % intervals",
-        r"^  make serve ",
+        r"^  make mlflow ",
     ):
         assert re.search(line, pipeline_run.output, re.MULTILINE), line
 
@@ -80,6 +98,7 @@ def test_where_the_first_gate_refused_the_last_line_says_how_something_comes_to_
     console = Console(file=io.StringIO(), width=200)
     show_result(PipelineResult("folder", "0123", "", [], release), console)
     assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().startswith("Serves      no model yet")
     assert "make serve" not in console.file.getvalue()
     assert "registry promote --reason" in console.file.getvalue().splitlines()[-1]
 

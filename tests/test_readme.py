@@ -5,7 +5,7 @@ import re
 import pytest
 
 from settings import ROOT, Settings, name_variable
-from tests.benchmarks.results import RESULTS, render_result
+from tests.benchmarks.results import RESULTS, render_number_to_beat, render_result
 from tests.folders import PipelineRun
 from tests.processes import run_program
 from wine_data.schema import BOUNDS, FEATURES, SEEN, WineQuality
@@ -26,8 +26,18 @@ def strip_lines(text: str) -> list[str]:
 
 @pytest.mark.parametrize("pipeline_run", [UCI], indirect=True)
 def test_the_output_shown_is_the_output_printed(pipeline_run: PipelineRun) -> None:
-    table, end = (text.split("```text\n")[1].split("```")[0] for text in (DOCS["training.md"], README))
-    assert [*strip_lines(table), "", *strip_lines(end)] == strip_lines(pipeline_run.output)
+    summary, end, table = (
+        strip_lines(part.split("```")[0])
+        for text in (README, DOCS["training.md"])
+        for part in text.split("```text\n")[1:4]
+        if part.startswith(("Serves", "Wines", "as-published"))
+    )
+    assert [*summary, "", *table, "", *end] == strip_lines(pipeline_run.output)
+
+
+def test_the_number_to_beat_is_the_measured_one() -> None:
+    assert render_number_to_beat() in DOCS["benchmarks.md"]
+    assert render_number_to_beat().splitlines()[2] in README  # the best model
 
 
 def test_the_readme_is_short() -> None:

@@ -1,4 +1,4 @@
-"""One wine: the only file that names the features.
+"""One wine: the only file that names the features, and the project's model and experiments.
 
 All code lays out its tables here, so training and serving cannot disagree on a model's columns. The bounds are
 physical: they refuse what cannot be a wine. The range of the 6,497 published wines is beside each as `seen`.
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:  # serving needs the names and bounds, and no pandas
     import pandas as pd
 
+NAME = "wine-quality"  # of the registered model; experiments, flows and their tags have it too
+TITLE = "Wine quality"  # of the API and its page
 TARGET = "quality"
 TYPE = "type"
 ANSWERED = "answered"  # a column that marks wines that the API predicted and a taster graded

@@ -31,7 +31,7 @@ from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answ
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
 from deployment.api.scrape import Scrape
 from deployment.prediction_log.log import LogCounts, RepeatedFeedbackError, UnknownRequestError
-from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, WineQuality
+from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, TITLE, WineQuality
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE
 
@@ -56,7 +56,7 @@ def create_app(
     """
     app = FastAPIOffline(
         redoc_url=None,
-        title="Wine quality",
+        title=TITLE,
         description=f"Predicts the grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(MEASUREMENTS)} laboratory "
         "measurements and its colour.",
         version="1",
@@ -103,7 +103,7 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
             page = render_page(model.name, model.version, needs_key)
             return HTMLResponse(page, headers={"Vary": "Accept", "Content-Security-Policy": find_policy(page)})
         greeting = {
-            "message": "Hello. This is the wine quality API.",
+            "message": f"Hello. This is the {TITLE.lower()} API.",
             "predict": "POST /predict",
             "many wines": "POST /predict/batch",
             "try it": "/docs",

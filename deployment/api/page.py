@@ -10,7 +10,7 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 
-from wine_data.schema import BOUNDS, EXAMPLE, MEASUREMENTS, RED, SEEN, TYPES, WineQuality
+from wine_data.schema import BOUNDS, EXAMPLE, MEASUREMENTS, RED, SEEN, TITLE, TYPES, WineQuality
 
 PAGE = Path(__file__).with_name("page.html")
 COLOURS = {0: TYPES[1].capitalize(), 1: TYPES[0].capitalize()}
@@ -23,7 +23,8 @@ def render_page(name: str, version: str, needs_key: bool = False) -> str:
     if not needs_key:
         page = re.sub("<!--key-->.*<!--/key-->", "", page, flags=re.DOTALL)
     fields = "\n".join([_render_colour(), *map(_render_measurement, MEASUREMENTS)])
-    page = page.replace("<!--fields-->", fields).replace("<!--key-->", "").replace("<!--/key-->", "")
+    page = page.replace("<!--title-->", escape(TITLE)).replace("<!--fields-->", fields)
+    page = page.replace("<!--key-->", "").replace("<!--/key-->", "")
     return page.replace("<!--model-->", escape(f"{name} version {version}"))
 
 

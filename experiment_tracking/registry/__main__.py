@@ -41,10 +41,10 @@ def show_history(console: Console) -> None:
 
 def show_version(name: str | None, console: Console) -> None:
     """Print a version, the champion where none is named, and its card."""
-    from experiment_tracking.registry.versions import CHAMPION, find_version
+    from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version
 
     version = find_version(CHAMPION if name is None else name)
-    console.print(f"wine-quality version {version.number} {' '.join(version.aliases)}")
+    console.print(f"{MODEL} version {version.number} {' '.join(version.aliases)}")
     console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
     console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
     console.print(version.card)
@@ -77,7 +77,7 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
 
 def parse_arguments() -> argparse.Namespace:
     """Read and check the command line."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of wine-quality, and which of them serves.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of the model, and which of them serves.")
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("list", help="all versions")
     show = parts.add_parser("show", help="one version with its card")
@@ -106,7 +106,7 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
 
     from experiment_tracking.registry.promotion import list_records, roll_back, serve_champion
-    from experiment_tracking.registry.versions import CHALLENGER, register_model
+    from experiment_tracking.registry.versions import CHALLENGER, MODEL, register_model
     from experiment_tracking.runs.store import open_store
 
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -119,7 +119,7 @@ def main() -> int:
             console.print(f"Next: {COMMAND} history")
         case "register":
             version, run_id = register_model(arguments.run_id), arguments.run_id
-            console.print(f"{version.model} of run {run_id} is wine-quality version {version.number}, the {CHALLENGER}")
+            console.print(f"{version.model} of run {run_id} is {MODEL} version {version.number}, the {CHALLENGER}")
             console.print(f"Next: {COMMAND} promote {version.number}")
         case "promote":
             run_promote(arguments, settings, console)

@@ -16,7 +16,7 @@ from experiment_tracking.registry.gate import MARGIN, Terms, Verdict, check_mode
 from experiment_tracking.registry.questions import answer_question, fingerprint_holdout, pose_question
 from experiment_tracking.runs.store import name_store
 from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
-from wine_data.schema import FEATURES, GRADES
+from wine_data.schema import FEATURES, GRADES, NAME
 from wine_quality_training.bundle.bundle import (
     MODEL_FILE,
     Bundle,
@@ -30,7 +30,7 @@ from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 if TYPE_CHECKING:
     import pandas as pd
 
-MODEL, CHAMPION, CHALLENGER = "wine-quality", "champion", "challenger"
+MODEL, CHAMPION, CHALLENGER = NAME, "champion", "challenger"
 LONGEST_DESCRIPTION = 5000  # characters that MLflow's column takes; the run has the whole card
 _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
 

@@ -23,9 +23,9 @@ from sqlalchemy.pool import NullPool
 from commands import BadInputError, NotThereError, hide_passwords
 from experiment_tracking.runs.locks import hold_lock
 from settings import load_settings
+from wine_data.schema import NAME
 
-EXPERIMENT, PROMOTIONS = "wine-quality-experiment", "wine-quality-promotions"
-MONITORING = "wine-quality-monitoring"
+EXPERIMENT, PROMOTIONS, MONITORING = f"{NAME}-experiment", f"{NAME}-promotions", f"{NAME}-monitoring"
 ANSWER_SECONDS = 10
 LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks have numbers for names
 MOVES_NUMBER = LOCK_NUMBER + 1  # of promotions, which open the store meanwhile

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from commands import NotThereError
 from orchestration.tasks.steps import fingerprint_code, identify_store
+from wine_data.schema import NAME
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     make_task = task(
         name=name,
         task_run_name=run_name or name,
-        tags=["wine-quality"],
+        tags=[NAME],
         timeout_seconds=timeout,
         retries=retries,
         retry_delay_seconds=exponential_backoff(2),

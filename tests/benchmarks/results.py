@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 from commands import DONE
 
 RESULTS = Path(__file__).with_name("results")
+REPEATED, NOT_MEASURED = "repeated grouped cv", "\N{EN DASH}"
+COMMIT = ("git", "rev-parse", "--short", "HEAD")
 
 
 def parse_arguments(doc: str | None, *folders: str, **numbers: int | list[int]) -> argparse.Namespace:
@@ -50,6 +53,7 @@ def write_result(name: str, command: str, rows: Sequence[dict[str, Any]]) -> Pat
     result = {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
+        "commit": run(COMMIT, capture_output=True, text=True, check=False).stdout.strip() or "unknown",
         "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         "rows": list(rows),
     }
@@ -65,3 +69,28 @@ def render_result(name: str) -> str:
     lines = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in result["rows"])]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\nMeasured by `{result['command']}` on {result['date']}, {result['machine']}."
+
+
+def render_number_to_beat() -> str:
+    """The scores that no holdout wine has a part in, as a Markdown table: repeated grouped cv, the best RMSE first.
+
+    Kappa and accuracy of a result that has them for the model that the search chose alone are that model's.
+    """
+    result = json.loads((RESULTS / "search_quality.json").read_text())
+    values = {row["figure"]: row["measured"].split()[0] for row in result["rows"]}
+    winner = values["winner"].rstrip(",")
+    lines = []
+    for figure, rmse in values.items():
+        if name := figure.partition(f"{REPEATED}: RMSE of ")[2]:
+            cells = [values.get(f"{REPEATED}: {measure} of {name}", "") for measure in ("kappa", "accuracy")]
+            if name == winner:
+                fresh = (values[f"served model, cv on fresh folds: {measure}"] for measure in ("kappa", "accuracy"))
+                cells = [cell or other for cell, other in zip(cells, fresh, strict=True)]
+            lines.append((rmse, f"| {name} | {rmse} | {' | '.join(cell or NOT_MEASURED for cell in cells)} |"))
+    table = [
+        "| model | RMSE | kappa | accuracy |",
+        "| --- | ---: | ---: | ---: |",
+        *(line for _, line in sorted(lines)),
+    ]
+    at = f" at commit {result['commit']}" if "commit" in result else ""
+    return "\n".join(table) + f"\n\nMeasured by `{result['command']}` on {result['date']}{at}, {result['machine']}."

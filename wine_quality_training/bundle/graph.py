@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import PowerTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from wine_data.schema import FEATURES
+from wine_data.schema import FEATURES, NAME
 from wine_quality_training.bundle.compiled import PROBABILITIES
 from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor, OrdinalClassifier
 
@@ -72,7 +72,7 @@ class Graph:
         self.add("Identity", output, output=PROBABILITIES)
         wines = helper.make_tensor_value_info(WINES, TensorProto.DOUBLE, [None, len(FEATURES)])
         probabilities = helper.make_tensor_value_info(PROBABILITIES, kind, [None, grades])
-        graph = helper.make_graph(self._nodes, "wine-quality", [wines], [probabilities], self._constants)
+        graph = helper.make_graph(self._nodes, NAME, [wines], [probabilities], self._constants)
         opsets = [helper.make_opsetid(*each) for each in OPSETS.items()]
         model: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         return bytes(model.SerializeToString())
