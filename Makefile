@@ -90,9 +90,8 @@ drill: .venv/monitoring ## drift, alarm, retraining, gate, reload and rollback o
 lab: .venv/notebooks ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab
 
-notebooks: .venv/notebooks ## run every notebook again and keep its outputs (WINE_DATA: your real files)
-	@$(VENV) -m jupyter execute --inplace */*.ipynb
-	@echo "The notebooks hold new outputs. Next: git diff --stat"
+notebooks: .venv/notebooks ## run the notebooks in stage order in .scratch and keep their outputs (WINE_DATA: your files)
+	@$(VENV) -m tests.run_notebooks
 
 images: .venv/installed ## photograph the running system anew: images/*.png (WINE_DATA: your real files)
 	@$(VENV) -m images.capture

@@ -35,22 +35,36 @@ ADVICE = {
 }
 
 
-class RefusedError(Exception):
+class UserError(Exception):
+    """An error whose text is all that a user needs: a command or a notebook shows that one sentence."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback."""
+        return [f"error: {hide_passwords(str(self))}"]
+
+
+class RefusedError(UserError):
     """A check has refused what the user asked for. The text says why."""
 
     exit_code = FINDING
 
 
-class BadInputError(Exception):
+class BadInputError(UserError):
     """Data or settings that a user can correct. The text says what was wrong, where, and what to do."""
 
     exit_code = BAD_INPUT
 
 
-class NotThereError(Exception):
+class NotThereError(UserError):
     """A service, port or file that a command needs is not there. The text says what to do."""
 
     exit_code = NOT_THERE
+
+
+def require(found: object, what: str) -> None:
+    """Raise NotThereError where a notebook does not find what the one before leaves: "this needs …"."""
+    if not found:
+        raise NotThereError(f"this needs {what}")
 
 
 def require_free_port(host: str, port: int, other: str) -> None:

@@ -30,6 +30,13 @@ BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Pa
 Place = Annotated[BucketAddress | Path, Field(union_mode="left_to_right")]
 STORE = r"(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|mssql(\+\w+)?://|https?://).+"
 REAL_DATA = "WINE_REAL_DATA"  # a folder for the tests
+SCRATCH = ROOT / ".scratch"  # for notebooks that are to change nothing else
+NOTEBOOK = {  # a notebook is not run in this folder, where Prefect would find them in pyproject.toml
+    "PREFECT_HOME": str(ROOT / ".prefect"),
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGE = """# Settings
 
@@ -187,6 +194,32 @@ def load_settings() -> Settings:
     except UnicodeDecodeError as error:
         raise BadInputError(f"{ROOT / '.env'} is not UTF-8: save it in that encoding") from error
     return settings
+
+
+def move_paths(folder: Path) -> dict[str, str]:
+    """The environment of this process, with every path that the project writes to moved under a folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WINE_", "PREFECT_"))}
+    for name, setting in Settings.model_fields.items():
+        scheme, inside, path = str(setting.default).partition(f"{ROOT}/")
+        if inside:
+            place = path if path.endswith("/models") else Path(path).name  # two rooms have models
+            environment[name_variable(name)] = f"{scheme}{folder / place}"
+    return environment | {
+        "PREFECT_HOME": str(folder / ".prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def start_notebook(scratch: bool) -> Settings:
+    """Load the settings of a notebook, which works in the project's stores; with `scratch`, in copies of its own."""
+    for name, value in NOTEBOOK.items():
+        os.environ.setdefault(name, value)
+    if scratch:
+        SCRATCH.mkdir(exist_ok=True)
+        os.environ.update(move_paths(SCRATCH))
+    return load_settings()
 
 
 @cache

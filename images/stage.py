@@ -23,8 +23,8 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment, open_sto
 from images.browser import WIDTH
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
-from orchestration.drill.surroundings import move_paths, move_ports, run_module
-from settings import Settings, load_settings
+from orchestration.drill.surroundings import move_ports, run_module
+from settings import Settings, load_settings, move_paths
 from wine_data.schema import FEATURES
 from wine_data.sources.load import load_wines
 from wine_data.split import split_wines

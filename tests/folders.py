@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiment_tracking.runs.store import open_store
-from orchestration.drill.surroundings import move_paths
+from settings import move_paths
 from tests.wines import NOWHERE
 from wine_data.sources.load import WineData, load_wines
 

@@ -3,9 +3,11 @@
 For the notebooks, the drill and the pictures; `make serve` needs nothing of it.
 """
 
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -58,6 +60,20 @@ def run_server(
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+@contextmanager
+def serve_beside(**variables: str) -> Iterator[str]:
+    """Run the API of `make serve` on a free port for as long as the block lasts; yield its address.
+
+    It has this process's settings, other than `variables`. As it ends, it writes what its log still waits for.
+    """
+    (port,) = find_free_ports(1)
+    address, environment = f"http://{HOST}:{port}", os.environ | {"WINE_PORT": str(port)} | variables
+    with ExitStack() as stack:
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory()), "server.log")
+        stack.enter_context(run_server("deployment.serve", f"{address}/ready", environment, log))
+        yield address
 
 
 def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_SECONDS, every: float = 0.1) -> int:

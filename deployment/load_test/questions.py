@@ -66,7 +66,7 @@ def _read_wines(source: str, downloads: Path, seed: int) -> pd.DataFrame:
     for folder in folders.get(source, (Path(source).expanduser(),)):
         try:
             return pd.concat(read_folder(folder, seed))
-        except NotThereError:
+        except (NotThereError, FileNotFoundError):  # no such folder yet
             continue
     return sample_twin(ROWS, seed)
 

@@ -114,6 +114,14 @@ def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
     end_run(run_id)
 
 
+def find_tracked(experiment_id: str) -> dict[str, str]:
+    """The run of each model under the newest parent that has ended, by the model's name; empty where there is none."""
+    finished = "attributes.status = 'FINISHED' and attributes.run_name = 'pipeline'"
+    found = mlflow.MlflowClient().search_runs([experiment_id], finished, max_results=1)
+    tags = found[0].data.tags if found else {}
+    return {name.removeprefix("run."): run_id for name, run_id in tags.items() if name.startswith("run.")}
+
+
 def track_model(
     experiment_id: str, parent_id: str | None, data: Origin, split: "Split", evaluations: Sequence[Evaluation]
 ) -> TrackedModel:

@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from commands import DONE, FINDING, NotThereError, run_command
-from orchestration.drill.surroundings import move_paths, move_ports, run_services
-from settings import load_settings
+from orchestration.drill.surroundings import move_ports, run_services
+from settings import load_settings, move_paths
 
 WINDOW, FOLDS = 400, 2
 

@@ -1,6 +1,5 @@
-"""Places, ports and commands of a project of its own: for the drill, the pictures and the tests."""
+"""Ports and commands of a project of its own: for the drill, the pictures and the tests."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,25 +10,9 @@ from pathlib import Path
 
 from commands import DONE, NotThereError
 from deployment.api.server_process import HOST, find_free_ports
-from settings import ROOT, Settings, name_variable
+from settings import ROOT
 
 COMMAND_SECONDS = 1800.0  # a busy machine takes three times as long as an idle one
-
-
-def move_paths(folder: Path) -> dict[str, str]:
-    """The environment of this process, with every path that the project writes to moved under a folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WINE_", "PREFECT_"))}
-    for name, setting in Settings.model_fields.items():
-        scheme, inside, path = str(setting.default).partition(f"{ROOT}/")
-        if inside:
-            place = path if path.endswith("/models") else Path(path).name  # two rooms have models
-            environment[name_variable(name)] = f"{scheme}{folder / place}"
-    return environment | {
-        "PREFECT_HOME": str(folder / ".prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "1",
-    }
 
 
 def move_ports() -> dict[str, str]:

@@ -40,7 +40,7 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
     for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
         axis.set(title=column, xlabel="", ylabel="")
-    figure.suptitle("Every column, by colour")
+    figure.suptitle("Every measurement and the grade: boxes of red and of white wines")
     return figure
 
 
@@ -52,7 +52,7 @@ def plot_correlations(wines: pd.DataFrame) -> Figure:
     numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
     correlations = wines[[*FEATURES, TARGET]].corr()
     sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", square=True, ax=axis, cbar_kws={"shrink": 0.7}, **numbers)
-    axis.set_title(f"Correlations, {len(wines):,} wines")
+    axis.set_title(f"Correlations of features and grade in {len(wines):,} wines")
     return figure
 
 
@@ -73,7 +73,7 @@ def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
     figure, (axis,) = _grid(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
     sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
-    axis.set(title="Quality by type", xlabel="grade", ylabel="share of the wines of that colour")
+    axis.set(title="The grades of red and of white wines", xlabel="grade", ylabel="share of the wines of that colour")
     return figure
 
 
@@ -119,7 +119,9 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
         axis.title.set_fontsize(9)
     figure.supxlabel("true grade", fontsize=10)
     figure.supylabel("prediction on the holdout, leak-free", fontsize=10)
-    figure.suptitle("Each dot is a wine, scattered by up to a quarter of a grade to be seen")
+    figure.suptitle(
+        "Predictions on the holdout. Each dot is a wine, scattered by up to a quarter of a grade to be seen"
+    )
     return figure
 
 
@@ -131,7 +133,11 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     ConfusionMatrixDisplay.from_predictions(
         table[TARGET], predictions, labels=list(GRADES), cmap="Reds", ax=axis, colorbar=False
     )
-    axis.set(title=f"{evaluation.name}, leak-free, holdout", xlabel="prediction", ylabel="true grade")
+    axis.set(
+        title=f"{evaluation.name}: grades and predictions on the holdout, leak-free",
+        xlabel="prediction",
+        ylabel="true grade",
+    )
     return figure
 
 
@@ -146,7 +152,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
     style = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
     label = f"{len(reliability.bins)} bins of equally many wines, 95 % intervals"
     axis.errorbar(confidence, right, yerr=(right - low, high - right), label=label, **style)  # type: ignore[arg-type]
-    title = f"{evaluation.name}, leak-free, cv: ECE {reliability.error:.3f}"
+    title = f"{evaluation.name}: how often it is right, by confidence, leak-free cv: ECE {reliability.error:.3f}"
     axis.set(title=title, xlabel="confidence of the prediction", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
     axis.legend(loc="upper left", frameon=False, fontsize=8)
     return figure
@@ -219,6 +225,15 @@ def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
         axis.bar_label(bars, fmt="{:+.2f}", padding=3, fontsize=8)
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set(title=title, xlabel="effect on the expected quality, in grades", xlim=(-1.35 * widest, 1.35 * widest))
+    return figure
+
+
+def plot_bars(values: Mapping[str, float], label: str, title: str) -> Figure:
+    """Plot named values as bars, the first on top."""
+    figure, (axis,) = _grid(1, 1, height=0.3 * len(values) + 1.2, width=8)
+    axis.barh(list(values), list(values.values()), color=RED)
+    axis.set(xlabel=label, title=title)
+    axis.invert_yaxis()
     return figure
 
 

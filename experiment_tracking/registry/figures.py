@@ -1,0 +1,56 @@
+"""The registry as pictures: who was champion when, and what the gate has measured."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from experiment_tracking.registry.gate import Verdict
+from experiment_tracking.registry.promotion import REFUSED, Record
+from wine_quality_training.report.figures import DPI, GREY, RED
+
+
+def plot_champions(records: Sequence[Record]) -> Figure:
+    """Plot the champion after each move or refusal, the oldest first; a cross is a version that was refused."""
+    numbers = sorted({name for each in records for name in (each.champion, each.version) if name}, key=int)
+    rows = {number: row for row, number in enumerate(numbers)}
+    figure = Figure(figsize=(9, 0.45 * len(rows) + 1.6), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    for place, each in enumerate(records):
+        champion = each.champion if each.event == REFUSED else each.version
+        if champion:
+            axis.barh(rows[champion], 1, left=place, height=0.5, color=RED)
+        if each.event == REFUSED:
+            axis.plot(place, rows[each.version], "x", color="black", markersize=8)
+        axis.axvline(place, color=GREY, linewidth=0.6, zorder=0)
+    axis.set(
+        title="Who was champion: a bar is the version that served, a cross one that the gate refused",
+        xticks=range(len(records)),
+        xlim=(-0.2, len(records)),
+        yticks=range(len(rows)),
+        ylabel="version",
+    )
+    axis.set_xticklabels([f"{each.event}\n{each.when:%H:%M:%S}" for each in records], fontsize=8)
+    axis.set_yticklabels(rows)
+    return figure
+
+
+def plot_gate(verdicts: Sequence[Verdict]) -> Figure:
+    """Plot what the gate has compared, a panel a measure: the difference, its worst case, and what is needed."""
+    asked = [verdict for verdict in verdicts if verdict.comparisons]
+    measures = list(dict.fromkeys(each.measure for verdict in asked for each in verdict.comparisons))
+    figure = Figure(figsize=(10, 0.45 * len(asked) + 1.9), dpi=DPI, layout="constrained")
+    for column, measure in enumerate(measures):
+        axis = figure.add_subplot(1, len(measures), column + 1)
+        axis.spines[["top", "right"]].set_visible(False)
+        shown = [(verdict, each) for verdict in asked for each in verdict.comparisons if each.measure == measure]
+        for row, (_, each) in enumerate(shown):
+            colour = RED if each.passed else GREY
+            axis.plot([each.bound, each.difference], [row, row], color=colour, linewidth=2)
+            axis.plot(each.difference, row, "o", color=colour)
+            axis.plot(each.needed, row, "|", color="black", markersize=16)
+        axis.set(title=measure, yticks=range(len(shown)), ylim=(len(shown) - 0.5, -0.5))
+        labels = [f"{verdict.challenger} against {verdict.champion or 'the majority'}" for verdict, _ in shown]
+        axis.set_yticklabels(labels if column == 0 else [""] * len(labels), fontsize=8)
+    figure.suptitle("The gate: difference (dot), worst case (end of line), limit (black); grey did not pass")
+    return figure
