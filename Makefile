@@ -125,7 +125,7 @@ lint-workflows: .venv/installed ## workflows, Dockerfile, compose.yaml and forms
 
 security: .venv/installed ## bandit on the code, pip-audit on both locks: known vulnerabilities
 	@$(TOOL) bandit==1.8.6 --quiet --configfile pyproject.toml --recursive $(PACKAGES)
-	@$(TOOL) pip-audit==2.9.0 --disable-pip --requirement requirements.txt --requirement deployment/requirements.txt
+	@$(TOOL) pip-audit==2.9.0 --strict --disable-pip --requirement requirements.txt --requirement deployment/requirements.txt
 	@echo "Nothing was found. Next: SECURITY.md says what is not protected"
 
 sbom: .venv/uv ## what the project and the serving image are made of, as CycloneDX: report/sbom.json, report/sbom-serving.json

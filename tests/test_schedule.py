@@ -79,7 +79,7 @@ def forget_dates(found: Any) -> Any:
 
 
 @contextmanager
-def run_services(folder: Path, empty_stores: Path) -> Iterator[Services]:
+def run_services(folder: Path, empty_stores: Path, **settings: str) -> Iterator[Services]:
     """A project in a folder, with few wines, and a server that runs; all is ended after the block."""
     seed_store(folder, empty_stores)
     environment = isolated_environment(folder) | {
@@ -88,6 +88,7 @@ def run_services(folder: Path, empty_stores: Path) -> Iterator[Services]:
         "WINE_PREFECT_PORT": str(free_port()),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # 60, else: a schedule for the next moments is missed
+        **settings,
     }
     environment.pop("PREFECT_API_URL", None)
     services = Services(folder, environment)

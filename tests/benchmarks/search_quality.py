@@ -88,6 +88,7 @@ def search_once(data: WineData, seed: int, trials: int) -> Outcome:
         open_runner,
     )
     from experiment_tracking.search.selection import Selection
+    from experiment_tracking.search.tuning import run_trials
     from tests.benchmarks.trials import open_search
     from wine_data.split import split_wines
     from wine_quality_training.estimators import GradesFromNumbers
@@ -95,8 +96,6 @@ def search_once(data: WineData, seed: int, trials: int) -> Outcome:
     split = split_wines(data.train, data.validation, FOLDS, seed)
     plan, console = Plan("leak-free", "classifier", trials, seed, workers=os.cpu_count() or 1), Console(quiet=True)
     with open_runner(plan, split) as runner, open_search(data, plan) as search:
-        from experiment_tracking.search.tuning import run_trials
-
         selection = Selection(plan, split, search, console, runner)
         tuned = selection.make_tuned(run_trials(runner.executor, plan, split, search, console))
         forest = {REGRESSOR: GradesFromNumbers(make_model(REGRESSOR, seed).named_steps["model"])}
