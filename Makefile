@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-all test-fast coverage check lint-workflows system-packages \
+  simulate monitor drill soak lab notebooks images test test-all test-fast coverage check lint-workflows system-packages \
   lock clean reset
 
 help: ## list these targets
@@ -84,6 +84,11 @@ monitor: .venv/monitoring ## a page on what the API answered: drift, quality, tr
 drill: .venv/monitoring ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
 	@$(VENV) -m orchestration.drill
 
+soak: .venv/installed ## break the API under load, 20 times each; a million predictions; an hour or more
+	@$(VENV) -m tests.benchmarks.fault_trials
+	@$(VENV) -m tests.benchmarks.soak
+	@$(VENV) -m tests.benchmarks.open_loop
+
 lab: .venv/notebooks ## JupyterLab on the notebooks, with this project's environment
 	@$(VENV) -m jupyter lab
 
@@ -99,7 +104,7 @@ test: check ## the checks, and tests of everything that the project can do
 	@echo "Next: make test-all runs the long tests too, as GitHub does on main"
 
 test-all: check ## every check and test
-	@$(PYTEST) -m "not alone"
+	@$(PYTEST) -m "not alone and not soak"
 	@$(VENV) -m pytest -m alone
 
 test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def run_soak(folder: Path, predictions: int, seed: int) -> tuple[list[dict[str, 
     """The rows of the table, and whether nothing was wrong or lost."""
     models, log = folder / "deployment" / "models", folder / "predictions.db"
     table = make_bundles(models)
-    settings = {"serving_models": models, "log_url": f"sqlite:///{log}", "log_rows": 10 * predictions}
+    settings: dict[str, Any] = {"serving_models": models, "log_url": f"sqlite:///{log}", "log_rows": 10 * predictions}
     with run_api(isolated_environment(folder), **settings) as (address, server):
         traffic = Traffic.of_bundles(address, models, table)
         soak, start = Soak(traffic, models, server.pid, predictions, random.Random(seed)), time.monotonic()
