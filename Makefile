@@ -101,13 +101,16 @@ test: check ## the checks, and tests of everything that the project can do
 	@echo "Next: make test-all runs the long tests too, as GitHub does on main"
 
 test-all: check ## every check and test
-	@$(PYTEST) -m "not alone"
+	@$(PYTEST) -m "not alone and not soak"
 	@$(VENV) -m pytest -m alone
 
 test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute
 	@$(PYTEST) -m "fast and not alone"
 
-soak: .venv/installed ## the long forms of tests that attack and wear the system down; hours
+soak: .venv/installed ## break the API under load, 20 times each; a million predictions; attacks in their long form; hours
+	@$(VENV) -m tests.benchmarks.fault_trials
+	@$(VENV) -m tests.benchmarks.soak
+	@$(VENV) -m tests.benchmarks.open_loop
 	@$(PYTEST) -m soak --timeout 36000
 
 coverage: .venv/installed ## which lines the tests reach, by room: those of make test, and all

@@ -46,7 +46,7 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("result", sorted(path.stem for path in RESULTS.glob("*.json")))
 def test_a_benchmarks_table_is_the_one_it_wrote(result: str) -> None:
-    assert render_result(result) in README + DATA_CARD + DOCS["benchmarks.md"]
+    assert render_result(result) in README + DATA_CARD + DOCS["benchmarks.md"] + DOCS["reliability.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
