@@ -22,6 +22,7 @@ from wine_data.split import Split
 from wine_quality_training.bundle.bundle import (
     METADATA_FILE,
     MODEL_FILE,
+    Compiled,
     load_bundle,
     load_current,
     pickle_model,
@@ -65,6 +66,14 @@ def test_a_bundle_comes_back_as_it_went(folder: Path, evaluation: Evaluation, tw
     assert folder.name == "1"
     assert (bundle.metadata.run_id, bundle.metadata.protocol) == ("run", LEAK_FREE)
     assert len(bundle.metadata.answers) == 8
+
+
+def test_a_bundle_brings_its_compiled_form(tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata) -> None:
+    compiled = Compiled(b"a graph", "proved")
+    assert (
+        load_bundle(write_bundle(tmp_path, pickle_model(evaluation.pipeline), metadata, compiled)).compiled
+        == b"a graph"
+    )
 
 
 class Bomb:

@@ -1,5 +1,6 @@
 """The registered versions of the one model this project serves, and the aliases that name two of them."""
 
+import errno
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -171,6 +172,8 @@ def _read_metadata(run_id: str) -> ModelMetadata:
     try:
         path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{METADATA}"))
     except (MlflowException, OSError) as error:
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):  # it is there, and the disk fails
+            raise
         raise BadInputError(f"run {run_id} has no {METADATA}: it holds no model that was scored leak-free") from error
     metadata = read_metadata(path)
     needed = _KAPPA["kappa.holdout"]  # a model of partitioned wines was not cross-validated
