@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -56,6 +57,7 @@ class Operation:
     run: Callable[[Path], Ended]
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    once: bool = False  # the same command again does more
     done_already: str = field(default="nothing", kw_only=True)  # what is said where the first try had done it
 
 
@@ -123,7 +125,7 @@ OPERATIONS = {
         ("1", "2", "3"),
         done_already="version 3 is the champion already",
     ),
-    "rollback": Operation(run_wine_command(REGISTRY, "rollback", *REASON), ("1", "2", "3"), ("1", "2")),
+    "rollback": Operation(run_wine_command(REGISTRY, "rollback", *REASON), ("1", "2", "3"), ("1", "2"), once=True),
     "release": Operation(partial(call_as_command, release), ("1", "2"), ("1", "2", "4")),
     "batch": Operation(run_wine_command(BATCH, "{folder}/to_score.csv")),
     "log": Operation(partial(call_as_command, write_log)),
@@ -178,15 +180,21 @@ def attempt(operation: Operation, folder: Path, fail_at: int, way: str) -> tuple
     return faults.place, ended
 
 
-def recover(operation: Operation, folder: Path) -> Ended:
+def recover(operation: Operation, folder: Path) -> None:
     """See that what serves is whole, do it again, and see that it is done, once."""
     if operation.before:
         check_serving(operation, folder, finished=False)
+        if operation.once and tuple(list_champions()) == operation.after and not list_open_moves():
+            return check_serving(operation, folder, finished=True)  # `history` says that it is done
     code, output = operation.run(folder)
     assert code == 0 or operation.done_already in output, output
     if operation.before:
         check_serving(operation, folder, finished=True)
-    return code, output
+
+
+def list_open_moves() -> list[Any]:
+    moves = find_experiment(PROMOTIONS).experiment_id
+    return list(mlflow.search_runs([moves], "attributes.status = 'RUNNING'", output_format="list"))
 
 
 def check_serving(operation: Operation, folder: Path, *, finished: bool) -> None:
@@ -203,8 +211,7 @@ def check_serving(operation: Operation, folder: Path, *, finished: bool) -> None
     if finished:
         assert (champion.number, served) == (operation.after[-1], operation.after[-1])
         assert tuple(list_champions()) == operation.after
-        moves = find_experiment(PROMOTIONS).experiment_id
-        assert not mlflow.search_runs([moves], "attributes.status = 'RUNNING'", output_format="list")
+        assert not list_open_moves()
 
 
 def try_step(template: Path, folder: Path, operation: str, fail_at: int, way: str) -> bool:
@@ -238,7 +245,7 @@ def test_after_some_faults_what_serves_is_whole_and_the_next_command_finishes(
     template: Path, tmp_path: Path, operation: str
 ) -> None:
     way = random.choice(WAYS)
-    assert try_steps(template, tmp_path, operation, way, every=4 if operation in ("batch", "log") else 15) > 0
+    assert try_steps(template, tmp_path, operation, way, every={"batch": 4, "log": 1}.get(operation, 15)) > 0
 
 
 @pytest.mark.soak

@@ -1,6 +1,5 @@
 """The registered versions of the one model this project serves, and the aliases that name two of them."""
 
-import errno
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -59,7 +58,7 @@ def register_model(run_id: str) -> Version:
     A run that is registered already keeps its version, so this can be called again.
 
     Raises:
-        NotThereError: there is no such run.
+        NotThereError: there is no such run, or it cannot be read now.
         BadInputError: the run has no model, or the model no signature or no leak-free score.
     """
     client = mlflow.MlflowClient()
@@ -172,8 +171,11 @@ def _read_metadata(run_id: str) -> ModelMetadata:
     try:
         path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{METADATA}"))
     except (MlflowException, OSError) as error:
-        if getattr(error, "errno", None) not in (None, errno.ENOENT):  # it is there, and the disk fails
-            raise
+        if METADATA in [file.path for file in mlflow.MlflowClient().list_artifacts(run_id)]:
+            raise NotThereError(
+                f"{METADATA} of run {run_id} is there and cannot be read: see that its disk or server answers, then "
+                "try again"
+            ) from error
         raise BadInputError(f"run {run_id} has no {METADATA}: it holds no model that was scored leak-free") from error
     metadata = read_metadata(path)
     needed = _KAPPA["kappa.holdout"]  # a model of partitioned wines was not cross-validated
