@@ -27,7 +27,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = clone_project(tmp_path_factory.mktemp("a stranger's folder"))
     done = make(folder, "pipeline")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert find_lines(done.stdout, "champion", "wine-quality version 1")
+    assert find_lines(done.stdout, "Serves", "wine-quality version 1")
     yield folder
     shutil.rmtree(folder)
 
