@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.benchmarks.fault_trials import FAULTS, try_fault
-from tests.benchmarks.soak import find_slope, run_soak
+from tests.benchmarks.fault_study import FAULTS, try_fault
+from tests.benchmarks.soak_study import find_slope, run_soak
 from tests.benchmarks.traffic import Traffic, make_bundles
 
 pytestmark = pytest.mark.full
