@@ -213,7 +213,12 @@ def move_paths(folder: Path) -> dict[str, str]:
 
 
 def start_notebook(scratch: bool) -> Settings:
-    """Load the settings of a notebook, which works in the project's stores; with `scratch`, in copies of its own."""
+    """Load the settings of a notebook, which works in the project's stores; with `scratch`, in copies of its own.
+
+    From here on the notebook's folder is not searched for modules: orchestration has a monitoring.py, which would hide
+    the package of that name.
+    """
+    sys.path[:] = filter(None, sys.path)
     for name, value in NOTEBOOK.items():
         os.environ.setdefault(name, value)
     if scratch:

@@ -81,7 +81,8 @@ def test_a_notebook_without_the_one_before_says_so_in_one_sentence(number: int, 
     with pytest.raises(CellExecutionError) as caught:
         run_notebook(ROOT / NOTEBOOKS[number], environment=environment)
     assert caught.value.ename == NotThereError.__name__
-    assert caught.value.traceback.startswith("error: ")
+    assert caught.value.traceback.rstrip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in caught.value.traceback
     assert "make pipeline" in caught.value.evalue or "notebook 1" in caught.value.evalue
 
 

@@ -32,7 +32,7 @@ from orchestration.tasks.steps import fetch_wines
 from orchestration.tasks.wiring import wire
 from settings import load_settings
 from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
-from tests.messages import assert_failed, assert_failed_in_one_line, find_lines
+from tests.messages import assert_failed, find_lines
 from tests.processes import start_python
 from tests.web import WEB
 from wine_data.audit.checks import audit_wines
@@ -168,7 +168,7 @@ def test_wines_that_will_not_do_are_refused_before_anything_starts(
         sample_twin(50, seed=1)[[*COLUMNS]].to_csv(tmp_path / "fifty wines" / name, index=False)
     monkeypatch.chdir(tmp_path)
     done = run_here("orchestration.flows", isolated_environment(tmp_path) | {"WINE_DATA": source})
-    assert_failed_in_one_line(done, 2, *facts)
+    assert_failed(done, 2, *facts)
     assert not (tmp_path / "mlflow.db").exists()
 
 
