@@ -221,7 +221,8 @@ def take_schedules(stage: "Stage", page: "Page") -> bytes:
 def photograph_with(page: "Page", text: str, style: str = "") -> bytes:
     """A PNG of the window once it shows a text, under a style of ours."""
     page.get_by_text(text).first.wait_for()
-    page.add_style_tag(content=style)
+    if style:
+        page.add_style_tag(content=style)
     return photograph(page)
 
 

@@ -8,7 +8,7 @@ from wine_data.schema import MEASUREMENTS
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.benchmark_copies import CopyBenchmark, CopyScore, compare_copies
-from wine_quality_training.evaluate import Evaluation, train_model
+from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, train_model
 from wine_quality_training.report.figures import plot_comparison, plot_copies, plot_effects, plot_protocols
 from wine_quality_training.report.files import drop_fit
 from wine_quality_training.report.tables import list_scores
@@ -29,6 +29,14 @@ def test_every_column_has_a_box_and_three_features_a_partial_dependence(figures:
     assert [axis.get_title() for axis in figures["boxes"].axes] == [*MEASUREMENTS, "quality"]
     labels = {axis.get_xlabel() for axis in figures["dependence"].axes}
     assert len(labels - {""}) == 3
+
+
+def test_a_score_that_a_model_does_not_have_is_a_dash_and_no_zero(evaluations: list[Evaluation]) -> None:
+    scores = list_scores(evaluations)
+    axis = plot_protocols([each for each in scores if (each.model[0], each.protocol) != ("K", AS_PUBLISHED)]).axes[0]
+    labels = [text.get_text() for text in axis.texts]
+    assert labels.index("\N{EN DASH}") == 1  # of the second model as published
+    assert labels.count("\N{EN DASH}") == 1
 
 
 def test_the_figures_need_no_fitted_classifier(evaluations: list[Evaluation], small_split: Split) -> None:

@@ -92,8 +92,9 @@ def plot_protocols(scores: Sequence[Score]) -> Figure:
             }
         )
         values.plot.barh(ax=axis, color=[GREY, RED], width=0.78, legend=False)
-        for bars in axis.containers:
-            axis.bar_label(bars, fmt="{:.2f}", padding=3)  # type: ignore[arg-type]  # of a bar plot all are bars
+        for bars, (_, column) in zip(axis.containers, values.items(), strict=True):
+            labels = ["\N{EN DASH}" if np.isnan(value) else f"{value:.2f}" for value in column]
+            axis.bar_label(bars, labels, padding=3)  # type: ignore[arg-type]  # of a bar plot all are bars
         axis.set(title=title, xlim=(min(0, axis.get_xlim()[0]) * 1.7, 1.15))
         axis.invert_yaxis()
         axis.axvline(0, color="black", linewidth=0.6)
