@@ -226,6 +226,8 @@ def test_a_model_without_compiled_form_answers_with_its_pickle(served: Served) -
     with run_api(served.environment) as (address, _):
         assert WEB.post(f"{address}/predict", json=WINE).json()["model"]["version"] == "3"
         assert WEB.get(f"{address}/model").json()["compiled"] == NOT_COMPILED.proof
+        (answer,) = WEB.post(f"{address}/predict/batch", json=[WINE]).raise_for_status().json()["answers"]
+        assert answer["prediction"] in range(3, 10)
 
 
 def read_metric(address: str, start: str) -> float:

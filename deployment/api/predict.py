@@ -166,7 +166,7 @@ class PredictBatch(Predict):
         for first in range(0, len(wines.values), size):
             start = perf_counter()
             chunk = wines.values[first : first + size]
-            parts = np.array_split(np.array(chunk), THREADS)
+            parts = np.array_split(np.array(chunk), min(THREADS, len(chunk)))
             predicted = [asyncio.to_thread(writer.predictor.predict_probabilities, part) for part in parts]
             rows = np.concatenate(await asyncio.gather(*predicted))
             graded = []
