@@ -150,6 +150,7 @@ def make_rows(soak: Soak, seconds: float, rows: tuple[int, int, float]) -> tuple
     """What a soak came to; `rows`: answers without a row, rows beyond the answers, rows that the log says it lost."""
     counts, (missing, extra, lost_rows) = soak.traffic.counts, rows
     errors = sum(number for name, number in counts.items() if name.split()[-1].startswith("5"))
+    not_answered = sum(number for name, number in counts.items() if name.startswith("status ") and name != "status 200")
     answers, wrong, lost = counts["answers"], counts["wrong"], counts["lost"]
     versions = " and ".join(f"{counts[f'by version {version}']:,}" for version in ("1", "2"))
     refused = sum(number for name, number in counts.items() if name.startswith("invalid body: 4"))
@@ -159,6 +160,7 @@ def make_rows(soak: Soak, seconds: float, rows: tuple[int, int, float]) -> tuple
         make_row("by version 1 and 2, over reloads", "", f"{versions}, {counts['reloads']} reloads"),
         make_row("wrong answers", "0", f"{wrong}"),
         make_row("requests without an answer", "0", f"{lost}"),
+        make_row("valid requests with another status than 200", "0", f"{not_answered}"),
         make_row("answers of 5xx", "0", f"{errors}"),
         make_row("invalid bodies refused with 4xx", "", f"{refused:,}"),
         make_row("slow clients; dropped connections", "", f"{counts['slow clients']}; {counts['dropped connections']}"),
@@ -169,4 +171,4 @@ def make_rows(soak: Soak, seconds: float, rows: tuple[int, int, float]) -> tuple
         make_row("memory at the end", "", f"{last:.0f} MB"),
         make_row("memory after warm-up, per 100,000 predictions", "", f"{slope:+.1f} MB"),
     ]
-    return table, not (wrong or lost or errors or missing or lost_rows) and 0 <= extra <= soak.unread
+    return table, not (wrong or lost or not_answered or errors or missing or lost_rows) and 0 <= extra <= soak.unread

@@ -81,7 +81,7 @@ class Traffic:
         wines = [self.wines[place] for place in places]
         try:
             status, answer = await connection.post(
-                "/predict" if one else "/predict/batch", json.dumps(wines[0] if one else {"wines": wines})
+                "/predict" if one else "/predict/batch", json.dumps(wines[0] if one else wines)
             )
         except LOST:
             self.counts["lost"] += 1
