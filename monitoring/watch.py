@@ -169,8 +169,8 @@ def list_findings(watch: Watch, now: float) -> Findings:
         found[DRIFTED_CHECKS, ""] = float(len(watch.windows[-1].drifted))
     measured = [window.quality.metrics for window in watch.windows if window.quality]
     for level in watch.metadata.grade_sets if measured else ():
-        if name_coverage(level) in measured[-1]:
-            found[COVERAGE, level] = measured[-1][name_coverage(level)]
+        if (share := measured[-1].get(name_coverage(level))) is not None:
+            found[COVERAGE, level] = share
     return found
 
 

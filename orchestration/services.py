@@ -47,8 +47,6 @@ def start_server() -> None:
     port = load_settings().prefect_port
     address = f"http://{HOST}:{port}"
     os.environ["PREFECT_API_URL"] = f"{address}/api"
-    # Prefect's default lets any page that a browser here shows call it, which is to run commands on this machine.
-    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"{address},http://localhost:{port}")
     is_up = partial(answers, f"{address}/api/health")
     if not is_up():
         end_service("server")  # Prefect starts none beside a pid file, even of a server that was killed
@@ -184,16 +182,19 @@ def main() -> int:
     """Start, deploy or end, as ordered."""
     parser = argparse.ArgumentParser(description="Prefect's server and worker: start them, deploy to them, end them.")
     parser.add_argument("order", choices=ORDERS)
-    order = parser.parse_args().order
+    order, settings = parser.parse_args().order, load_settings()
+    port = settings.prefect_port
     for name, value in {
         "PREFECT_HOME": str(ROOT / ".prefect"),  # other projects' is left alone
-        "PREFECT_API_URL": f"http://{HOST}:{load_settings().prefect_port}/api",
+        "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        # Prefect's default lets any page that a browser here shows call it, which is to run commands on this machine.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
         # In memory, else: a server that starts again would never free the slot of a run that ended meanwhile.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(load_settings().keep_days * 86_400),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(settings.keep_days * 86_400),
     }.items():
         os.environ[name] = os.environ.get(name) or value
     ORDERS[order]()

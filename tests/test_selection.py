@@ -46,7 +46,7 @@ def chosen(twin: WineData, twin_split: Split) -> Iterator[Selection]:
     """What follows the trials of a search, with a console to read; no fit has begun."""
     console = Console(file=io.StringIO(), width=200)
     with open_executor(1) as executor:
-        runner = FitRunner(executor, fold_wines(twin_split.train, 2, 1), {})
+        runner = FitRunner(executor, fold_wines(twin_split.train, 2, 1), {}, {})
         yield Selection(Plan(), twin_split, SearchRun("", "", twin), console, runner)
 
 
@@ -123,7 +123,7 @@ def test_there_is_no_blend_for_many_wines_and_that_is_said(
     monkeypatch.setattr(Selection, "make_tuned", lambda *_: {TUNED_FOREST: FOREST})
     untuned = make_untuned(chosen.split, 42)
     begun = begin_fits(untuned, chosen.split, chosen.runner.folds)
-    ready = replace(chosen, runner=replace(chosen.runner, fits=begun))
+    ready = replace(chosen, runner=replace(chosen.runner, untuned=untuned, fits=begun))
     ready._choose_winner([])
     assert isinstance(chosen.console.file, io.StringIO)
     shown = chosen.console.file.getvalue()

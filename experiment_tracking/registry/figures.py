@@ -6,16 +6,14 @@ from matplotlib.figure import Figure
 
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.promotion import REFUSED, Record
-from wine_quality_training.report.figures import DPI, GREY, RED
+from wine_quality_training.report.figures import GREY, RED, make_axes
 
 
 def plot_champions(records: Sequence[Record]) -> Figure:
     """Plot the champion after each move or refusal, the oldest first; a cross is a version that was refused."""
     numbers = sorted({name for each in records for name in (each.champion, each.version) if name}, key=int)
     rows = {number: row for row, number in enumerate(numbers)}
-    figure = Figure(figsize=(9, 0.45 * len(rows) + 1.6), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    axis.spines[["top", "right"]].set_visible(False)
+    figure, (axis,) = make_axes(1, 1, height=0.45 * len(rows) + 1.6, width=9)
     for place, each in enumerate(records):
         champion = each.champion if each.event == REFUSED else each.version
         if champion:
@@ -39,10 +37,8 @@ def plot_gate(verdicts: Sequence[Verdict]) -> Figure:
     """Plot what the gate has compared, a panel a measure: the difference, its worst case, and what is needed."""
     asked = [verdict for verdict in verdicts if verdict.comparisons]
     measures = list(dict.fromkeys(each.measure for verdict in asked for each in verdict.comparisons))
-    figure = Figure(figsize=(10, 0.45 * len(asked) + 1.9), dpi=DPI, layout="constrained")
-    for column, measure in enumerate(measures):
-        axis = figure.add_subplot(1, len(measures), column + 1)
-        axis.spines[["top", "right"]].set_visible(False)
+    figure, axes = make_axes(1, len(measures), height=0.45 * len(asked) + 1.9, width=10)
+    for column, (axis, measure) in enumerate(zip(axes, measures, strict=True)):
         shown = [(verdict, each) for verdict in asked for each in verdict.comparisons if each.measure == measure]
         for row, (_, each) in enumerate(shown):
             colour = RED if each.passed else GREY

@@ -69,10 +69,14 @@ class Finalist:
 
 @dataclass(frozen=True)
 class FitRunner:
-    """What runs the fits of a search, the folds that finalists are compared on, and the fits that have begun."""
+    """What runs the fits of a search, the folds that finalists are compared on, and the fits that have begun.
+
+    `untuned` has the finalists that need no trial.
+    """
 
     executor: Executor
     folds: Sequence[Fold]
+    untuned: dict[str, BaseEstimator]
     fits: Fits
 
 
@@ -82,10 +86,9 @@ def open_runner(plan: Plan, split: Split) -> Iterator[FitRunner]:
     # The executor's threads use the cores. BLAS with threads of its own made the kernel's fits take four times as
     # long on a busy machine, because they wait for each other.
     with open_executor(plan.workers, plan.dask) as executor, threadpool_limits(1, "blas"):
-        folds, fits = cut_fresh_folds(split, plan.seed), Fits()
-        if plan.protocol == LEAK_FREE:
-            fits = begin_fits(make_untuned(split, plan.seed), split, folds, executor.map)
-        yield FitRunner(executor, folds, fits)
+        folds = cut_fresh_folds(split, plan.seed)
+        untuned = make_untuned(split, plan.seed) if plan.protocol == LEAK_FREE else {}
+        yield FitRunner(executor, folds, untuned, begin_fits(untuned, split, folds, executor.map))
 
 
 def cut_fresh_folds(split: Split, seed: int) -> list[Fold]:

@@ -25,7 +25,6 @@ from experiment_tracking.search.finalists import (
     choose_winner,
     compare_finalists,
     make_finalists,
-    make_untuned,
     open_runner,
     tabulate_finalists,
 )
@@ -223,7 +222,7 @@ class Selection:
         return regressor if self.plan.task == REGRESSOR else [*regressor, classifier]
 
     def _choose_winner(self, trials: Sequence[Trial]) -> Finalist:
-        tuned, untuned = self.make_tuned(trials), make_untuned(self.split, self.plan.seed)
+        tuned, untuned = self.make_tuned(trials), self.runner.untuned
         folds = self.runner.folds
         fits = self.runner.fits | begin_fits(tuned, self.split, folds, self.runner.executor.map)
         self.log_trials(trials)  # draws while they run

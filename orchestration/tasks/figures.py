@@ -8,7 +8,7 @@ from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter, TaskRun
 from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
-from wine_quality_training.report.figures import DPI, GREY, RED
+from wine_quality_training.report.figures import GREY, RED, make_axes
 
 KEPT = "Cached"
 
@@ -24,9 +24,7 @@ def read_tasks(flow_run_names: Sequence[str]) -> list[TaskRun]:
 
 def plot_tasks(runs: Sequence[TaskRun], title: str) -> Figure:
     """Plot when each task ran: a bar a task, from the first start on; grey for results that were kept before."""
-    figure = Figure(figsize=(10, 0.3 * len(runs) + 1.3), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    axis.spines[["top", "right"]].set_visible(False)
+    figure, (axis,) = make_axes(1, 1, height=0.3 * len(runs) + 1.3, width=10)
     starts = [run.start_time.timestamp() if run.start_time else 0.0 for run in runs]
     ends = [run.end_time.timestamp() if run.end_time else 0.0 for run in runs]
     colours = [GREY if run.state_name == KEPT else RED for run in runs]

@@ -19,6 +19,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
+from wine_data.schema import NAME
+
 ALIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 GONE = "Its process is gone: the worker was killed, or its machine went down."
 BAD = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
@@ -33,7 +35,7 @@ def end_lost_runs() -> list[str]:
     """
     own = UUID(flow_run.id) if flow_run.id else None
     with get_client(sync_client=True) as client:
-        tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["wine-quality"]))
+        tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[NAME]))
         lost = [
             run for each in client.read_deployments(deployment_filter=tagged) for run in _end_lost(client, each, own)
         ]

@@ -84,7 +84,6 @@ def search_once(data: WineData, seed: int, trials: int) -> Outcome:
         choose_winner,
         compare_finalists,
         make_finalists,
-        make_untuned,
         open_runner,
     )
     from experiment_tracking.search.selection import Selection
@@ -100,7 +99,7 @@ def search_once(data: WineData, seed: int, trials: int) -> Outcome:
         tuned = selection.make_tuned(run_trials(runner.executor, plan, split, search, console))
         forest = {REGRESSOR: GradesFromNumbers(make_model(REGRESSOR, seed).named_steps["model"])}
         fits = runner.fits | begin_fits(tuned | forest, split, runner.folds, runner.executor.map)
-        models = make_finalists(make_untuned(split, seed), tuned) | forest
+        models = make_finalists(runner.untuned, tuned) | forest
         finalists = compare_finalists(models, fits, split, runner.folds)
         winner = choose_winner(finalists, split)
         (served,) = selection.evaluate_winner(winner)

@@ -36,7 +36,7 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
     """Plot a box plot of every measurement and the grade, by colour."""
     import seaborn as sns
 
-    figure, axes = _grid(3, 4, height=2.5)
+    figure, axes = make_axes(3, 4, height=2.5)
     for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
         axis.set(title=column, xlabel="", ylabel="")
@@ -48,7 +48,7 @@ def plot_correlations(wines: pd.DataFrame) -> Figure:
     """Plot a heatmap of the correlations between features and grade."""
     import seaborn as sns
 
-    figure, (axis,) = _grid(1, 1, height=6.8, width=7.6)
+    figure, (axis,) = make_axes(1, 1, height=6.8, width=7.6)
     numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
     correlations = wines[[*FEATURES, TARGET]].corr()
     sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", square=True, ax=axis, cbar_kws={"shrink": 0.7}, **numbers)
@@ -58,7 +58,7 @@ def plot_correlations(wines: pd.DataFrame) -> Figure:
 
 def plot_grades(wines: pd.DataFrame) -> Figure:
     """Plot how many wines have each grade."""
-    figure, (axis,) = _grid(1, 1, height=3.5, width=7)
+    figure, (axis,) = make_axes(1, 1, height=3.5, width=7)
     counts = wines[TARGET].value_counts().reindex(GRADES, fill_value=0)
     bars = axis.bar(list(map(str, GRADES)), counts, color=RED)
     axis.bar_label(bars, fmt="{:,.0f}")
@@ -70,7 +70,7 @@ def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
     """Plot the share of each grade among the red and among the white wines."""
     import seaborn as sns
 
-    figure, (axis,) = _grid(1, 1, height=3.5, width=7)
+    figure, (axis,) = make_axes(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
     sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
     axis.set(title="The grades of red and of white wines", xlabel="grade", ylabel="share of the wines of that colour")
@@ -79,7 +79,7 @@ def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
 
 def plot_protocols(scores: Sequence[Score]) -> Figure:
     """Plot each model as published and leak-free, by R2 and by accuracy."""
-    figure, axes = _grid(1, 2, height=3.6, width=10)
+    figure, axes = make_axes(1, 2, height=3.6, width=10)
     shown = {
         "as published: validation file": (AS_PUBLISHED, "validation"),
         "leak-free: holdout, wines never seen": (LEAK_FREE, "holdout"),
@@ -108,7 +108,7 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
     """Plot what each model predicted for the holdout wines of each grade."""
     chosen = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
     across = min(3, len(chosen))
-    figure, axes = _grid(-(-len(chosen) // across), across, height=2.9, width=2.7 * across)
+    figure, axes = make_axes(-(-len(chosen) // across), across, height=2.9, width=2.7 * across)
     for axis in axes[len(chosen) :]:
         axis.remove()
     for axis, evaluation in zip(axes, chosen, strict=False):
@@ -128,7 +128,7 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
 
 def plot_confusion(evaluation: Evaluation) -> Figure:
     """Plot the confusion matrix of a model on the holdout."""
-    figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
+    figure, (axis,) = make_axes(1, 1, height=4.8, width=5.6)
     table = evaluation.predictions["holdout"]
     predictions = round_predictions(table["prediction"].to_numpy())
     ConfusionMatrixDisplay.from_predictions(
@@ -144,7 +144,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
 
 def plot_reliability(evaluation: Evaluation) -> Figure:
     """Plot how often a classifier's predictions are right against their confidence, in cross-validation."""
-    figure, (axis,) = _grid(1, 1, height=4.8, width=5.6)
+    figure, (axis,) = make_axes(1, 1, height=4.8, width=5.6)
     reliability = measure_reliability(evaluation.predictions["cv"])
     confidence = [each.confidence for each in reliability.bins]
     right = np.array([each.right for each in reliability.bins])
@@ -161,7 +161,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 def plot_copies(benchmark: CopyBenchmark) -> Figure:
     """Plot the RMSE of each model on the rows of a public copy and on distinct wines, a line a model."""
-    figure, (axis,) = _grid(1, 1, height=4.8, width=8)
+    figure, (axis,) = make_axes(1, 1, height=4.8, width=8)
     columns = ("copy", "distinct")
     best = benchmark.rank("distinct")[0]
     for side, column in enumerate(columns):
@@ -193,7 +193,7 @@ def _spread(values: Sequence[float], least: float) -> list[float]:
 
 def plot_importance(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES) -> Figure:
     """Plot how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
-    figure, (axis,) = _grid(1, 1, height=4, width=7)
+    figure, (axis,) = make_axes(1, 1, height=4, width=7)
     drops = _permute_features(evaluation.pipeline, split.holdout, shuffles)
     order = drops.mean(axis=1).sort_values().index
     axis.boxplot(drops.loc[order].to_numpy().T, orientation="horizontal", tick_labels=list(order), widths=0.6)
@@ -206,7 +206,7 @@ def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFL
     """Plot how the expected grade moves with each of the three features that matter most, at so many points."""
     wines = feature_frame(split.holdout)
     top = list(_permute_features(evaluation.pipeline, split.holdout, shuffles).mean(axis=1).nlargest(3).index)
-    figure, axes = _grid(1, 3, height=3.2, width=10)
+    figure, axes = make_axes(1, 3, height=3.2, width=10)
     PartialDependenceDisplay.from_estimator(
         evaluation.pipeline, wines, top, ax=axes, grid_resolution=points, line_kw={"color": RED}
     )
@@ -218,7 +218,7 @@ def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFL
 
 def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
     """Plot what each feature adds to the expected quality of some wines, a panel a wine under its title."""
-    figure, axes = _grid(1, len(effects), height=3.8, width=5 * len(effects))
+    figure, axes = make_axes(1, len(effects), height=3.8, width=5 * len(effects))
     widest = max(abs(effect) for wine in effects.values() for effect in wine.values()) or 1
     for axis, (title, wine) in zip(axes, effects.items(), strict=True):
         rows = pd.Series(wine).sort_values(key=abs)
@@ -231,7 +231,7 @@ def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
 
 def plot_bars(values: Mapping[str, float], label: str, title: str) -> Figure:
     """Plot named values as bars, the first on top."""
-    figure, (axis,) = _grid(1, 1, height=0.3 * len(values) + 1.2, width=8)
+    figure, (axis,) = make_axes(1, 1, height=0.3 * len(values) + 1.2, width=8)
     axis.barh(list(values), list(values.values()), color=RED)
     axis.set(xlabel=label, title=title)
     axis.invert_yaxis()
@@ -271,7 +271,8 @@ def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, shuffles: int) ->
     return pd.DataFrame(result.importances, index=pd.Index(FEATURES))
 
 
-def _grid(rows: int, columns: int, height: float, width: float = 11) -> tuple[Figure, list[Axes]]:
+def make_axes(rows: int, columns: int, height: float, width: float = 11) -> tuple[Figure, list[Axes]]:
+    """A figure in the style of this project, and its axes row by row; height and width in inches, height of a row."""
     figure = Figure(figsize=(width, height * rows), dpi=DPI, layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
     for axis in axes:
