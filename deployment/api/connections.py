@@ -17,12 +17,12 @@ class LimitedConnection(HttpToolsProtocol):
 
     _timer: TimerHandle | None = None
     _unread = 0  # bytes since the last head, or the last part of a body, was whole
-    _begun: float | None = None  # when the head began that is not whole yet
+    _heads = 0  # that are whole
+    _awaited: int | None = 0  # how many were whole when the last check found an unfinished one; None: it found none
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
-        self._begun = self.loop.time()
         self._timer = self.loop.call_later(HEAD_SECONDS, self._check_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -38,14 +38,10 @@ class LimitedConnection(HttpToolsProtocol):
         if self._unread > HEAD_BYTES:
             self.transport.abort()
 
-    def on_message_begin(self) -> None:
-        """Wait for a head."""
-        self._begun = self.loop.time()
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
         """Take a head that is whole."""
-        self._begun, self._unread = None, 0
+        self._unread = 0
+        self._heads += 1
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -54,8 +50,13 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def _check_time(self) -> None:
-        """End a connection whose head takes too long. A timer a connection: one a request would cost a microsecond."""
-        if self._begun is not None and self.loop.time() - self._begun >= HEAD_SECONDS:
+        """End a connection whose head was unfinished at the last check too; the first head counts from the start.
+
+        A timer a connection: one a request would cost a microsecond, and so would asking for the time.
+        """
+        unfinished = self._unread > 0 or not self._heads
+        if unfinished and self._awaited == self._heads:
             self.transport.abort()
             return
+        self._awaited = self._heads if unfinished else None
         self._timer = self.loop.call_later(HEAD_SECONDS, self._check_time)
