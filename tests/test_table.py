@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import BadInputError
+from commands import BadInputError, NotThereError
 from deployment.batch import chunks
 from deployment.batch.chunks import divide_file, read_chunk
 from deployment.batch.rows import CheckedRows, check_rows
@@ -250,3 +250,11 @@ def test_a_boolean_is_no_measurement(tmp_path: Path) -> None:
     for read in (read_wines, read_batch):
         with pytest.raises(BadInputError, match="pH"):
             read(tmp_path / "wines.parquet")
+
+
+def test_a_place_that_cannot_be_read_is_an_outside_failure_for_training_and_for_batch(tmp_path: Path) -> None:
+    failing = tmp_path / "wines.csv"
+    failing.symlink_to("/proc/self/mem")  # opens, and answers the first read with an input/output error
+    for read in (read_wines, read_batch):
+        with pytest.raises(NotThereError, match=failing.name):
+            read(failing)

@@ -61,11 +61,13 @@ def list_names(location: Location) -> list[str]:
     return sorted(one.base_name for one in found if one.is_file)
 
 
-def open_file(location: Location) -> pa.NativeFile:
-    """Open a file to read any part of it. Raises NotThereError where there is none, or it cannot be read."""
+@contextmanager
+def open_file(location: Location) -> Iterator[pa.NativeFile]:
+    """Open a file to read any part of it. Raises NotThereError where there is none, or a read of it fails."""
     with _explaining(location):
         system, path = _find_system(location)
-        return system.open_input_file(path)
+        with system.open_input_file(path) as file:
+            yield file
 
 
 def read_whole(location: Location) -> bytes:

@@ -3,6 +3,7 @@
 <snapshots>/<fingerprint>/train.parquet, validation.parquet, about.json
 """
 
+import errno
 import json
 import tempfile
 from pathlib import Path
@@ -56,6 +57,8 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
         found = fingerprint_wines(train, validation)
         data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
     except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            raise  # the disk fails, not what it holds
         raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
