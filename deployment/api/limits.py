@@ -142,10 +142,10 @@ async def _finish_in_time(sending: Generator[Any, Any, None], awaited: object, s
 
 
 @types.coroutine
-def _go_on(begun: Generator[Any, Any, None], awaited: object) -> Generator[Any, Any, None]:
+def _go_on(begun: Generator[Any, Any, Any], awaited: object) -> Generator[Any, Any, Any]:
     """Await what was begun, from the first thing on that it waits for."""
     yield awaited
-    yield from begun
+    return (yield from begun)
 
 
 def make_request_id() -> str:
@@ -165,20 +165,29 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: i
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > most_bytes:
         raise _too_large(most_bytes)
-    body, more = bytearray(), True
+    reading = _join_parts(receive, most_bytes).__await__()
+    try:
+        awaited = next(reading)
+    except StopIteration as whole:  # nearly always the body came with the head
+        return bytes(whole.value)
     try:
         async with asyncio.timeout(seconds):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ProblemError(400, "The request ended before its body did")
-                body += message.get("body", b"")
-                if len(body) > most_bytes:
-                    raise _too_large(most_bytes)
-                more = message.get("more_body", False)
+            return bytes(await _go_on(reading, awaited))
     except TimeoutError as error:
         raise ProblemError(408, f"The body did not arrive within {seconds:g} s", headers=CLOSE) from error
-    return bytes(body)
+
+
+async def _join_parts(receive: Receive, most_bytes: int) -> bytearray:
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ProblemError(400, "The request ended before its body did")
+        body += message.get("body", b"")
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
+        more = message.get("more_body", False)
+    return body
 
 
 def unpack_body(body: bytes, headers: dict[bytes, bytes], most_bytes: int) -> bytes:
