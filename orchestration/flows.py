@@ -191,6 +191,7 @@ def compare_flow(
         "parent_id": parent_id,
     }
     tracked: list[TrackedModel] = []
+    logger.info("Fitting and scoring %d models, each as published and in %d folds", len(models), folds)
     try:
         for number, model in enumerate(_train_each(settings.dask, models, same, log_fit), start=1):
             logger.info("Model %d of %d is done: %s", number, len(models), model.name)
@@ -201,7 +202,6 @@ def compare_flow(
     except BaseException as problem:  # ctrl-c too: a run that nobody works on may not stay RUNNING
         end_run(parent_id, problem)
         raise
-    move_progress(1.0)
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
     create_picture_artifact(plot_protocols(scores), key="protocols", description="As published, and leak-free")
     return tracked
