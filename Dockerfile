@@ -66,7 +66,7 @@ WORKDIR /app
 COPY --from=project-packages /app/.venv .venv
 COPY --from=project-packages --chown=10001:10001 /app/data data
 COPY --from=project-packages --chown=10001:10001 /app/models models
-COPY atomic_files.py commands.py executors.py settings.py pyproject.toml prefect.yaml requirements.txt ./
+COPY atomic_files.py commands.py executors.py figure_style.py settings.py pyproject.toml prefect.yaml requirements.txt ./
 COPY wine_data wine_data
 COPY wine_quality_training wine_quality_training
 COPY experiment_tracking experiment_tracking

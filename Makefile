@@ -9,8 +9,8 @@ PYTEST = $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-
 # Tools that no part of the project imports, each in an environment of its own, so that the lock has none of them.
 TOOL = $(VENV) -m uv --quiet tool run
 SBOM = PYTHONWARNINGS=ignore $(TOOL) --from cyclonedx-bom==7.1.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
-PACKAGES := settings.py commands.py executors.py atomic_files.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
-  images
+PACKAGES := settings.py commands.py executors.py atomic_files.py figure_style.py wine_data wine_quality_training \
+  experiment_tracking deployment monitoring orchestration images
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
 # with another project or with Prefect Cloud is left alone.
