@@ -40,10 +40,10 @@ NOTEBOOK = {  # a notebook is not run in this folder, where Prefect would find t
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGE = """# Settings
 
-Export a setting, or write it into the file `.env` in the project's folder: `WINE_PORT=8080`. A command that finds an invalid
-value names the setting and ends. `python -m settings` lists the current values. Default paths are in the project's folder. A path
-that does not begin with `/` is relative to the folder in which the command runs. A proxy in the environment (`HTTPS_PROXY`,
-`ALL_PROXY` and so on) is used for downloads, and never for a server on this machine.
+Export a setting, or write it into the file `.env` in the project's folder: `WINE_PORT=8080`. A command that finds an
+invalid value names the setting and ends. `python -m settings` lists the current values. Default paths are in the
+project's folder. A path that does not begin with `/` is relative to the folder in which the command runs. A proxy in
+the environment (`HTTPS_PROXY`, `ALL_PROXY` and so on) is used for downloads, and never for a server on this machine.
 
 | variable | default | what it is |
 | --- | --- | --- |
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",
     )
     log_days: float = Field(90, gt=0, description="days after which the log removes rows")
-    log_rows: int = Field(1_000_000, ge=1, description="newest answers that the log keeps; graded ones are always kept")
+    log_rows: int = Field(1_000_000, ge=1, description="newest answers that the log keeps, besides graded ones")
     mlflow_uri: Annotated[str, AfterValidator(_check_store)] = Field(
         f"sqlite:///{ROOT}/mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     )
     dask: str = Field(
         "",
-        description="Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads of this process",
+        description="Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads",
     )
     batch_cores: int = Field(
         default_factory=count_cores,

@@ -35,7 +35,7 @@ def serve_pages(uri: str, port: int) -> NoReturn:
 
 def main() -> int:
     """Print the addresses of the pages, and serve them unless a server does."""
-    argparse.ArgumentParser(description="MLflow's pages: runs, metrics and registry, in a browser.").parse_args()
+    argparse.ArgumentParser(description="Show runs, metrics and registry in a browser (MLflow's pages).").parse_args()
     settings = load_settings()
     uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
     has_pages = uri.startswith("http")

@@ -87,7 +87,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
     found = find_version(version)
     if (found.number, found.run_id) == (serving.version, serving.run_id):
         raise BadInputError(
-            f"version {found.number} serves already: name another of python -m experiment_tracking.registry list"
+            f"version {found.number} serves already: choose another of python -m experiment_tracking.registry list"
         )
     replay, predictor, graded = Replay(serving.version, found.number), None, []
     now = time.time() if now is None else now
@@ -100,7 +100,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
             graded.append(logged[logged[TARGET].notna()])
     if predictor is None:
         raise NotThereError(
-            f"version {serving.version} answered no wine in the last {days:g} days: ask it (make simulate), or --days"
+            f"version {serving.version} answered no wine in the last {days:g} days: use --days, or make simulate"
         )
     compare_graded(replay, pd.concat(graded), predictor)
     return replay
@@ -139,10 +139,10 @@ def compare_graded(replay: Replay, graded: "pd.DataFrame", predictor: "Predictor
 def parse_arguments() -> argparse.Namespace:
     """Read the command's arguments. Raises BadInputError for an impossible number of days."""
     parser = argparse.ArgumentParser(
-        description="Ask a registered version the wines of the prediction log, and compare it with what serves."
+        description="Score the wines of the prediction log with a registered version, and compare it with the champion."
     )
     parser.add_argument("version", metavar="VERSION", help="number or alias, such as challenger")
-    parser.add_argument("--days", type=float, default=DAYS, help=f"how far back ({DAYS:g})")
+    parser.add_argument("--days", type=float, default=DAYS, help=f"score the wines of so many days ({DAYS:g})")
     arguments = parser.parse_args()
     if not arguments.days > 0:
         raise BadInputError(f"--days is {arguments.days:g}: it must be more than 0")

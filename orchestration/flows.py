@@ -20,11 +20,13 @@ def parse_pipeline() -> argparse.Namespace:
     """The arguments of orchestration.flows."""
     parser = argparse.ArgumentParser(
         description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
-        "WINE_DATA says where the wines come from."
+        "WINE_DATA names the source of the wines."
     )
-    parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
     parser.add_argument(
-        "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
+        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="the models to compare (all)"
+    )
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="TRIALS", help="also tune a classifier, with this number of trials"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print Prefect's own lines too")
     return parser.parse_args()
@@ -231,7 +233,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
     create_markdown_artifact(
-        render_scores(list_scores(tracked)), key="search", description="What the search came to, leak-free"
+        render_scores(list_scores(tracked)), key="search", description="Scores of the winner of the search, leak-free"
     )
     return tracked
 

@@ -14,14 +14,18 @@ from wine_quality_training.models import ALL_MODELS
 def parse_monitoring() -> argparse.Namespace:
     """The arguments of orchestration.monitoring."""
     parser = argparse.ArgumentParser(
-        description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
-        "Ends with 1 if there is an alarm."
+        description="Check the newest windows of the prediction log; an alarm starts the training deployment. "
+        "Exit code: 1 if there is an alarm."
     )
-    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, and start nothing")
+    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, but start no retraining")
     parser.add_argument(
-        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
+        "--models",
+        nargs="+",
+        default=ALL_MODELS,
+        choices=ALL_MODELS,
+        help="the models that a retraining compares (all)",
     )
-    parser.add_argument("--folds", type=int, help="of its cross-validation (WINE_FOLDS)")
+    parser.add_argument("--folds", type=int, help="folds of its cross-validation (WINE_FOLDS)")
     return parser.parse_args()
 
 

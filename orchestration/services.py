@@ -180,7 +180,9 @@ ORDERS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Start, deploy or end, as ordered."""
-    parser = argparse.ArgumentParser(description="Prefect's server and worker: start them, deploy to them, end them.")
+    parser = argparse.ArgumentParser(
+        description="Start Prefect's server, deploy the flows, start a worker, or stop both."
+    )
     parser.add_argument("order", choices=ORDERS)
     order, settings = parser.parse_args().order, load_settings()
     port = settings.prefect_port

@@ -156,9 +156,9 @@ def check_models(challenger: Bundle, champion: Bundle | None) -> None:
         if not predicts_grades(bundle.pipeline):
             raise BadInputError(f"{who} is a regressor; the API serves classifiers")
         if bundle.metadata.protocol != LEAK_FREE:
-            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}: it has seen the holdout")
+            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}, on wines of the holdout too")
         if champion is None and not bundle.metadata.profiles:
-            raise BadInputError(f"{who} has no profile of its wines, which {MAJORITY} needs: train it again")
+            raise BadInputError(f"{who} has no profile of its training wines, which {MAJORITY} needs: train it again")
 
 
 def pick_unseen(recent: "pd.DataFrame") -> "pd.DataFrame":

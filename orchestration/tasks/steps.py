@@ -94,7 +94,7 @@ def gather_labelled(log_url: str, since: float, snapshots: Path) -> str:
     if len(labelled.validation) < FEWEST_RECENT:
         raise BadInputError(
             f"{labelled.source}, {len(labelled.validation)} of them in the holdout, where the gate needs "
-            f"{FEWEST_RECENT}: more of them have to come before a retraining can be judged"
+            f"{FEWEST_RECENT}: more are needed before a retraining can be judged"
         )
     keep_snapshot(labelled, snapshots)
     return labelled.fingerprint

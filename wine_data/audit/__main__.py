@@ -36,8 +36,8 @@ def tabulate_audit(audit: "Audit") -> Table:
 
 def main() -> int:
     """Audit the wines, print and plot the findings."""
-    parser = argparse.ArgumentParser(description="Find what is wrong with the wines.")
-    parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines are in both files")
+    parser = argparse.ArgumentParser(description="Find leaks, repeats and errors in the wines.")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 1 if wines are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()
 
