@@ -125,13 +125,13 @@ def main() -> int:
     options = [f"--host={address}", f"--users={given.users}", f"--spawn-rate={given.rate:g}"]
     if given.ui is not None:
         require_free_port(UI_HOST, given.ui, "choose another with --ui PORT")
-        print(f"Locust: http://{UI_HOST}:{given.ui}, to load {address}", flush=True)
+        print(f"Locust: http://{UI_HOST}:{given.ui}, for {address}", flush=True)
         print("Next: open it and press Start, or stop with ctrl-c", flush=True)
         page = [f"--web-host={UI_HOST}", f"--web-port={given.ui}", "--loglevel=WARNING"]
         code, interrupted = _run_locust([*options, *page])
         return DONE if interrupted else code
-    print(f"{given.users} users ask {address} for {given.seconds} s:", end=" ")
-    print("GET / once, wines twice, what is no wine three times", flush=True)
+    print(f"{given.users} users send requests to {address} for {given.seconds} s;", end=" ")
+    print("of six, one is for /, two are valid wines, three are invalid", flush=True)
     return run_load(options, given.seconds, make_folder(settings.load_reports))
 
 

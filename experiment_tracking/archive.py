@@ -101,7 +101,7 @@ def main() -> int:
     arguments, places = parser.parse_args(), find_places(load_settings())
     if arguments.order == "pack":
         versions = pack_registry(arguments.file, places)
-        print(f"{arguments.file} holds the registry, with the models of version {', '.join(versions) or 'none'}")
+        print(f"{arguments.file} has the registry, with the models of version {', '.join(versions) or 'none'}")
         print(f"Next, on the other machine: python -m experiment_tracking.archive unpack {arguments.file.name}")
     else:
         unpack_registry(arguments.file, places)

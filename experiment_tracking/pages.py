@@ -48,7 +48,7 @@ def main() -> int:
     experiment_id = open_store(uri, settings.mlflow_artifacts)
     pages = f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
     if has_pages:
-        print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")
+        print(f"MLflow's server shows them:\n{pages}\nNext: open one in a browser")
         return DONE
     print(f"MLflow answers in about half a minute. Stop it with ctrl-c.\n{pages}", flush=True)
     serve_pages(uri, settings.mlflow_port)

@@ -159,10 +159,10 @@ def main() -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
-    with console.status("Asking the logged wines again"):
+    with console.status("Scoring the logged wines again"):
         replay = replay_log(settings, arguments.version, arguments.days)
     console.print("\n".join(replay.sentences()))
-    console.print("furthest apart, by expected quality:")
+    console.print("largest differences in expected quality:")
     for request_id, ours, theirs in replay.furthest:
         console.print(f"    {request_id}: {ours:.2f}, and {theirs:.2f} by version {replay.challenger}")
     console.print(f"Next: python -m experiment_tracking.registry promote {replay.challenger}")

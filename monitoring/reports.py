@@ -36,7 +36,7 @@ def main() -> int:
     if file:
         rows = read_file(file, settings.wine_type)
         if malformed := int(rows.isna().all(axis="columns").sum()):
-            print(f"{malformed:,} of {len(rows):,} rows are no wines: they count as missing in every column")
+            print(f"{malformed:,} of {len(rows):,} rows are invalid: they count as missing in every column")
         nearest = find_nearest(Window(Span(0, 0), rows.dropna(), pd.DataFrame()), metadata.profiles)
         written = report_batch(file, nearest, settings.monitoring_reports / file.stem, settings.wine_type)
     else:

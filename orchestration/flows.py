@@ -155,7 +155,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     if reason:
-        logger.info("Trained out of turn: %s", reason)
+        logger.info("Retraining, not scheduled: %s", reason)
         labelled = gather_task(settings.log_url, since, settings.snapshots)
     else:
         labelled = find_labelled_task(settings.snapshots)

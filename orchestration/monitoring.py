@@ -111,11 +111,13 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     note_task(settings.log_url, list_findings(history, time.time()))
     if not history.windows:
         hours, rows = settings.window_hours, settings.window_rows
-        logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
+        logger.info(
+            "No full window yet: a window is %s", f"{hours:g} hours with a request" if hours else f"{rows:,} wines"
+        )
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
     if earlier and earlier[-1].saw(history) and not again:
-        logger.info("Nothing has come since the last run")
+        logger.info("No new requests since the last run")
         return Outcome(len(history.windows), earlier[-1].reason, earlier[-1].action)
     action = ""
     if history.alarm.raised:

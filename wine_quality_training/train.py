@@ -47,7 +47,7 @@ def main() -> int:
 
         written += write_report(settings.training_models, evaluations, data, split)
     console.print(f"\nWritten to {settings.training_models}: {', '.join(path.name for path in written)}")
-    console.print("Next: make pipeline tracks, registers and bundles the best of them")
+    console.print("Next: make pipeline tracks the models, and registers and bundles the best one")
     return DONE
 
 

@@ -71,8 +71,8 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
         verdict = judge_version(version, split.holdout, recent, arguments.margin)
     bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
     console.print("\n".join(verdict.sentences()))
-    console.print(f"version {version.number} is the champion, and a running API takes it over: {bundle}")
-    console.print(f"Next: make serve; back again: {COMMAND} rollback")
+    console.print(f"version {version.number} is the champion; a running API loads it: {bundle}")
+    console.print(f"Next: make serve; to undo: {COMMAND} rollback")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -131,7 +131,7 @@ def main() -> int:
             version, bundle = roll_back(settings.serving_models, arguments.reason)
             record = list_records()[-1]
             again = f"version {version.number} ({version.model}) is the champion again"
-            console.print(f"{again}, and a running API takes it over:\n{bundle}")
+            console.print(f"{again}; a running API loads it:\n{bundle}")
             console.print(f"before: version {record.champion or 'none'}; reason: {record.reason or 'none given'}")
             console.print("Next: make serve")
         case "export":

@@ -107,7 +107,7 @@ class Verdict:
         """The verdict for people: one line what, one for the holdout's count, one for each comparison."""
         if not self.comparisons:
             same = f"version {self.challenger} is the same model as {self.name_rival()}, by its digest"
-            return [f"{same}: refused, and the holdout was not asked"]
+            return [f"{same}: refused, without a comparison on the holdout"]
         word = "better" if self.admitted else "not shown to be better"
         first = f"version {self.challenger} is {word} than {self.name_rival()}"
         asked = [self.question.sentence()] if self.question else []

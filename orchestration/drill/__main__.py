@@ -56,7 +56,7 @@ def main() -> int:
     console.print(
         f"{'Done' if not drill.missed else 'Not as it should be: ' + '; '.join(drill.missed)}. The story: {picture}"
     )
-    console.print("Next: open that picture; make monitor shows the same of your own API")
+    console.print("Next: open that figure; make monitor shows your own API in the same way")
     return FINDING if drill.missed else DONE
 
 

@@ -52,8 +52,8 @@ def main() -> int:
     console.print(tabulate_audit(audit))
     settings.audit_figure.parent.mkdir(parents=True, exist_ok=True)
     plot_audit(data.train, data.validation).savefig(settings.audit_figure)
-    console.print(f"\nDrawn in {settings.audit_figure}")
-    console.print("Next: python -m wine_quality_training.train shows what the overlap does to a score")
+    console.print(f"\nFigure: {settings.audit_figure}")
+    console.print("Next: python -m wine_quality_training.train shows how the overlap changes a score")
     return FINDING if strict and audit.leaks else DONE
 
 

@@ -19,7 +19,7 @@ def main() -> int:
     data = load_wines(source, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     print(data.introduce())
     print(f"{len(data.train):,} rows to train, {len(data.validation):,} to validate")
-    print("Next: python -m wine_data.audit finds what is wrong with them")
+    print("Next: python -m wine_data.audit finds leaks, repeats and errors")
     return DONE
 
 
