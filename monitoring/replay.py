@@ -54,7 +54,7 @@ class Replay:
     def sentences(self) -> list[str]:
         """The replay for people."""
         names = f"version {self.challenger} and version {self.champion}, which serves"
-        first = f"{names}, give {self.agreement:.1%} of {self.answers:,} logged wines the same grade"
+        first = f"{names}, give the same grade to {self.agreement:.1%} of {self.answers:,} logged wines"
         changed = [(pair, count) for pair, count in self.moved.most_common() if pair[0] != pair[1]][:SHOWN]
         moves = ", ".join(f"{ours} becomes {theirs} {count:,} times" for (ours, theirs), count in changed)
         quality = [
