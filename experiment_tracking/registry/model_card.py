@@ -29,9 +29,9 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
     decision = describe_decision(metadata.decision)
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
-    return f"""{metadata.model}: predicts the grade that tasters would give a wine, {GRADES[0]} to {GRADES[-1]}, from its laboratory
-measurements and its colour. Use it to support a taster or to sort samples. Do not base a price, a claim on a label or a
-decision about a person on it.
+    return f"""{metadata.model}: predicts the grade that tasters would give a wine, {GRADES[0]} to {GRADES[-1]}, from
+its laboratory measurements and its colour. Use it to support a taster or to sort
+samples. Do not base a price, a claim on a label or a decision about a person on it.
 
 **Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of the training side only.
 
