@@ -120,8 +120,8 @@ def serve(settings: Settings, service: "Service") -> None:
 def main() -> int:
     """Serve the current bundle until stopped."""
     argparse.ArgumentParser(
-        description="Serve the current model: a form at /, POST /predict, /docs to try it. "
-        "WINE_HOST, WINE_PORT and WINE_WORKERS set where, and with how many processes."
+        description="Serve the champion: a form at /, predictions at POST /predict, the routes at /docs. "
+        "WINE_HOST, WINE_PORT and WINE_WORKERS set the address, the port and the number of processes."
     ).parse_args()
     settings = load_settings()
     list_origins(settings.cors_origins)  # before a process of several finds it wrong

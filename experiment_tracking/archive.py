@@ -63,7 +63,9 @@ def unpack_registry(file: Path, places: dict[str, Path]) -> None:
         raise NotThereError("unpacking safely needs Python 3.11.4 or newer")
     taken = [str(place) for place in places.values() if place.exists()]
     if taken:
-        raise BadInputError(f"there is a registry here already ({', '.join(taken)}): make reset forgets it")
+        raise BadInputError(
+            f"there is a registry here already ({', '.join(taken)}): remove it with make reset, then unpack"
+        )
     if not file.is_file():
         raise NotThereError(f"there is no file {file}")
     places[DATABASE].parent.mkdir(parents=True, exist_ok=True)
@@ -87,19 +89,19 @@ def find_places(settings: Settings) -> dict[str, Path]:
 
     url, artifacts = make_url(settings.mlflow_uri), settings.mlflow_artifacts
     if url.get_backend_name() != "sqlite" or not url.database or not isinstance(artifacts, Path):
-        raise BadInputError("only a store of files is packed; one on a server is shared by its address")
+        raise BadInputError("only a store in files can be packed; a store on a server is shared by its address")
     return {DATABASE: Path(url.database), ARTIFACTS: artifacts, BUNDLES: settings.serving_models}
 
 
 def main() -> int:
     """Pack or unpack the registry."""
-    parser = argparse.ArgumentParser(description="The registry as one file, to carry it to another machine.")
+    parser = argparse.ArgumentParser(description="Pack the registry into one file, or unpack it on another machine.")
     parser.add_argument("order", choices=["pack", "unpack"])
     parser.add_argument("file", type=Path, help="the archive, a .tar.gz")
     arguments, places = parser.parse_args(), find_places(load_settings())
     if arguments.order == "pack":
         versions = pack_registry(arguments.file, places)
-        print(f"{arguments.file} holds the registry, with the models of version {', '.join(versions) or 'none'}")
+        print(f"{arguments.file} has the registry, with the models of version {', '.join(versions) or 'none'}")
         print(f"Next, on the other machine: python -m experiment_tracking.archive unpack {arguments.file.name}")
     else:
         unpack_registry(arguments.file, places)

@@ -35,7 +35,7 @@ def serve_pages(uri: str, port: int) -> NoReturn:
 
 def main() -> int:
     """Print the addresses of the pages, and serve them unless a server does."""
-    argparse.ArgumentParser(description="MLflow's pages: runs, metrics and registry, in a browser.").parse_args()
+    argparse.ArgumentParser(description="Show runs, metrics and registry in a browser (MLflow's pages).").parse_args()
     settings = load_settings()
     uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
     has_pages = uri.startswith("http")
@@ -48,7 +48,7 @@ def main() -> int:
     experiment_id = open_store(uri, settings.mlflow_artifacts)
     pages = f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
     if has_pages:
-        print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")
+        print(f"MLflow's server shows them:\n{pages}\nNext: open one in a browser")
         return DONE
     print(f"MLflow answers in about half a minute. Stop it with ctrl-c.\n{pages}", flush=True)
     serve_pages(uri, settings.mlflow_port)

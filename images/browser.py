@@ -28,7 +28,7 @@ def open_browser() -> "Iterator[Browser]":
     """Start chromium for as long as the block lasts. Raises NotThereError where there is none."""
     path = find_chromium()
     if path is None:
-        raise NotThereError("there is no chromium here to take pictures with: make system-packages installs it")
+        raise NotThereError("chromium, which takes the pictures, is not installed: make system-packages")
 
     from playwright.sync_api import sync_playwright
 

@@ -20,11 +20,13 @@ def parse_pipeline() -> argparse.Namespace:
     """The arguments of orchestration.flows."""
     parser = argparse.ArgumentParser(
         description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
-        "WINE_DATA says where the wines come from."
+        "WINE_DATA names the source of the wines."
     )
-    parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
     parser.add_argument(
-        "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
+        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="the models to compare (all)"
+    )
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="TRIALS", help="also tune a classifier, with this number of trials"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print Prefect's own lines too")
     return parser.parse_args()
@@ -153,7 +155,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     if reason:
-        logger.info("Trained out of turn: %s", reason)
+        logger.info("Retraining, not scheduled: %s", reason)
         labelled = gather_task(settings.log_url, since, settings.snapshots)
     else:
         labelled = find_labelled_task(settings.snapshots)
@@ -191,6 +193,7 @@ def compare_flow(
         "parent_id": parent_id,
     }
     tracked: list[TrackedModel] = []
+    logger.info("Fitting and scoring %d models, each as published and in %d folds", len(models), folds)
     try:
         for number, model in enumerate(_train_each(settings.dask, models, same, log_fit), start=1):
             logger.info("Model %d of %d is done: %s", number, len(models), model.name)
@@ -201,7 +204,6 @@ def compare_flow(
     except BaseException as problem:  # ctrl-c too: a run that nobody works on may not stay RUNNING
         end_run(parent_id, problem)
         raise
-    move_progress(1.0)
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
     create_picture_artifact(plot_protocols(scores), key="protocols", description="As published, and leak-free")
     return tracked
@@ -231,7 +233,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
     create_markdown_artifact(
-        render_scores(list_scores(tracked)), key="search", description="What the search came to, leak-free"
+        render_scores(list_scores(tracked)), key="search", description="Scores of the winner of the search, leak-free"
     )
     return tracked
 

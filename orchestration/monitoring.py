@@ -14,14 +14,18 @@ from wine_quality_training.models import ALL_MODELS
 def parse_monitoring() -> argparse.Namespace:
     """The arguments of orchestration.monitoring."""
     parser = argparse.ArgumentParser(
-        description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
-        "Ends with 1 if there is an alarm."
+        description="Check the newest windows of the prediction log; an alarm starts the training deployment. "
+        "Exit code: 1 if there is an alarm."
     )
-    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, and start nothing")
+    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, but start no retraining")
     parser.add_argument(
-        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
+        "--models",
+        nargs="+",
+        default=ALL_MODELS,
+        choices=ALL_MODELS,
+        help="the models that a retraining compares (all)",
     )
-    parser.add_argument("--folds", type=int, help="of its cross-validation (WINE_FOLDS)")
+    parser.add_argument("--folds", type=int, help="folds of its cross-validation (WINE_FOLDS)")
     return parser.parse_args()
 
 
@@ -107,11 +111,13 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     note_task(settings.log_url, list_findings(history, time.time()))
     if not history.windows:
         hours, rows = settings.window_hours, settings.window_rows
-        logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
+        logger.info(
+            "No full window yet: a window is %s", f"{hours:g} hours with a request" if hours else f"{rows:,} wines"
+        )
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
     if earlier and earlier[-1].saw(history) and not again:
-        logger.info("Nothing has come since the last run")
+        logger.info("No new requests since the last run")
         return Outcome(len(history.windows), earlier[-1].reason, earlier[-1].action)
     action = ""
     if history.alarm.raised:

@@ -192,7 +192,7 @@ def test_to_deploy_or_work_without_a_server_says_what_to_start(tmp_path: Path) -
 def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stores: Path, tmp_path: Path) -> None:
     with run_services(tmp_path, empty_stores) as services:
         assert "Next: make worker" in services.do("deploy")
-        assert "A worker runs what is due" in services.do("worker")
+        assert "A worker runs scheduled flows" in services.do("worker")
         run = wait_for_end(services, schedule_soon(services))
         assert run.state is not None
         assert run.state.is_completed(), run.state.message

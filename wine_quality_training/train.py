@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """Train, print the scores and write everything."""
     parser = argparse.ArgumentParser(description="Fit the models and compare them under both protocols.")
-    parser.add_argument("--model", default="all", choices=[*ALL_MODELS, "all"])
-    parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"])
+    parser.add_argument("--model", default="all", choices=[*ALL_MODELS, "all"], help="the model to fit (all)")
+    parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"], help="how to score (both)")
     arguments = parser.parse_args()
     settings = load_settings()
 
@@ -47,7 +47,7 @@ def main() -> int:
 
         written += write_report(settings.training_models, evaluations, data, split)
     console.print(f"\nWritten to {settings.training_models}: {', '.join(path.name for path in written)}")
-    console.print("Next: make pipeline tracks, registers and bundles the best of them")
+    console.print("Next: make pipeline tracks the models, and registers and bundles the best one")
     return DONE
 
 

@@ -38,7 +38,7 @@ from wine_quality_training.bundle.grade_sets import GUARANTEE
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
 NO_COUNTS = LogCounts(0, 0, 0, "")
-Explain = Annotated[bool, Query(description="with what each measurement adds; takes a few times as long")]
+Explain = Annotated[bool, Query(description="also return how much each feature adds; takes a few times as long")]
 FEEDBACK_THREADS = 2  # of its own: a log that answers slowly delays no prediction
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},

@@ -86,7 +86,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
     checks = 1
     while not happened():
         if time.monotonic() > deadline:
-            raise NotThereError(f"waited {seconds:g} s in vain for {what}")
+            raise NotThereError(f"waited {seconds:g} s for {what}: it did not happen")
         time.sleep(every)
         checks += 1
     return checks

@@ -111,7 +111,7 @@ def prepare_tables(engine: sa.Engine) -> None:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise NotThereError(
                     f"the prediction log {hide_password(engine.url)} cannot be used ({explain_error(error)}): "
-                    "correct that, set WINE_LOG_URL to another database, or to off to log nothing"
+                    "correct this, set WINE_LOG_URL to another database, or set it to off"
                 ) from error
         time.sleep(0.05)  # SQLite does not wait by itself for the switch to WAL
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.promotion import REFUSED, Record
-from wine_quality_training.report.figures import GREY, RED, make_axes
+from figure_style import GREY, RED, make_axes
 
 
 def plot_champions(records: Sequence[Record]) -> Figure:
@@ -22,7 +22,7 @@ def plot_champions(records: Sequence[Record]) -> Figure:
             axis.plot(place, rows[each.version], "x", color="black", markersize=8)
         axis.axvline(place, color=GREY, linewidth=0.6, zorder=0)
     axis.set(
-        title="Who was champion: a bar is the version that served, a cross one that the gate refused",
+        title="Which version was champion (bar), and which one the gate refused (cross)",
         xticks=range(len(records)),
         xlim=(-0.2, len(records)),
         yticks=range(len(rows)),
@@ -48,5 +48,7 @@ def plot_gate(verdicts: Sequence[Verdict]) -> Figure:
         axis.set(title=measure, yticks=range(len(shown)), ylim=(len(shown) - 0.5, -0.5))
         labels = [f"{verdict.challenger} against {verdict.champion or 'the majority'}" for verdict, _ in shown]
         axis.set_yticklabels(labels if column == 0 else [""] * len(labels), fontsize=8)
-    figure.suptitle("The gate: difference (dot), worst case (end of line), limit (black); grey did not pass")
+    figure.suptitle(
+        "Challenger minus champion: difference (dot), worst case (line's end), limit (black); grey: refused"
+    )
     return figure

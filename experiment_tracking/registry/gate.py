@@ -107,7 +107,7 @@ class Verdict:
         """The verdict for people: one line what, one for the holdout's count, one for each comparison."""
         if not self.comparisons:
             same = f"version {self.challenger} is the same model as {self.name_rival()}, by its digest"
-            return [f"{same}: refused, and the holdout was not asked"]
+            return [f"{same}: refused, without a comparison on the holdout"]
         word = "better" if self.admitted else "not shown to be better"
         first = f"version {self.challenger} is {word} than {self.name_rival()}"
         asked = [self.question.sentence()] if self.question else []
@@ -156,9 +156,9 @@ def check_models(challenger: Bundle, champion: Bundle | None) -> None:
         if not predicts_grades(bundle.pipeline):
             raise BadInputError(f"{who} is a regressor; the API serves classifiers")
         if bundle.metadata.protocol != LEAK_FREE:
-            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}: it has seen the holdout")
+            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}, on wines of the holdout too")
         if champion is None and not bundle.metadata.profiles:
-            raise BadInputError(f"{who} has no profile of its wines, which {MAJORITY} needs: train it again")
+            raise BadInputError(f"{who} has no profile of its training wines, which {MAJORITY} needs: train it again")
 
 
 def pick_unseen(recent: "pd.DataFrame") -> "pd.DataFrame":

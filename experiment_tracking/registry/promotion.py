@@ -65,7 +65,7 @@ def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") 
             raise RefusedError(f"version {champion} is the champion already")
         if champion != verdict.champion:
             raise RefusedError(
-                f"version {champion} became champion after version {version.number} was compared with "
+                f"version {champion} became champion while version {version.number} was compared with "
                 f"{verdict.name_rival()}: compare again"
             )
         return _move(PROMOTED, version, bundle, verdict, reason)

@@ -173,14 +173,15 @@ def _read_metadata(run_id: str) -> ModelMetadata:
     except (MlflowException, OSError) as error:
         if METADATA in [file.path for file in mlflow.MlflowClient().list_artifacts(run_id)]:
             raise NotThereError(
-                f"{METADATA} of run {run_id} is there and cannot be read: see that its disk or server answers, then "
-                "try again"
+                f"{METADATA} of run {run_id} exists but cannot be read: check its disk or server, then try again"
             ) from error
-        raise BadInputError(f"run {run_id} has no {METADATA}: it holds no model that was scored leak-free") from error
+        raise BadInputError(f"run {run_id} has no {METADATA}: it has no model that was scored leak-free") from error
     metadata = read_metadata(path)
     needed = _KAPPA["kappa.holdout"]  # a model of partitioned wines was not cross-validated
     if needed not in metadata.metrics:
-        raise BadInputError(f"run {run_id} lacks {needed}: only what was scored leak-free is registered")
+        raise BadInputError(
+            f"run {run_id} has no metric {needed}: only models that were scored leak-free can be registered"
+        )
     return metadata
 
 
@@ -198,7 +199,7 @@ def _read_model(version: Version) -> tuple[bytes, ModelMetadata]:
         mismatch = f"was fitted on other features than wine_data/schema.py has now ({others})"
     if mismatch:
         name = f"{MODEL} version {version.number}"
-        raise BadInputError(f"{name} {mismatch}: what was changed needs new stores, as docs/your_own.md says")
+        raise BadInputError(f"{name} {mismatch}: changed features need new stores, see docs/your_own.md")
     return pickled, replace(metadata, name=MODEL, version=version.number, run_id=version.run_id)
 
 

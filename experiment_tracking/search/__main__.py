@@ -29,20 +29,24 @@ def parse_plan(settings: Settings) -> Plan:
     """The plan that the command's arguments make."""
     parser = argparse.ArgumentParser(
         description="Tune models on leak-free folds, with every trial in MLflow.",
-        epilog="The same seed finds the same models with any number of workers.",
+        epilog="The result depends on the seed, not on the number of workers.",
     )
-    parser.add_argument("--trials", type=int, default=TRIALS, help=f"how many in all ({TRIALS})")
-    parser.add_argument("--minutes", type=float, help="start no batch of trials after these")
-    parser.add_argument("--task", choices=[*TASKS, BOTH], default=BOTH, help="what to make of the winner (both)")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default=LEAK_FREE, help="how trials are scored (leak-free)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at once (one a core)")
+    parser.add_argument("--trials", type=int, default=TRIALS, help=f"number of trials ({TRIALS})")
+    parser.add_argument("--minutes", type=float, help="start no new trials after this time")
+    parser.add_argument("--task", choices=[*TASKS, BOTH], default=BOTH, help="what to track of the winner (both)")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default=LEAK_FREE, help="protocol that scores the trials (leak-free)"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials in parallel (number of cores)")
     parser.add_argument(
         "--batch",
         type=int,
         default=BATCH,
-        help=f"trials suggested together ({BATCH}): no more run at once; another number finds other models",
+        help=f"trials that TPE suggests at a time ({BATCH}), the most that run in parallel; it changes the result",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the last unfinished search like this")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the last unfinished search with these arguments"
+    )
     return Plan(**vars(parser.parse_args()), seed=settings.seed, dask=settings.dask)
 
 

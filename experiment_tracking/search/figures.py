@@ -14,8 +14,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from experiment_tracking.search.trials import SCORED, Trial
+from figure_style import GREY, RED, make_axes
 
-RED, GREY, DPI = "#8c1c3f", "#b8b8b8", 110
 LOSS = "RMSE"
 ACROSS = 3  # panels beside each other
 LOGARITHMIC = ("learning_rate", "min_child_weight", "reg_alpha", "reg_lambda")
@@ -26,8 +26,7 @@ def plot_study(trials: Sequence[Trial], family: str) -> Figure:
     rows = _tabulate(trials, family)
     names = ["trial", *map(str, _select_values(rows))]
     lines = -(-len(names) // ACROSS)
-    figure = Figure(figsize=(9, 2.4 * lines + 0.8), dpi=DPI, layout="constrained")
-    axes = figure.subplots(lines, ACROSS, sharey=True, squeeze=False).ravel()
+    figure, axes = make_axes(lines, ACROSS, height=2.4 + 0.8 / lines, width=9, share="y")
     for axis in axes[len(names) :]:
         axis.remove()
     for axis, name in zip(axes, names, strict=False):
@@ -43,7 +42,7 @@ def plot_study(trials: Sequence[Trial], family: str) -> Figure:
     for axis in axes[: len(names) : ACROSS]:
         axis.set_ylabel(LOSS)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    figure.suptitle(f"{family}: the loss of each trial, and by value")
+    figure.suptitle(f"{family}: the {LOSS} of each trial, in order and by its values")
     return figure
 
 
@@ -51,8 +50,7 @@ def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
     """Plot each trial as a line across its values; the darker, the lower its loss."""
     rows = _tabulate(trials, family)
     values = _select_values(rows)
-    figure = Figure(figsize=(1.5 * values.shape[1] + 2.5, 3.8), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = make_axes(1, 1, height=3.8, width=1.5 * values.shape[1] + 2.5)
     norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
     colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
     lines = np.column_stack([_scale(values[name]) for name in values])
@@ -62,7 +60,12 @@ def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
         axis.axvline(position, color="black", linewidth=0.6)
         for height, end in ((-0.06, values[name].min()), (1.03, values[name].max())):
             axis.text(position, height, end if isinstance(end, str) else f"{end:.3g}", ha="center", fontsize=8)
-    axis.set(title=f"{family}: every trial", xticks=range(values.shape[1]), yticks=[], ylim=(-0.1, 1.1))
+    axis.set(
+        title=f"{family}: the values of each trial; dark lines have a low {LOSS}",
+        xticks=range(values.shape[1]),
+        yticks=[],
+        ylim=(-0.1, 1.1),
+    )
     axis.set_xticklabels(values.columns, fontsize=8)
     axis.spines[:].set_visible(False)
     figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=LOSS, extend="max")
@@ -80,11 +83,10 @@ def plot_importance(trials: Sequence[Trial], family: str) -> Figure:
     forest = RandomForestRegressor(100, random_state=0).fit(X, rows["loss"])
     drops = permutation_importance(forest, X, rows["loss"], n_repeats=10, random_state=0).importances_mean
     order = np.argsort(drops)
-    figure = Figure(figsize=(7, 0.4 * len(order) + 1.5), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = make_axes(1, 1, height=0.4 * len(order) + 1.5, width=7)
     axis.barh(values.columns[order], drops[order], color=RED)
     axis.set(
-        title=f"{family}: what the loss of the {len(rows)} trials hangs on",
+        title=f"{family}: how much the {LOSS} of the {len(rows)} trials depends on each value",
         xlabel="permutation importance in a random forest of values to loss",
     )
     return figure

@@ -172,7 +172,7 @@ class Selection:
             following = f"make mlflow shows {model.name}; the API serves classifiers: --task {CLASSIFIER}"
             if model.classifies:
                 command = f"python -m experiment_tracking.registry register {model.run_id}"
-                following = f"make {model.name} a version, {command}"
+                following = f"to register {model.name}: {command}"
             self.console.print(f"Next: {following}")
         return evaluations, tracked
 

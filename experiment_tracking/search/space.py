@@ -85,7 +85,7 @@ class Plan:
         if self.trials < 1 or self.workers < 1 or self.batch < 1 or (self.minutes is not None and self.minutes <= 0):
             raise BadInputError("--trials, --workers, --batch and --minutes must be more than 0")
         if self.protocol == AS_PUBLISHED and self.task not in (BOTH, REGRESSOR):
-            raise BadInputError("the published search is over a regressor: leave --task out, or say --task regressor")
+            raise BadInputError("the published search tunes a regressor: leave --task out, or use --task regressor")
 
 
 def describe_space(family: str) -> Space:

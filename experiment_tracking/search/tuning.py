@@ -169,8 +169,8 @@ def _refuse_alive(run: Run) -> None:
         if pid == os.getpid() or abs(since - process["since"]) > 1:
             return
     raise BadInputError(
-        f"the search {run.info.run_id} is not to be resumed while process {pid} on {host} works on it: wait, or end "
-        f"that process. Where {host} is another machine and it is gone, delete the run's tag {PROCESS} in MLflow first"
+        f"the search {run.info.run_id} cannot be resumed while process {pid} on {host} works on it: wait, or end "
+        f"that process. If it is gone, and {host} is another machine, delete the run's tag {PROCESS} in MLflow first"
     )
 
 

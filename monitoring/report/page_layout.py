@@ -56,7 +56,9 @@ def write_page(
     try:
         write_atomically(page, text)
     except OSError as error:
-        raise NotThereError(f"{page} cannot be written ({error.strerror}): see WINE_MONITORING_REPORTS") from error
+        raise NotThereError(
+            f"{page} cannot be written ({error.strerror}): set WINE_MONITORING_REPORTS to a folder that can be written"
+        ) from error
     return page
 
 

@@ -1,4 +1,4 @@
-"""What a command prints while it works: its own log lines on stderr, and a sign of life where there are none."""
+"""What a command prints while it works: its own log lines on stderr, and a line where there are none for a while."""
 
 import logging
 import sys
@@ -12,10 +12,10 @@ _ROOM = Path(__file__).resolve().parents[1]
 
 
 class Progress(logging.Handler):
-    """Prints each step with the seconds since the start, and says so if one takes more than QUIET_SECONDS."""
+    """Prints each step with the seconds since the start, and repeats a step that takes more than QUIET_SECONDS."""
 
     def __init__(self) -> None:
-        """Count the seconds from now on."""
+        """Start the clock."""
         super().__init__()
         self._start = self._last = time.monotonic()
         self._step = ""
@@ -43,7 +43,7 @@ class Progress(logging.Handler):
     def _watch(self) -> None:
         while not self._ended.wait(0.5):
             if time.monotonic() - self._last > QUIET_SECONDS:
-                self._print(f"still at work after: {self._step}")
+                self._print(f"still running; last step: {self._step}")
 
     def _print(self, text: str) -> None:
         self._last = time.monotonic()

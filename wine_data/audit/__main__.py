@@ -36,8 +36,8 @@ def tabulate_audit(audit: "Audit") -> Table:
 
 def main() -> int:
     """Audit the wines, print and plot the findings."""
-    parser = argparse.ArgumentParser(description="Find what is wrong with the wines.")
-    parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines are in both files")
+    parser = argparse.ArgumentParser(description="Find leaks, repeats and errors in the wines.")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 1 if wines are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()
 
@@ -52,8 +52,8 @@ def main() -> int:
     console.print(tabulate_audit(audit))
     settings.audit_figure.parent.mkdir(parents=True, exist_ok=True)
     plot_audit(data.train, data.validation).savefig(settings.audit_figure)
-    console.print(f"\nDrawn in {settings.audit_figure}")
-    console.print("Next: python -m wine_quality_training.train shows what the overlap does to a score")
+    console.print(f"\nFigure: {settings.audit_figure}")
+    console.print("Next: python -m wine_quality_training.train shows how the overlap changes a score")
     return FINDING if strict and audit.leaks else DONE
 
 

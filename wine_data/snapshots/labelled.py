@@ -22,7 +22,7 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
     """
     graded = answers[answers[TARGET].between(*SCALE)]
     if graded.empty:
-        raise BadInputError("no answer of the log has a grade from a taster yet: send them to POST /feedback")
+        raise BadInputError("no answer in the log has a taster's grade yet: send grades to POST /feedback")
     wines = graded[list(MEASUREMENTS)].assign(
         **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
         **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},

@@ -33,10 +33,10 @@ def download_uci(folder: Path, url: str, timeout: float) -> None:
         except requests.RequestException as error:
             raise NotThereError(
                 f"{url}{name} could not be downloaded ({_say_why(error)}): try again, put both files into wine_data/, "
-                "or name a mirror in WINE_UCI_URL"
+                "or set WINE_UCI_URL to a mirror"
             ) from error
         except ValueError as error:  # what pooch raises for a wrong hash
-            raise BadInputError(f"{url}{name} is not the published file: its SHA-256 is another") from error
+            raise BadInputError(f"{url}{name} is not the published file: its SHA-256 differs") from error
 
 
 def download_kaggle() -> tuple[Path, Path]:

@@ -90,8 +90,8 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type:
         return loaders[source]()
     if source.startswith("s3://"):  # the block that opens a bucket is Prefect's, which this room does without
         raise BadInputError(
-            "this command reads no bucket. python -m orchestration.s3 download s3://bucket/prefix "
-            "fetches the wines into a folder, for WINE_DATA"
+            "this command cannot read a bucket: download the wines into a folder with "
+            "python -m orchestration.s3 download s3://bucket/prefix, and set WINE_DATA to that folder"
         )
     path = Path(source).expanduser()
     if path.is_file():
@@ -150,7 +150,7 @@ def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
     try:
         return _load_uci(seed, downloads, uci_url, AUTO_SECONDS)
     except (NotThereError, BadInputError) as error:
-        return _load_twin(seed, f"There are no wines in {DROP_FOLDER.name}/, and {error}. These wines are synthetic.")
+        return _load_twin(seed, f"These wines are synthetic: there are none in {DROP_FOLDER.name}/, and {error}.")
 
 
 def _load_file(path: Path, seed: int, wine_type: str) -> WineData:

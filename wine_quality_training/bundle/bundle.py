@@ -156,7 +156,7 @@ def find_current(models: Path) -> Path:
         name = (models / CURRENT).read_text().strip()
     except FileNotFoundError as error:
         raise NotThereError(
-            f"there is no model in {models} yet: run make pipeline; where its gate refused, it says what to do"
+            f"there is no model in {models} yet: run make pipeline. If its gate refuses the model, it prints what to do"
         ) from error
     if Path(name).name != name or name in ("", ".."):
         raise BadInputError(f"{models / CURRENT} names {name!r}, which is no bundle in {models}: run make pipeline")

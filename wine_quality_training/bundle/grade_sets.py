@@ -28,9 +28,9 @@ if TYPE_CHECKING:  # a server reads thresholds and needs no pandas
 LEVELS = (0.8, 0.9)
 STEPS = 1e4  # masses are rounded to 1 / STEPS, so that a forest's hundredths compare alike however they were summed
 GUARANTEE = (
-    "Cross-conformal: sets of 80 and 90 % hold the grade of about that share of wines like those of training, of more "
-    "where masses tie, as grades are discrete. Sure in theory is 1 - 2 alpha, 60 and 80 %, for sets of the folds' "
-    "models. It holds over wines on average, not for each wine, colour or grade, and not after a drift."
+    "Cross-conformal: for wines like those of training, 80 % and 90 % sets hold the true grade of about that share of "
+    "wines, and often of more, because grades are discrete. Theory guarantees 1 - 2 alpha, 60 % and 80 %, for sets by "
+    "the models of the folds. This is an average over wines: not for each wine, colour or grade, and not after drift."
 )
 
 

@@ -87,7 +87,7 @@ def convert_pipeline(pipeline: Pipeline) -> bytes:
     """Convert a pipeline of models.impute_before. Raises NoGraphError where it holds a model without a graph."""
     *before, model = (step for _, step in pipeline.steps)
     if not all(isinstance(step, SimpleImputer) for step in before):
-        raise NoGraphError("more than blank cells is prepared before the model")
+        raise NoGraphError("a step before the model does more than fill blank cells")
     if isinstance(model, OrdinalClassifier):  # its rule decides outside the graph
         model = model.classifier_
     graph = Graph()
