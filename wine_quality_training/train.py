@@ -54,7 +54,7 @@ def main() -> int:
 def _train_all(
     arguments: argparse.Namespace, data: WineData, split: "Split", settings: Settings, console: Console
 ) -> tuple[list[Evaluation], list[Path]]:
-    """Train each model, and write it as soon as it is scored; the evaluations have no fitted classifier any more."""
+    """Train each model, and write it as soon as it is scored; the returned classifiers are unfitted again."""
     from wine_quality_training.report.files import drop_fit, write_candidates
 
     names = list(ALL_MODELS) if arguments.model == "all" else [arguments.model]
@@ -65,7 +65,7 @@ def _train_all(
         raise BadInputError(f"{arguments.model} is not compared as published: leave --protocol out")
     with (
         open_executor(1, settings.dask) as executor,
-        ThreadPoolExecutor(len(names)) as waiting,  # for a cluster, which gets the fits of all models at once
+        ThreadPoolExecutor(len(names)) as waiting,  # so that a cluster gets the fits of all models at once
         Progress(console=console) as progress,
     ):
         bar = progress.add_task("Fitting", total=steps)

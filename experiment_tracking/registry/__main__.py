@@ -18,7 +18,7 @@ COMMAND = "python -m experiment_tracking.registry"
 
 
 def show_versions(console: Console) -> None:
-    """Print a line a version, the newest first."""
+    """Print one line per version, the newest first."""
     from experiment_tracking.registry.versions import list_versions
 
     table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
@@ -40,7 +40,7 @@ def show_history(console: Console) -> None:
 
 
 def show_version(name: str | None, console: Console) -> None:
-    """Print a version, the champion where none is named, and its card."""
+    """Print a version and its card; without a name, the champion's."""
     from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version
 
     version = find_version(CHAMPION if name is None else name)
@@ -51,13 +51,13 @@ def show_version(name: str | None, console: Console) -> None:
 
 
 def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
-    """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
+    """Judge a version, and promote it if the gate, or a person with a reason, admits it."""
     from experiment_tracking.registry.promotion import promote, settle_moves
     from experiment_tracking.registry.versions import CHALLENGER, CHAMPION, find_version, judge_version
 
     version = find_version(CHALLENGER if arguments.version is None else arguments.version)
     if CHAMPION in version.aliases:
-        settle_moves(settings.serving_models)  # a promotion that was killed may have moved no more than the alias
+        settle_moves(settings.serving_models)  # a killed promotion may have moved only the alias
         raise RefusedError(f"version {version.number} is the champion already")
 
     from wine_data.split import split_wines

@@ -1,4 +1,4 @@
-"""The registry as pictures: who was champion when, and what the gate has measured."""
+"""Figures of the registry: the champion over time, and the gate's measurements."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from figure_style import GREY, RED, make_axes
 
 
 def plot_champions(records: Sequence[Record]) -> Figure:
-    """Plot the champion after each move or refusal, the oldest first; a cross is a version that was refused."""
+    """Plot the champion after each move or refusal, the oldest first; a cross marks a refused version."""
     numbers = sorted({name for each in records for name in (each.champion, each.version) if name}, key=int)
     rows = {number: row for row, number in enumerate(numbers)}
     figure, (axis,) = make_axes(1, 1, height=0.45 * len(rows) + 1.6, width=9)
@@ -34,7 +34,7 @@ def plot_champions(records: Sequence[Record]) -> Figure:
 
 
 def plot_gate(verdicts: Sequence[Verdict]) -> Figure:
-    """Plot what the gate has compared, a panel a measure: the difference, its worst case, and what is needed."""
+    """Plot the gate's comparisons, one panel per measure: the difference, its bound, and the limit."""
     asked = [verdict for verdict in verdicts if verdict.comparisons]
     measures = list(dict.fromkeys(each.measure for verdict in asked for each in verdict.comparisons))
     figure, axes = make_axes(1, len(measures), height=0.45 * len(asked) + 1.9, width=10)

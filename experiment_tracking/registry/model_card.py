@@ -1,4 +1,4 @@
-"""The card of a registered model: what it is for, what it was made of, how good it is, and where that ends."""
+"""The card of a registered model: its use, data, scores and limits."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from wine_quality_training.report.tables import (
     render_slices,
 )
 
-FIFTHS = 5  # all bins of the diagram would make the card longer than the registry takes
+FIFTHS = 5  # with all bins of the diagram, the card would be too long for the registry
 
 
 def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
@@ -28,7 +28,7 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
     )
     decision = describe_decision(metadata.decision)
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
-    # The first words without marks: MLflow's table of versions shows them as they are.
+    # The first words have no Markdown, because MLflow's table of versions does not render it.
     return f"""{metadata.model}: predicts the grade that tasters would give a wine, {GRADES[0]} to {GRADES[-1]}, from
 its laboratory measurements and its colour. Use it to support a taster or to sort
 samples. Do not base a price, a claim on a label or a decision about a person on it.
@@ -57,7 +57,7 @@ Fitted with {versions}.
 
 
 def _render_promises(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
-    """What the probabilities promise, and how it was kept; "" for a regressor."""
+    """The guarantee of the probabilities, and the measured coverage and reliability; "" for a regressor."""
     if not metadata.grade_sets:
         return ""
     evaluation = next(each for each in evaluations if each.protocol == LEAK_FREE)

@@ -17,12 +17,12 @@ from experiment_tracking.search.trials import SCORED, Trial
 from figure_style import GREY, RED, make_axes
 
 LOSS = "RMSE"
-ACROSS = 3  # panels beside each other
+ACROSS = 3  # panels per row
 LOGARITHMIC = ("learning_rate", "min_child_weight", "reg_alpha", "reg_lambda")
 
 
 def plot_study(trials: Sequence[Trial], family: str) -> Figure:
-    """Plot the loss of each trial in order, with the best so far, and against each value; stopped ones in grey."""
+    """Plot the loss of the trials in order, with the best so far, and against each value; pruned trials are grey."""
     rows = _tabulate(trials, family)
     names = ["trial", *map(str, _select_values(rows))]
     lines = -(-len(names) // ACROSS)
@@ -47,12 +47,12 @@ def plot_study(trials: Sequence[Trial], family: str) -> Figure:
 
 
 def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
-    """Plot each trial as a line across its values; the darker, the lower its loss."""
+    """Plot each trial as a line across its values; darker lines have a lower loss."""
     rows = _tabulate(trials, family)
     values = _select_values(rows)
     figure, (axis,) = make_axes(1, 1, height=3.8, width=1.5 * values.shape[1] + 2.5)
     norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
-    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
+    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # lighter ones are not visible on white
     lines = np.column_stack([_scale(values[name]) for name in values])
     for line, loss in sorted(zip(lines, rows["loss"], strict=True), key=lambda pair: -pair[1]):
         axis.plot(line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
@@ -73,9 +73,9 @@ def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
 
 
 def plot_importance(trials: Sequence[Trial], family: str) -> Figure:
-    """Plot the permutation importance of each value in a forest fitted to the trials, to predict their loss.
+    """Plot the permutation importance of each value in a forest that predicts the trials' loss.
 
-    It is the share of the losses' variance that the forest no longer explains, over 10 shuffles of a value.
+    It is the loss of R2 when a value is shuffled, averaged over 10 shuffles.
     """
     rows = _tabulate(trials, family)
     values = _select_values(rows)
@@ -93,7 +93,7 @@ def plot_importance(trials: Sequence[Trial], family: str) -> Figure:
 
 
 def _tabulate(trials: Sequence[Trial], family: str) -> pd.DataFrame:
-    """The trials of a family that have a loss, one row each: number, values, loss, whether scored on every fold."""
+    """The trials of a family with a loss, one per row: number, values, loss, whether scored on every fold."""
     return pd.DataFrame(
         [
             {"trial": trial.number, **trial.values, "loss": trial.result.loss, "scored": trial.result.outcome == SCORED}
@@ -114,7 +114,7 @@ def _scatter(axis: Axes, rows: pd.DataFrame, name: str, size: int) -> None:
 
 
 def _scale(values: pd.Series) -> np.ndarray:
-    """Values between 0 and 1: logarithmic ones by their logarithm, names by their place in the alphabet."""
+    """Scale values to 0 to 1: logarithmic ones by their logarithm, names by alphabetical order."""
     if not pd.api.types.is_numeric_dtype(values):
         values = values.astype("category").cat.codes
     numbers = np.asarray(np.log(values) if values.name in LOGARITHMIC else values, dtype=float)

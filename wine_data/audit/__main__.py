@@ -1,4 +1,4 @@
-"""Find what is wrong with the wines: above all, wines that are in both files.
+"""Find problems in the wines: above all, wines that are in both files.
 
     python -m wine_data.audit [--strict]
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tabulate_audit(audit: "Audit") -> Table:
-    """The audit as a table for a terminal: one row a finding, and one a check that found nothing."""
+    """The audit as a table for a terminal: one row per finding, and one per check that found nothing."""
     from wine_data.audit.checks import CHECKS
 
     table = Table("check", "file", "count", "of", box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -1,4 +1,4 @@
-"""The audit as a figure: how few different wines there are, and how many of them are in both files."""
+"""The audit as a figure: the number of distinct wines, and how many of them are in both files."""
 
 import numpy as np
 import pandas as pd

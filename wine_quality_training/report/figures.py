@@ -1,4 +1,4 @@
-"""The figures of this stage: the wines, the models, and the difference between the two protocols.
+"""Figures of the wines, the models, and the difference between the two protocols.
 
 Each function returns a matplotlib Figure and saves nothing.
 """
@@ -27,7 +27,7 @@ from wine_quality_training.evaluate import (
 )
 
 COLOURS = dict(zip(TYPES, (RED, WHITE), strict=True))
-SHUFFLES, POINTS = 10, 100  # of a feature, for its importance and its partial dependence
+SHUFFLES, POINTS = 10, 100  # per feature, for its importance and its partial dependence
 
 
 def plot_boxes(wines: pd.DataFrame) -> Figure:
@@ -162,7 +162,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 
 def plot_copies(benchmark: CopyBenchmark) -> Figure:
-    """Plot the RMSE of each model on the rows of a public copy and on distinct wines, a line a model."""
+    """Plot the RMSE of each model on the rows of a public copy and on distinct wines, one line per model."""
     figure, (axis,) = make_axes(1, 1, height=4.8, width=8)
     columns = ("copy", "distinct")
     best = benchmark.rank("distinct")[0]
@@ -190,7 +190,7 @@ def plot_copies(benchmark: CopyBenchmark) -> Figure:
 
 
 def _spread(values: Sequence[float], least: float) -> list[float]:
-    """Ascending values, moved up where they lie closer than `least`, so that their labels can be read."""
+    """Ascending values, moved up to lie at least `least` apart, so that their labels do not overlap."""
     places: list[float] = []
     for value in values:
         places.append(max(value, places[-1] + least) if places else value)
@@ -198,7 +198,7 @@ def _spread(values: Sequence[float], least: float) -> list[float]:
 
 
 def plot_importance(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES) -> Figure:
-    """Plot how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
+    """Plot a model's loss of R2 on the holdout when one feature is shuffled, several times per feature."""
     figure, (axis,) = make_axes(1, 1, height=4, width=7)
     drops = _permute_features(evaluation.pipeline, split.holdout, shuffles)
     order = drops.mean(axis=1).sort_values().index
@@ -209,7 +209,7 @@ def plot_importance(evaluation: Evaluation, split: Split, shuffles: int = SHUFFL
 
 
 def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES, points: int = POINTS) -> Figure:
-    """Plot how the expected grade moves with each of the three features that matter most, at so many points."""
+    """Plot the partial dependence of the expected grade on each of the three most important features."""
     wines = feature_frame(split.holdout)
     top = list(_permute_features(evaluation.pipeline, split.holdout, shuffles).mean(axis=1).nlargest(3).index)
     figure, axes = make_axes(1, 3, height=3.2, width=10)
@@ -223,7 +223,7 @@ def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFL
 
 
 def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Plot what each feature adds to the expected quality of some wines, a panel a wine under its title."""
+    """Plot what each feature adds to the expected quality of some wines, one titled panel per wine."""
     figure, axes = make_axes(1, len(effects), height=3.8, width=5 * len(effects))
     widest = max(abs(effect) for wine in effects.values() for effect in wine.values()) or 1
     for axis, (title, wine) in zip(axes, effects.items(), strict=True):
@@ -245,7 +245,7 @@ def plot_bars(values: Mapping[str, float], label: str, title: str) -> Figure:
 
 
 def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str, Figure]:
-    """Plot every figure that these evaluations have the scores for, by file name."""
+    """Plot every figure for which these evaluations have the scores, by file name."""
     wines = pd.concat([split.train, split.holdout], ignore_index=True)
     figures = {
         "boxes": plot_boxes(wines),
