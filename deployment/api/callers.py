@@ -76,7 +76,7 @@ def _cut_port(host: bytes) -> str:
 
 @lru_cache(64)  # nearly all requests have one of two values
 def _is_local(host: bytes) -> bool:
-    """Whether a Host header is localhost or an IP address; DNS rebinding can use neither."""
+    """Whether a Host header is empty, a localhost name or an IP address; DNS rebinding can use none of them."""
     name = _cut_port(host).strip("[]")
     try:
         return bool(ip_address(name))
