@@ -25,7 +25,7 @@ from settings import ROOT, load_settings
 LOCUSTFILE = Path(__file__).parent / "load_test" / "locustfile.py"
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # how to reach a listener on all interfaces
 UI_HOST, UI_PORT = "127.0.0.1", 8089
-PATIENCE = 10  # seconds to wait for open responses after the end
+PATIENCE = 10  # seconds to wait for unfinished requests at the end
 
 
 def find_address(host: str, port: int) -> str:

@@ -1,7 +1,7 @@
 """Divide text at the ends of rows, and parse it with Arrow.
 
-Both use the quoting rule of Arrow and Python's csv: a quotation mark opens a cell only at the cell's start; elsewhere it
-is an ordinary character.
+Both use the quoting rule of Arrow and Python's csv: a quotation mark opens a cell only at the cell's start. Elsewhere
+it is an ordinary character.
 """
 
 import io
