@@ -9,18 +9,18 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write or replace a file with this content, as open_atomically does. Text is UTF-8, half a character "?"."""
+    """Write or replace a file, as open_atomically does. Text becomes UTF-8, with "?" for a lone surrogate."""
     with open_atomically(path) as file:
         file.write(content.encode(errors="replace") if isinstance(content, str) else content)
 
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Write or replace a file, and make its folders, so that readers see the old content or the new.
+    """Write or replace a file atomically, and create its folders: readers see the old content or the new.
 
-    Each of several writers has a temporary file of its own, and the last one wins. The content is on the disk before it
-    gets its name, so a power cut leaves no empty file. Raises OSError where the disk is full or may not be written; the
-    file that was there is intact then, as it is if the block raises.
+    Each writer has its own temporary file; the last one to finish wins. The content is on the disk before the file gets
+    its name, so a power cut leaves no empty file. Raises OSError if the disk is full or not writable. Then, and if the
+    block raises, the old file stays intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
@@ -29,7 +29,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(partial).chmod(0o644)  # mkstemp lets only its owner read
+        Path(partial).chmod(0o644)  # mkstemp makes a file that only its owner can read
         Path(partial).replace(path)
     except BaseException:
         with suppress(OSError):

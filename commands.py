@@ -1,7 +1,7 @@
-"""How every command of this project ends: with an exit code that means one thing, and no bare traceback.
+"""How every command of this project ends: one exit code for each kind of result, and no bare traceback.
 
 0 done · 1 a finding (a leak under --strict, a refused promotion) · 2 bad input or settings ·
-3 a service, file or place it needs is not there or fails · 4 a mistake in this project, with its traceback.
+3 a service, file or folder that it needs is missing or fails · 4 a bug in this project, with its traceback.
 """
 
 import errno
@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = str(Path(__file__).resolve().parent)
-# Python looks first where a command was started, or beside the file that was: another settings.py there, or the file
-# monitoring.py beside orchestration/flows.py, would hide ours.
+# Python imports first from the current folder, or from that of the script. Another settings.py there, or the file
+# monitoring.py beside orchestration/flows.py, would shadow our modules.
 if sys.path[0] not in ("", HERE):
     sys.path.append(sys.path.pop(0))
 
 DONE, FINDING, BAD_INPUT, NOT_THERE, UNFORESEEN = 0, 1, 2, 3, 4
-# Packages whose errors come from a store, a server or another program; by name, for no command imports all of them.
+# Errors of these packages come from a store, a server or another program. By name: no command imports all of them.
 OUTSIDE = ("botocore", "httpx", "mlflow", "prefect", "psycopg", "sqlalchemy", "sqlite3", "subprocess")
 PLACES = "python -m settings lists places and addresses"
 SPACE, ALLOW = "free some space there", f"allow writing there, or name another place; {PLACES}"
@@ -36,39 +36,39 @@ ADVICE = {
 
 
 class UserError(Exception):
-    """An error whose text is all that a user needs: a command or a notebook shows that one sentence."""
+    """An error whose message is all that a user needs: commands and notebooks show only this sentence."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in the place of a traceback."""
+        """The text that IPython shows instead of a traceback."""
         return [f"error: {hide_passwords(str(self))}"]
 
 
 class RefusedError(UserError):
-    """A check has refused what the user asked for. The text says why."""
+    """A check refused the user's request. The message says why."""
 
     exit_code = FINDING
 
 
 class BadInputError(UserError):
-    """Data or settings that a user can correct. The text says what was wrong, where, and what to do."""
+    """Data or settings that a user can correct. The message says what is wrong, where, and what to do."""
 
     exit_code = BAD_INPUT
 
 
 class NotThereError(UserError):
-    """A service, port or file that a command needs is not there. The text says what to do."""
+    """A service, port or file that a command needs is missing. The message says what to do."""
 
     exit_code = NOT_THERE
 
 
 def require(found: object, what: str) -> None:
-    """Raise NotThereError where a notebook does not find what the one before leaves: "this needs …"."""
+    """Raise NotThereError ("this needs …") if a notebook does not find what the previous one writes."""
     if not found:
         raise NotThereError(f"this needs {what}")
 
 
 def require_free_port(host: str, port: int, other: str) -> None:
-    """Raise NotThereError if something listens on the port already; `other` says how to choose another."""
+    """Raise NotThereError if the port is already in use; `other` says how to choose another."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -79,12 +79,12 @@ def require_free_port(host: str, port: int, other: str) -> None:
 
 
 def hide_passwords(text: str) -> str:
-    """The text with *** for the password of every address in it."""
+    """Replace the password in every address of a text by ***."""
     return re.sub(r"(//[^:/@\s]*:)(?!\d+[/?#])[^\s'\"]*@", r"\1***@", text)
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Run a command's main and leave Python with its exit code; what a user can mend is reported in one line."""
+    """Run a command's main and exit with its code; errors that a user can fix are reported in one line."""
     try:
         code = main()
         sys.stdout.flush()
@@ -93,11 +93,11 @@ def run_command(main: Callable[[], int]) -> None:
         print(f"{word}: {hide_passwords(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        code = 130  # what a shell expects of a command stopped by ctrl-c
+        code = 130  # the usual exit code after Ctrl-C: 128 + SIGINT
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_output_closed():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
-            sys.exit(141)  # as a command that a shell ends because `head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
+            sys.exit(141)  # 128 + SIGPIPE: the reader, such as `head`, has closed the pipe
         problem = explain_outside(error)
         if problem:
             print(f"error: {hide_passwords(problem)}", file=sys.stderr)
@@ -108,7 +108,7 @@ def run_command(main: Callable[[], int]) -> None:
 
 
 def explain_outside(error: BaseException) -> str:
-    """What failed outside this project, such as a disk or a server, and what to do; empty for any other error."""
+    """Describe a failure outside this project, such as of a disk or a server, with advice; empty for other errors."""
     if isinstance(error, ModuleNotFoundError):
         return f"{error}: make setup installs all that this project uses; install anything else into this environment"
     if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OUTSIDE:
@@ -124,5 +124,5 @@ def explain_outside(error: BaseException) -> str:
 
 def _is_output_closed() -> bool:
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # a closed end is reported without being asked for
+    poll.register(sys.stdout.fileno(), 0)  # poll always reports a closed pipe
     return bool(poll.poll(0))

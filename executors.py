@@ -1,7 +1,7 @@
-"""Where many pieces of work run: on threads of this process, or on the workers of a Dask cluster, as WINE_DASK says.
+"""Executors for many tasks: threads of this process, or workers of a Dask cluster (WINE_DASK).
 
-Both are a concurrent.futures.Executor. On a cluster, a piece is a function of an importable module, with arguments that
-can be pickled.
+Both are a concurrent.futures.Executor. On a cluster, a task is a function of an importable module whose arguments can
+be pickled.
 """
 
 import logging
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 LOCAL = "local"
 CONNECT_SECONDS = 20
 
-MapFunction = Callable[..., Iterable[Any]]  # as map: a function and lists of its arguments to results in that order
+MapFunction = Callable[..., Iterable[Any]]  # like map: a function and lists of its arguments; results in that order
 
 
 @contextmanager
 def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
-    """An executor for as long as the block lasts: `threads` of this process, or the cluster of WINE_DASK.
+    """Open an executor for the block: `threads` of this process, or the cluster of WINE_DASK.
 
-    What has not begun at the block's end is not begun. Raises as open_cluster does.
+    Tasks that have not started when the block ends are cancelled. Errors as in open_cluster.
     """
     if dask:
-        with open_cluster(dask) as client:  # which runs a piece again where its worker dies, three times
+        with open_cluster(dask) as client:  # it retries a task whose worker dies, three times
             yield client.get_executor(pure=False)
         return
     executor = ThreadPoolExecutor(threads)
@@ -40,22 +40,22 @@ def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
 
 
 def is_local(executor: Executor) -> bool:
-    """Whether the pieces see this process's memory."""
+    """Whether the tasks share this process's memory."""
     return isinstance(executor, ThreadPoolExecutor)
 
 
 def make_map(executor: Executor) -> MapFunction:
-    """How to run pieces that use every core by themselves: one after the other here, all at once on a cluster."""
+    """A map for tasks that each use every core: one after the other here, all at once on a cluster."""
     return map if is_local(executor) else executor.map
 
 
 @contextmanager
 def open_cluster(dask: str) -> "Iterator[Client]":
-    """A client of a cluster: of processes on this machine (local), or of the scheduler at an address.
+    """Connect to a Dask cluster: processes on this machine (local), or the scheduler at an address.
 
     Raises:
-        BadInputError: it is no address.
-        NotThereError: Dask is not installed, or no scheduler answers there.
+        BadInputError: the address is invalid.
+        NotThereError: Dask is not installed, or no scheduler responds there.
     """
     try:
         from distributed import Client

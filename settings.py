@@ -1,4 +1,4 @@
-"""The one place for paths, ports and other settings.
+"""All paths, ports and other settings.
 
     python -m settings [--markdown]    lists the values in force, or prints docs/settings.md
 
@@ -26,12 +26,12 @@ from commands import DONE, BadInputError, hide_passwords, run_command
 
 ROOT = Path(__file__).resolve().parent
 UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/"
-BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would lose one slash of two
+BucketAddress = Annotated[str, StringConstraints(pattern=r"^s3://[^/]")]  # a Path would drop one of the two slashes
 Place = Annotated[BucketAddress | Path, Field(union_mode="left_to_right")]
 STORE = r"(sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://|mssql(\+\w+)?://|https?://).+"
-REAL_DATA = "WINE_REAL_DATA"  # a folder for the tests
-SCRATCH = ROOT / ".scratch"  # for notebooks that are to change nothing else
-NOTEBOOK = {  # a notebook is not run in this folder, where Prefect would find them in pyproject.toml
+REAL_DATA = "WINE_REAL_DATA"  # a folder that tests read
+SCRATCH = ROOT / ".scratch"  # for notebooks that must change nothing else
+NOTEBOOK = {  # notebooks run in another folder, where Prefect does not find pyproject.toml
     "PREFECT_HOME": str(ROOT / ".prefect"),
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -54,7 +54,7 @@ This page is what `python -m settings --markdown` prints.
 
 
 def prepare_user() -> None:
-    """Give a process whose user has no home or no name, as in some containers, both; MLflow and Prefect need them."""
+    """Set a home and a user name where they are missing, as in some containers; MLflow and Prefect need both."""
     try:
         Path.home()
     except RuntimeError:
@@ -66,23 +66,23 @@ def prepare_user() -> None:
 
 
 def prepare_proxies() -> None:
-    """Add this machine to NO_PROXY where the environment names a proxy, so that no local server is asked through it."""
+    """Add this machine to NO_PROXY if the environment sets a proxy, so that local requests bypass it."""
     proxies = [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
     for name in proxies:  # GNOME writes socks://, which neither httpx nor requests knows
         os.environ[name] = re.sub("^socks://", "socks5://", os.environ[name])
     given = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
-    for name, hosts in given.items() if proxies else ():  # without one, macOS would forget the proxy of its settings
+    for name, hosts in given.items() if proxies else ():  # without a proxy, NO_PROXY would hide macOS's own
         hosts = hosts or given["no_proxy"] or given["NO_PROXY"]
         listed = [host.strip() for host in hosts.split(",") if host.strip()]
         os.environ[name] = "*" if "*" in listed else ",".join(dict.fromkeys([*listed, *LOCAL_HOSTS]))
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# On import: every command, flow and notebook imports this file, and no other before it makes a client.
+# On import: every command, flow and notebook imports this file before any client is made.
 prepare_user()
 prepare_proxies()
 
@@ -94,7 +94,7 @@ def _check_store(address: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Everything a user can set, typed and checked; frozen, so that a run has one set of settings."""
+    """All settings, typed and validated; frozen, so that they stay the same for a whole run."""
 
     model_config = SettingsConfigDict(
         env_prefix="WINE_",
@@ -188,13 +188,13 @@ class Settings(BaseSettings):
     )
 
     def find_key(self, own: Literal["predict_key", "feedback_key"]) -> str:
-        """The key that a client of this project sends: the one for what it does, or else the one for all."""
+        """The key that a client of this project sends: the scoped one, or else the one for all routes."""
         scoped: SecretStr = getattr(self, own)
         return (scoped or self.api_key).get_secret_value()
 
 
 def load_settings() -> Settings:
-    """Read the settings. Raises BadInputError that names the variable that is wrong, or a file .env that is."""
+    """Read the settings. Raises BadInputError that names the wrong variable, or an unreadable file .env."""
     try:
         settings = Settings()
         _report_unknown(*sorted(name.upper() for name in [*os.environ, *dotenv_values(ROOT / ".env")]))
@@ -206,12 +206,12 @@ def load_settings() -> Settings:
 
 
 def move_paths(folder: Path) -> dict[str, str]:
-    """The environment of this process, with every path that the project writes to moved under a folder."""
+    """The environment of this process, with every path that the project writes to moved into a folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WINE_", "PREFECT_"))}
     for name, setting in Settings.model_fields.items():
         scheme, inside, path = str(setting.default).partition(f"{ROOT}/")
         if inside:
-            place = path if path.endswith("/models") else Path(path).name  # two rooms have models
+            place = path if path.endswith("/models") else Path(path).name  # two packages have models
             environment[name_variable(name)] = f"{scheme}{folder / place}"
     return environment | {
         "PREFECT_HOME": str(folder / ".prefect"),
@@ -222,10 +222,10 @@ def move_paths(folder: Path) -> dict[str, str]:
 
 
 def start_notebook(scratch: bool) -> Settings:
-    """Load the settings of a notebook, which works in the project's stores; with `scratch`, in copies of its own.
+    """Load the settings for a notebook. It uses the project's stores, or with `scratch` its own.
 
-    From here on the notebook's folder is not searched for modules: orchestration has a monitoring.py, which would hide
-    the package of that name.
+    The notebook's folder is removed from the import path: orchestration/monitoring.py would shadow the package
+    monitoring.
     """
     sys.path[:] = filter(None, sys.path)
     for name, value in NOTEBOOK.items():
@@ -238,7 +238,7 @@ def start_notebook(scratch: bool) -> Settings:
 
 @cache
 def _report_unknown(*variables: str) -> None:
-    """Warn of names that begin as a setting's and are none, once a process."""
+    """Warn of variables that begin with WINE_ and are no setting, once per process."""
     known = [*map(name_variable, Settings.model_fields), REAL_DATA]
     for name in variables:
         if name.startswith("WINE_") and name not in known:
@@ -254,7 +254,7 @@ def name_variable(name: str) -> str:
 
 
 def list_values(settings: Settings) -> dict[str, str]:
-    """Variables and their values as text; secrets are hidden, and paths inside the project are short."""
+    """Variables and their values as text; secrets are hidden, paths inside the project are relative."""
     return {name_variable(name): _show_value(getattr(settings, name)) for name in Settings.model_fields}
 
 

@@ -1,1 +1,1 @@
-"""Serve a bundle: the API and the model behind it."""
+"""Serve a model bundle: the API and the model behind it."""

@@ -1,11 +1,10 @@
-"""The load test: many users ask the API at once, and every answer is checked.
+"""The load test: many concurrent users send requests to the API, and every response is checked.
 
     make load       python -m deployment.load [--users N] [--rate N] [--seconds N]
     make load-ui    python -m deployment.load --ui [PORT]
 
-It asks the API that `make serve` started, and leaves its reports in a new folder of WINE_LOAD_REPORTS. It ends
-with 1 where an answer was not the right one, or where more than 5 % of them took longer than WINE_LOAD_P95:
-locust judges that at its end (load_test/gate.py).
+It tests the API that `make serve` started, and writes its reports to a new folder in WINE_LOAD_REPORTS. It ends with 1
+if a response was wrong, or if more than 5 % of them took longer than WINE_LOAD_P95 (load_test/gate.py).
 """
 
 import argparse
@@ -24,19 +23,19 @@ from deployment.load_test.gate import LINES, Line
 from settings import ROOT, load_settings
 
 LOCUSTFILE = Path(__file__).parent / "load_test" / "locustfile.py"
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what listens there answers here
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # how to reach a listener on all interfaces
 UI_HOST, UI_PORT = "127.0.0.1", 8089
-PATIENCE = 10  # seconds that answers may still take when the time is over
+PATIENCE = 10  # seconds to wait for unfinished requests at the end
 
 
 def find_address(host: str, port: int) -> str:
-    """The address under which an API that listens on a host and a port is asked."""
+    """The address for requests to an API that listens on a host and port."""
     host = EVERYWHERE.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def require_api(address: str) -> None:
-    """Raise NotThereError if nothing there speaks HTTP; whether its answers are right is for the test to find out."""
+    """Raise NotThereError if no HTTP server responds; the test itself checks the responses."""
     try:
         httpx.get(address, headers={"Accept": "application/json"}, timeout=PATIENCE, trust_env=False)
     except httpx.HTTPError as error:
@@ -47,14 +46,14 @@ def require_api(address: str) -> None:
 
 
 def make_folder(reports: Path) -> Path:
-    """Make a folder of its own for a run, named for the time."""
+    """Create a new folder for a run, named after the time."""
     folder = reports / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%fZ}"
     folder.mkdir(parents=True)
     return folder
 
 
 def run_load(options: list[str], seconds: int, folder: Path) -> int:
-    """Run the load test for so long, with its reports in a folder; return locust's exit code.
+    """Run the load test, with its reports in a folder; return locust's exit code.
 
     Raises:
         NotThereError: locust ended before it measured anything.
@@ -67,23 +66,23 @@ def run_load(options: list[str], seconds: int, folder: Path) -> int:
         print(f"Report: {folder / 'report.html'}")
     if interrupted:
         raise KeyboardInterrupt
-    if not is_measured and code != BAD_INPUT:  # of that locust has said what is wrong
+    if not is_measured and code != BAD_INPUT:  # then locust has printed the reason
         raise NotThereError(f"locust ended with {code} before it measured anything; see {folder / 'locust.log'}")
     return code
 
 
 def read_lines(folder: Path) -> list[Line]:
-    """What a run measured: a line each kind of request, and the last for all."""
+    """The results of a run: one line for each kind of request, the last for all."""
     return [Line(**line) for line in json.loads((folder / LINES).read_text())]
 
 
 def _run_locust(options: list[str]) -> tuple[int, bool]:
-    """Run locust in a process of its own; return its exit code and whether ctrl-c ended it.
+    """Run locust in a child process; return its exit code and whether Ctrl-C ended it.
 
-    In its own process, as gevent replaces much of the standard library, and in its own session, so that ctrl-c
-    reaches it once, from here: it then writes its reports and ends.
+    It needs its own process, as gevent patches much of the standard library, and its own session, so that it gets
+    Ctrl-C only once, from here. It then writes its reports and ends.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being ended is the same as ctrl-c
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM has the effect of Ctrl-C
     command = [sys.executable, "-m", "locust", f"--locustfile={LOCUSTFILE}", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -98,7 +97,7 @@ def _run_locust(options: list[str]) -> tuple[int, bool]:
 
 
 def main() -> int:
-    """Load the API, or serve the page on which a person does."""
+    """Run the load test, or serve locust's page."""
     settings = load_settings()
     parser = argparse.ArgumentParser(
         description="Send requests to the API of make serve and check every answer. WINE_LOAD_* set the defaults."

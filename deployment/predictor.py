@@ -1,4 +1,4 @@
-"""The model behind the API and batch scoring: a checked bundle that answers arrays of wines."""
+"""The model behind the API and batch scoring: a checked bundle that predicts arrays of wines."""
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -22,10 +22,10 @@ PART_PLACES = tuple((FEATURES.index(part), FEATURES.index(whole)) for part, whol
 
 
 class Predictor:
-    """Answers with one bundle: compiled where it has that form, else with the pickled pipeline."""
+    """Predicts with one bundle: with its compiled form if it has one, else with the pickled pipeline."""
 
     def __init__(self, bundle: Bundle | CompiledBundle) -> None:
-        """Take a loaded bundle. Raises BadInputError if it no longer answers as it did when it was written."""
+        """Check a loaded bundle. Raises BadInputError if its predictions differ from those stored in it."""
         self.metadata: ModelMetadata = bundle.metadata
         self.grades = [int(grade) for grade in self.metadata.answers[0].probabilities]
         self._scale = np.array(self.grades, dtype="float64")
@@ -47,25 +47,25 @@ class Predictor:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether one wine is answered in about a tenth of a millisecond, not in ten."""
+        """Whether one prediction takes about 0.1 ms, not 10 ms."""
         return isinstance(self._model, CompiledModel)
 
     def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
-        """Probabilities of each grade in `grades`, shape (wines, grades), for an array as feature_array lays it out."""
+        """Probabilities of the grades in `grades`, shape (wines, grades), for an array as feature_array makes it."""
         return self._model.predict_probabilities(wines)
 
     def predict_one(self, wine: tuple[float, ...]) -> list[float]:
-        """The same for one wine, given by its values in the order of FEATURES."""
+        """The same for one wine, as values in the order of FEATURES."""
         return self._model.predict_one(wine)
 
     def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The position in `grades` of each prediction, and the expected quality, from probabilities as above."""
+        """The position in `grades` of each prediction, and the expected quality, from such probabilities."""
         return decide_grades(probabilities, self._scale, self._bounds)
 
     def explain(self, wines: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """What each feature adds to the expected quality of some wines, shape (wines, 12): see find_effects.
 
-        Raises BadInputError where the bundle is so old that it has no medians.
+        Raises BadInputError if the bundle is too old to have medians.
         """
         if self.medians is None:
             raise BadInputError(NO_MEDIANS)
@@ -74,7 +74,7 @@ class Predictor:
         )
 
     def find_sets(self, probabilities: np.ndarray, decided: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By level, the positions in `grades` of the ends of each wine's set; `decided` as `decide` has it."""
+        """By level, the positions in `grades` of the ends of each wine's set; `decided` comes from `decide`."""
         masses = measure_masses(probabilities, decided)
         return {level: find_sets(masses, threshold) for level, threshold in self.metadata.grade_sets.items()}
 
@@ -83,7 +83,7 @@ class Predictor:
         return find_sets_of_one(row, decided, self._thresholds)
 
     def list_warnings(self, wine: tuple[float, ...], filled: Iterable[str] = ()) -> list[str]:
-        """What is unusual about a wine, given by its values in the order of FEATURES, as sentences.
+        """Warnings about unusual values of a wine, given in the order of FEATURES.
 
         `filled` names the measurements that were blank.
         """
@@ -98,7 +98,7 @@ class Predictor:
 
 
 def list_impossible_parts(wine: Sequence[float]) -> list[str]:
-    """Which values of a wine, in the order of FEATURES, are more than the whole that they are a part of."""
+    """Warnings about values of a wine, in the order of FEATURES, that exceed the total they are part of."""
     return [
         f"{FEATURES[part]} is {wine[part]:g}, more than {FEATURES[whole]}, {wine[whole]:g}"
         for part, whole in PART_PLACES
@@ -112,19 +112,19 @@ def _explain_fill(name: str, value: float) -> str:
 
 
 class PickledModel:
-    """Answers with a fitted scikit-learn pipeline, on one core."""
+    """Predicts with a fitted scikit-learn pipeline, on one core."""
 
     tolerance = EXACT
 
     def __init__(self, pipeline: Any) -> None:
-        """Take a fitted classifier."""
-        # One wine at a time: handing 100 trees to a pool of threads costs more than walking them.
+        """Wrap a fitted classifier."""
+        # For one wine, passing 100 trees to a thread pool costs more than evaluating them.
         _use_one_core(pipeline)
         self._pipeline = pipeline
 
     def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
         """Probabilities, shape (wines, grades)."""
-        import pandas as pd  # half a second that a compiled model saves
+        import pandas as pd  # takes half a second, which a compiled model saves
 
         table = pd.DataFrame(wines, columns=list(FEATURES))  # the pipeline was fitted on named columns
         return np.asarray(self._pipeline.predict_proba(table))
@@ -136,7 +136,7 @@ class PickledModel:
 
 
 def _use_one_core(model: Any) -> None:
-    """Make a fitted estimator, and those that it was fitted with inside, answer without threads."""
+    """Turn off threads in a fitted estimator and all estimators inside it."""
     if isinstance(model, list | tuple):
         for part in model:
             _use_one_core(part)
@@ -148,11 +148,11 @@ def _use_one_core(model: Any) -> None:
 
 
 def load_predictor(models: Path) -> Predictor:
-    """Load and check the bundle that serves, for single wines: the pickle is read only where there is no compiled form.
+    """Load and check the serving bundle, for single wines: the pickle is read only if there is no compiled form.
 
     Raises:
         NotThereError: there is no bundle, or only a pickle and no scikit-learn.
-        BadInputError: the bundle is bad.
+        BadInputError: the bundle is invalid.
     """
     return load_predictor_of(find_current(models))
 
@@ -163,5 +163,5 @@ def load_predictor_of(folder: Path) -> Predictor:
 
 
 def load_predictor_for_files(folder: Path) -> Predictor:
-    """Load and check one bundle, for many wines at once: the pickle where it can be read, and only that."""
+    """Load and check one bundle, for many wines at once: the pickle, unless scikit-learn is missing."""
     return Predictor(load_bundle(folder)) if find_spec("sklearn") else load_predictor_of(folder)

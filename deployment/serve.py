@@ -2,7 +2,7 @@
 
     python -m deployment.serve     (make serve)
 
-WINE_HOST, WINE_PORT and WINE_WORKERS set where and with how many processes; settings.py has the other settings.
+WINE_HOST, WINE_PORT and WINE_WORKERS set the address and the number of processes; settings.py has the other settings.
 With your own server: uvicorn --factory deployment.serve:create_worker
 """
 
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from commands import DONE, BadInputError, require_free_port, run_command
 from settings import Settings, load_settings
 
-if TYPE_CHECKING:  # a taken port and a missing model are reported before a server is loaded
+if TYPE_CHECKING:  # a port in use and a missing model are reported before these slow imports
     from starlette.types import ASGIApp
 
     from deployment.api.predict import Service
@@ -27,13 +27,13 @@ PORTS = {"http": 80, "https": 443}
 
 
 def create_worker() -> "ASGIApp":
-    """The API by the settings, as one process runs it: uvicorn's factory."""
+    """Create the API of one process from the settings: uvicorn's factory."""
     settings = load_settings()
     return make_app(settings, make_service(settings))
 
 
 def make_app(settings: Settings, service: "Service") -> "ASGIApp":
-    """The API around a loaded model, ready to be served."""
+    """Create the API for a service whose model is loaded."""
     from deployment.api.app import create_app
     from deployment.api.callers import Callers
 
@@ -47,7 +47,7 @@ def make_app(settings: Settings, service: "Service") -> "ASGIApp":
 
 
 def list_origins(text: str) -> list[str]:
-    """The origins of WINE_CORS_ORIGINS. Raises BadInputError for one that is not as browsers send it."""
+    """The origins of WINE_CORS_ORIGINS. Raises BadInputError for one that no browser sends in this form."""
     origins = [origin.strip() for origin in text.split(",") if origin.strip()]
     for origin in origins:
         if origin not in ("*", "null") and origin != (right := _write_origin(origin)):
@@ -56,7 +56,7 @@ def list_origins(text: str) -> list[str]:
 
 
 def _write_origin(text: str) -> str:
-    """An origin as browsers send it: scheme, host in small letters, and the port unless it is the scheme's own."""
+    """An origin as browsers send it: scheme, host in lower case, and the port unless it is the scheme's default."""
     example = "scheme, host and port, as https://a.example or http://127.0.0.1:3000"
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
@@ -70,14 +70,14 @@ def _write_origin(text: str) -> str:
 
 
 def reduce_latency_spikes() -> None:
-    """Keep what is in memory now out of garbage collection, and let the log's writer hand over after 1 ms, not 5."""
+    """Exclude existing objects from garbage collection, and set the thread switch interval to 1 ms, not 5."""
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(0.001)
 
 
 def make_service(settings: Settings) -> "Service":
-    """Load the model and open the log. Raises BadInputError and NotThereError as these do."""
+    """Load the model and open the log. Raises their BadInputError and NotThereError."""
     from deployment.api.live_model import LiveModel
     from deployment.api.metrics import Metrics
     from deployment.api.predict import Service
@@ -93,7 +93,7 @@ def make_service(settings: Settings) -> "Service":
 
 
 def serve(settings: Settings, service: "Service") -> None:
-    """Serve until stopped: in this process, or in several that each load the model and open the log themselves."""
+    """Serve until stopped: in this process, or in several that each load the model and open the log."""
     import uvicorn
 
     from deployment.api.metrics import FOLDER
@@ -113,7 +113,7 @@ def serve(settings: Settings, service: "Service") -> None:
     if service.log:
         service.log.close()
     with tempfile.TemporaryDirectory(prefix="wine-metrics-") as folder:
-        os.environ[FOLDER] = folder  # before the processes start: each looks there when it is imported
+        os.environ[FOLDER] = folder  # before the processes start: prometheus_client reads it at import
         uvicorn.run("deployment.serve:create_worker", factory=True, workers=settings.workers, **options)
 
 
@@ -124,7 +124,7 @@ def main() -> int:
         "WINE_HOST, WINE_PORT and WINE_WORKERS set the address, the port and the number of processes."
     ).parse_args()
     settings = load_settings()
-    list_origins(settings.cors_origins)  # before a process of several finds it wrong
+    list_origins(settings.cors_origins)  # report an error here, not in one of several processes
     require_free_port(settings.host, settings.port, "set WINE_PORT to another")
     service = make_service(settings)
     metadata = service.live.writer.predictor.metadata

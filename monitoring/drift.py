@@ -1,18 +1,18 @@
-"""Whether a window has drifted from the reference: one check for each thing that is watched.
+"""Drift of a window against the reference: one check for each monitored quantity.
 
-Two statistics for each distribution. KS is the largest difference between the shares at or below a
-value, from 0 to 1: it sees a shift. PSI, the population stability index, sums (current - reference) x
-ln(current / reference) over bins: it sees a change of form. Both are taken at the points of a profile.
+Each distribution has two statistics. KS is the largest difference between the shares at or below a value, from 0 to 1:
+it detects a shift. PSI, the population stability index, sums (current - reference) x ln(current / reference) over bins:
+it detects a change of shape. Both are computed at the points of a profile.
 
-A check says "drifted" only where a difference is certain *and* matters. Certain: its p-value, times the number
-of tests in the window (Bonferroni), is under ALPHA. A window of 5,000 answers makes any small difference
-certain, hence the floors; one of 200 shows large ones by chance, hence the p-value. A wine that is asked for
-again counts once, or fifty wines of one client would be as certain as a thousand. Under FEWEST
-answers or FEWEST_WINES nothing is checked. A single drifted window is not yet an alarm (watch.py).
+A check has drifted only if a difference is significant *and* large. Significant: its p-value, times the number of tests
+in the window (Bonferroni), is below ALPHA. With 5,000 predictions in a window any small difference is significant,
+hence the floors; with 200, large differences occur by chance, hence the p-value. A repeated wine counts once: else
+fifty wines of one client would be as significant as a thousand. Below FEWEST predictions or FEWEST_WINES nothing is
+checked. A single drifted window is not yet an alarm (watch.py).
 
-Sources: under no drift sqrt(nm/(n+m)) KS follows Kolmogorov's distribution, and nm/(n+m) PSI, which is Jeffreys'
-divergence, approximately chi-square with bins - 1 degrees of freedom; n and m are the sizes of window and
-reference. On few distinct values both are conservative.
+Sources: without drift, sqrt(nm/(n+m)) KS follows Kolmogorov's distribution. nm/(n+m) PSI, which is Jeffreys'
+divergence, is approximately chi-square with bins - 1 degrees of freedom. n and m are the sizes of window and reference.
+With few distinct values both are conservative.
 """
 
 import itertools
@@ -32,35 +32,35 @@ from wine_data.schema import FEATURES, MEASUREMENTS
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles
 
-ALPHA = 0.05  # chance of one or more false verdicts in a window, before "K of the last N" (watch.py)
-FEWEST, FEWEST_LABELS = 100, 30  # answers; half of the smallest window may be refused, and most are not graded
-FEWEST_WINES = 30  # distinct ones; from there on p-values hold (measured on wines of the twin)
+ALPHA = 0.05  # probability of a false positive per window, before "K of the last N" (watch.py)
+FEWEST, FEWEST_LABELS = 100, 30  # predictions; half of the smallest window may be refused, and most have no grade
+FEWEST_WINES = 30  # distinct; from this number on, p-values hold (measured on wines of the twin)
 KS_FLOOR, PSI_FLOOR = 0.06, 0.05  # a shift of a quarter of a standard deviation has KS 0.1 and PSI 0.06
-USUAL_SHARE = 0.01  # outside or refused, of a window; by chance 1 wine in 2,000 lies outside the range of 4,000
+USUAL_SHARE = 0.01  # of a window, out of range or refused; by chance 1 wine in 2,000 is outside the range of 4,000
 SHARE_FLOOR = 0.02
-BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # grades; share of the squared error on top
-COVERAGE_FLOOR = 0.05  # of the answers, fewer than the widest grade sets promise
-SAME = 1e-6  # of a column's range: values that are no further apart are one
+BIAS_FLOOR, ERROR_FLOOR = 0.15, 0.15  # in grades; relative increase of the squared error
+COVERAGE_FLOOR = 0.05  # of the predictions, below what the widest grade sets promise
+SAME = 1e-6  # of a column's range: values at most this far apart are equal
 SMALLEST_BIN, MOST_BINS = 0.05, 10
-MIXTURES = tuple(tenths / 10 for tenths in range(1, 10))  # nearer than KS_FLOOR to any share
+MIXTURES = tuple(tenths / 10 for tenths in range(1, 10))  # any share is closer than KS_FLOOR to one of these
 
 INPUTS, PREDICTIONS, REFUSALS, QUALITY = "inputs", "predictions", "refusals", "quality"
 OTHER = "another field"
-MOST_REASONS = 3  # shown of a field
+MOST_REASONS = 3  # shown per field
 KINDS = (INPUTS, PREDICTIONS, REFUSALS, QUALITY)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that is watched, in one window.
+    """One monitored quantity in one window.
 
     Attributes:
         kind: inputs, predictions, refusals or quality.
-        name: the feature, or what else is watched, in words.
+        name: the feature, or another quantity in words.
         figures: the effect by measure: KS and PSI, or a share, or grades.
-        p: the smallest p-value of the measures that are over their floor, 1 where none is.
-        strength: the largest effect as a multiple of its floor; over 1 it matters.
-        drifted: certain and large enough.
+        p: the smallest p-value of the measures that reach their floor; 1 if none does.
+        strength: the largest effect as a multiple of its floor; 1 or more is large.
+        drifted: significant and large.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class Check:
 
 
 def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tuple[Check, ...]:
-    """Compare a window with a part of what a model learned from; predictions and quality only of its own answers."""
+    """Compare a window with a part of the model's reference; predictions and quality only of this model."""
     checks = [*_check_inputs(window, part, metadata), *_check_refusals(window)]
     if part.predictions:
         ours = replace(window, answers=select_model(window.answers, metadata.version, metadata.run_id))
@@ -88,12 +88,12 @@ def check_window(window: Window, part: Profile, metadata: ModelMetadata) -> tupl
 
 
 def distinct_answers(answers: pd.DataFrame) -> pd.DataFrame:
-    """The first answer to each wine of a table."""
+    """The first prediction for each distinct wine of a table."""
     return answers.drop_duplicates(list(FEATURES))
 
 
 def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
-    """The profile, of several or mixed of two, that the inputs of a window are nearest to, by the sum of PSI."""
+    """The profile, or mixture of two profiles, nearest to the inputs of a window by the sum of PSI."""
     if window.answers.empty or len(profiles) == 1:
         return profiles[0]
     answers = distinct_answers(window.answers)
@@ -106,12 +106,12 @@ def find_nearest(window: Window, profiles: Sequence[Profile]) -> Profile:
 
 
 def count_refusals(window: Window) -> dict[str, int]:
-    """How many wines were refused for each feature, and for anything else (OTHER): of a refused batch, all."""
+    """Count the refused wines by feature, or OTHER; a refused batch counts all its wines."""
     return {str(name): int(count) for name, count in _sum_wines(window, "field").items()}
 
 
 def describe_reasons(window: Window) -> dict[str, str]:
-    """Why the wines of each field were refused, the most frequent reasons first, with the number of wines."""
+    """The reasons for refusals by field, most frequent first, with the number of wines."""
     counts = _sum_wines(window, "field", "reason").sort_values(ascending=False)
     reasons: dict[str, list[str]] = {}
     for field, reason, count in counts.reset_index().itertuples(index=False):
@@ -120,11 +120,11 @@ def describe_reasons(window: Window) -> dict[str, str]:
 
 
 def compare(reference: Marginal, size: int, values: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Compare values with a distribution that `size` wines were described by: KS and PSI, each with its p-value."""
+    """Compare values with the reference distribution of `size` wines: KS and PSI, each with its p-value."""
     points, shares = np.array(reference.points), np.array(reference.shares)
     known = np.sort(values[~np.isnan(values)])
     effective = len(known) * size / (len(known) + size)
-    # A confidence of 13 trees in 30 has other last digits in the log than in the profile, and is the same.
+    # A confidence such as 13 of 30 trees has different last digits in the log and in the profile, but is the same.
     current = np.searchsorted(known, points + SAME * (points[-1] - points[0]), side="right") / len(known)
     ks = float(np.abs(current - shares).max())
     edges = _choose_edges(shares)
@@ -138,7 +138,7 @@ def compare(reference: Marginal, size: int, values: np.ndarray) -> dict[str, tup
 
 
 def decide(checks: Sequence[Check]) -> Iterator[Check]:
-    """Correct the p-values of a window's checks for their number, and decide which have drifted."""
+    """Correct the p-values of a window's checks for multiple tests, and decide which checks have drifted."""
     tests = sum(len(check.figures) for check in checks)
     for check in checks:
         p = min(1.0, check.p * tests)
@@ -158,13 +158,13 @@ def _check_inputs(window: Window, part: Profile, metadata: ModelMetadata) -> Ite
 
 
 def _choose_answers(window: Window) -> pd.DataFrame | None:
-    """The first answer to each wine; None where there are too few answers or wines to compare."""
+    """The first prediction for each distinct wine; None if there are too few predictions or wines to compare."""
     answers = distinct_answers(window.answers)
     return None if len(window.answers) < FEWEST or len(answers) < FEWEST_WINES else answers
 
 
 def _check_refusals(window: Window) -> Iterator[Check]:
-    """Check how often each field was refused: what a unit mistake does first."""
+    """Check how often each field was refused: the first effect of a unit mistake."""
     if window.asked < FEWEST:
         return
     counts = count_refusals(window)
@@ -173,8 +173,8 @@ def _check_refusals(window: Window) -> Iterator[Check]:
 
 
 def _sum_wines(window: Window, *by: str) -> "pd.Series[Any]":
-    """Count the wines of refused requests by columns of their errors, a request once in each; field is a feature."""
-    fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # 17.alcohol, in a batch
+    """Count the wines of refused requests by columns of their errors, each request once per group."""
+    fields = window.refused["field"].map(lambda field: str(field).rpartition(".")[2])  # in a batch it is 17.alcohol
     errors = window.refused.assign(field=fields.where(fields.isin(FEATURES), OTHER))
     return errors.drop_duplicates([*by, "request_id"]).groupby([*by])["wines"].sum()
 
@@ -203,9 +203,9 @@ def _check_quality(window: Window, part: Profile, predictions: PredictionProfile
 
 
 def _check_coverage(window: Window, size: int, thresholds: Mapping[str, float]) -> Iterator[Check]:
-    """Check that the widest grade sets do not hold the tasters' grades less often than they promise: one-sided.
+    """Check that the coverage of the widest grade sets is not below the promised level: one-sided.
 
-    In cross-validation of `size` wines, which chose the threshold, their coverage is what they promise.
+    In the cross-validation of `size` wines, which chose the threshold, the coverage equals the promised level.
     """
     labelled = distinct_answers(window.labelled)
     if len(labelled) < FEWEST_LABELS or not thresholds:
@@ -226,12 +226,12 @@ def _check_distribution(kind: str, name: str, reference: Marginal, size: int, va
 
 
 def _check_share(kind: str, name: str, count: int, of: int) -> Check:
-    """Check that a share is not more than usual: one-sided, binomial."""
+    """Check that a share is not above the usual one: one-sided, binomial."""
     return _measure(kind, name, {"share": (count / of, float(binom.sf(count - 1, of, USUAL_SHARE)), SHARE_FLOOR)})
 
 
 def _measure(kind: str, name: str, found: dict[str, tuple[float, float, float]], signed: bool = False) -> Check:
-    """Make a check of measures (effect, p-value, floor)."""
+    """Make a check from measures (effect, p-value, floor)."""
     figures = {measure: effect for measure, (effect, _, _) in found.items()}
     sizes = [(effect if signed else abs(effect), p, floor) for effect, p, floor in found.values()]
     p = min((p for size, p, floor in sizes if size >= floor), default=1.0)
@@ -239,7 +239,7 @@ def _measure(kind: str, name: str, found: dict[str, tuple[float, float, float]],
 
 
 def _compare_means(values: np.ndarray, reference: tuple[float, float], size: int) -> tuple[float, float]:
-    """The difference of a mean to the reference's, and its two-sided p-value (Welch, normal)."""
+    """The difference between a mean and the reference's, and its two-sided p-value (Welch, normal)."""
     mean, deviation = reference
     error = math.sqrt(values.var() / len(values) + deviation**2 / size)
     difference = float(values.mean()) - mean
@@ -247,7 +247,7 @@ def _compare_means(values: np.ndarray, reference: tuple[float, float], size: int
 
 
 def _choose_edges(shares: np.ndarray) -> list[int]:
-    """Positions of the points that end a bin: at most MOST_BINS, none with less than SMALLEST_BIN of the reference."""
+    """Positions of the points that end a bin: at most MOST_BINS, each with at least SMALLEST_BIN of the reference."""
     smallest = max(SMALLEST_BIN, 0.9 / MOST_BINS) if len(shares) > MOST_BINS + 1 else SMALLEST_BIN
     edges: list[int] = []
     below = 0.0

@@ -1,4 +1,4 @@
-"""The command that writes monitoring's page: one file, index.html, that a browser opens without a server.
+"""Write the monitoring page: one file, index.html, that a browser opens without a server.
 
 python -m monitoring.page
 """

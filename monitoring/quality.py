@@ -1,9 +1,9 @@
-"""How good the answers of a window were: measured where tasters have graded them, estimated where they have not.
+"""Quality of the predictions in a window: measured on graded wines, estimated for all.
 
-The estimate is confidence-based performance estimation (CBPE): it takes each answer's confidence to the share of
-right grades that answers as sure had in cross-validation, and averages. It moves when traffic moves to wines that the
-model is less sure of. It cannot see what the model itself cannot: that tasters judge otherwise, or new wines that it
-is wrongly sure of. A measured figure holds for the graded wines only, which tasters may not have chosen at random.
+The estimate is confidence-based performance estimation (CBPE): it maps each prediction's confidence to the accuracy
+that predictions with this confidence had in cross-validation, and averages. It changes when traffic moves to wines with
+a lower confidence. It cannot detect what the model cannot know: tasters who grade differently, or new wines with
+wrongly high confidence. A measured figure is valid only for the graded wines, which may not be a random sample.
 """
 
 import json
@@ -20,17 +20,17 @@ from wine_quality_training.bundle.profile import PredictionProfile
 from wine_quality_training.coverage import bound_share
 from wine_quality_training.evaluate import bootstrap_intervals, measure_predictions
 
-FEWEST_GRADED = 30  # of fewer an interval says nothing
+FEWEST_GRADED = 30  # with fewer, an interval is too wide to be useful
 MEASURES = ("accuracy", "within_one", "kappa", "mae")
-LOW_CONFIDENCE_SHARE = 0.1  # of the reference lies under what counts as low
+LOW_CONFIDENCE_SHARE = 0.1  # of the reference is below the limit for low confidence
 
 
 @dataclass(frozen=True)
 class Quality:
-    """MEASURES of the answers that tasters graded, with 95 % bootstrap intervals.
+    """MEASURES of the predictions that tasters graded, with 95 % bootstrap intervals.
 
-    Where the model has grade sets, also coverage_80 and coverage_90: the share of answers whose set holds the taster's
-    grade, with its binomial interval.
+    If the model has grade sets, also coverage_80 and coverage_90: the share of predictions whose set contains the
+    taster's grade, with its binomial interval.
     """
 
     graded: int
@@ -40,7 +40,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Health:
-    """How the service did in a window: milliseconds an answer took, answers a minute, share of refused wines."""
+    """The service in a window: latency in milliseconds, predictions per minute, share of refused wines."""
 
     p50_ms: float
     p95_ms: float
@@ -50,7 +50,7 @@ class Health:
 
 
 def measure_quality(answers: pd.DataFrame, thresholds: Mapping[str, float] = {}) -> Quality | None:
-    """Measure the answers of a model that have a grade; None where they are too few.
+    """Measure the graded predictions of a model; None if there are too few.
 
     `thresholds` are those of the model's grade sets, by level.
     """
@@ -64,7 +64,7 @@ def measure_quality(answers: pd.DataFrame, thresholds: Mapping[str, float] = {})
 
 
 def name_coverage(level: str) -> str:
-    """The name of the coverage at a level, among the metrics of a Quality."""
+    """The name of the coverage metric at a level."""
     return f"coverage_{name_percent(level)}"
 
 
@@ -79,7 +79,7 @@ def _add_coverage(quality: Quality, labelled: pd.DataFrame, thresholds: Mapping[
 
 
 def estimate_accuracy(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:
-    """Estimate the accuracy of a window's answers from their confidence (CBPE); None for no answers."""
+    """Estimate the accuracy of a window's predictions from their confidence (CBPE); None if there are none."""
     if answers.empty:
         return None
     sure, right = np.array(predictions.calibration).T
@@ -87,7 +87,7 @@ def estimate_accuracy(answers: pd.DataFrame, predictions: PredictionProfile) -> 
 
 
 def count_low_confidence(answers: pd.DataFrame, predictions: PredictionProfile) -> float | None:
-    """The share of answers less sure than nine tenths of the reference; None for no answers."""
+    """The share of predictions with a lower confidence than 90 % of the reference; None if there are none."""
     if answers.empty:
         return None
     first = int(np.argmax(np.array(predictions.confidence.shares) >= LOW_CONFIDENCE_SHARE))
@@ -96,7 +96,7 @@ def count_low_confidence(answers: pd.DataFrame, predictions: PredictionProfile) 
 
 
 def measure_health(window: Window) -> Health | None:
-    """How the service did; None where nothing was answered."""
+    """Measure the service in a window; None if there are no predictions."""
     if window.answers.empty:
         return None
     p50, p95, p99 = np.percentile(window.answers["latency_ms"].to_numpy("float64"), [50, 95, 99]).tolist()
@@ -106,9 +106,9 @@ def measure_health(window: Window) -> Health | None:
 
 
 def find_answered_masses(labelled: pd.DataFrame) -> np.ndarray:
-    """The mass of the taster's grade in each graded answer of one model: its set holds the grade up to this threshold.
+    """The mass of the taster's grade in each graded prediction: a set with this threshold or more holds the grade.
 
-    The sets are made anew of the logged probabilities; an answer whose cannot be read is left out.
+    All are of one model. Masses come from the logged probabilities; predictions with unreadable ones are left out.
     """
     rows = pd.DataFrame([_read_probabilities(text) for text in labelled["probabilities"]], index=labelled.index)
     grades = sorted(int(name) for name in rows.columns)

@@ -1,8 +1,8 @@
-"""A challenger beside the champion, on the wines that the API was asked for: what it would have answered instead.
+"""Compare a challenger with the champion on the wines in the prediction log.
 
     python -m monitoring.replay VERSION [--days 7]
 
-reads the prediction log and asks the version here, so it costs the service nothing and no caller sees its answers.
+reads the log and runs the version in this process, so the service has no load and no client sees its predictions.
 """
 
 import argparse
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from experiment_tracking.registry.paired import Difference
 
 DAYS = 7.0
-FEWEST_GRADED = 30  # of fewer a difference says nothing
+FEWEST_GRADED = 30  # with fewer, a difference is not meaningful
 SHOWN = 5
 
 
 @dataclass
 class Replay:
-    """What a challenger answers beside what the champion answered, to the same wines.
+    """The predictions of a challenger and of the champion for the same wines.
 
     Attributes:
-        moved: answers by the champion's grade and the challenger's.
+        moved: counts by the champion's grade and the challenger's.
         furthest: those whose expected quality differs most: request id, then the champion's and the challenger's.
-        graded: distinct wines that tasters graded; `differences` compares both models on them, and is empty where
-            they are fewer than FEWEST_GRADED.
+        graded: distinct wines that tasters graded; `differences` compares both models on them, and is empty if there
+            are fewer than FEWEST_GRADED.
     """
 
     champion: str
@@ -48,11 +48,11 @@ class Replay:
 
     @property
     def agreement(self) -> float:
-        """The share of answers with the same grade."""
+        """The share of predictions with the same grade."""
         return sum(count for (ours, theirs), count in self.moved.items() if ours == theirs) / self.answers
 
     def sentences(self) -> list[str]:
-        """The replay for people."""
+        """The result as sentences."""
         names = f"version {self.challenger} and version {self.champion}, which serves"
         first = f"{names}, give the same grade to {self.agreement:.1%} of {self.answers:,} logged wines"
         changed = [(pair, count) for pair, count in self.moved.most_common() if pair[0] != pair[1]][:SHOWN]
@@ -68,11 +68,11 @@ class Replay:
 
 
 def replay_log(settings: Settings, version: str, days: float = DAYS, now: float | None = None) -> Replay:
-    """Ask a registered version, by number or alias, the wines that the serving model answered in the last days.
+    """Run a registered version, by number or alias, on the wines that the serving model predicted in the last days.
 
     Raises:
-        NotThereError: there is no such version, no model that serves, no log, or no answer of that model in that time.
-        BadInputError: the version is the model that serves, or cannot be read here.
+        NotThereError: there is no such version, no serving model, no log, or no prediction of that model in that time.
+        BadInputError: the version is the serving model, or cannot be read here.
     """
     import pandas as pd
 
@@ -95,7 +95,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
         logged = select_model(part, serving.version, serving.run_id)
         logged = logged[logged[[*FEATURES, "expected_quality"]].notna().all(axis="columns")]
         if len(logged):
-            predictor = predictor or Predictor(load_version(found))  # seconds, which a log without an answer is spared
+            predictor = predictor or Predictor(load_version(found))  # takes seconds, so only if the log has predictions
             add_part(replay, predictor, logged)
             graded.append(logged[logged[TARGET].notna()])
     if predictor is None:
@@ -107,7 +107,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
 
 
 def add_part(replay: Replay, predictor: "Predictor", logged: "pd.DataFrame") -> None:
-    """Ask the challenger some logged wines, and add its answers."""
+    """Run the challenger on some logged wines, and add its predictions."""
     places, expected = predictor.decide(predictor.predict_probabilities(logged[list(FEATURES)].to_numpy("float64")))
     theirs = [predictor.grades[place] for place in places.tolist()]
     replay.answers += len(logged)
@@ -117,7 +117,7 @@ def add_part(replay: Replay, predictor: "Predictor", logged: "pd.DataFrame") -> 
 
 
 def compare_graded(replay: Replay, graded: "pd.DataFrame", predictor: "Predictor") -> None:
-    """Compare both models on the logged wines that tasters graded, as the gate does: a wine counts once."""
+    """Compare both models on the graded wines of the log, as the gate does: each wine counts once."""
     import numpy as np
     import pandas as pd
 
@@ -150,7 +150,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Replay the log, and print what came of it."""
+    """Replay the log, and print the result."""
     arguments, settings = parse_arguments(), load_settings()
 
     from rich.console import Console

@@ -1,9 +1,9 @@
-"""Reports for people, drawn by Evidently: of a window of the prediction log, or of a file of wines.
+"""Evidently reports on a window of the prediction log, or on a file of wines.
 
     python -m monitoring.reports [FILE.csv]
 
-writes pages and the same figures as JSON into a folder of WINE_MONITORING_REPORTS: of the newest window inputs,
-predictions and, once 30 of its answers have a taster's grade, quality; of a file missing values and drift.
+writes pages and the same figures as JSON to a folder in WINE_MONITORING_REPORTS. For the newest window: inputs,
+predictions and, if 30 predictions have a taster's grade, quality. For a file: missing values and drift.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from settings import load_settings
 
 
 def main() -> int:
-    """Write the reports of the newest window, or of a file, and say where they are."""
+    """Write the reports of the newest window, or of a file, and print their paths."""
     parser = argparse.ArgumentParser(
         description="Compare the newest window of the prediction log, or a file of wines, with the training data."
     )

@@ -1,11 +1,11 @@
-"""Watch the prediction log: each of the newest windows checked against what the champion learned from, and the alarm.
+"""Monitor the prediction log: check its newest windows against the champion's reference, and decide on an alarm.
 
-Nothing is remembered from one run to the next: late labels count in old windows, and a new champion is compared with
-its own reference from its first answer on.
+A run keeps no state for the next one: late labels count in old windows, and a new champion is compared with its own
+reference from its first prediction on.
 
-There is an alarm where a check has drifted in the latest window and in K of the last N: a single window may drift by
-chance, or because of one bad hour. Windows in which a check could not be evaluated (too few answers, no labels yet) do
-not count, and of those evaluated only the last RECENT windows, or an alarm would last for ever once tasters stop.
+An alarm needs a check that has drifted in the latest window and in K of the last N: a single window may drift by
+chance, or because of one bad hour. Windows in which a check could not be evaluated (too few predictions, no labels yet)
+do not count. Only the last RECENT windows count, or an alarm would never end after tasters stop.
 """
 
 import time
@@ -34,9 +34,9 @@ from wine_data.schema import RED
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
-MOST_WINDOWS = 60  # that people are shown
+MOST_WINDOWS = 60  # shown on the page
 DRIFTED, OF = 2, 3  # K and N
-RECENT = 12  # windows that labels may be late
+RECENT = 12  # windows; labels may be this late
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class WindowReport:
     """The figures of one window.
 
     Attributes:
-        asked: wines asked for; `answered` of them got a grade, `graded` of these also one from a taster.
+        asked: requested wines; `answered` of them have a prediction, `graded` of these also a taster's grade.
         corrupt: rows that could not be read.
-        versions: answers by the version that gave them; `grades` by predicted grade.
-        red: share of red wines among the answers, NaN for none.
-        refusals: refused wines by field; `reasons` explains why, in words.
-        part: what it was compared with.
+        versions: number of predictions by model version; `grades` by predicted grade.
+        red: share of red wines among the predictions, NaN without predictions.
+        refusals: refused wines by field; `reasons` has the reasons as text.
+        part: the part of the reference that it was compared with.
         checks: those that could be evaluated.
-        quality: of the serving version's answers, measured; None with too few grades.
-        estimate: the accuracy that their confidence lets expect.
-        low_confidence: share of answers that are less sure than nine tenths of the reference.
+        quality: measured quality of the serving version's predictions; None with too few grades.
+        estimate: their accuracy, estimated from their confidence.
+        low_confidence: share of predictions with a lower confidence than 90 % of the reference.
     """
 
     span: Span
@@ -81,20 +81,20 @@ class WindowReport:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check that calls for an alarm: its latest figures, and the first of the windows that count."""
+    """A check that raises an alarm: its latest figures, its drifted windows, and the start of the first of them."""
 
     check: Check
     windows: int
     since: float
 
     def sentence(self) -> str:
-        """What drifted, as text."""
+        """The finding as text."""
         return f"{self.check.kind}, {self.check.sentence()}, in {self.windows} of the last {OF} windows"
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """The findings, the strongest first; there is no alarm without one."""
+    """The findings, the strongest first; without findings there is no alarm."""
 
     findings: tuple[Finding, ...]
 
@@ -105,18 +105,18 @@ class Alarm:
 
     @property
     def since(self) -> float:
-        """The start of the first window that counts."""
+        """The start of the first drifted window that counts."""
         return min(finding.since for finding in self.findings)
 
     def reason(self) -> str:
-        """What drifted in a few words, for the run that the alarm starts."""
+        """A short list of what drifted, for the run that the alarm starts."""
         names = [finding.check.name for finding in self.findings]
         return f"drift of {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 @dataclass(frozen=True)
 class Watch:
-    """One monitoring run: the champion's metadata, its windows, oldest first, and whether there is an alarm."""
+    """One monitoring run: the champion's metadata, the windows, oldest first, and the alarm."""
 
     metadata: ModelMetadata
     windows: tuple[WindowReport, ...]
@@ -129,13 +129,13 @@ def watch_log(
     now: float | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> Watch:
-    """Check the newest windows of the log, `most` at most; settings say where it lies and how it is cut.
+    """Check the newest windows of the log, at most `most`; the settings give its address and the window size.
 
-    `on_window` is called with the number of windows done, and of all.
+    `on_window` is called with the number of windows done and the total.
 
     Raises:
         NotThereError: there is no model, or no log yet.
-        BadInputError: the model has no profile, or the log is of another version.
+        BadInputError: the model has no profile, or the log has another schema version.
     """
     metadata = read_reference(settings.serving_models)
     now = time.time() if now is None else now
@@ -148,7 +148,7 @@ def watch_log(
 
 
 def raise_alarm(windows: Sequence[tuple[Span, Sequence[Check]]]) -> Alarm:
-    """Decide from windows, oldest first, which checks call for an alarm."""
+    """Decide from windows, oldest first, which checks raise an alarm."""
     evaluated: dict[tuple[str, str], list[tuple[Span, Check]]] = {}
     for span, checks in windows[-RECENT:]:
         for check in checks:
@@ -163,7 +163,7 @@ def raise_alarm(windows: Sequence[tuple[Span, Sequence[Check]]]) -> Alarm:
 
 
 def list_findings(watch: Watch, now: float) -> Findings:
-    """What a run at that time found, for /metrics: the alarm, and the coverage of the latest window with labels."""
+    """The findings of a run, for /metrics: alarm, time, drifted checks, and coverage of the latest labelled window."""
     found = {(ALARM, ""): float(watch.alarm.raised), (LAST_RUN, ""): now}
     if watch.windows:
         found[DRIFTED_CHECKS, ""] = float(len(watch.windows[-1].drifted))
@@ -175,7 +175,7 @@ def list_findings(watch: Watch, now: float) -> Findings:
 
 
 def read_reference(models: Path) -> ModelMetadata:
-    """The metadata of the bundle that serves, with the profiles that live traffic is compared with."""
+    """Read the metadata of the serving bundle, with the reference profiles for live traffic."""
     folder = find_current(models)
     metadata = read_metadata(folder / METADATA_FILE)
     if not metadata.profiles:

@@ -1,1 +1,1 @@
-"""The API: its routes, the model behind them, limits, metrics and the page with the form."""
+"""The API: routes, live model, limits, metrics and the page with the form."""

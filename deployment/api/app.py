@@ -1,7 +1,7 @@
-"""The API: one wine in, its grade out.
+"""The API: one wine in, its predicted grade out.
 
-create_app puts the routes together. /predict and /predict/batch are answered by predict.py, which reads the
-body and writes the answer itself; here they are described, so that /docs has them.
+create_app assembles the routes. predict.py handles /predict and /predict/batch: it reads the body and writes the
+response itself. This file only describes these two routes for /docs.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
 NO_COUNTS = LogCounts(0, 0, 0, "")
 Explain = Annotated[bool, Query(description="also return how much each feature adds; takes a few times as long")]
-FEEDBACK_THREADS = 2  # of its own: a log that answers slowly delays no prediction
+FEEDBACK_THREADS = 2  # a pool of its own: a slow log delays no prediction
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
     {"name": "model", "description": "What serves, and since when"},
@@ -50,9 +50,9 @@ TAGS = [
 def create_app(
     service: Service, in_flight: int = 256, callers: Callers = NO_KEYS, cors_origins: Sequence[str] = ()
 ) -> ASGIApp:
-    """Make the API around its service: FastAPI, and before it the guard and the routes that predict.
+    """Create the API for a service: FastAPI, and in front of it the guard and the prediction routes.
 
-    More than `in_flight` requests at once are answered 503. `cors_origins` are web pages of others that may call.
+    The API responds 503 above `in_flight` concurrent requests. `cors_origins` are other web origins allowed to call it.
     """
     app = FastAPIOffline(
         redoc_url=None,
@@ -74,7 +74,7 @@ def create_app(
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         method = scope.get("method")  # the lifespan has none
         route = fast.get(find_path(scope)) if method == "POST" else None
-        if method == "HEAD":  # the server leaves the body out
+        if method == "HEAD":  # uvicorn sends no body for HEAD
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
@@ -87,7 +87,7 @@ def create_app(
 
 
 class _OtherPages(CORSMiddleware):
-    """What browsers ask before a page of others may call the API is answered here, before the guard, with an id too."""
+    """CORS middleware in front of the guard; its preflight responses have a request id too."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -113,7 +113,7 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
 
 
 def _describe_predictions(app: FastAPI, service: Service) -> None:
-    """Describe the two routes that predict; predict.py answers them before FastAPI, so these are never called."""
+    """Describe the two prediction routes; predict.py handles their requests, so these functions are never called."""
     unable: dict[int | str, dict[str, Any]] = {
         409: {"model": Problem, "description": "The model has no medians to explain its answers with"}
     }
@@ -135,9 +135,9 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
         openapi_extra={"requestBody": _describe_batch(service.batch_rows)},
     )
     async def predict_batch(explain: Explain = False) -> BatchPrediction:
-        """A JSON array of wines, or CSV with the fields of a wine as its header.
+        """A JSON array of wines, or CSV with the field names as its header.
 
-        CSV is read as files of wines are: any usual separator, decimal sign, encoding and spelling of the names.
+        CSV may use any usual separator, decimal sign, encoding and spelling of the names, as files of wines may.
         """
         raise NotImplementedError
 
@@ -211,7 +211,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
 @asynccontextmanager
 async def _run_tasks(service: Service) -> AsyncIterator[None]:
-    """Follow the model and the log for as long as the server runs."""
+    """Watch the model and report the log's counts while the server runs."""
     tasks = [asyncio.create_task(service.live.watch()), asyncio.create_task(_report_counts(service))]
     yield
     for task in tasks:
@@ -222,7 +222,7 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
 
 
 async def _report_counts(service: Service) -> None:
-    """Copy the log's counts and the requests in flight into the metrics, as long as the server runs, whatever fails."""
+    """Copy the log's counts and the requests in flight into the metrics until cancelled; errors do not stop it."""
     written = lost = 0
     while True:
         counts = service.log.counts if service.log else NO_COUNTS
@@ -260,8 +260,8 @@ def _describe_batch(rows: int) -> dict[str, Any]:
 
 
 def _complete_description(app: FastAPI, needs_key: bool) -> None:
-    """Complete FastAPI's description: refusals under their own media type, ids, and the key where one is asked for."""
-    schema = app.openapi()  # FastAPI keeps it and answers /openapi.json with it
+    """Complete the OpenAPI schema: media type of refusals, request ids, and the key if one is required."""
+    schema = app.openapi()  # FastAPI caches it and serves it at /openapi.json
     for operation in [operation for path in schema["paths"].values() for operation in path.values()]:
         for response in operation["responses"].values():
             response["headers"] = {REQUEST_ID: {"description": "the id of the request", "schema": {"type": "string"}}}

@@ -1,7 +1,7 @@
-"""Who may call: keys, and the names that this machine may be called by.
+"""Access control: API keys, and the host names allowed for this machine.
 
-There is a key for all that the API does, and one each for predicting, for feedback and for reading metrics. Feedback
-is apart because monitoring and retraining learn from it: whoever may ask for grades may not thereby teach.
+There is one key for all routes, and one each for predictions, for feedback and for metrics. Feedback has a separate
+key because monitoring and retraining learn from it: clients that may predict cannot influence training.
 """
 
 import secrets
@@ -18,14 +18,14 @@ LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 @dataclass(frozen=True, repr=False)  # so that no log shows a key
 class Callers:
-    """The keys that the API asks for, none where all are empty, and further names of its host.
+    """The keys that the API requires (none if all are empty), and further allowed host names.
 
-    As soon as one key is set, every guarded route asks for its own or for `every`: a route whose own key was left out
-    is not open to strangers.
+    If any key is set, every guarded route requires its own key or `every`: a route whose own key is not set is not
+    public.
     """
 
     every: str = ""
-    predict: str = ""  # /predict, /predict/batch, /model and all else but the two below
+    predict: str = ""  # all guarded routes except the two below: /predict, /predict/batch, /model
     feedback: str = ""
     metrics: str = ""
     hosts: frozenset[str] = frozenset()
@@ -36,11 +36,11 @@ class Callers:
         return any((self.every, self.predict, self.feedback, self.metrics))
 
     def require_key(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise ProblemError for a request without a key, 401, or with one for other routes, 403."""
+        """Raise ProblemError 401 if the request has no valid key, 403 if its key is for other routes."""
         sent = next((value for name, value in headers if name == b"authorization"), b"")
         scheme, _, key = sent.partition(b" ")
         key = key.strip()
-        # Each is compared, in constant time, and only then is it asked which was right: time says nothing of keys.
+        # Compare with every key in constant time before looking at the results: response times reveal nothing.
         known = [
             (name, bool(name) & secrets.compare_digest(key, name.encode()))
             for name in (self.every, self.predict, self.feedback, self.metrics)
@@ -53,10 +53,10 @@ class Callers:
             raise ProblemError(403, "This key is for other routes")
 
     def require_host(self, server: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise ProblemError 421 for a request to this machine alone, under a name that is not its own.
+        """Raise ProblemError 421 if the server listens on loopback and the Host header is not allowed.
 
-        Without a key, only that this machine listens to nobody else keeps strangers out. A page that one opens here can
-        have its own name point to 127.0.0.1 ("DNS rebinding"), and the browser then takes the API for a part of it.
+        Without a key, only the loopback address keeps others out. A web page opened on this machine can point its own
+        domain to 127.0.0.1 ("DNS rebinding"); the browser then treats the API as part of that page's origin.
         """
         if server not in LOOPBACK:
             return
@@ -74,9 +74,9 @@ def _cut_port(host: bytes) -> str:
     return name if colon and port.isdigit() else host.decode("latin-1").lower()
 
 
-@lru_cache(64)  # of nearly all requests it is one of two
+@lru_cache(64)  # nearly all requests have one of two values
 def _is_local(host: bytes) -> bool:
-    """Whether a Host header names this machine, or an address in digits, which no name can be moved to."""
+    """Whether a Host header is empty, a localhost name or an IP address; DNS rebinding can use none of them."""
     name = _cut_port(host).strip("[]")
     try:
         return bool(ip_address(name))

@@ -1,4 +1,4 @@
-"""Limits on a request: how many at once, how large, how long it may take to arrive and be read; the key, and its id."""
+"""Limits on a request: concurrency, body size, timeouts and API key; and the request id."""
 
 import asyncio
 import logging
@@ -19,29 +19,29 @@ from deployment.api.problems import FAILURE, REQUEST_ID, SCOPE_ID, ProblemError,
 from deployment.prediction_log.log import PredictionLog
 
 logger = logging.getLogger("uvicorn.error")
-OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})  # without a key, and however full
-SEND_SECONDS = 10.0  # that a caller may take to read a part of an answer
-OPEN_FOLDER = "/static-offline-docs/"  # what /docs is drawn with
+OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})  # need no key, and have no limit on concurrency
+SEND_SECONDS = 10.0  # timeout for a client to read one part of a response
+OPEN_FOLDER = "/static-offline-docs/"  # scripts and styles of /docs
 PREDICT, PREDICT_BATCH = "/predict", "/predict/batch"
 SENT_ID = REQUEST_ID.lower().encode()
 FROM_LOAD_TEST = (ORIGIN.lower().encode(), LOAD_TEST.encode())
-# Of the guard's own refusals the log gets so many a minute, of each status: it needs no key to be refused, and to log
-# each would let a stranger fill the disk, or push the refusals that monitoring counts out of a log of WINE_LOG_ROWS.
-# /metrics counts them all.
+# The log gets at most this many of the guard's own refusals per minute and status. Anyone can be refused without a key:
+# if all were logged, a stranger could fill the disk, or push the refusals that monitoring counts out of the log
+# (WINE_LOG_ROWS). /metrics counts them all.
 LOGGED_A_MINUTE = 10
-CLOSE = {"Connection": "close"}  # nobody will read the rest of a body that may still be on its way
+CLOSE = {"Connection": "close"}  # the rest of the body may still be arriving, and is not read
 
 
 def find_path(scope: Scope) -> str:
-    """The path of a request as routes name it: below uvicorn's --root-path, if it has one."""
+    """The path of a request as the routes name it, without uvicorn's --root-path."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 class Guard:
-    """ASGI middleware: at most so many requests in flight, an optional key, and each request measured and given an id.
+    """ASGI middleware: limits requests in flight, checks the key, and gives each request a timer and an id.
 
-    The id is in the header of every answer, and in `scope`, where refusals and the log take it from.
+    The id is in a header of every response, and in `scope`, from which refusals and the log read it.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Guard:
         callers: Callers = NO_KEYS,
         log: PredictionLog | None = None,
     ) -> None:
-        """Take the application, the limits, and who may call; `log` gets what is refused of the routes that predict."""
+        """Wrap an application; `log` receives the refused requests of the prediction routes."""
         self._app = app
         self._metrics = metrics
         self._most = in_flight
         self._callers, self._needs_key = callers, callers.need_key
         self._log = log
-        self._minute, self._logged = 0, dict[int, int]()  # of the guard's refusals in this minute, by status
+        self._minute, self._logged = 0, dict[int, int]()  # the guard's refusals in this minute, by status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it."""
+        """Forward a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -74,9 +74,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((SENT_ID, request_id.encode()))  # a list made for this answer alone
-            # By hand what `async with timeout: await send(message)` would do, for that costs 3.6 microseconds a send,
-            # and there are two to an answer. Nearly always the loop ends at once: the part went out without waiting.
+                message["headers"].append((SENT_ID, request_id.encode()))  # this response's own list
+            # The same as `async with timeout: await send(message)`, which costs 3.6 microseconds per send, with two
+            # sends per response. Nearly always send() finishes without waiting, and the loop body never runs.
             for awaited in (sending := send(message).__await__()):
                 await _finish_in_time(sending, awaited, send)
                 return
@@ -112,7 +112,7 @@ class Guard:
         return None
 
     def _log_refusal(self, scope: Scope, path: str, problem: ProblemError) -> None:
-        """Log a refusal of a route that predicts, unless the load test was refused or the minute has had its share."""
+        """Log a refusal by a prediction route, unless it is the load test's or above the limit per minute."""
         if self._log is None or path not in (PREDICT, PREDICT_BATCH) or FROM_LOAD_TEST in scope["headers"]:
             return
         minute = int(time.monotonic() // 60)
@@ -124,16 +124,16 @@ class Guard:
 
 
 class SlowReaderError(Exception):
-    """A caller does not read the answer."""
+    """A client does not read the response."""
 
 
 async def _finish_in_time(sending: Generator[Any, Any, None], awaited: object, send: Send) -> None:
-    """Await the rest of sending a part of an answer; only here is a timer, as one costs as much as all the rest."""
+    """Finish sending a part of a response within a timeout; only here, as a timer costs as much as all the rest."""
     try:
         async with asyncio.timeout(SEND_SECONDS):
             await _go_on(sending, awaited)
     except TimeoutError as error:
-        # ASGI has no word for closing a connection. These are uvicorn's, which then sends nothing more.
+        # ASGI has no message that closes a connection. These are uvicorn's attributes; it then sends nothing more.
         request: Any = getattr(send, "__self__", None)
         if hasattr(request, "transport"):
             request.disconnected = True
@@ -143,7 +143,7 @@ async def _finish_in_time(sending: Generator[Any, Any, None], awaited: object, s
 
 @types.coroutine
 def _go_on(begun: Generator[Any, Any, Any], awaited: object) -> Generator[Any, Any, Any]:
-    """Await what was begun, from the first thing on that it waits for."""
+    """Continue a coroutine that was already started, from the object that it awaits."""
     yield awaited
     return (yield from begun)
 
@@ -151,16 +151,16 @@ def _go_on(begun: Generator[Any, Any, Any], awaited: object) -> Generator[Any, A
 def make_request_id() -> str:
     """32 hexadecimal digits: the time in milliseconds, then 80 random bits.
 
-    Ids that grow with time cost the log a fifth of what random ones do: its index grows at one end.
+    Ids that increase with time cost the log a fifth of what random ones cost: its index grows at one end only.
     """
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: int, seconds: float) -> bytes:
-    """Read the body of a request within a size and a time.
+    """Read the body of a request, with a size limit and a timeout.
 
     Raises:
-        ProblemError: 413 it is too large, 408 it took too long, 400 the sender went away.
+        ProblemError: 413 too large, 408 timeout, 400 the client disconnected.
     """
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > most_bytes:
@@ -168,7 +168,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], most_bytes: i
     reading = _join_parts(receive, most_bytes).__await__()
     try:
         awaited = next(reading)
-    except StopIteration as whole:  # nearly always the body came with the head
+    except StopIteration as whole:  # nearly always the body arrived with the head
         return bytes(whole.value)
     try:
         async with asyncio.timeout(seconds):
@@ -191,10 +191,10 @@ async def _join_parts(receive: Receive, most_bytes: int) -> bytearray:
 
 
 def unpack_body(body: bytes, headers: dict[bytes, bytes], most_bytes: int) -> bytes:
-    """A body without its Content-Encoding, within a size.
+    """Decompress a body by its Content-Encoding, with a size limit.
 
     Raises:
-        ProblemError: 415 it is packed otherwise than by gzip, 413 it is too large, 422 it cannot be unpacked.
+        ProblemError: 415 an encoding other than gzip, 413 too large, 422 it cannot be decompressed.
     """
     encoding = headers.get(b"content-encoding", b"").strip().lower()
     if encoding in (b"", b"identity"):
@@ -215,7 +215,7 @@ def unpack_body(body: bytes, headers: dict[bytes, bytes], most_bytes: int) -> by
                 raise _too_large(most_bytes)
             if not unzip.eof:
                 raise zlib.error("it ends in the middle")
-            body = unzip.unused_data  # another file may be joined on
+            body = unzip.unused_data  # another gzip member may follow
     except zlib.error as error:
         raise refuse_field("body", f"cannot be unpacked: {error}", "The body is not packed by gzip") from error
     return bytes(unpacked)

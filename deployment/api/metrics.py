@@ -1,8 +1,8 @@
-"""What /metrics answers, in Prometheus' format.
+"""The metrics at /metrics, in Prometheus' format.
 
-With one process the numbers are in its memory. With several, serve.py names a folder in
-PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported; each process then keeps its numbers in files
-there, and whichever is asked adds them all up.
+A single process keeps its metrics in memory. For several, serve.py sets PROMETHEUS_MULTIPROC_DIR to a folder before
+prometheus_client is imported. Each process then keeps its metrics in files there, and the one that handles the request
+adds them up.
 """
 
 import os
@@ -19,17 +19,17 @@ from deployment.api.scrape import find_pids
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 ROUTES = frozenset({"/", "/predict", "/predict/batch", "/feedback", "/model", "/health", "/ready", "/metrics", "/docs"})
-OTHER = "other"  # one name for all other paths, or a scan of the server would make thousands
+OTHER = "other"  # one label for all other paths; a scan of the server would create thousands
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 class Metrics:
-    """The counters of one process."""
+    """The metrics of one process."""
 
     def __init__(self) -> None:
-        """Make them, all at zero."""
+        """Create the metrics, all at zero."""
         self._registry = every = CollectorRegistry()
-        # Cached, as looking a label up costs more than counting.
+        # Cached: finding the labels costs more than counting.
         self._requests = cache(
             Counter("wine_requests", "Requests by status", ["route", "status"], registry=every).labels
         )
@@ -47,36 +47,36 @@ class Metrics:
         self._waiting = Gauge("wine_log_waiting_rows", waiting, registry=every, multiprocess_mode="livesum")
         in_flight = "Guarded requests that are being answered; of other processes, half a second ago"
         self._in_flight = Gauge("wine_requests_in_flight", in_flight, registry=every, multiprocess_mode="livesum")
-        # The guard's count. A gauge of several processes is a file, which each change would be written to.
+        # The guard changes this number. A gauge of several processes is a file that each change would write to.
         self.in_flight = 0
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
-        """Count one request that was answered."""
+        """Count one response."""
         route = path if path in ROUTES else OTHER
         self._requests(route, status).inc()
         self._timers[route].observe(seconds)
 
     def count_prediction(self, grade: int, version: str) -> None:
-        """Count one wine that was graded."""
+        """Count one prediction."""
         self._predictions(grade, version).inc()
 
     def count_load(self, refused: bool) -> None:
-        """Count a bundle that was loaded or refused."""
+        """Count a loaded or refused bundle."""
         self._loads.labels("refused" if refused else "loaded").inc()
         self._refused.set(refused)
 
     def count_log(self, written: int, lost: int, waiting: int) -> None:
-        """Count rows that the log has written and lost since the last call, and those that wait now."""
+        """Count the log's rows written and lost since the last call, and those waiting now."""
         self._written.inc(written)
         self._lost.inc(lost)
         self._waiting.set(waiting)
 
     def show_in_flight(self) -> None:
-        """Let the other processes see how many requests are in flight here."""
+        """Publish the number of requests in flight to the other processes."""
         self._in_flight.set(self.in_flight)
 
     def render(self, describe: Callable[[Sequence[int]], Collector]) -> bytes:
-        """All numbers, over all processes, as Prometheus reads them; `describe` gets the numbers of these processes."""
+        """All metrics, over all processes, in Prometheus' format; `describe` receives the process ids."""
         folder = os.environ.get(FOLDER)
         self.show_in_flight()
         counted, found = self._registry, CollectorRegistry()
@@ -89,7 +89,7 @@ class Metrics:
 
 
 def _forget_dead(folder: Path) -> None:
-    """Remove the gauges of processes that died; what they counted stays."""
+    """Remove the gauges of dead processes; their counters stay."""
     for path in folder.glob("gauge_live*.db"):
         number = re.search(r"_(\d+)\.db$", path.name)
         if number and not Path(f"/proc/{number[1]}").exists() and Path("/proc/self").exists():

@@ -1,6 +1,6 @@
-"""The header by which the load test says where its requests come from.
+"""The header that marks the load test's requests.
 
-The API does not log them: nobody made these wines, and monitoring would take them for drift.
+The API does not log them: these wines are not real, and monitoring would report them as drift.
 """
 
 ORIGIN, LOAD_TEST = "X-Wine-Origin", "load-test"

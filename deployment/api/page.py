@@ -1,6 +1,6 @@
-"""The page that the API shows to a browser: a form for one wine, and its grade as a picture.
+"""The page that the API shows in a browser: a form for one wine, and its grade as a picture.
 
-One HTML file with its style and its script inside, and no request but to the API itself.
+It is one HTML file with style and script inside, and sends requests only to the API.
 """
 
 import base64
@@ -18,7 +18,7 @@ COLOURS = {0: TYPES[1].capitalize(), 1: TYPES[0].capitalize()}
 
 @lru_cache(maxsize=1)
 def render_page(name: str, version: str, needs_key: bool = False) -> str:
-    """Lay out the page around the model that serves; a key, where one is needed, is kept only in its field there."""
+    """Render the page for the serving model; if a key is needed, the page keeps it only in its field."""
     page = PAGE.read_text(encoding="utf-8")
     if not needs_key:
         page = re.sub("<!--key-->.*<!--/key-->", "", page, flags=re.DOTALL)
@@ -29,7 +29,7 @@ def render_page(name: str, version: str, needs_key: bool = False) -> str:
 
 
 def find_policy(page: str) -> str:
-    """The Content-Security-Policy under which a page works: its own style and script, its own API, nothing else."""
+    """The Content-Security-Policy of a page: it allows its own style and script and its own API, nothing else."""
     style, script = (_hash_element(page, element) for element in ("style", "script"))
     return (
         f"default-src 'none'; style-src {style}; script-src {script}; connect-src 'self'; img-src data:; "
@@ -38,7 +38,7 @@ def find_policy(page: str) -> str:
 
 
 def _hash_element(page: str, element: str) -> str:
-    """Hash the content of an element as CSP Level 3 asks: SHA-256 in base64, of the text in UTF-8."""
+    """Hash the content of an element as CSP Level 3 requires: SHA-256 in base64, of the text in UTF-8."""
     found = re.search(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
     assert found is not None
     return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
@@ -72,7 +72,7 @@ def _render_colour() -> str:
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize() if name.islower() else name  # pH is written so
+    return name.replace("_", " ").capitalize() if name.islower() else name  # pH keeps its spelling
 
 
 def _render_unit(name: str) -> str:

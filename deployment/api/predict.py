@@ -1,7 +1,7 @@
-"""POST /predict and POST /predict/batch: from the bytes of a body to the bytes of an answer.
+"""POST /predict and POST /predict/batch: from request body to response body.
 
-These two read the body and write the answer themselves: an ordinary FastAPI route halves the requests answered in
-a second (make bench-serving measures both). What they take and give is described in app.py, for /docs.
+These routes read the body and write the response themselves: an ordinary FastAPI route handles half as many requests
+per second (make bench-serving measures both). app.py describes their request and response for /docs.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from wine_data.schema import FEATURES, WineQuality, feature_values
 JSON, CSV = "application/json", "text/csv"
 WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
-MOST_BATCHES = 32  # that are read or wait, lest those that arrive slowly take the places of single wines
+MOST_BATCHES = 32  # read or waiting at once; slow batches must not take the places of single wines
 CHUNK = 1000  # wines predicted at once
-THREADS = 2  # that predict a chunk; with more of them single wines would wait
-EXPLAINED_CHUNK = CHUNK // (1 + len(FEATURES))  # an explanation asks for one more wine a feature
-PAUSE = 250  # wines written at once; in between, requests for single wines are answered
+THREADS = 2  # per chunk; with more, single wines would wait
+EXPLAINED_CHUNK = CHUNK // (1 + len(FEATURES))  # an explanation predicts one more wine per feature
+PAUSE = 250  # wines written before other requests get a turn
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes work with."""
+    """The objects and limits that the routes use."""
 
     live: LiveModel
     metrics: Metrics
@@ -57,7 +57,7 @@ class Predict:
     path: ClassVar[str] = PREDICT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or refuse it."""
+        """Respond to one request, or refuse it."""
         start = perf_counter()
         request_id, headers = scope[SCOPE_ID], dict(scope["headers"])
         try:
@@ -75,7 +75,7 @@ class Predict:
     async def answer(
         self, request_id: str, headers: dict[bytes, bytes], receive: Receive, start: float, explain: bool = False
     ) -> str:
-        """The answer to one wine as JSON; `start` is perf_counter's, for the log. Raises ProblemError."""
+        """The response for one wine as JSON; `start`, from perf_counter, is for the log. Raises ProblemError."""
         require_type(headers, JSON)
         body = await read_body(receive, headers, WINE_BYTES, self.service.body_seconds)
         if b"content-encoding" in headers:
@@ -91,7 +91,7 @@ class Predict:
             wine, filled = fill_wine(body, predictor.metadata.fills)
         if predictor.is_compiled:
             row = predictor.predict_one(wine)
-        else:  # so slow that other requests are answered meanwhile
+        else:  # slow: on a thread, so that it does not block other requests
             row = await asyncio.to_thread(predictor.predict_one, wine)
         (decided,) = writer.decide(np.array([row]))
         graded = writer.write(request_id, wine, decided, filled)
@@ -100,14 +100,14 @@ class Predict:
         return f'{{{graded.text}{explanation},"model":{writer.model}}}'
 
     def _take_writer(self, explain: bool) -> ResponseWriter:
-        """The model that serves. Raises ProblemError where it is to explain its answers and cannot."""
+        """The response writer of the serving model. Raises ProblemError if `explain` is set and it cannot explain."""
         writer = self.service.live.writer
         if explain and writer.predictor.medians is None:
             raise ProblemError(409, NO_MEDIANS)
         return writer
 
     def _count(self, writer: ResponseWriter, graded: Graded, start: float, is_logged: bool) -> None:
-        """Count the answer to one wine, and log it."""
+        """Count the prediction for one wine, and log it."""
         model = writer.predictor.metadata
         self.service.metrics.count_prediction(graded.grade, model.version)
         if self.service.log and is_logged:
@@ -123,10 +123,10 @@ class Predict:
 
 @dataclass
 class PredictBatch(Predict):
-    """POST /predict/batch: JSON or CSV, all of it or nothing."""
+    """POST /predict/batch: JSON or CSV, all wines or none."""
 
     path: ClassVar[str] = PREDICT_BATCH
-    # One batch at a time, its body included: more would only make each of them later, and take as much memory again.
+    # One batch at a time, including its body: more at once would only delay each of them, and need more memory.
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     _batches: int = 0
 
@@ -138,7 +138,7 @@ class PredictBatch(Predict):
         start: float,  # noqa: ARG002  each chunk has its own
         explain: bool = False,
     ) -> str:
-        """The answers to a batch as JSON. Raises ProblemError."""
+        """The response for a batch as JSON. Raises ProblemError."""
         content_type = require_type(headers, JSON, CSV)
         if self._batches >= MOST_BATCHES:
             raise ProblemError(503, "Too many batches at once; try again", headers={"Retry-After": "5"})
@@ -161,7 +161,7 @@ class PredictBatch(Predict):
     async def _grade(
         self, writer: ResponseWriter, batch: str, wines: Wines, is_logged: bool, explain: bool
     ) -> AsyncIterator[str]:
-        """The answer to each wine; its latency is its share of the time that its chunk took."""
+        """Yield the JSON for each wine; its latency is its share of the time for its chunk."""
         size = EXPLAINED_CHUNK if explain else CHUNK
         for first in range(0, len(wines.values), size):
             start = perf_counter()
@@ -191,12 +191,12 @@ class PredictBatch(Predict):
             return read(body, most, fills)
         except ProblemError as problem:
             count = body.count(b"{") if content_type == JSON else len(body.splitlines()) - 1
-            problem.wines = min(max(count, 1), most)  # about how many: monitoring counts wines
+            problem.wines = min(max(count, 1), most)  # an estimate: monitoring counts wines
             raise
 
 
 def read_explain(query: bytes) -> bool:
-    """Whether a query string asks for explanations. Raises ProblemError 422 for what is neither true nor false."""
+    """Whether a query string has explain=true. Raises ProblemError 422 if it is neither true nor false."""
     asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
     if not {"true", "false"}.issuperset(asked):
         raise refuse_field("explain", "must be true or false", "The query is not understood")
@@ -204,7 +204,7 @@ def read_explain(query: bytes) -> bool:
 
 
 def require_type(headers: dict[bytes, bytes], *known: str) -> str:
-    """The content type of a body, without its parameters. Raises ProblemError 415 for one that is not known."""
+    """The content type of a body, without parameters. Raises ProblemError 415 for an unknown one."""
     sent = headers.get(b"content-type", b"").decode("latin-1")
     content_type = sent.partition(";")[0].strip().lower()
     if content_type not in known:

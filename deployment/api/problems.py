@@ -1,4 +1,4 @@
-"""Refusals: one shape (RFC 9457) for whatever is wrong with a request, with field and reason."""
+"""Refusals: one format (RFC 9457) for every error in a request, with field and reason."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from deployment.prediction_log.log import LoggedRefusal
 
 PROBLEM_JSON, REQUEST_ID = "application/problem+json", "X-Request-ID"
 SCOPE_ID = "request_id"  # where the guard leaves the id of a request
-MOST_ERRORS = 20  # of one body; the others are counted
+MOST_ERRORS = 20  # listed per body; the others are counted
 MOST_LETTERS = 100  # of a field's name, which may come from the request
 
-REASONS = {  # by pydantic's name for them, in place of its words, which speak of Python
+REASONS = {  # by pydantic's error type; replaces its messages, which mention Python
     "missing": "is missing",
     "extra_forbidden": "unknown field",
     "float_type": "must be a number",
@@ -46,7 +46,7 @@ class ProblemError(Exception):
         headers: Mapping[str, str] | None = None,
         more: int = 0,
     ) -> None:
-        """Take the HTTP status, one sentence, the fields that were wrong and how many more, and headers."""
+        """Create a refusal: HTTP status, one sentence, the errors by field, response headers, further errors."""
         super().__init__(title)
         self.status = status
         self.title = title
@@ -56,7 +56,7 @@ class ProblemError(Exception):
         self.more = more
 
     def response(self, request_id: str) -> Response:
-        """The refusal as it is sent; the guard adds the header with the id."""
+        """The HTTP response; the guard adds the header with the request id."""
         sentences = [f"{error.field}: {error.reason}" for error in self.errors]
         if self.more:
             sentences.append(f"and {self.more:,} more")
@@ -67,7 +67,7 @@ class ProblemError(Exception):
         return Response(problem.model_dump_json(), self.status, self.headers, PROBLEM_JSON)
 
     def log_entry(self, route: str, request_id: str) -> LoggedRefusal:
-        """The refusal as the prediction log keeps it."""
+        """The entry for the prediction log."""
         errors = tuple((error.field, error.reason) for error in self.errors) or (("", self.title),)
         return LoggedRefusal(time.time(), request_id, route, self.status, errors, self.wines)
 
@@ -77,7 +77,7 @@ FAILURE = ProblemError(500, "Internal server error; see the server log")
 
 @dataclass
 class Refusals:
-    """What is wrong with a body: the first reasons, and how many more there are."""
+    """The errors in a body: the first ones, and how many more there are."""
 
     listed: list[Refusal] = field(default_factory=list)
     more: int = 0
@@ -90,9 +90,9 @@ class Refusals:
             self.more += 1
 
     def add_errors(self, error: ValidationError, number: str = "", where: str = "") -> None:
-        """Add each field that was wrong, and why; its value stays out, as NaN has no form in JSON.
+        """Add each wrong field and its reason, without its value: JSON cannot represent NaN.
 
-        A field is density, or 17.density for the wine number 17 of a batch.
+        A field is density, or 17.density for wine 17 of a batch.
         """
         if len(self.listed) == MOST_ERRORS:
             self.more += error.error_count()
@@ -110,19 +110,19 @@ class Refusals:
 
 
 def refuse_body(error: ValidationError, title: str) -> ProblemError:
-    """Refuse a body with each field that was wrong, and why."""
+    """Refuse a body, with each wrong field and its reason."""
     refusals = Refusals()
     refusals.add_errors(error)
     return ProblemError(422, title, refusals.listed, more=refusals.more)
 
 
 def refuse_field(name: str, reason: str, title: str) -> ProblemError:
-    """Refuse a body for one field."""
+    """Refuse a body because of one field."""
     return ProblemError(422, title, [Refusal(field=name, reason=reason)])
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """FastAPI's handler of all errors; the traceback of a mistake of ours is logged by Guard, the caller gets none."""
-    if isinstance(error, HTTPException):  # an unknown path, or a method that a path does not take
+    """FastAPI's handler for all errors; Guard logs the traceback of a bug, and the client gets none."""
+    if isinstance(error, HTTPException):  # an unknown path, or a method that the path does not allow
         error = ProblemError(error.status_code, str(error.detail), headers=error.headers)
     return (error if isinstance(error, ProblemError) else FAILURE).response(request.scope[SCOPE_ID])

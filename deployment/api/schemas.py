@@ -1,4 +1,4 @@
-"""The answers of the API: the form of each, and the fast way to write one."""
+"""The API's responses: the schema of each, and a fast writer."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from wine_quality_training.bundle.explanation import ADDS_UP, METHOD
 
 
 class ServingModel(BaseModel):
-    """Which model answered."""
+    """The model that made the prediction."""
 
     name: str
     version: str
@@ -32,7 +32,7 @@ class Explanation(BaseModel):
 
 
 class Grading(BaseModel):
-    """The answer to one wine of a batch."""
+    """The prediction for one wine of a batch."""
 
     request_id: str
     prediction: int = Field(description="the grade, 3 to 9, decided by the model's rule: see /model")
@@ -48,13 +48,13 @@ class Grading(BaseModel):
 
 
 class Prediction(Grading):
-    """The answer to one wine."""
+    """The prediction for one wine."""
 
     model: ServingModel
 
 
 class BatchPrediction(BaseModel):
-    """The answers to a batch, in its order; the request id of a wine is that of the batch and its row, from 1."""
+    """The predictions for a batch, in its order; a wine's request id is the batch's id and its row, from 1."""
 
     request_id: str
     model: ServingModel
@@ -72,7 +72,7 @@ class Feedback(BaseModel):
 
 
 class ModelCard(ServingModel):
-    """What is known of the model that serves."""
+    """Facts about the serving model."""
 
     model: str = Field(description="kind of model")
     compiled: str = Field(description="how the compiled model was checked, or why there is none")
@@ -91,7 +91,7 @@ class ModelCard(ServingModel):
 
 
 class Readiness(BaseModel):
-    """The model that is loaded, and what became of the last attempt to load another."""
+    """The loaded model, and the result of the last attempt to load another."""
 
     ready: bool = True  # the server starts only with a checked model
     version: str
@@ -106,7 +106,7 @@ class Refusal(BaseModel):
 
 
 class Problem(BaseModel):
-    """What was wrong with a request, in the form of RFC 9457."""
+    """The errors in a request, in the format of RFC 9457."""
 
     type: str = "about:blank"
     title: str
@@ -117,14 +117,14 @@ class Problem(BaseModel):
 
 
 class ResponseWriter:
-    """Writes the answers of one model.
+    """Writes the responses of one model.
 
-    By hand, because this is done for every wine: the parts that do not change are written once, and no text in
-    it comes from the request. Probabilities have seven digits, more than a hundred votes can distinguish.
+    It formats the JSON itself, because this runs for every wine: constant parts are written once, and no text comes
+    from the request. Probabilities have seven digits, more than a hundred votes can distinguish.
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        """Take the model whose answers are to be written."""
+        """Prepare the constant parts for a model."""
         self.predictor = predictor
         self.model = ServingModel.model_validate(vars(predictor.metadata)).model_dump_json()
         self._grades = tuple(predictor.grades)
@@ -138,14 +138,14 @@ class ResponseWriter:
         self._probabilities = "{" + ",".join(f'"{grade}":%.7g' for grade in predictor.grades) + "}"
 
     def decide(self, probabilities: np.ndarray) -> "list[Decided]":
-        """What the model decides of the probabilities of some wines."""
+        """Apply the model's decision rule to the probabilities of some wines."""
         decided, expected = self.predictor.decide(probabilities)
         return list(map(Decided, probabilities.tolist(), decided.tolist(), expected.tolist()))
 
     def write(
         self, request_id: str, wine: tuple[float, ...], decided: "Decided", filled: tuple[str, ...] = ()
     ) -> "Graded":
-        """Write the answer to one wine; `filled` names the blank measurements."""
+        """Write the prediction for one wine; `filled` names the measurements that were blank."""
         grades, (row, place, expected) = self._grades, decided
         grade, probabilities = grades[place], self._probabilities % tuple(row)
         found = self.predictor.find_sets_of_one(row, place)
@@ -160,13 +160,13 @@ class ResponseWriter:
         return Graded(text, request_id, wine, grade, probabilities, expected)
 
     def explain(self, graded: Sequence["Graded"]) -> list[str]:
-        """Write the explanations of some answers, each to be put behind the text of its answer."""
+        """Write the explanations of some predictions, each to be appended to the text of its prediction."""
         wines, expected = (np.array([getattr(one, name) for one in graded]) for name in ("wine", "expected_quality"))
         return [self._explanation % tuple(effects) for effects in self.predictor.explain(wines, expected).tolist()]
 
 
 class Decided(NamedTuple):
-    """A wine's probabilities, the place of its grade among the model's, and its expected quality."""
+    """A wine's probabilities, the position of its grade in the model's grades, and its expected quality."""
 
     probabilities: list[float]
     place: int
@@ -174,7 +174,7 @@ class Decided(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """The answer to one wine: the inside of its JSON object, without the model; and what the log keeps of it."""
+    """The prediction for one wine: the inside of its JSON object, without the model; and the values for the log."""
 
     text: str
     request_id: str
@@ -185,7 +185,7 @@ class Graded(NamedTuple):
 
 
 def _lay_out_explanation(predictor: Predictor) -> str:
-    """The JSON of an explanation, with a place for each effect; empty for a model that explains nothing."""
+    """The JSON of an explanation, with a placeholder for each effect; empty if the model cannot explain."""
     if predictor.medians is None:
         return ""
     medians = dict(zip(FEATURES, predictor.medians.tolist(), strict=True))

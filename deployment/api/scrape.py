@@ -1,4 +1,4 @@
-"""What is found out only when /metrics is asked: the model, the processes, and what monitoring has found."""
+"""Metrics computed at each request to /metrics: the model, the processes, and monitoring's findings."""
 
 import os
 from collections import defaultdict
@@ -28,11 +28,11 @@ class Scrape(Collector):
     """The gauges of one scrape."""
 
     def __init__(self, metadata: ModelMetadata, pids: Sequence[int], read: Callable[[], Findings]) -> None:
-        """Take the metadata of the model that serves, the API's processes, and what reads monitoring's findings."""
+        """Prepare a scrape: the serving model's metadata, the API's process ids, and a reader of the findings."""
         self._metadata, self._pids, self._read = metadata, pids, read
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges, which Prometheus' client asks for."""
+        """Yield the gauges; prometheus_client calls this."""
         model = GaugeMetricFamily("wine_model_info", "The model that serves; always 1", labels=["name", "version"])
         model.add_metric([self._metadata.name, self._metadata.version], 1)
         yield model
@@ -47,7 +47,7 @@ class Scrape(Collector):
 
 
 def measure_processes(pids: Sequence[int]) -> Iterator[Metric]:
-    """Processor time, memory and open files, summed over processes; the start is the first one's. Linux only."""
+    """CPU time, memory and open files, summed over processes; start time of the first. Linux only."""
     values: dict[str, list[float]] = defaultdict(list)
     families: dict[str, Metric] = {}
     for pid in pids:
@@ -62,7 +62,7 @@ def measure_processes(pids: Sequence[int]) -> Iterator[Metric]:
 
 
 def find_pids(folder: str | None) -> list[int]:
-    """The living processes of the API, by their files in the folder of its metrics; without one, this process."""
+    """The ids of the API's live processes, from their files in the metrics folder; without one, this process."""
     if folder is None:
         return [os.getpid()]
     names = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*.db")}

@@ -1,6 +1,6 @@
-"""A server of the project as a child process: on a free port, awaited until it answers, and ended.
+"""Run a server of the project as a child process: on a free port, until it is ready, then stop it.
 
-For the notebooks, the drill and the pictures; `make serve` needs nothing of it.
+The notebooks, the drill and the pictures use it; `make serve` does not.
 """
 
 import os
@@ -19,11 +19,11 @@ from commands import NotThereError
 from settings import ROOT
 
 HOST = "127.0.0.1"
-START_SECONDS, STOP_SECONDS, WAIT_SECONDS = 180.0, 20.0, 60.0  # a busy machine takes many times what an idle one does
+START_SECONDS, STOP_SECONDS, WAIT_SECONDS = 180.0, 20.0, 60.0  # a busy machine is many times slower
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on at this moment."""
+    """Find ports that are free at this moment."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -35,13 +35,13 @@ def find_free_ports(count: int) -> list[int]:
 def run_server(
     module: str, ready: str, environment: Mapping[str, str], log: Path, seconds: float = START_SECONDS
 ) -> Iterator[None]:
-    """Run `python -m module` beside this process for as long as the block lasts.
+    """Run `python -m module` as a child process while the block runs.
 
-    The block begins once the address `ready` answers with success, within so many seconds. The environment has
-    the server's settings, its port among them; the file `log` gets what it prints.
+    The block starts when the address `ready` responds with success, at most `seconds` later. `environment` has the
+    server's settings, including its port; the file `log` receives its output.
 
     Raises:
-        NotThereError: it ended before it was ready, or was not ready in that time.
+        NotThereError: the server ended before it was ready, or was not ready in that time.
     """
     command = [sys.executable, "-m", module]
     with log.open("wb") as output:
@@ -64,9 +64,9 @@ def run_server(
 
 @contextmanager
 def serve_beside(**variables: str) -> Iterator[str]:
-    """Run the API of `make serve` on a free port for as long as the block lasts; yield its address.
+    """Run the API of `make serve` on a free port while the block runs; yield its address.
 
-    It has this process's settings, other than `variables`. As it ends, it writes what its log still waits for.
+    It has this process's settings, except `variables`. When it stops, it writes the rows still waiting for its log.
     """
     (port,) = find_free_ports(1)
     address, environment = f"http://{HOST}:{port}", os.environ | {"WINE_PORT": str(port)} | variables
@@ -77,10 +77,10 @@ def serve_beside(**variables: str) -> Iterator[str]:
 
 
 def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_SECONDS, every: float = 0.1) -> int:
-    """Check every so many seconds until something has happened; return how many checks that took.
+    """Check at intervals of `every` seconds until `happened` is true; return the number of checks.
 
     Raises:
-        NotThereError: it did not happen in that time: "waited 60 s in vain for what".
+        NotThereError: timeout: "waited 60 s in vain for what".
     """
     deadline = time.monotonic() + seconds
     checks = 1
@@ -93,7 +93,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
 
 
 def answers(address: str) -> bool:
-    """Whether a server answers there with success."""
+    """Whether a server responds with success at an address."""
     with suppress(OSError, HTTPException), urlopen(address, timeout=5):
         return True
     return False

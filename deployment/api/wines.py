@@ -1,6 +1,6 @@
-"""From the bytes of a body to the numbers of its wines, or to the reasons why it holds none.
+"""Parse a request body into wines, or into the reasons for a refusal.
 
-How many things a body holds is bounded before they are made: half a megabyte can hold 250,000 of them.
+The number of objects in a body is checked before they are created: half a megabyte can hold 250,000 of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ from wine_data.table.rows import TextTable, explain_width, read_number, read_tab
 
 WINES = TypeAdapter(Annotated[list[WineQuality], FailFast()])
 NO_WINE, NO_WINES = "The body is not a wine", "The body is not an array or a table of wines"
-MOST_FIELDS = 2 * len(FEATURES)  # of one wine, whose unknown fields are named
-MOST_LETTERS = 500  # of a text that repeats a header
+MOST_FIELDS = 2 * len(FEATURES)  # of one wine, including unknown fields, which the refusal names
+MOST_LETTERS = 500  # of a message that quotes a header
 
-Fills = Mapping[str, float]  # by measurement, what a blank one is filled with; empty: a blank one is refused
+Fills = Mapping[str, float]  # by measurement, the value for a blank; empty: a blank is refused
 
 
 @dataclass
 class Wines:
-    """The wines of a batch: their values, the names of those that were filled, and notes on the body."""
+    """The wines of a batch: their values, the names of their filled measurements, and notes on the body."""
 
     fills: Fills
     values: list[tuple[float, ...]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Wines:
     refusals: Refusals = field(default_factory=Refusals)
 
     def add(self, number: str, wine: object, where: str = "") -> None:
-        """Check a wine and add it, or the reasons against it."""
+        """Validate a wine; add it, or the reasons for its refusal."""
         wine, filled = _fill_nulls(wine, self.fills)
         try:
             self.values.append(feature_values(WineQuality.model_validate(wine)))
@@ -47,7 +47,7 @@ class Wines:
             self.refusals.add_errors(error, number, where)
 
     def add_row(self, number: str, row: int, cells: Sequence[str], table: TextTable) -> None:
-        """Check the cells of a row and add its wine, or the reasons against it."""
+        """Validate the cells of a row; add its wine, or the reasons for its refusal."""
         where, columns = f" (row {row} of the table)", table.columns
         if len(cells) != len(table.dialect.names):
             self.refusals.add(number, explain_width(len(cells), len(table.dialect.names)) + where)
@@ -57,7 +57,7 @@ class Wines:
             cell = cells[columns.colour or 0].strip()
             reason = "is missing" if cell in BLANKS else f"{cell[:50]} {NO_COLOUR}"
             self.refusals.add(f"{number}.{columns.name}", reason + where)
-        wine: dict[str, object] = {RED: colour or 0.0}  # the other cells are checked whatever the colour is
+        wine: dict[str, object] = {RED: colour or 0.0}  # the other cells are checked even if the colour is wrong
         for name in MEASUREMENTS:
             cell = cells[columns.fields[name]]
             value = read_number(cell, table.dialect.decimal)
@@ -69,7 +69,7 @@ class Wines:
 
 
 def fill_wine(body: bytes, fills: Fills) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """The values of one wine in JSON whose nulls are filled, and their names. Raises ProblemError."""
+    """Fill the nulls of one wine in JSON; return its values and the filled names. Raises ProblemError."""
     try:
         wine, filled = _fill_nulls(from_json(body), fills)
         return feature_values(WineQuality.model_validate(wine)), filled
@@ -81,7 +81,7 @@ def fill_wine(body: bytes, fills: Fills) -> tuple[tuple[float, ...], tuple[str, 
 
 def read_json(body: bytes, most: int, fills: Fills) -> Wines:
     """Read an array of up to `most` wines. Raises ProblemError."""
-    # A wine holds no list, object or text, so these letters count what parsing would make.
+    # A wine contains no list, object or text, so these characters count the objects that parsing would create.
     if body.count(b"{") > most:
         raise _refuse_size(f"more than {most:,}", most)
     if body.count(b",") + body.count(b"[") > MOST_FIELDS * (most + 1):
@@ -94,7 +94,7 @@ def read_json(body: bytes, most: int, fills: Fills) -> Wines:
         raise refuse_field("body", "send a JSON array of wines", NO_WINES)
     if not 1 <= len(rows) <= most:
         raise _refuse_size(f"{len(rows):,}", most)
-    with suppress(ValidationError):  # all at once where all are fine takes half the time
+    with suppress(ValidationError):  # validating all at once, if all are valid, takes half the time
         values = [feature_values(wine) for wine in WINES.validate_python(rows)]
         return Wines(fills, values, [()] * len(values))
     wines = Wines(fills)
@@ -108,13 +108,13 @@ def read_json(body: bytes, most: int, fills: Fills) -> Wines:
 
 
 def read_csv(body: bytes, most: int, fills: Fills) -> Wines:
-    """Read a table of up to `most` wines, as files of wines are read. Raises ProblemError."""
-    if body.startswith(GZIP):  # the reader would unpack it, whatever its size
+    """Read a CSV table of up to `most` wines, in the same way as files of wines. Raises ProblemError."""
+    if body.startswith(GZIP):  # the reader would decompress it without a size limit
         raise ProblemError(415, "The table is packed by gzip: send it once with the header Content-Encoding: gzip")
     try:
         table = read_table(body, "the table")
     except BadInputError as error:
-        reason = str(error).removesuffix(ONE_COLOUR)  # of no use to a caller
+        reason = str(error).removesuffix(ONE_COLOUR)  # a client cannot use this advice
         place = "header" if body.strip() else "body"
         raise refuse_field(place, reason[:MOST_LETTERS], NO_WINES) from error
     wines, number, blank, last = Wines(fills), 0, 0, table.dialect.row
@@ -140,7 +140,7 @@ def read_csv(body: bytes, most: int, fills: Fills) -> Wines:
 
 
 def _fill_nulls(wine: object, fills: Fills) -> tuple[object, tuple[str, ...]]:
-    """A wine with its nulls filled, and their names; one without any measurement stays as it is."""
+    """Fill the nulls of a wine; return it and the filled names. A wine with no measurement at all is unchanged."""
     if not fills or not isinstance(wine, dict) or all(wine.get(name) is None for name in MEASUREMENTS):
         return wine, ()
     filled = tuple(name for name in MEASUREMENTS if name in wine and wine[name] is None and name in fills)

@@ -1,1 +1,1 @@
-"""Files of wines to files of predictions, chunk by chunk."""
+"""Batch prediction: from files of wines to files of predictions, chunk by chunk."""

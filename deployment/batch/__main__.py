@@ -1,17 +1,17 @@
-"""Score files of wines with the model that serves: CSV or Parquet in, Parquet out, part by part.
+"""Score files of wines with the serving model: CSV or Parquet in, Parquet out, part by part.
 
     python -m deployment.batch [FILE | FOLDER | s3://bucket/path ...]
 
-scores those, or what lies in WINE_BATCH_WINES, into WINE_BATCH_ANSWERS:
+scores these files, or those in WINE_BATCH_WINES, and writes to WINE_BATCH_ANSWERS:
 
-    <file>.<version>.<digest>/answers/part-00000.parquet    row, request_id, prediction, a probability a grade, …
-    <file>.<version>.<digest>/refused/part-00000.csv        row and reason of every row that is no wine
+    <file>.<version>.<digest>/answers/part-00000.parquet    row, request_id, prediction, a probability per grade, …
+    <file>.<version>.<digest>/refused/part-00000.csv        number and reason of every refused row
     <file>.<version>.<digest>/manifest.json                 the parts of the file, and whether all are done
 
-With --explain there is a column effect_<feature> for each feature too: what it adds to the expected quality, in grades.
-The digest is of the file's content, the model's run and --explain, so a file that is scored by this model already is
-left alone, and one that changed, or that another champion is to score, is not. A run that was killed is taken up again
-by the same command: parts whose answers are there are not scored again.
+With --explain there is also a column effect_<feature> for each feature: what it adds to the expected quality, in
+grades. The digest covers the file's content, the model's run and --explain. A file that this model has already scored
+is skipped; a changed file, or a new champion, means a new digest and is scored. The same command resumes a killed run:
+it skips parts whose predictions exist.
 """
 
 import argparse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Score files under a progress bar, and say where the answers are."""
+    """Score files with a progress bar, and print where the predictions are."""
     settings = load_settings()
     arguments = _parse_arguments(settings.wine_type)
 
@@ -93,7 +93,7 @@ def _parse_arguments(wine_type: str) -> argparse.Namespace:
 
 
 def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence[Exception], folder: object) -> int:
-    """Say what to do next; return the exit code."""
+    """Print what to do next; return the exit code."""
     if errors:
         raise type(errors[0])(f"{len(errors)} of {len(errors) + len(scored)} files could not be scored, see above")
     if not scored:

@@ -1,7 +1,7 @@
-"""A file of wines in chunks that are read by themselves: text by the megabyte, Parquet by its row groups.
+"""Divide a file of wines into chunks that can be read independently: text by size, Parquet by row groups.
 
-A file lies in a folder or in a bucket, s3://bucket/path. Text is read in any dialect of wine_data/table. A file whose
-bytes are not its rows (gzip, UTF-16) is one chunk, read in pieces.
+A file is in a folder or in a bucket (s3://bucket/path). Text may have any dialect of wine_data/table. Text that cannot
+be divided by bytes (gzip, UTF-16) is one chunk, read in pieces.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from wine_data.table.columns import Columns, match_columns
 from wine_data.table.dialect import SAMPLE_BYTES, SAMPLE_ROWS, Dialect, decode_blocks, is_parquet
 from wine_data.table.rows import explain_packing, read_header
 
-CHUNK_BYTES = 16_000_000  # of text: about 250,000 wines; a forest takes 20 ms a call, whatever the number
-SLICE_ROWS = 250_000  # of a Parquet row group, which may have millions
+CHUNK_BYTES = 16_000_000  # of text: about 250,000 wines; a forest takes 20 ms per call for any number of them
+SLICE_ROWS = 250_000  # read at once from a Parquet row group, which may have millions
 READ_BYTES = 4_000_000
 NO_WINES = "holds a header and no wines"
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a file: bytes of text from `start` on, or one row group of Parquet. The first line is row 1."""
+    """Some rows of a file: bytes of text from `start`, or one Parquet row group. The first line is row 1."""
 
     number: int
     start: int
@@ -39,9 +39,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class RawRows:
-    """The cells of some rows: measurements as float64 or text, the colour under `type` as it is in the file.
+    """The cells of some rows: measurements as float64 or text, the colour as `type`, as it is in the file.
 
-    `rows` has the number of each row in the file; `malformed` says why others are no wines; `blank` counts blank lines.
+    `rows` has the number of each row in the file. `malformed` has the reason for each malformed row. `blank` counts
+    blank lines.
     """
 
     table: pa.Table
@@ -53,7 +54,7 @@ class RawRows:
 
 @dataclass(frozen=True)
 class Layout:
-    """A file divided: its SHA-256, its chunks, and what is unusual about it."""
+    """The SHA-256 of a file, its chunks, and what is unusual about it."""
 
     sha: str
     chunks: tuple[Chunk, ...]
@@ -61,15 +62,15 @@ class Layout:
 
 
 def divide_file(address: Location, wine_type: str = "") -> Layout:
-    """Read a file once, in little memory, and divide it into chunks.
+    """Read a file once, with little memory, and divide it into chunks.
 
     Args:
         address: the file.
-        wine_type: the colour of all its wines, where it has no such column.
+        wine_type: the colour of all its wines, if it has no such column.
 
     Raises:
-        NotThereError: there is no such file.
-        BadInputError: it is no file of wines: a column is missing or there twice, or nothing in it can be read.
+        NotThereError: the file does not exist.
+        BadInputError: it is not a file of wines: a column is missing or duplicated, or nothing can be read.
     """
     with open_file(address) as file:
         if is_parquet(find_name(address)):
@@ -91,7 +92,7 @@ def divide_file(address: Location, wine_type: str = "") -> Layout:
 
 
 def read_chunk(address: Location, chunk: Chunk, wine_type: str = "") -> Iterator[RawRows]:
-    """Read the cells of one chunk, at most some 250,000 rows at a time; errors as in divide_file."""
+    """Read the cells of one chunk, at most about 250,000 rows at a time; errors as in divide_file."""
     with open_file(address) as file:
         if is_parquet(find_name(address)):
             yield from _read_row_group(_open_parquet(file, address), chunk, address, wine_type)
@@ -108,7 +109,7 @@ def read_chunk(address: Location, chunk: Chunk, wine_type: str = "") -> Iterator
 
 
 def _read_pieces(file: pa.NativeFile, chunk: Chunk, dialect: Dialect, address: Location) -> Iterator[tuple[bytes, int]]:
-    """The text of a chunk, in pieces of whole rows, and how many rows each has."""
+    """Yield the text of a chunk in pieces of whole rows, and the number of rows in each."""
     if dialect.is_divisible:
         file.seek(chunk.start)
         yield file.read(chunk.length), chunk.rows
@@ -127,7 +128,7 @@ def _read_blocks(file: pa.NativeFile, see: Callable[[bytes], None] = lambda bloc
 
 
 def require_rows(found: int, counted: int, first: int, address: Location) -> None:
-    """Raise BadInputError unless every row that was counted was read, as a wine, a refusal or a blank line."""
+    """Raise BadInputError unless every counted row was read, as a wine, a refusal or a blank line."""
     if found != counted:
         raise BadInputError(
             f"{address}, rows {first:,} to {first + counted - 1:,}: {found:,} rows were read, but {counted:,} were "
@@ -143,7 +144,7 @@ def _open_parquet(file: pa.NativeFile, address: Location) -> parquet.ParquetFile
 
 
 def _match_parquet(content: parquet.ParquetFile, address: Location, wine_type: str) -> Columns:
-    """Find the columns; refuse measurements that are neither numbers nor text, and colours that nobody can know."""
+    """Match the columns; refuse measurements that are neither numbers nor text, and unknown colours."""
     schema = content.schema_arrow
     columns = match_columns(schema.names, address, wine_type)
     plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null, _is_text)

@@ -1,7 +1,6 @@
-"""One file of wines from its first part to its last: what is to be done for it, and what became of it.
+"""Score one file of wines, part by part.
 
-The parts that are done are written down in a manifest beside the answers, so that a run that was killed is taken up
-again where it was.
+A manifest beside the predictions lists the parts, so that a killed run can resume where it stopped.
 """
 
 import hashlib
@@ -38,12 +37,12 @@ PLAIN = Options()
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is to be done for a file, and what became of it: read again, it says where to go on."""
+    """The parts of a file and the result of scoring it; a resumed run reads it."""
 
     wines: str
     version: str
     run_id: str
-    parts: tuple[Chunk, ...]  # their name in the JSON
+    parts: tuple[Chunk, ...]  # the chunks; the JSON calls them parts
     done: bool = False
     scored: int = 0
     refused: int = 0
@@ -51,7 +50,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """What became of one file; `new` says that this run scored it, `description` what is unusual about the file."""
+    """The result for one file: `new` if this run scored it, `description` of what is unusual about it."""
 
     job: Job
     manifest: Manifest
@@ -60,16 +59,16 @@ class ScoredFile:
 
     @property
     def answers(self) -> Location:
-        """The folder of the answers."""
+        """The folder of the predictions."""
         return join(self.job.folder, "answers")
 
     @property
     def refused(self) -> Location | None:
-        """The folder of the rows that are no wines, with reasons; None where every row was a wine."""
+        """The folder of the refused rows, with reasons; None if no row was refused."""
         return join(self.job.folder, "refused") if self.manifest.refused else None
 
     def sentence(self) -> str:
-        """What became of it, for a person to read."""
+        """The result as a sentence."""
         done, name = self.manifest, self.manifest.wines
         if not self.new:
             return f"{name}: scored by version {done.version} before, see {self.answers}"
@@ -81,19 +80,19 @@ class ScoredFile:
 def score_file(
     wines: Location, models: Path, answers: Location, map_fn: MapFunction = map, options: Options = PLAIN
 ) -> ScoredFile:
-    """Score one file with the bundle that serves, or go on where a run that was killed left off.
+    """Score one file with the serving bundle, or resume a killed run.
 
     Args:
-        wines: a table as text or Parquet with the eleven measurements and the colour, and maybe more.
+        wines: a table as text or Parquet with the eleven measurements and the colour; other columns are ignored.
         models: the folder of serving bundles.
-        answers: the folder that the answers go to, or s3://bucket/path; it is made if need be.
+        answers: the folder for the predictions, or s3://bucket/path; created if missing.
         map_fn: runs the chunks, as map_chunks does; map: here, one after the other.
-        options: what may be chosen.
+        options: the colour of all wines, and explanations.
 
     Raises:
-        BadInputError: it is no file of wines: a column is missing, or nothing in it can be read. Or the model is so
-            old that it cannot explain its answers.
-        NotThereError: there is no such file, or no model yet.
+        BadInputError: it is not a file of wines (a column is missing, or nothing can be read), or the model is too
+            old to explain predictions.
+        NotThereError: the file does not exist, or there is no model yet.
     """
     bundle = find_current(models)
     metadata = read_metadata(bundle / METADATA_FILE)
@@ -108,7 +107,7 @@ def score_file(
     manifest = _read_manifest(job) or Manifest(find_name(wines), metadata.version, metadata.run_id, layout.chunks)
     new = not manifest.done
     if new:
-        load_predictor_once(bundle)  # so that a bad bundle leaves no folder behind, and threads find it loaded
+        load_predictor_once(bundle)  # so a bad bundle leaves no folder, and threads find it loaded
         _write_manifest(job, manifest)
         counts = list(map_fn(partial(score_chunk, job), manifest.parts))
         scored, refused = (sum(column) for column in zip(*counts, strict=True))
@@ -118,11 +117,11 @@ def score_file(
 
 
 def map_chunks(executor: Executor, show: Show = lambda done, of: None) -> MapFunction:
-    """A map whose pieces run on an executor; its results come as they are ready.
+    """Make a map that runs chunks on an executor and yields results as they are ready.
 
     Args:
-        executor: where.
-        show: is called after each piece with how many of how many are done.
+        executor: runs the chunks.
+        show: called after each chunk with the number done and the total.
     """
 
     def run(function: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> Iterator[Any]:
@@ -147,10 +146,10 @@ def _write_manifest(job: Job, manifest: Manifest) -> None:
 
 
 def list_files(location: Location) -> list[Location]:
-    """The files of wines in a folder or under an address, by name; a file is itself, whatever its name.
+    """The files of wines in a folder or under an address, by name; a file is listed whatever its name.
 
     Raises:
-        NotThereError: there is neither.
+        NotThereError: there is no such file or folder.
     """
     if not is_folder(location):
         return [location]
@@ -158,7 +157,7 @@ def list_files(location: Location) -> list[Location]:
 
 
 def find_files(locations: Sequence[Location], default: Location) -> list[Location]:
-    """The files of wines in some places; of none, those in the default folder, which is made if need be."""
+    """The files of wines in some locations; without any, those in the default folder, created if missing."""
     if not locations and isinstance(default, Path):
         default.mkdir(parents=True, exist_ok=True)
     found = [file for location in locations or [default] for file in list_files(location)]

@@ -1,4 +1,4 @@
-"""One part of a file scored, wherever that is: read, checked, answered, written."""
+"""Score one part of a file, on any thread or worker: read, check, predict, write."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from deployment.predictor import Predictor, load_predictor_for_files
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen: the colour of all wines of a file that has none, and whether answers are explained."""
+    """Options: the colour of all wines in a file without a colour column, and whether to explain predictions."""
 
     wine_type: str = ""
     explain: bool = False
@@ -24,7 +24,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """What a chunk needs to be scored anywhere."""
+    """The data that a worker needs to score a chunk."""
 
     wines: Location
     bundle: Path
@@ -33,16 +33,16 @@ class Job:
     options: Options = Options()
 
     def name_answers(self, chunk: Chunk) -> Location:
-        """The file of a part's answers; where it is, the part is done."""
+        """The file of a part's predictions; if it exists, the part is done."""
         return join(self.folder, f"answers/part-{chunk.number:05d}.parquet")
 
     def name_refused(self, chunk: Chunk) -> Location:
-        """The file of the rows of a part that are no wines; it is there only if there are any."""
+        """The file of a part's refused rows; it exists only if there are any."""
         return join(self.folder, f"refused/part-{chunk.number:05d}.csv")
 
 
 def score_chunk(job: Job, chunk: Chunk) -> tuple[int, int]:
-    """Score one part, if its answers are not there yet; return how many rows were wines, and how many were not."""
+    """Score one part, unless its predictions exist; return the numbers of scored and refused rows."""
     answers, refused = job.name_answers(chunk), job.name_refused(chunk)
     if not exists(answers):
         predictor, sink, reasons = load_predictor_once(job.bundle), pa.BufferOutputStream(), dict[int, str]()
@@ -59,12 +59,12 @@ def score_chunk(job: Job, chunk: Chunk) -> tuple[int, int]:
         require_rows(found, chunk.rows, chunk.first_row, job.wines)
         if reasons:
             _write_refusals(refused, reasons)
-        write_whole(answers, sink.getvalue())  # last: where it is, all is there
+        write_whole(answers, sink.getvalue())  # last: this file marks the part as complete
     return _count_rows(job, chunk)
 
 
 def _open_writer(sink: pa.BufferOutputStream, schema: pa.Schema) -> parquet.ParquetWriter:
-    """Looking for repeated values takes longer than all else, so only columns that have but a few are searched."""
+    """Open a Parquet writer; dictionary encoding takes longest, so only columns with few values have it."""
     return parquet.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["prediction", *SAME, "warnings"])
 
 
@@ -77,7 +77,7 @@ def _count_rows(job: Job, chunk: Chunk) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def load_predictor_once(bundle: Path) -> Predictor:
-    """The engine of a bundle, loaded once in a process."""
+    """The predictor of a bundle, loaded once per process."""
     return load_predictor_for_files(bundle)
 
 

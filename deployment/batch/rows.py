@@ -1,7 +1,7 @@
-"""The rows of a chunk divided into wines and refusals, and wines into answers.
+"""Divide the rows of a chunk into wines and refusals, and score the wines.
 
-A cell is judged by the schema, as in the API. Nearly all rows pass, so whole columns are compared with the schema's
-bounds, and only rows that fail there are put to the schema one by one, for the reasons or for a reprieve.
+The schema validates cells, as in the API. Nearly all rows are valid, so whole columns are compared with the schema's
+bounds first. The schema then checks only the failing rows one by one: it gives the reasons, or accepts the row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, W
 from wine_data.table.columns import NO_COLOUR
 from wine_quality_training.bundle.grade_sets import name_percent
 
-SAME = ("model", "version", "run_id")  # columns that have one value in all rows
-# What Arrow and Python read as the same number; other spellings are left to the schema.
+SAME = ("model", "version", "run_id")  # columns with the same value in all rows
+# Spellings that Arrow and Python read as the same number; the schema reads all others.
 PLAIN_NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The wines among some rows, shape (wines, 12), their row numbers, and the reasons why others are none.
+    """The wines among some rows, shape (wines, 12), their row numbers, and the reasons for refused rows.
 
-    `filled` marks the cells that were blank, shape (wines, 12); `blank` counts rows that hold nothing.
+    `filled` marks cells that were blank, shape (wines, 12); `blank` counts empty rows.
     """
 
     rows: np.ndarray
@@ -42,7 +42,7 @@ def check_rows(raw: RawRows, fills: Mapping[str, float]) -> CheckedRows:
 
     Args:
         raw: the cells.
-        fills: by measurement, what the model puts into a blank cell; a blank one that is not in here refuses its row.
+        fills: by measurement, the model's value for a blank cell; a blank without one means its row is refused.
     """
     numbers = read_numbers(raw)
     blanks = _find_blanks(raw)
@@ -70,8 +70,8 @@ def check_rows(raw: RawRows, fills: Mapping[str, float]) -> CheckedRows:
 
 
 def read_numbers(raw: RawRows) -> np.ndarray:
-    """The features of rows, shape (rows, 12), NaN where a cell is missing, no number, or no colour."""
-    numbers = np.empty((raw.table.num_rows, len(FEATURES)), order="F")  # a column is one piece of memory
+    """The features of rows, shape (rows, 12); NaN if a cell is missing, or not a number or colour."""
+    numbers = np.empty((raw.table.num_rows, len(FEATURES)), order="F")  # each column is contiguous in memory
     for at, name in enumerate(MEASUREMENTS):
         numbers[:, at] = _read_column(raw.table[name])
     numbers[:, -1] = _read_colours(raw)
@@ -79,10 +79,10 @@ def read_numbers(raw: RawRows) -> np.ndarray:
 
 
 def score_rows(predictor: Predictor, checked: CheckedRows, batch: str, explain: bool = False) -> pa.Table:
-    """Answer the wines of a part, one row a wine: its row in the file, a request id, the answer, warnings, the model.
+    """Score the wines of a part, one row per wine: row in the file, request id, prediction, warnings, model.
 
-    A request id is the batch's digest and the row, so the same question to the same model has the same id. With
-    `explain`, there is the effect of each feature too.
+    A request id is the batch's digest and the row, so the same wine has the same id for the same model. With `explain`,
+    there are also the effects of the features.
     """
     metadata, wines = predictor.metadata, checked.wines
     grades = np.array(predictor.grades, dtype="int64")
@@ -110,7 +110,7 @@ def score_rows(predictor: Predictor, checked: CheckedRows, batch: str, explain: 
 
 
 def _read_column(column: pa.ChunkedArray) -> np.ndarray:
-    """A measurement as float64, NaN where a cell is missing or no plain number."""
+    """A measurement as float64; NaN if a cell is missing or not a plain number."""
     if pa.types.is_string(column.type):
         plain = pc.match_substring_regex(column, PLAIN_NUMBER)
         column = pc.if_else(plain, column, pa.scalar(None, column.type))
@@ -128,7 +128,7 @@ def _read_colours(raw: RawRows) -> np.ndarray | float:
 
 
 def _find_blanks(raw: RawRows) -> np.ndarray:
-    """Cells with nothing in them, shape (rows, 12)."""
+    """The blank cells, shape (rows, 12)."""
     blanks = np.zeros((raw.table.num_rows, len(FEATURES)), dtype=bool)
     for at, name in enumerate((*MEASUREMENTS, TYPE)):
         if name in raw.table.column_names:
@@ -136,16 +136,16 @@ def _find_blanks(raw: RawRows) -> np.ndarray:
             if column.null_count:
                 blanks[:, at] = column.is_null().to_numpy()
         else:
-            blanks[:, at] = blanks[:, :at].all(axis=1)  # all wines have one colour: it makes no row a wine
+            blanks[:, at] = blanks[:, :at].all(axis=1)  # one colour for all wines: an empty row stays empty
     return blanks
 
 
 def _as_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.to_numpy())  # what is missing becomes NaN
+    return np.asarray(column.to_numpy())  # missing values become NaN
 
 
 def _lie_within(numbers: np.ndarray, ranges: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """Rows whose every feature lies in its range; NaN lies in none."""
+    """The rows whose features are all within their ranges; NaN is never within."""
     within = np.ones(len(numbers), dtype=bool)
     for at, name in enumerate(FEATURES):
         low, high = ranges[name]
@@ -160,21 +160,21 @@ def _explain_colour(raw: RawRows, cells: Mapping[str, object]) -> list[str]:
 
 
 def _read_texts(cells: Mapping[str, object], numbers: np.ndarray) -> dict[str, str]:
-    """A row as the schema reads text: as it is in the file, else as it was read; what is blank is left out."""
+    """A row as text for the schema: as in the file, else as it was read; without blank cells."""
     read = {name: repr(number) for name, number in zip(FEATURES, numbers.tolist(), strict=True) if number == number}
     if cells.get(TYPE) is not None:
-        read.setdefault(RED, "0")  # that no colour was read is said by _explain_colour
+        read.setdefault(RED, "0")  # _explain_colour reports an unknown colour
     return read | {name: str(cells[name]) for name in MEASUREMENTS if cells[name] is not None}
 
 
 def _list_effects(predictor: Predictor, wines: np.ndarray, expected: np.ndarray) -> dict[str, pa.Array]:
-    """What each feature adds to the expected quality, a column a feature."""
+    """What each feature adds to the expected quality, one column per feature."""
     effects = predictor.explain(wines, expected)
     return {f"effect_{name}": pa.array(column) for name, column in zip(FEATURES, effects.T, strict=True)}
 
 
 def _list_warnings(predictor: Predictor, checked: CheckedRows) -> pa.Array:
-    """What was filled, and what is unusual; "" for most wines."""
+    """Warnings about filled and unusual measurements; "" for most wines."""
     unusual = ~_lie_within(checked.wines, predictor.metadata.ranges) | checked.filled.any(axis=1)
     for part, whole in PART_PLACES:
         unusual |= checked.wines[:, part] > checked.wines[:, whole]

@@ -1,7 +1,6 @@
-"""Files in a folder or in a bucket: the same few operations on a Path and on s3://bucket/path.
+"""Files in a folder or in a bucket: the same operations on a Path and on s3://bucket/path.
 
-The keys of a bucket and its address, where it is not Amazon's, come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
-AWS_ENDPOINT_URL.
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY hold a bucket's keys, AWS_ENDPOINT_URL its server if it is not Amazon's.
 """
 
 import os
@@ -19,31 +18,31 @@ Location = Path | str
 
 
 def parse_location(text: str) -> Location:
-    """An address as it is; anything else is a path."""
+    """Return an s3:// address unchanged, anything else as a Path."""
     return text if text.startswith("s3://") else Path(text)
 
 
 def join(location: Location, name: str) -> Location:
-    """A file or folder under a place."""
+    """The location of a file or folder inside another."""
     return location / name if isinstance(location, Path) else f"{location.rstrip('/')}/{name}"
 
 
 def find_name(location: Location) -> str:
-    """The name of a file without what it lies in."""
+    """The name of a file without its folder."""
     return str(location).rsplit("/", 1)[-1]
 
 
 def exists(location: Location) -> bool:
-    """Whether there is a file or folder."""
+    """Whether a file or folder exists."""
     with _explaining(location):
         system, path = _find_system(location)
         return bool(system.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def is_folder(location: Location) -> bool:
-    """Whether there is a folder, and not a file. Raises NotThereError where there is neither.
+    """Whether a location is a folder, not a file. Raises NotThereError if it does not exist.
 
-    A bucket has no folders, only files under an address: one that has none yet is taken for a folder.
+    A bucket has no folders, only files under an address; an address without files counts as a folder.
     """
     with _explaining(location):
         system, path = _find_system(location)
@@ -54,7 +53,7 @@ def is_folder(location: Location) -> bool:
 
 
 def list_names(location: Location) -> list[str]:
-    """The names of the files in a folder, sorted; none where there is no folder."""
+    """The sorted names of the files in a folder; none if the folder does not exist."""
     with _explaining(location):
         system, path = _find_system(location)
         found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -63,7 +62,7 @@ def list_names(location: Location) -> list[str]:
 
 @contextmanager
 def open_file(location: Location) -> Iterator[pa.NativeFile]:
-    """Open a file to read any part of it. Raises NotThereError where there is none, or a read of it fails."""
+    """Open a file for random access. Raises NotThereError if it does not exist, or a read fails."""
     with _explaining(location):
         system, path = _find_system(location)
         with system.open_input_file(path) as file:
@@ -77,11 +76,11 @@ def read_whole(location: Location) -> bytes:
 
 
 def write_whole(location: Location, content: pa.Buffer | bytes) -> None:
-    """Write a file whole or not at all, and the folders that it lies in. Raises NotThereError where it cannot be."""
+    """Write a file atomically, and create its folders. Raises NotThereError if an upload to a bucket fails."""
     if isinstance(location, Path):
         write_atomically(location, content)
         return
-    with _explaining(location):  # a bucket shows an object once all of it has come
+    with _explaining(location):  # a bucket shows an object only when its upload is complete
         system, path = _find_system(location)
         with system.open_output_stream(path) as stream:
             stream.write(content)
@@ -90,7 +89,7 @@ def write_whole(location: Location, content: pa.Buffer | bytes) -> None:
 def _find_system(location: Location) -> tuple[fs.FileSystem, str]:
     if isinstance(location, Path):
         return fs.LocalFileSystem(), str(location)
-    # Else an upload ends with a checksum and does not begin with its length, which other servers than Amazon's refuse.
+    # Otherwise an upload sends a trailing checksum instead of its length, which servers other than Amazon's refuse.
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "WHEN_REQUIRED")
     system, path = fs.FileSystem.from_uri(location)
     return system, path

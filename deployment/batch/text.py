@@ -1,7 +1,7 @@
-"""Text divided where its rows end, and parsed by Arrow.
+"""Divide text at the ends of rows, and parse it with Arrow.
 
-Both follow one rule for quotation marks, Arrow's and that of Python's csv: a mark opens a cell only where the cell
-begins; anywhere else it is a letter.
+Both use the quoting rule of Arrow and Python's csv: a quotation mark opens a cell only at the cell's start. Elsewhere
+it is an ordinary character.
 """
 
 import io
@@ -25,7 +25,7 @@ RETURN, NEWLINE, QUOTE = b'\r\n"'
 
 @dataclass(frozen=True)
 class ParsedText:
-    """The columns that a wine needs; `rows` and `skipped` count from 0. A skipped row without a reason is blank."""
+    """The columns of a wine; `rows` and `skipped` count from 0. A skipped row without a reason is blank."""
 
     table: pa.Table
     rows: np.ndarray
@@ -35,7 +35,7 @@ class ParsedText:
 def divide_text(
     blocks: Iterable[bytes], dialect: Dialect, size: int, name: object
 ) -> Iterator[tuple[int, int, int, int, int]]:
-    """Divide text into chunks of about `size` bytes: number, start, length, first row, rows; one if not divisible."""
+    """Divide text into chunks of about `size` bytes, one if not divisible: number, start, length, first row, rows."""
     number, start, row = 0, dialect.length, dialect.row + 1
     whole = [0, 0]
     for data, rows in split_rows(drop_start(blocks, dialect.length), dialect.separator, size, name, row):
@@ -51,7 +51,7 @@ def divide_text(
 def split_rows(
     blocks: Iterable[bytes], separator: str, size: int, name: object, first_row: int = 2
 ) -> Iterator[tuple[bytes, int]]:
-    """Join blocks into pieces of at least `size` bytes, the last but for that, that end where a row does.
+    """Join blocks into pieces of whole rows; each piece but the last has at least `size` bytes.
 
     Raises:
         BadInputError: a quotation mark is never closed.
@@ -76,7 +76,7 @@ def split_rows(
 
 
 def drop_start(blocks: Iterable[bytes], length: int) -> Iterator[bytes]:
-    """Leave out the first bytes."""
+    """Drop the first `length` bytes."""
     for block in blocks:
         if length < len(block):
             yield block[length:]
@@ -84,7 +84,7 @@ def drop_start(blocks: Iterable[bytes], length: int) -> Iterator[bytes]:
 
 
 def tidy_rows(data: bytes, dialect: Dialect) -> bytes:
-    """Write rows as Arrow reads them: without marks around a whole row, with one space where there are more."""
+    """Normalise rows for Arrow: remove quotation marks around whole rows, and merge repeated spaces."""
     if dialect.wrapped:
         data = "".join(map(unwrap, io.StringIO(data.decode("utf-8", "replace"), newline=""))).encode()
     if dialect.separator == " ":
@@ -93,11 +93,11 @@ def tidy_rows(data: bytes, dialect: Dialect) -> bytes:
 
 
 def parse_text(data: bytes, dialect: Dialect, fields: Mapping[str, int], colour: int | None, where: str) -> ParsedText:
-    """Parse rows, measurements as numbers if all of them are, else as text, as the schema reads it."""
+    """Parse rows: measurements as numbers if all of them are, else as text for the schema."""
     try:
         return _parse_as(data, dialect, fields, colour, pa.float64())
     except pa.ArrowInvalid:
-        pass  # a cell is no number: the rows are checked one by one
+        pass  # a cell is not a number: the rows are checked one by one
     try:
         parsed = _parse_as(data, dialect, fields, colour, pa.string())
     except pa.ArrowInvalid as error:
@@ -122,7 +122,7 @@ def _parse_as(
     table = csv.read_csv(
         pa.BufferReader(data),
         read_options=csv.ReadOptions(
-            use_threads=False,  # chunks are what is parallel, and rows are numbered only so
+            use_threads=False,  # the chunks run in parallel; Arrow numbers rows only on one thread
             block_size=len(data) + 1,
             column_names=[names.get(at, f"other {at}") for at in range(len(dialect.names))],
         ),
@@ -142,7 +142,7 @@ def _parse_as(
 
 
 def _tidy_cells(cells: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray:
-    """Text without spaces around it, null where it is blank, with a decimal point."""
+    """Trim text, replace blanks by null and a decimal comma by a point."""
     cells = pc.utf8_trim_whitespace(cells)
     if decimal == ",":
         cells = pc.replace_substring_regex(cells, r"^([+-]?\d*),(\d+([eE][+-]?\d+)?)$", r"\1.\2")
@@ -150,7 +150,7 @@ def _tidy_cells(cells: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray:
 
 
 def _hold_back(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Let no block but the last end with a mark or a return: what comes next says what they mean."""
+    """Let only the last block end with a quotation mark or a return: their meaning depends on the next character."""
     held = b""
     for block in blocks:
         block = held + block
@@ -163,7 +163,7 @@ def _hold_back(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _find_row_ends(block: bytes, quoted: bool, previous: int, begins: set[int]) -> tuple[np.ndarray, bool]:
-    """Where rows end in a block, given whether it begins within a quoted cell, and whether it ends so."""
+    """Find the ends of rows in a block that may start inside a quoted cell, and whether it ends inside one."""
     letters = np.frombuffer(block, dtype="uint8")
     is_end = letters == NEWLINE
     if b"\r" in block:

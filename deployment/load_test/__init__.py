@@ -1,1 +1,1 @@
-"""What a load test asks the API, as locust runs it."""
+"""The load test that locust runs: users, requests and checks."""

@@ -1,4 +1,4 @@
-"""The gate of the load test: what was measured, what is wrong with it, and with which exit code locust ends."""
+"""The gate of the load test: its results, its faults and locust's exit code."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from commands import DONE, FINDING
 
-if TYPE_CHECKING:  # importing locust replaces much of the standard library
+if TYPE_CHECKING:  # importing locust patches much of the standard library
     from locust.env import Environment
     from locust.stats import StatsEntry
 
 LINES, FAULTS = "lines.json", "unexpected.json"  # beside the report
-MOST_FAULTS, MOST_LETTERS = 10, 160  # that are printed
+MOST_FAULTS, MOST_LETTERS = 10, 160  # printed
 
 
 @dataclass(frozen=True)
 class Line:
-    """What was measured of one kind of request; times in milliseconds, rate in requests a second."""
+    """The results for one kind of request; times in milliseconds, rate in requests per second."""
 
     name: str
     requests: int
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Fault:
-    """An unexpected answer, how often it came, and the first request that it came to."""
+    """An unexpected response, how often it occurred, and the first request that got it."""
 
     name: str
     fault: str
@@ -44,12 +44,12 @@ Examples = Mapping[tuple[str, str], Mapping[str, str]]
 
 
 def judge_run(environment: "Environment", examples: Examples, target: float) -> None:
-    """Print and write what was measured, and set locust's exit code: FINDING where the test fails.
+    """Print and write the results, and set locust's exit code: FINDING if the test fails.
 
     Args:
         environment: locust's, at the end of a run.
-        examples: by name and fault, what was asked and answered.
-        target: milliseconds that 95 % of the answers may take.
+        examples: by name and fault, a request and its response.
+        target: highest 95th percentile of the response times, in milliseconds.
     """
     assert environment.parsed_options is not None
     folder = Path(environment.parsed_options.json_file).parent
@@ -69,13 +69,13 @@ def judge_run(environment: "Environment", examples: Examples, target: float) -> 
 
 
 def measure(name: str, entry: "StatsEntry") -> Line:
-    """What locust counted, as a line."""
+    """Convert locust's statistics to a line."""
     p50, p95, p99 = (entry.get_response_time_percentile(share) for share in (0.5, 0.95, 0.99))
     return Line(name, entry.num_requests, entry.num_failures, p50, p95, p99, entry.total_rps)
 
 
 def list_faults(environment: "Environment", examples: Examples) -> list[Fault]:
-    """What was unexpected, the most frequent first; an error in the load test itself is one."""
+    """The faults, most frequent first, including errors in the load test itself."""
     faults = []
     for error in environment.stats.errors.values():
         example = examples.get((error.name, str(error.error)), {})
@@ -87,7 +87,7 @@ def list_faults(environment: "Environment", examples: Examples) -> list[Fault]:
 
 
 def render_lines(lines: Sequence[Line]) -> str:
-    """Lay what was measured out as a table of text."""
+    """Format the results as a text table."""
     width = max(len(line.name) for line in lines)
     header = f"{'':{width}}  requests  failures  p50 ms  p95 ms  p99 ms  per s"
     rows = [
@@ -99,7 +99,7 @@ def render_lines(lines: Sequence[Line]) -> str:
 
 
 def find_findings(total: Line, faults: Sequence[Fault], target: float) -> list[str]:
-    """What makes the test fail, with an example of each unexpected answer; empty where it passes."""
+    """The reasons why the test fails, with an example of each unexpected response; empty if it passes."""
     if not total.requests:
         return ["No request was answered in that time; see locust.log beside the report"]
     findings = [

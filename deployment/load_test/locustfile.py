@@ -3,7 +3,7 @@
     make load      (deployment/load.py, which runs this file)
     make load-ui
 
-Of six requests one is GET /, two are wines and three are bodies that are no wine.
+Of six requests, one is GET /, two send valid wines and three send invalid bodies.
 """
 
 import signal
@@ -30,18 +30,18 @@ from deployment.load_test.questions import (
 )
 from settings import load_settings
 
-SHOWN = 300  # characters of a body or an answer
+SHOWN = 300  # characters of a request or response body
 
 
 class WineUser(FastHttpUser):
-    """A user who asks, reads the answer for a moment and asks again, about ten times a second.
+    """A user who sends about ten requests per second, with a short pause after each response.
 
-    FastHttpUser, as HttpUser spends about three times the processor time on a request: on two cores that
-    also ran the API, four users without a pause got 2,476 answers a second to GET /, with HttpUser 849.
-    On a machine that does both the other would measure itself.
+    FastHttpUser, because HttpUser needs about three times the CPU time per request: on two cores that also ran the API,
+    four users without a pause got 2,476 responses per second from GET /, with HttpUser 849. With HttpUser on the API's
+    machine, the test would measure itself.
     """
 
-    wait_time = between(0, 0.2)  # a pause of random length: users of one rhythm would all ask at once
+    wait_time = between(0, 0.2)  # random, so that users do not send requests all at once
     network_timeout = connection_timeout = 10
     rows: ClassVar[list[Wine]] = []
     random: ClassVar[Random] = Random()
@@ -50,21 +50,21 @@ class WineUser(FastHttpUser):
 
     @task(1)
     def greet(self) -> None:
-        """Ask GET /."""
+        """Request GET /."""
         self.ask(GREETING)
 
     @task(2)
     def predict(self) -> None:
-        """Ask for the grade of a wine."""
+        """Request the grade of a wine."""
         self.ask(ask_for_wine(self.rows, self.random))
 
     @task(3)
     def predict_no_wine(self) -> None:
-        """Ask for the grade of what is no wine."""
+        """Request the grade of an invalid body."""
         self.ask(ask_for_refusal(self.rows, self.random))
 
     def ask(self, question: Question) -> None:
-        """Ask once; each kind of question is a line of its own, and keeps the first example of each fault."""
+        """Send one request; each kind has its own line of results and the first example of each fault."""
         method, path, name = ("POST", "/predict", f"/predict, {question.kind}")
         if question is GREETING:
             method, path, name = ("GET", "/", "/")
@@ -75,7 +75,7 @@ class WineUser(FastHttpUser):
         with self.client.request(
             method, path, name=name, data=body, headers=headers, catch_response=True, allow_redirects=False
         ) as response:
-            # Not response.text: where a header names no encoding it guesses one, for milliseconds.
+            # Not response.text: if no header names an encoding, it spends milliseconds on guessing one.
             text = (response.content or b"").decode(errors="replace")
             content_type = (response.headers or {}).get("content-type", "")
             fault = find_fault(question, response.status_code, content_type, text)
@@ -89,7 +89,7 @@ class WineUser(FastHttpUser):
 
 
 def measure_finely(response_time: float) -> int:
-    """Keep tenths of a millisecond up to a second: locust's two digits take 104 ms for 100."""
+    """Round to tenths of a millisecond up to one second: locust's two digits turn 104 ms into 100."""
     return cast("int", round(response_time, 1 if response_time < 1000 else -1))
 
 
@@ -106,14 +106,14 @@ def prepare_users(environment: Environment, **_: Any) -> None:
     WineUser.random = Random(settings.seed)
     WineUser.key = settings.find_key("predict_key")
     if environment.parsed_options is not None and environment.parsed_options.headless:
-        # Python would raise KeyboardInterrupt in whichever user is just asking, and print a traceback.
+        # Python would raise KeyboardInterrupt in any user that is sending a request, and print a traceback.
         assert environment.runner is not None
         gevent.signal_handler(signal.SIGINT, environment.runner.quit)
-    gevent.get_hub().loop.update_now()  # else the clock of --run-time started before the wines were read
+    gevent.get_hub().loop.update_now()  # else --run-time counts from before the wines were read
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def judge(environment: Environment, **_: Any) -> None:
-    """Decide whether a test without a page has passed."""
+    """Decide whether a headless test has passed."""
     if environment.parsed_options is not None and environment.parsed_options.headless:
         judge_run(environment, WineUser.examples, load_settings().load_p95)

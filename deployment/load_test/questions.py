@@ -1,7 +1,7 @@
-"""What the load test asks, and which answers to it are right.
+"""The load test's requests, and the checks of their responses.
 
-Half of the wines are rows of the data at hand, half are drawn from the ranges that published wines have.
-Other bodies are no wine: their 422 is the right answer.
+Half of the wines are rows of the available data, half are drawn from the ranges of published wines. Other bodies are
+invalid: 422 is their correct status.
 """
 
 import json
@@ -19,7 +19,7 @@ from wine_data.schema import BOUNDS, FEATURES, GRADES, MEASUREMENTS, RED, SEEN
 from wine_data.sources.load import DROP_FOLDER, read_folder
 from wine_data.twin.sample import sample_twin
 
-ROWS = 2_000  # enough that no cache would know them
+ROWS = 2_000  # too many for a cache
 TOLERANCE = 1e-6
 POSITIVE = next((name for name in MEASUREMENTS if BOUNDS[name][0] > 0), MEASUREMENTS[0])
 CUT_OFF, MISSING = "cut off", "missing field"
@@ -36,7 +36,7 @@ Wine = dict[str, Any]
 
 @dataclass(frozen=True)
 class Question:
-    """A body for POST /predict; `field` is the one that a refusal must name, None where it is a wine."""
+    """A body for POST /predict; `field` is the one that a refusal must name, None for a valid wine."""
 
     kind: str
     body: str
@@ -47,13 +47,13 @@ GREETING = Question("greeting", "")  # GET /
 
 
 def read_rows(source: str, downloads: Path, seed: int) -> list[Wine]:
-    """Read wines of a source (as in WINE_DATA) that lie on disk, else draw them from the twin.
+    """Read the wines of a source (as in WINE_DATA) from disk, else draw them from the twin.
 
-    Nothing is downloaded; `downloads` is where the UCI originals are kept. The rows are as the API takes them:
-    without holes, inside the bounds.
+    Nothing is downloaded; `downloads` is the folder of the UCI originals. The rows are valid for the API: without
+    missing values, within the bounds.
 
     Raises:
-        BadInputError: the files are there and not what they should be.
+        BadInputError: the files exist but are invalid.
     """
     wines = _read_wines(source, downloads, seed).loc[:, list(FEATURES)].dropna()
     fine = pd.concat([wines[name].between(*BOUNDS[name]) for name in FEATURES], axis="columns").all(axis="columns")
@@ -72,12 +72,12 @@ def _read_wines(source: str, downloads: Path, seed: int) -> pd.DataFrame:
 
 
 def ask_for_wine(rows: list[Wine], random: Random) -> Question:
-    """Take a wine of the rows or, as often, draw one from the ranges seen."""
+    """Take a wine from the rows or, equally often, draw one from the ranges of published wines."""
     return Question("a wine", json.dumps(_choose_wine(rows, random)))
 
 
 def ask_for_refusal(rows: list[Wine], random: Random) -> Question:
-    """Spoil a wine in one of the ways that users do."""
+    """Make an invalid body with a random kind of mistake."""
     return spoil_wine(_choose_wine(rows, random), random.choice(SPOILERS), random)
 
 
@@ -88,7 +88,7 @@ def _choose_wine(rows: list[Wine], random: Random) -> Wine:
 
 
 def spoil_wine(wine: Wine, kind: str, random: Random) -> Question:
-    """Make a body of a wine that is no wine, in the way that is one of SPOILERS."""
+    """Make an invalid body from a wine; `kind` is one of SPOILERS."""
     if kind == CUT_OFF:
         text = json.dumps(wine)
         return Question(kind, text[: random.randrange(1, len(text))], "body")
@@ -101,9 +101,9 @@ def spoil_wine(wine: Wine, kind: str, random: Random) -> Question:
 
 
 def find_fault(question: Question, status: int, content_type: str, text: str) -> str | None:
-    """What is wrong with an answer; None where nothing is.
+    """What is wrong with a response; None if it is correct.
 
-    Without the values of the one answer, so that equal faults are counted together.
+    The text contains no values of the response, so that equal faults are counted together.
     """
     if not status:
         return "no answer"
@@ -142,7 +142,7 @@ def _find_fault_in_refusal(field: str, content_type: str, answer: dict[str, Any]
 
 
 def _read_object(text: str) -> dict[str, Any]:
-    """Read a JSON object; an empty one where the text is none."""
+    """Read a JSON object; an empty one if the text is not a JSON object."""
     try:
         read = json.loads(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""The prediction log: what the API answered, written beside it and read by monitoring."""
+"""The prediction log: the API writes its predictions and refusals in the background, and monitoring reads them."""

@@ -1,4 +1,4 @@
-"""What the last monitoring run found: numbers beside the log, which every process of the API can show on /metrics."""
+"""The findings of the last monitoring run: numbers in the log's database, which the API shows at /metrics."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,9 @@ from commands import NotThereError
 from deployment.prediction_log.tables import explain_error, hide_password, make_engine
 
 ALARM, DRIFTED_CHECKS, COVERAGE, LAST_RUN = "alarm", "drifted_checks", "coverage", "last_run"
-Findings = Mapping[tuple[str, str], float]  # by one of these names, and a level where it has some
+Findings = Mapping[tuple[str, str], float]  # by one of these names and a level, "" if it has none
 
-FINDINGS = Table(  # apart from the log's own tables: a log without it is whole
+FINDINGS = Table(  # not one of the log's own tables: a log without it is complete
     "monitoring_findings",
     sa.MetaData(),
     Column("name", Text, primary_key=True),
@@ -21,7 +21,7 @@ FINDINGS = Table(  # apart from the log's own tables: a log without it is whole
 
 
 def write_findings(url: str, findings: Findings) -> None:
-    """Put findings in the place of the earlier ones. Raises NotThereError where the database cannot be written."""
+    """Replace the earlier findings. Raises NotThereError if the database cannot be written."""
     engine = make_engine(url)
     rows = [{"name": name, "level": level, "value": value} for (name, level), value in findings.items()]
     try:
@@ -38,7 +38,7 @@ def write_findings(url: str, findings: Findings) -> None:
 
 
 def read_findings(engine: sa.Engine) -> Findings:
-    """The findings of the last monitoring run; none where there was none yet, or the database does not answer."""
+    """Read the findings of the last monitoring run; none if there was no run yet, or the database is unavailable."""
     try:
         with engine.connect() as connection:
             rows = connection.execute(sa.select(FINDINGS)).all()

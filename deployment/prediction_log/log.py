@@ -1,7 +1,7 @@
-"""The prediction log: every answer and every refusal, written by a thread of its own.
+"""The prediction log: a thread of its own writes every prediction and every refusal.
 
-The API puts them into a queue and goes on; the thread writes the queue four times a second, so that kill -9 loses
-less than a second. Rows that cannot be written are counted, and delay no answer.
+The API adds rows to a queue without waiting. The thread writes the queue four times per second, so that kill -9 loses
+less than a second. Rows that cannot be written are counted, and delay no response.
 """
 
 import asyncio
@@ -37,25 +37,25 @@ from deployment.prediction_log.tables import (
 
 LOW_PRIORITY = 10
 FLUSH_SECONDS = 0.25
-BATCH_ROWS = 2_048  # in one transaction, and so lost at once where a write is refused
+BATCH_ROWS = 2_048  # per transaction; all are lost if it fails for good
 TRIM_EVERY = 60.0
-TRIM_SECONDS = 0.1  # spent on deleting between two flushes
-PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each search for an answer; together, more than another process's flush
-ERRORS_KEPT = 20  # of one refusal
-CHARACTERS_KEPT = 200  # of a refusal's texts
-ID_DIGITS = 32  # of a request id; wines of a batch have a number more
+TRIM_SECONDS = 0.1  # for deletions between two flushes
+PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each search for a prediction; in total longer than another's flush
+ERRORS_KEPT = 20  # per refusal
+CHARACTERS_KEPT = 200  # per text of a refusal
+ID_DIGITS = 32  # of a request id; wines of a batch have a number appended
 
 
 class UnknownRequestError(Exception):
-    """No answer with this id is in the log: there never was one, or it has been deleted as too old."""
+    """The log has no prediction with this id: there never was one, or it was deleted as too old."""
 
 
 class RepeatedFeedbackError(Exception):
-    """The answer has its feedback already."""
+    """The prediction already has feedback."""
 
 
 class LoggedAnswer(NamedTuple):
-    """One wine's answer, in plain Python values."""
+    """The prediction for one wine, in plain Python values."""
 
     time: float
     request_id: str
@@ -69,7 +69,7 @@ class LoggedAnswer(NamedTuple):
 
 
 class LoggedRefusal(NamedTuple):
-    """One request that was refused, with the fields that were wrong and why, and how many wines were in it."""
+    """One refused request: the wrong fields with their reasons, and its number of wines."""
 
     time: float
     request_id: str
@@ -81,7 +81,7 @@ class LoggedRefusal(NamedTuple):
 
 @dataclass(frozen=True)
 class LogCounts:
-    """How many answers and refusals were written, lost or are waiting; `problem` is the last reason for a loss."""
+    """The numbers of rows written, lost and waiting; `problem` is the last reason for a loss."""
 
     written: int
     lost: int
@@ -90,26 +90,26 @@ class LogCounts:
 
 
 class PredictionLog:
-    """A log with one writer thread; several processes may keep one in the same database."""
+    """A log with one writer thread; several processes may share a database."""
 
     def __init__(self, url: str, days: float, rows: int, waiting: int = 50_000) -> None:
-        """Describe a log at SQLAlchemy's address of a SQLite file or a PostgreSQL database; nothing is opened yet.
+        """Configure a log at the SQLAlchemy address of a SQLite file or a PostgreSQL database, without opening it.
 
-        Answers and refusals are kept for so many days, the newest `rows` of each, and graded answers whatever `rows`;
-        `waiting` of them together may wait to be written.
+        The log keeps predictions and refusals for `days`, at most the newest `rows` of each; `rows` does not limit
+        graded predictions. At most `waiting` rows wait to be written.
         """
         self._url, self._days, self._rows, self._capacity = url, days, rows, waiting
         self._queue: deque[LoggedAnswer | LoggedRefusal] = deque()
-        self._batch: list[LoggedAnswer | LoggedRefusal] = []  # taken from the queue and not written yet
+        self._batch: list[LoggedAnswer | LoggedRefusal] = []  # taken from the queue, not yet written
         self._written = self._lost = 0
-        self._failure = self._problem = ""  # what keeps the log from being written now; the last reason for a loss
+        self._failure = self._problem = ""  # why the log cannot be written now; the last reason for a loss
         self._writing, self._counting, self._ending = threading.Lock(), threading.Lock(), threading.Event()
         self._writer: threading.Thread | None = None
         self._engine: Engine
         self._trim_at = 0.0
 
     def open(self) -> None:
-        """Make what is missing of the database and start to write. Raises as make_engine and prepare_tables do."""
+        """Create missing parts of the database and start the writer. Errors as in make_engine and prepare_tables."""
         self._engine = make_engine(self._url)
         prepare_tables(self._engine)
         self._trimming: Iterator[None] = trim_tables(self._engine, self._days, self._rows)
@@ -117,7 +117,7 @@ class PredictionLog:
         self._writer.start()
 
     def add_answer(self, answer: LoggedAnswer) -> None:
-        """Queue an answer; never blocks, never raises."""
+        """Queue a prediction; never blocks, never raises."""
         self._queue_row(answer)
 
     def add_refusal(self, refusal: LoggedRefusal) -> None:
@@ -125,11 +125,11 @@ class PredictionLog:
         self._queue_row(refusal)
 
     async def add_feedback(self, request_id: str, quality: int, threads: Executor | None = None) -> None:
-        """Write a taster's grade of an answer, on a thread; none waits the half second that an unknown id takes.
+        """Write a taster's grade for a prediction, on a thread; no thread waits the half second for an unknown id.
 
         Raises:
-            UnknownRequestError: no such answer, here or in another process with this database.
-            RepeatedFeedbackError: it has its feedback already.
+            UnknownRequestError: there is no such prediction, here or in another process with this database.
+            RepeatedFeedbackError: it already has feedback.
             NotThereError: the database cannot be written now.
         """
         loop = asyncio.get_running_loop()
@@ -140,14 +140,14 @@ class PredictionLog:
         raise UnknownRequestError(await loop.run_in_executor(threads, self._explain_unknown, request_id))
 
     def _try_feedback(self, request_id: str, quality: int) -> bool:
-        """Write it if its answer is in the database now; else write what waits. Other errors as in add_feedback."""
+        """Write the feedback if its prediction is in the database, else flush the queue. Errors as in add_feedback."""
         if self._insert_feedback(clean_text(request_id), quality):
             return True
         self._flush()
         return False
 
     def close(self) -> None:
-        """Write the queue and end the writer, for good; rows that cannot be written now are lost and counted."""
+        """Write the queue and end the writer permanently; rows that cannot be written are lost and counted."""
         if self._writer is None:
             return
         self._capacity = 0
@@ -161,12 +161,12 @@ class PredictionLog:
         self._engine.dispose()
 
     def read_findings(self) -> Findings:
-        """What the last monitoring run found."""
+        """The findings of the last monitoring run."""
         return read_findings(self._engine)
 
     @property
     def counts(self) -> LogCounts:
-        """What became of the answers and refusals so far."""
+        """The numbers of rows written, lost and waiting so far."""
         return LogCounts(self._written, self._lost, self._waiting, self._problem)
 
     @property
@@ -181,7 +181,7 @@ class PredictionLog:
         self._count_lost(1, f"{full} ({self._failure})" if self._failure else full)
 
     def _run_writer(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own: the answers come first
+        if sys.platform == "linux":  # Linux has priorities per thread: responses come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
         while not self._ending.wait(FLUSH_SECONDS):
             self._flush()
@@ -189,7 +189,7 @@ class PredictionLog:
         self._flush()
 
     def _flush(self) -> None:
-        """Write what waits at this moment, in batches; one thread at a time."""
+        """Write the rows that wait now, in batches; one thread at a time."""
         with self._writing:
             left = self._waiting
             while left > 0:
@@ -199,7 +199,7 @@ class PredictionLog:
                 try:
                     self._write_batch()
                     self._report("")
-                except Exception as error:  # whatever it is, the API goes on
+                except Exception as error:  # no error may stop the API
                     self._report(explain_error(error))
                     if may_pass(error):
                         return
@@ -217,7 +217,7 @@ class PredictionLog:
         self._written += len(self._batch) - repeated
 
     def _insert_feedback(self, request_id: str, quality: int) -> bool:
-        """Write a feedback if its answer is in the database, in one statement."""
+        """Write feedback if its prediction is in the database, in one statement."""
         values = (PREDICTIONS.c.request_id, literal(time.time(), Float), literal(quality, Integer))
         answered = select(*values).where(PREDICTIONS.c.request_id == request_id)
         added = insert(FEEDBACK).from_select(["request_id", "time", "quality"], answered)
@@ -232,7 +232,7 @@ class PredictionLog:
             ) from error
 
     def _explain_unknown(self, request_id: str) -> str:
-        """Say whether an answer with such an id is deleted by now, or there was none."""
+        """Explain whether the prediction with this id was deleted, or never existed."""
         answered, edge = find_time(request_id), time.time() - self._days * 86_400
         with suppress(SQLAlchemyError), self._engine.begin() as connection:
             edge = max(edge, find_edge(connection, PREDICTIONS, self._rows))
@@ -248,7 +248,7 @@ class PredictionLog:
         )
 
     def _trim(self) -> None:
-        """Delete what is too old or too much, a tenth of a second at a time; start again each minute."""
+        """Delete rows that are too old or too many, for 0.1 s at a time; start again each minute."""
         if time.monotonic() < self._trim_at:
             return
         until = time.monotonic() + TRIM_SECONDS
@@ -267,23 +267,23 @@ class PredictionLog:
             self._problem = reason
 
     def _report(self, failure: str) -> None:
-        """Print on stderr when writing begins to fail and when it works again, not at each flush between."""
+        """Print to stderr when writing starts to fail and when it works again, not at each flush in between."""
         if bool(failure) != bool(self._failure):
             news = f"cannot be written: {failure}" if failure else f"is written again; {self._lost:,} rows are lost"
-            with suppress(OSError, ValueError):  # where nobody listens
+            with suppress(OSError, ValueError):  # stderr may be closed
                 print(f"prediction log {news}", file=sys.stderr, flush=True)
         self._failure = failure
 
 
 def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:
-    """Lay a refusal out as rows of the table, one per error; the client's texts are cut to size."""
+    """Convert a refusal to rows of the table, one per error; the client's texts are shortened."""
     start = (refusal.time, clean_text(refusal.request_id), clean_text(refusal.route), refusal.status)
-    errors = refusal.errors[:ERRORS_KEPT] or (("", ""),)  # a server too busy has no field to name
+    errors = refusal.errors[:ERRORS_KEPT] or (("", ""),)  # a 503 names no field
     return [(*start, clean_text(field), clean_text(reason), refusal.wines) for field, reason in errors]
 
 
 def find_time(request_id: str) -> float:
-    """When the API made a request id, which begins with the milliseconds in 12 hexadecimal digits; 0 for another's."""
+    """The time in a request id, which begins with milliseconds in 12 hexadecimal digits; 0 for a foreign id."""
     try:
         seconds = int(request_id[:12], 16) / 1000
     except ValueError:
@@ -292,5 +292,5 @@ def find_time(request_id: str) -> float:
 
 
 def clean_text(text: str) -> str:
-    """Cut a text to 200 characters and replace what a database refuses: half characters and zeros."""
+    """Shorten a text to 200 characters and replace what a database refuses: lone surrogates and NUL."""
     return text[:CHARACTERS_KEPT].replace("\0", "?").encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Reads the prediction log in windows, for monitoring; what is read at once is bounded."""
+"""Read windows of the prediction log for monitoring, with a limit on the rows read at once."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,10 @@ from wine_data.schema import FEATURES
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ROWS = 200_000  # that one call reads, about 200 MB
+MOST_ROWS = 200_000  # per call, about 200 MB
 CHUNK_ROWS = 20_000
-REFUSED = 422  # the status of a request that is no possible wine
-OFF = "off"  # the address of no log
+REFUSED = 422  # the status of a request without a valid wine
+OFF = "off"  # the address if there is no log
 ALWAYS, NEVER = -math.inf, math.inf  # as the ends of a window
 NUMBERS = (*FEATURES, "expected_quality", "latency_ms", "time")
 ANSWER_COLUMNS = (*NUMBERS, "prediction", "probabilities", "request_id", "version", "run_id")
@@ -36,19 +36,19 @@ REFUSAL_COLUMNS = ("time", "request_id", "route", "status", "field", "reason", "
 
 
 def read_answers(url: str, since: float = ALWAYS, until: float = NEVER) -> "pd.DataFrame":
-    """Read the answers of a window, oldest first, with the quality that tasters gave, NaN where none did.
+    """Read the predictions of a window, oldest first, with the tasters' quality, NaN if there is none.
 
     Args:
         url: the log's database.
-        since: the window's start, seconds since 1970; it belongs to the window.
-        until: the window's end; it does not.
+        since: the window's start, seconds since 1970, included.
+        until: the window's end, excluded.
 
     Returns:
         The newest MOST_ROWS at most; iterate_answers has no limit.
 
     Raises:
         NotThereError: there is no log yet, or it cannot be reached.
-        BadInputError: the log is of another version.
+        BadInputError: the log has another schema version.
     """
     return _type_answers(_read_newest(url, _select_answers(since, until), PREDICTIONS.c.time))
 
@@ -56,7 +56,7 @@ def read_answers(url: str, since: float = ALWAYS, until: float = NEVER) -> "pd.D
 def iterate_answers(
     url: str, since: float = ALWAYS, until: float = NEVER, rows: int = CHUNK_ROWS
 ) -> Iterator["pd.DataFrame"]:
-    """Read all answers of a window as read_answers does, in tables of at most `rows`, in flat memory."""
+    """Yield all predictions of a window as read_answers does, in tables of at most `rows`, in constant memory."""
     answers = _select_answers(since, until).order_by(PREDICTIONS.c.time)
     with _open_log(url) as connection:
         for part in _read_chunks(connection, answers, rows):
@@ -64,14 +64,14 @@ def iterate_answers(
 
 
 def read_refusals(url: str, since: float = ALWAYS, until: float = NEVER) -> "pd.DataFrame":
-    """Read the refusals of a window, oldest first, one row an error; the newest MOST_ROWS at most."""
+    """Read the refusals of a window, oldest first, one row per error; the newest MOST_ROWS at most."""
     columns = [REFUSALS.c[name] for name in REFUSAL_COLUMNS]
     window = select(*columns).where(_lies_between(REFUSALS, since, until))
     return _read_newest(url, window, REFUSALS.c.time, REFUSALS.c.id)
 
 
 def read_times(url: str, since: float = ALWAYS, until: float = NEVER, last: int = MOST_ROWS) -> list[float]:
-    """When wines were asked for, answered or refused as no wine (422), oldest first; only the newest `last`.
+    """The times of requested wines, predicted or refused as invalid (422), oldest first; only the newest `last`.
 
     A refused batch counts all its wines.
     """
@@ -89,7 +89,7 @@ def read_times(url: str, since: float = ALWAYS, until: float = NEVER, last: int 
 
 
 def find_asked(url: str, spans: Sequence[tuple[float, float]]) -> list[bool]:
-    """In which stretches of time (since, until) wines were asked for, answered or refused as no wine."""
+    """Which time spans (since, until) have requested wines, predicted or refused as invalid."""
     with _open_log(url) as connection:
         return [
             any(
@@ -101,14 +101,14 @@ def find_asked(url: str, spans: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def count_answers(url: str) -> int:
-    """How many answers the log holds."""
+    """The number of predictions in the log."""
     with _open_log(url) as connection:
         return int(connection.scalar(select(func.count()).select_from(PREDICTIONS)) or 0)
 
 
 @contextmanager
 def _open_log(url: str) -> Iterator[Connection]:
-    """Connect to a log that exists; connecting to a SQLite file that does not would make it."""
+    """Connect to an existing log; connecting to a missing SQLite file would create it."""
     if url == OFF:
         raise NotThereError(
             "the prediction log is off (WINE_LOG_URL=off), there is nothing to read: unset WINE_LOG_URL, or set it to "
@@ -167,9 +167,9 @@ def _read_chunks(connection: Connection, query: Select[Any], rows: int) -> Itera
 
 
 def _type_answers(answers: "pd.DataFrame") -> "pd.DataFrame":
-    """Give columns their types even where a window has no rows, or no feedback.
+    """Set the column types even if a window has no rows or no feedback.
 
-    SQLite would keep a word where a number belongs: it reads as NaN, and as prediction 0.
+    SQLite can store text in a number column: it becomes NaN, or prediction 0.
     """
     import pandas as pd
 

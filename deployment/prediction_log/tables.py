@@ -1,7 +1,7 @@
-"""The prediction log's tables, the same in SQLite and PostgreSQL, and how its database is opened, filled and trimmed.
+"""The prediction log's tables, the same in SQLite and PostgreSQL: open the database, insert rows, trim it.
 
-Statements here are few and big. Python's sqlite3 lets go of the interpreter's lock at each row that it writes or
-reads, and may wait 5 ms to get it back while the API computes: one INSERT of 512 rows waits once, not 512 times.
+Statements here are few and large. Python's sqlite3 releases the GIL at each row that it writes or reads, and may wait
+5 ms to get it back while the API computes: one INSERT of 512 rows waits once, not 512 times.
 """
 
 import math
@@ -21,11 +21,11 @@ from commands import BadInputError, NotThereError, hide_passwords
 from wine_data.schema import FEATURES
 
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 2.0  # how long one statement waits for another process's transaction
-OPEN_SECONDS = 20.0  # how long open waits for others that open the same database
-TRIM_ROWS = 2_000  # deleted in one transaction, some 20 ms
-INSERT_ROWS = 512  # in one statement; 20 values a row, SQLite takes 32,766 and PostgreSQL 65,535
-LOCK_NUMBER = 20_091_007  # of PostgreSQL's advisory lock on making the tables; any number that is always the same
+BUSY_SECONDS = 2.0  # timeout of a statement that waits for another process's transaction
+OPEN_SECONDS = 20.0  # timeout of open() while other processes open the same database
+TRIM_ROWS = 2_000  # deleted per transaction, in about 20 ms
+INSERT_ROWS = 512  # per statement; 20 values per row; SQLite allows 32,766 values, PostgreSQL 65,535
+LOCK_NUMBER = 20_091_007  # of the PostgreSQL advisory lock for creating tables; any fixed number
 
 METADATA = sa.MetaData()
 PREDICTIONS = Table(
@@ -51,7 +51,7 @@ REFUSALS = Table(
     Column("status", Integer, nullable=False),
     Column("field", Text, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("wines", Integer, nullable=False, server_default="1"),  # in the request; younger than the other columns
+    Column("wines", Integer, nullable=False, server_default="1"),  # in the request; added later than the other columns
 )
 FEEDBACK = Table(
     "feedback",
@@ -64,10 +64,10 @@ SCHEMA = Table("prediction_log_schema", METADATA, Column("version", Integer, pri
 
 
 def make_engine(url: str) -> sa.Engine:
-    """Make the engine of a log; nothing is connected yet.
+    """Make the engine of a log, without connecting.
 
     Raises:
-        NotThereError: the url is no address of a SQLite file or a PostgreSQL database, or its driver is missing.
+        NotThereError: the url is not the address of a SQLite file or a PostgreSQL database, or its driver is missing.
     """
     unusable = NotThereError(
         f"the prediction log cannot be kept at {hide_password(url)!r}: set WINE_LOG_URL to sqlite:////a/file.db, "
@@ -96,10 +96,10 @@ def find_file(engine: sa.Engine) -> Path | None:
 
 
 def prepare_tables(engine: sa.Engine) -> None:
-    """Make what is missing of the folder, the file and the tables, and check the version of existing tables.
+    """Create the folder, file and tables if missing, and check the version of existing tables.
 
     Raises:
-        BadInputError: the tables are of another version.
+        BadInputError: the tables have another version.
         NotThereError: the database cannot be reached.
     """
     deadline = time.monotonic() + OPEN_SECONDS
@@ -113,11 +113,11 @@ def prepare_tables(engine: sa.Engine) -> None:
                     f"the prediction log {hide_password(engine.url)} cannot be used ({explain_error(error)}): "
                     "correct this, set WINE_LOG_URL to another database, or set it to off"
                 ) from error
-        time.sleep(0.05)  # SQLite does not wait by itself for the switch to WAL
+        time.sleep(0.05)  # SQLite has no timeout for the switch to WAL
 
 
 def check_version(connection: sa.Connection) -> bool:
-    """Whether the tables exist; BadInputError if they are of another version, or from before a feature was added."""
+    """Whether the tables exist. Raises BadInputError if they have another version, or no column for a feature."""
     tables = set(sa.inspect(connection).get_table_names()) & set(METADATA.tables)
     if not tables:
         return False
@@ -136,7 +136,7 @@ def check_version(connection: sa.Connection) -> bool:
 
 
 def add_columns(connection: sa.Connection) -> None:
-    """Add to the tables of an older log what they have no column for yet."""
+    """Add missing columns to the tables of an older log."""
     if REFUSALS.c.wines.name in _list_columns(connection, REFUSALS):
         return
     _lock(connection)
@@ -148,7 +148,7 @@ def add_columns(connection: sa.Connection) -> None:
 def insert_rows(connection: sa.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert rows of plain values in the order of the table's columns; return how many were new.
 
-    Statements have 512 rows, then ever smaller powers of two: so few different texts have to be prepared.
+    Statements have 512 rows, then smaller powers of two, so that only few different statements must be prepared.
     """
     new, start = 0, 0
     while start < len(rows):
@@ -161,7 +161,7 @@ def insert_rows(connection: sa.Connection, table: Table, rows: Sequence[tuple[An
 
 @lru_cache(maxsize=64)
 def write_insert(table: Table, rows: int, dialect: sa.Dialect) -> str:
-    """Write the INSERT of that many rows for a driver; a row whose key exists already is passed over."""
+    """Write the INSERT of that many rows for a driver; rows with an existing key are skipped."""
     columns = [column for column in table.columns if column is not REFUSALS.c.id]
     names = ", ".join(dialect.identifier_preparer.format_column(column) for column in columns)
     row = f"({', '.join(['?' if dialect.paramstyle == 'qmark' else '%s'] * len(columns))})"
@@ -169,10 +169,10 @@ def write_insert(table: Table, rows: int, dialect: sa.Dialect) -> str:
 
 
 def trim_tables(engine: sa.Engine, days: float, rows: int) -> Iterator[None]:
-    """Delete what is older than `days`, and the oldest above `rows`; a step of the iterator is one small transaction.
+    """Delete rows older than `days`, and the oldest above `rows`; each step is one small transaction.
 
-    Answers that a taster has graded are kept for `days`, however many are newer, and take their feedback with them.
-    Refusals are bounded by `rows` too: there may be a flood of them.
+    Predictions with a taster's grade are kept for `days`, even above `rows`, and are deleted together with their
+    feedback. `rows` also limits refusals: there may be very many.
     """
     ungraded = PREDICTIONS.c.request_id.not_in(sa.select(FEEDBACK.c.request_id))
     for table, chosen in ((PREDICTIONS, ungraded), (REFUSALS, sa.true())):
@@ -184,18 +184,18 @@ def trim_tables(engine: sa.Engine, days: float, rows: int) -> Iterator[None]:
 
 
 def find_edge(connection: sa.Connection, table: Table, rows: int) -> float:
-    """When the oldest of the newest `rows` of a table was written, 0 where there are no more than that."""
+    """The time of the oldest among the newest `rows` of a table; 0 if it has fewer rows."""
     newest = sa.select(table.c.time).order_by(table.c.time.desc())
     return float(connection.scalar(newest.offset(rows - 1).limit(1)) or 0)
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether a failed write may work later as it is: the database is locked or away, not full and not wrong."""
+    """Whether a retry of a failed write may succeed: the database is locked or unreachable, not full or wrong."""
     cause = getattr(error, "orig", None)
     if isinstance(cause, sqlite3.Error):
         return _is_busy(error) or _find_code(error) == sqlite3.SQLITE_CANTOPEN
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg, psycopg2
-    if state.startswith("53"):  # PostgreSQL's class of what has run out: disk, memory, connections
+    if state.startswith("53"):  # PostgreSQL's class "insufficient resources": disk, memory, connections
         return state == "53300"
     return isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError))
 
@@ -207,12 +207,12 @@ def explain_error(error: Exception) -> str:
 
 
 def hide_password(url: str | sa.URL) -> str:
-    """An address without its password, even one that cannot be read as an address."""
+    """An address without its password, even if it is not a valid address."""
     return hide_passwords(url if isinstance(url, str) else url.render_as_string(hide_password=False))
 
 
 def _make_sqlite_engine(address: sa.URL) -> sa.Engine:
-    # IMMEDIATE: a transaction asks for the right to write at its start, where waiting for it is possible
+    # IMMEDIATE: a transaction takes the write lock at its start, where it can wait for it
     engine = sa.create_engine(address, connect_args={"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"})
 
     @sa.event.listens_for(engine, "connect")
@@ -241,7 +241,7 @@ def _make_tables(engine: sa.Engine) -> None:
 
 
 def _lock(connection: sa.Connection) -> None:
-    """Begin a transaction that changes the tables; other processes that want to wait."""
+    """Begin a transaction that changes the tables; it makes other processes that do the same wait."""
     connection.rollback()
     sqlite = connection.dialect.name == "sqlite"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else f"SELECT pg_advisory_xact_lock({LOCK_NUMBER})")
@@ -252,7 +252,7 @@ def _list_columns(connection: sa.Connection, table: Table) -> set[str]:
 
 
 def _delete_rows(engine: sa.Engine, table: Table, chosen: sa.ColumnElement[bool]) -> Iterator[None]:
-    """Delete the chosen rows, a step some of the oldest; those of the same time go together."""
+    """Delete the chosen rows, oldest first, in steps; rows with the same time are in the same step."""
     clock, done = table.c.time, -math.inf
     while True:
         with engine.begin() as connection:

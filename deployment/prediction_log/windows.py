@@ -1,13 +1,13 @@
-"""Windows of the prediction log: which there are, and what one holds.
+"""Windows of the prediction log: find them, and read one.
 
-By count, windows are cut back from now, each of so many wines asked for, answered or refused: a unit mistake may
-be refused before it is predicted, and would otherwise stay unseen. A batch is refused as a whole, and so are all its
-wines. Wines of one moment, as the rows of a batch are, stay together, so a window may hold more. By time, windows are
-the full hours (or days, from midnight UTC) before now; one without wines is left out. A gap in the traffic makes a
-long window by count and none by time.
+By count, windows are cut backwards from now, with a fixed number of requested wines each. Refused wines count too: a
+unit mistake may be refused before prediction, and would otherwise stay unseen. A batch is refused as a whole, with all
+its wines. Wines with the same time, such as the rows of a batch, stay together, so a window may hold more. By time,
+windows are the full hours (or days, from midnight UTC) before now; one without wines is left out. A gap in the traffic
+makes a long window by count and none by time.
 
-Rows dated later than now, by a clock that was wrong, belong to no window until that time comes. A row that
-cannot be read as an answer is left out and counted.
+Rows dated in the future, by a wrong clock, belong to no window until that time comes. A row that cannot be read as a
+prediction is left out and counted.
 """
 
 import math
@@ -26,7 +26,7 @@ from wine_data.schema import FEATURES, GRADES
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time: `since` belongs to it, `until` does not; seconds since 1970, UTC."""
+    """A time span, including `since`, excluding `until`; seconds since 1970, UTC."""
 
     since: float
     until: float
@@ -34,10 +34,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Window:
-    """What the log holds of one span.
+    """The rows of the log in one span.
 
     `answers` has the columns of read_answers and `confidence`, the probability of the prediction; `refusals` those of
-    read_refusals, a row an error. `corrupt` rows could not be read.
+    read_refusals, one row per error. `corrupt` counts unreadable rows.
     """
 
     span: Span
@@ -47,27 +47,27 @@ class Window:
 
     @cached_property
     def refused(self) -> pd.DataFrame:
-        """The errors of requests that are no possible wines."""
+        """The errors of requests refused as invalid wines (422)."""
         return self.refusals[self.refusals["status"] == REFUSED]
 
     @property
     def asked(self) -> int:
-        """How many wines were asked for, answered or refused."""
+        """The number of requested wines: predicted or refused."""
         return len(self.answers) + int(self.refused.groupby("request_id")["wines"].max().sum())
 
     @property
     def labelled(self) -> pd.DataFrame:
-        """The answers that a taster has graded."""
+        """The predictions that have a taster's grade."""
         return self.answers[self.answers["quality"].notna()]
 
 
 def format_time(seconds: float) -> str:
-    """A time as 2026-11-23 18:44:48 UTC."""
+    """Format a time as 2026-11-23 18:44:48 UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
-    """Cut windows of at least `rows` wines back from the newest; the oldest few make none. Oldest window first."""
+    """Cut windows of at least `rows` wines backwards from the newest; the oldest rest is left out. Oldest first."""
     ordered = np.sort(np.asarray(times, dtype="float64"))
     spans: list[Span] = []
     end = len(ordered)
@@ -79,14 +79,14 @@ def cut_by_count(times: Sequence[float], rows: int) -> list[Span]:
 
 
 def find_windows(url: str, rows: int, hours: float, now: float, most: int) -> list[Span]:
-    """The newest windows of a log, at most so many, oldest first.
+    """The newest windows of a log, oldest first.
 
     Args:
         url: the log's database.
-        rows: wines in a window, where `hours` is 0.
+        rows: wines per window, if `hours` is 0.
         hours: length of a window.
-        now: rows dated later are left out.
-        most: how many windows.
+        now: later rows are left out.
+        most: the largest number of windows.
     """
     if hours:
         seconds, newest = hours * 3600, math.floor(now / (hours * 3600))
@@ -97,7 +97,7 @@ def find_windows(url: str, rows: int, hours: float, now: float, most: int) -> li
 
 
 def require_window(url: str, rows: int, hours: float, now: float, found: Sequence[object]) -> None:
-    """Raise NotThereError with what is missing, where no window of a log was found; arguments as above."""
+    """Raise NotThereError with what is missing if no window was found; arguments as in find_windows."""
     if found:
         return
     if hours:
@@ -113,15 +113,15 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
 
 
 def select_model(answers: pd.DataFrame, version: str, run_id: str) -> pd.DataFrame:
-    """The answers that one model gave: after make reset another has its version, but no other has its run."""
+    """The predictions of one model. Versions start again after make reset, so the run id identifies it."""
     return answers[(answers["version"] == version) & (answers["run_id"] == run_id)]
 
 
 def read_window(url: str, span: Span) -> Window:
-    """Read what the log holds of a span; of one with more than 200,000 answers or refusals, the last part."""
+    """Read a span of the log; if it has more than 200,000 predictions or refusals, only its last part."""
     answers, refusals = read_answers(url, span.since, span.until), read_refusals(url, span.since, span.until)
     cut = [float(rows["time"].iloc[0]) for rows in (answers, refusals) if len(rows) == MOST_ROWS]
-    if cut:  # both to the same stretch of time, or shares were wrong
+    if cut:  # cut both to the same span, else shares would be wrong
         span = replace(span, since=max(cut))
         answers, refusals = (rows[rows["time"] >= span.since].copy() for rows in (answers, refusals))
     pairs = zip(answers["probabilities"], answers["prediction"], strict=True)
@@ -131,7 +131,7 @@ def read_window(url: str, span: Span) -> Window:
 
 
 def _find_confidence(probabilities: object, prediction: object) -> float:
-    """The number of the prediction in a JSON object of numbers by grade, NaN where there is none; parsing is slower."""
+    """The predicted grade's number in a JSON object, NaN if missing; text search is faster than parsing."""
     try:
         grade = f'"{int(prediction)}"'  # type: ignore[call-overload]
         return float(str(probabilities).partition(grade)[2].lstrip(" :").partition(",")[0].rstrip("} "))

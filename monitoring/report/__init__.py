@@ -1,1 +1,1 @@
-"""What people read: the page, its figures, Evidently's reports, and the record in MLflow."""
+"""Monitoring's output: the page, its figures, Evidently's reports, and the record in MLflow."""

@@ -1,7 +1,7 @@
-"""The figures of monitoring: what the service did, what it answered, how good it was and what has drifted.
+"""The monitoring plots: traffic, predictions, quality and drift.
 
-Each function returns a matplotlib Figure and saves nothing. Every window is a column of the same width: on an axis
-of time a busy hour would be a hair and a gap half the picture. Below it is the time, in UTC, when the window ended.
+Each function returns a matplotlib Figure and saves nothing. Every window is a column of the same width: on a time axis
+a busy hour would be a thin line and a gap half the plot. The label below is the end of the window in UTC.
 """
 
 import math
@@ -25,15 +25,15 @@ from monitoring.watch import WindowReport
 from wine_data.schema import FEATURES, GRADES
 from wine_quality_training.bundle.grade_sets import name_percent
 
-STRONGEST = 3.0  # multiples of what matters; stronger has no other colour
+STRONGEST = 3.0  # multiples of the floor; stronger drift has the same colour
 PALE, UNKNOWN = "#f8f5ee", "#d3d3d3"
-NARROW, WIDE = 5.2, 10.8  # inches: one of two columns of the page, and both
+NARROW, WIDE = 5.2, 10.8  # inches: one column of the page, and both
 TEXT = 8.5  # points
 STRENGTHS = LinearSegmentedColormap.from_list(
     "strength", [(0, PALE), (1 / STRONGEST, "#ece3bf"), (0.55, WHITE), (1, RED)]
 )
 MIXED = LinearSegmentedColormap.from_list("grades", [(0, "#f3ecd2"), (0.5, WHITE), (1, RED)])
-# What is watched, by the row's name: the kind of its checks and their names, none for all of the kind.
+# The rows of the drift plot: the kind of their checks and the names; no names: all of the kind.
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (INPUTS, (name, f"{name} outside")) for name in FEATURES},
     **{name: (PREDICTIONS, (name,)) for name in ("predicted grades", "confidence")},
@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Plot how many wines were answered and refused."""
+    """Plot how many wines were predicted and refused."""
     figure, axis = _lay_out(windows, marks)
     answered = [window.answered for window in windows]
     refused = [window.asked - window.answered for window in windows]
@@ -56,7 +56,7 @@ def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
 
 
 def plot_pace(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Plot how many answers there were a minute."""
+    """Plot the number of predictions per minute."""
     figure, axis = _lay_out(windows, marks)
     _plot(axis, [window.health.per_minute if window.health else None for window in windows], INK, "answers a minute")
     axis.set_ylabel("answers a minute", fontsize=TEXT)
@@ -65,14 +65,14 @@ def plot_pace(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Fi
 
 
 def plot_latency(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Plot the milliseconds that half, 95 % and 99 % of the answers took at most."""
+    """Plot the latency in milliseconds: p50, p95 and p99."""
     figure, axis = _lay_out(windows, marks)
     shown = {"p50": GREY, "p95": WHITE, "p99": RED}
     health = [window.health for window in windows]
     for name, colour in shown.items():
         _plot(axis, [getattr(each, f"{name}_ms") if each else None for each in health], colour, name)
     axis.set_ylabel("ms", fontsize=TEXT)
-    if any(each and each.p99_ms > 20 * max(each.p50_ms, 0.1) for each in health):  # the median would lie on the axis
+    if any(each and each.p99_ms > 20 * max(each.p50_ms, 0.1) for each in health):  # else the median lies on the axis
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
     else:
@@ -97,7 +97,7 @@ def plot_grades(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> 
 
 
 def plot_confidence(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Plot the share of answers that the model was less sure of than of nine tenths of what it learned from."""
+    """Plot the share of predictions with a lower confidence than 90 % of the reference."""
     figure, axis = _lay_out(windows, marks)
     axis.axhline(LOW_CONFIDENCE_SHARE, color=GREY, linewidth=1.2, linestyle="dotted", label="in the training data")
     _plot(axis, [window.low_confidence for window in windows], RED, "low confidence")
@@ -110,7 +110,7 @@ def plot_confidence(windows: Sequence[WindowReport], marks: Sequence[Mark] = ())
 def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), promised: float | None = None) -> Figure:
     """Plot the accuracy: measured on the graded wines with its 95 % interval, and estimated.
 
-    `promised` is that of cross-validation.
+    `promised` is the accuracy in cross-validation.
     """
     figure, axis = _lay_out(windows, marks)
     if promised is not None:
@@ -130,7 +130,7 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
 
 
 def plot_coverage(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), levels: Sequence[str] = ()) -> Figure:
-    """Plot the share of graded wines whose grade set holds the grade, with its 95 % interval, at each level."""
+    """Plot the coverage of the grade sets on graded wines, with its 95 % interval, at each level."""
     figure, axis = _lay_out(windows, marks)
     known = [number for number, window in enumerate(windows) if window.quality]
     shown = [window.quality for window in windows if window.quality]
@@ -151,7 +151,7 @@ def plot_coverage(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), l
 
 
 def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
-    """Plot how far each thing that is watched lies from the reference, a row each, with a dot where it drifted."""
+    """Plot the distance of each monitored quantity from the reference, one row each, with a dot for drift."""
     rows = list(ROWS)
     figure, axis = _lay_out(windows, marks, width=WIDE, height=0.23 * len(rows) + 1.2)
     strengths, drifted = tabulate_drift(windows)
@@ -163,7 +163,7 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
     label = "drifted: above its floor, and certain"
     dots = axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3, label=label)
     axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
-    axis.yaxis.tick_right()  # beside the newest window, which a phone shows first
+    axis.yaxis.tick_right()  # beside the newest window, which phones show first
     axis.set_yticklabels([name.replace("_", " ") for name in rows], fontsize=TEXT)
     for number, (above, below) in enumerate(pairwise(kind for kind, _ in ROWS.values())):
         if above != below:
@@ -176,10 +176,10 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
 
 
 def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndarray]:
-    """Strength, NaN where not evaluated, and verdict of each of ROWS in each window: two tables of (rows, windows).
+    """Strength and verdict of ROWS in each window: two tables (rows, windows); a strength is NaN if not evaluated.
 
-    A feature's strength is that of its distribution or of its share outside the known range, whichever is more;
-    the fields of refusals are added up.
+    A feature's strength is the larger of two: of its distribution, and of its share out of range. Those of refusals are
+    added up.
     """
     strengths = np.full((len(ROWS), len(windows)), math.nan)
     drifted = np.zeros(strengths.shape, dtype=bool)
@@ -205,7 +205,7 @@ def _list_shades() -> list[Patch]:
 def _lay_out(
     windows: Sequence[WindowReport], marks: Sequence[Mark], width: float = NARROW, height: float = 2.9
 ) -> tuple[Figure, Axes]:
-    """Make a figure with a column a window, and the marks on it."""
+    """Make a figure with one column per window, and draw the marks."""
     figure, (axis,) = make_axes(1, 1, height=height, width=width)
     axis.tick_params(labelsize=TEXT)
     axis.set_xlim(-0.5, len(windows) - 0.5)
@@ -215,7 +215,7 @@ def _lay_out(
 
 
 def _label_times(axis: Axes, windows: Sequence[WindowReport], most: int) -> None:
-    """Write under some of the windows when they ended; the date where it is another than before."""
+    """Label some of the windows with their end; the date only if it changes."""
     ends = [datetime.fromtimestamp(window.span.until, UTC) for window in windows]
     step = max(1, math.ceil(len(windows) / most))
     shown = range((len(windows) - 1) % step, len(windows), step)
@@ -232,7 +232,7 @@ def _label_times(axis: Axes, windows: Sequence[WindowReport], most: int) -> None
 
 
 def _plot(axis: Axes, values: Sequence[float | None], colour: str, label: str, linestyle: str = "solid") -> None:
-    """Plot a line with a gap, and not a zero, where nothing is known; the dots show a window between two gaps."""
+    """Plot a line with a gap, not a zero, for unknown values; dots show a single window between two gaps."""
     known = [math.nan if value is None else value for value in values]
     axis.plot(range(len(known)), known, color=colour, linestyle=linestyle, linewidth=1.5, marker=".", label=label)
 
@@ -244,7 +244,7 @@ def _start_at_zero(axis: Axes, least: float = 0) -> None:
 
 
 def _widen(axis: Axes, least: float) -> None:
-    """Show at least so much of the axis, so that nothing looks like much."""
+    """Set a minimum range of the axis, so that small changes do not look large."""
     low, high = axis.get_ylim()
     if high - low < least:
         axis.set_ylim((low + high - least) / 2, (low + high + least) / 2)
@@ -256,7 +256,7 @@ def _show_shares(axis: Axes, of: str) -> None:
 
 
 def _explain(figure: Figure, axis: Axes, title: str = "") -> None:
-    """Put the legend above a picture, where it hides nothing."""
+    """Put the legend above the plot, where it hides nothing."""
     handles, labels = axis.get_legend_handles_labels()
     if title:
         handles, labels = [Patch(alpha=0), *handles], [title, *labels]

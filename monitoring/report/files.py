@@ -1,9 +1,9 @@
-"""Reports as files: a page and the same figures as JSON, drawn by Evidently of a window or of a file of wines.
+"""Evidently reports as files: a page and the same figures as JSON, for a window or a file of wines.
 
-Nothing here decides an alarm; drift.py and watch.py do, without Evidently. So that a page does not contradict them, its
-columns are judged by the KS and floor of drift.py, at the points of the profile, not by a test of Evidently's. Such a
-test would see the rows that the reference is rebuilt as, which lie anywhere between those points, where measurements
-are rounded: of 5,000 wines with no drift at all it took six of the twelve columns for drifted.
+Nothing here decides an alarm; drift.py and watch.py do, without Evidently. To agree with them, the pages use the KS and
+floor of drift.py at the points of the profile, not a test of Evidently's. Such a test compares with the rebuilt
+reference rows, which lie anywhere between those points, while measurements are rounded: for 5,000 wines without drift
+it reported drift in six of the twelve columns.
 """
 
 import json
@@ -32,8 +32,8 @@ from wine_quality_training.bundle.profile import Marginal, Profile
 
 REFERENCE_ROWS, SEED = 1_000, 0
 PREDICTED = ("prediction", "confidence")
-DISCRETE = (RED, "prediction", TARGET)  # drawn as bars; between two of their points there is nothing
-ONE_COLUMN = 0.08  # share of drifted columns from which on a page says so: one of twelve, as for an alarm
+DISCRETE = (RED, "prediction", TARGET)  # drawn as bars; they have no values between two points
+ONE_COLUMN = 0.08  # share of drifted columns that a page reports as drift: one of twelve, as for an alarm
 TEST = "KS at the profile's points"
 MISSING = "missing"
 ENDINGS = (".html", ".json")
@@ -43,37 +43,37 @@ NO_ALARM = "For people to look at: nothing on this page decides an alarm, monito
 def write_reports(
     window: Window, part: Profile, folder: Path, version: str | None = None, run_id: str = ""
 ) -> list[Path]:
-    """Write the reports of a window as pages and JSON, each file whole or not at all; return their paths.
+    """Write the reports of a window as pages and JSON, each file atomically; return their paths.
 
-    There are none where nothing was answered, none of predictions where the profile has none, and none of quality
-    where fewer than FEWEST_GRADED answers are graded.
+    There are no reports without predictions, none on predictions if the profile has none, and none on quality with
+    fewer than FEWEST_GRADED graded predictions.
 
     Args:
-        window: what the log holds.
-        part: the profile it is compared with.
-        folder: where the files go; it is made if need be.
-        version: the model's, if predictions and quality are to be those of its answers only.
-        run_id: the model's too.
+        window: the rows of the log.
+        part: the reference profile.
+        folder: the folder for the files; created if missing.
+        version: reports on predictions and quality use only this model's; None: all.
+        run_id: the run of that model.
     """
     ours = window.answers if version is None else select_model(window.answers, version, run_id)
     return _write_all(folder, _report_window(window, part, ours, f" of version {version}" if version else ""))
 
 
 def write_window_reports(window: Window, metadata: ModelMetadata, reports: Path) -> list[Path]:
-    """Write the reports of a window into a folder named for its end, compared with what a champion learned from."""
+    """Write the reports of a window, compared with a champion's reference, into a folder named after its end."""
     part = find_nearest(window, metadata.profiles)
     return write_reports(window, part, reports / name_folder(window.span), metadata.version, metadata.run_id)
 
 
 def report_batch(path: Path, part: Profile, folder: Path, wine_type: str = "") -> list[Path]:
-    """Write what is missing in a file of wines and how its columns have drifted; errors as in read_file."""
+    """Report missing values and drift in a file of wines; errors as in read_file."""
     return _write_all(folder, _report_file(read_file(path, wine_type), path.name, part))
 
 
 def sample_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
-    """Lay a profile out as rows to draw beside others: evenly spaced quantiles, each column shuffled by itself.
+    """Turn a profile into rows for plots: evenly spaced quantiles, each column shuffled independently.
 
-    A row is no wine: the columns are independent of each other, which is enough to compare column by column.
+    A row is not a wine: the columns are independent, which is enough to compare them one by one.
     """
     random = np.random.default_rng(SEED)
     shares = (np.arange(rows) + 0.5) / rows
@@ -88,17 +88,17 @@ def sample_reference(part: Profile, rows: int = REFERENCE_ROWS) -> pd.DataFrame:
 
 
 def read_file(path: Path, wine_type: str = "") -> pd.DataFrame:
-    """Read a file of wines laid out as FEATURES; a cell that is no number, or no colour, is NaN, as a hole is.
+    """Read a file of wines with columns FEATURES; a cell that is missing, or not a number or colour, is NaN.
 
-    A row that has too few or too many cells is a row of holes.
+    A row with too few or too many cells is NaN everywhere.
 
     Args:
         path: the file.
-        wine_type: the colour of all its wines, where it has no such column.
+        wine_type: the colour of all its wines, if it has no such column.
 
     Raises:
-        BadInputError: it is no file of wines.
-        NotThereError: there is no such file.
+        BadInputError: it is not a file of wines.
+        NotThereError: the file does not exist.
     """
     if not path.is_file():
         raise NotThereError(f"there is no file {path} to report on")
@@ -112,12 +112,12 @@ def read_file(path: Path, wine_type: str = "") -> pd.DataFrame:
 
 
 def name_folder(span: Span) -> str:
-    """A window's folder: when it ended, UTC, as 2026-11-23T18-44-48."""
+    """The folder name of a window: its end in UTC, such as 2026-11-23T18-44-48."""
     return f"{datetime.fromtimestamp(span.until, UTC):%Y-%m-%dT%H-%M-%S}"
 
 
 def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, title and report of what a window, and ours among its answers, have enough answers for."""
+    """Yield name, title and report for each part of a window with enough predictions; `ours` are the model's."""
     answers = window.answers
     graded = ours[ours["quality"].notna()]
     when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
@@ -133,7 +133,7 @@ def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -
 
 
 def _report_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, title and report of a file of wines, the columns with most holes first."""
+    """Yield name, title and report of a file of wines, columns with most missing values first."""
     holes = wines.isna().sum().sort_values(ascending=False, kind="stable")
     title = f"{holes.sum():,} of {wines.size:,} values missing in {file}, by column"
     from evidently.metrics import MissingValueCount
@@ -145,7 +145,7 @@ def _report_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tupl
 
 
 def _report_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) -> Any:
-    """Plot columns beside the reference, judged by the test of drift.py in place of Evidently's own."""
+    """Plot columns beside the reference, with the test of drift.py instead of Evidently's."""
     from evidently.presets import DataDriftPreset
 
     _register_test(part, len(columns))
@@ -154,13 +154,13 @@ def _report_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) ->
 
 
 def _report_quality(graded: pd.DataFrame) -> Any:
-    """Report which predictions are right by the grades of tasters."""
+    """Report the predictions' quality by the tasters' grades."""
     from evidently import BinaryClassification, MulticlassClassification
     from evidently.presets import ClassificationPreset
 
     grades = graded[[TARGET, "prediction"]].astype("int64")
     columns, found = {"target": TARGET, "prediction_labels": "prediction"}, np.unique(grades).tolist()
-    # Of two grades Evidently takes one for the positive label, and fails without its name (its issue 701).
+    # With two grades Evidently needs the name of a positive label, and fails without it (its issue 701).
     binary = len(found) == 2
     task = BinaryClassification(**columns, pos_label=found[1]) if binary else MulticlassClassification(**columns)
     return _run_report([ClassificationPreset()], grades, classification=[task])
@@ -176,7 +176,7 @@ def _run_report(
         "categorical_columns": [name for name in table if name in DISCRETE],
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of columns with one value, and of grades that nobody gave
+        warnings.simplefilter("ignore")  # about columns with one value, and grades that do not occur
         current, beside = (
             None if side is None else Dataset.from_pandas(side, DataDefinition(**columns, **definition))
             for side in (table, reference)
@@ -204,15 +204,15 @@ def _list_marginals(part: Profile) -> dict[str, Marginal]:
 
 
 def _import_evidently() -> None:
-    """Import Evidently without its telemetry, and without a warning of Python 3.12 about an escape in its source."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # read when it is imported
+    """Import Evidently without telemetry, and without Python 3.12's warning about an escape in its source."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently reads it at import
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         import_module("evidently.presets")
 
 
 def _write_all(folder: Path, reports: Iterator[tuple[str, str, Any]]) -> list[Path]:
-    """Write reports of (name, title, report); files of an earlier run that are not written again are deleted."""
+    """Write reports of (name, title, report), and delete an earlier run's files that are not written again."""
     _import_evidently()
     written = [path for name, title, report in reports for path in _write_report(folder, name, title, report)]
     for path in (folder / f"{name}{end}" for name in (INPUTS, PREDICTIONS, QUALITY, MISSING) for end in ENDINGS):
@@ -225,7 +225,7 @@ def _write_report(folder: Path, name: str, title: str, report: Any) -> list[Path
     head = f"<title>{escape(title)}</title></head>"
     body = f'<body><p style="margin: 1em 2em; font-family: sans-serif">{escape(title)}.<br>{NO_ALARM}</p>'
     page = report.get_html_str(as_iframe=False).replace("</head>", head, 1).replace("<body>", body, 1)
-    figures = json.loads(report.json(), parse_constant=lambda _: None)  # NaN and infinity are no JSON
+    figures = json.loads(report.json(), parse_constant=lambda _: None)  # NaN and infinity are not valid JSON
     text = json.dumps({"title": title, **figures}, indent=1) + "\n"
     written = [folder / f"{name}{ending}" for ending in ENDINGS]
     for path, content in zip(written, (page, text), strict=True):

@@ -1,4 +1,4 @@
-"""Marks on the pictures of monitoring: alarms, promotions and rollbacks, as vertical lines with a label."""
+"""Marks on the monitoring plots: alarms, promotions and rollbacks, as vertical lines with labels."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from monitoring.watch import WindowReport
 ALARM, PROMOTION, ROLLBACK = "alarm", "promotion", "rollback"
 INK = "#24201f"
 SMALL = 7.5  # points
-LANES = 3  # lines of labels above a picture
+LANES = 3  # lines of labels above a plot
 LINES = {ALARM: (RED, "solid"), PROMOTION: (INK, "dashed"), ROLLBACK: (INK, "dotted")}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What happened at a time, seconds since 1970: a label of a word or two, and ALARM, PROMOTION or ROLLBACK."""
+    """An event: its time in seconds since 1970, a short label, and ALARM, PROMOTION or ROLLBACK."""
 
     time: float
     label: str
@@ -28,7 +28,7 @@ class Mark:
 
 @dataclass
 class _Band:
-    """Equal marks from one position, in columns, to another."""
+    """Equal marks joined from one position to another, in columns."""
 
     mark: Mark
     start: float
@@ -37,7 +37,7 @@ class _Band:
 
 
 def plot_marks(axis: Axes, windows: Sequence[WindowReport], marks: Sequence[Mark], columns_a_point: float) -> None:
-    """Plot marks as lines with labels; equal ones in neighbouring columns as one band."""
+    """Plot marks as lines with labels; equal marks in neighbouring columns form one band."""
     bands = _join_marks(windows, marks)
     for band in bands:
         colour, style = LINES[band.mark.kind]
@@ -51,9 +51,9 @@ def plot_marks(axis: Axes, windows: Sequence[WindowReport], marks: Sequence[Mark
 
 
 def _join_marks(windows: Sequence[WindowReport], marks: Sequence[Mark]) -> list[_Band]:
-    """Join equal marks in neighbouring columns; an alarm that lasts would else hide the picture.
+    """Join equal marks in neighbouring columns, so that a long alarm does not hide the plot.
 
-    Marks before the first window are left out; those after the last one are put at the end.
+    Marks before the first window are left out; those after the last one are at the end.
     """
     ends = [window.span.until for window in windows]
     bands: list[_Band] = []
@@ -75,9 +75,9 @@ def _join_marks(windows: Sequence[WindowReport], marks: Sequence[Mark]) -> list[
 
 
 def _label_bands(axis: Axes, bands: Sequence[_Band], columns_a_point: float) -> None:
-    """Write the labels above an axis, each in the lowest line with room for it; where all are full, none.
+    """Write the labels above an axis, each in the lowest line with room for it; without room, no label.
 
-    Moves of the champion come first: there are few of them, and an alarm has its own colour.
+    Promotions and rollbacks come first: they are few, and an alarm has its own colour.
     """
     lanes: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
     left, right = axis.get_xlim()

@@ -1,8 +1,8 @@
-"""The page that monitoring shows to people: one file, index.html, that a browser opens without a server.
+"""The monitoring page: one file, index.html, that a browser opens without a server.
 
-Its pictures and style are inside, it has no script, and it loads nothing. Field names, versions and reasons come from
-a log that anybody may write to by asking the API, so the template escapes all of them, and the page's own policy lets
-a browser run and load nothing.
+It contains its plots and style, has no script and loads nothing. Field names, versions and reasons come from a log to
+which any API client can write. So the template escapes all of them, and the page's Content-Security-Policy lets a
+browser run and load nothing.
 """
 
 import base64
@@ -37,19 +37,19 @@ from wine_quality_training.report.tables import HEADINGS
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "index.html"
 MOST_EVENTS, MOST_REPORTS = 100, 50
-LONGEST_LABEL = 14  # characters of a version beside a line in a picture
+LONGEST_LABEL = 14  # characters of a version beside a line in a plot
 
 
 def write_page(
     watch: Watch, runs: Sequence[MonitoringRun], records: Sequence[Record], folder: Path, now: float
 ) -> Path:
-    """Write the page of a run with at least one window, whole or not at all, and return its path.
+    """Write the page of a run with at least one window atomically, and return its path.
 
-    `runs` and `records` are all there are, and become its history; folders beside it that hold HTML files are reports,
-    and are linked. `now` is in seconds since 1970.
+    `runs` and `records` are the complete history. The page links the reports: folders beside it with HTML files. `now`
+    is in seconds since 1970.
 
     Raises:
-        NotThereError: the folder cannot be written to; a page that was there before is intact.
+        NotThereError: the folder is not writable; an earlier page stays intact.
     """
     page = folder / PAGE
     text = render_page(watch, runs, records, list_reports(folder), now)
@@ -65,7 +65,7 @@ def write_page(
 def render_page(
     watch: Watch, runs: Sequence[MonitoringRun], records: Sequence[Record], reports: Sequence[Path], now: float
 ) -> str:
-    """Render the page; the same data give the same page but for the line that says when it was made."""
+    """Render the page; the same data give the same page, except for the line with its time."""
     latest = watch.windows[-1]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -96,14 +96,14 @@ def render_page(
 
 
 def list_reports(folder: Path) -> list[Path]:
-    """The HTML files in the folders beside the page, the newest folder first."""
+    """The HTML files in the folders beside the page, newest folder first."""
     folders = {path.parent for path in folder.glob("[!.]*/*.html")}
     newest = sorted(folders, key=lambda path: (path.name[:1].isdigit(), path.name), reverse=True)  # files come last
     return [path for each in newest for path in sorted(each.glob("*.html"))]
 
 
 def make_marks(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> list[Mark]:
-    """Mark alarms at the end of their window, promotions and rollbacks when they happened."""
+    """Mark alarms at the end of their window, promotions and rollbacks at their time."""
     marks = [Mark(run.until, "alarm", ALARM) for run in runs if run.reason]
     for record in records:
         if record.event == PROMOTED:
@@ -114,12 +114,12 @@ def make_marks(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> list
 
 
 def count_things(number: int, name: str) -> str:
-    """A number and a noun, as "2 windows"."""
+    """A number and a noun, such as "2 windows"."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _plot_pictures(watch: Watch, marks: Sequence[Mark]) -> dict[str, Figure]:
-    """Plot all pictures, by their names in the template."""
+    """Draw all plots, by their names in the template."""
     windows, promised = watch.windows, watch.metadata.metrics.get("leak-free.cv.accuracy")
     return {
         "drift": figures.plot_drift(windows, marks),
@@ -140,7 +140,7 @@ def _sort_checks(window: WindowReport, kind: str) -> list[Check]:
 
 
 def _list_history(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> dict[str, Any]:
-    """The alarms, what was done about them and the moves of the champion, the newest first; and their number."""
+    """The alarms with their actions, the promotions and rollbacks, newest first; and their number."""
     alarms = [run for run in runs if run.reason or run.action]
     events = [(run.when, "alarm", run.version, run.reason, run.describe_action() or "nothing") for run in alarms]
     for record in records:
@@ -154,12 +154,12 @@ def _list_history(runs: Sequence[MonitoringRun], records: Sequence[Record]) -> d
 
 
 def _group_reports(reports: Sequence[Path], runs: Sequence[MonitoringRun]) -> dict[str, Any]:
-    """By folder: whether it has an alarm, and address and name of each report; how many folders are left out."""
+    """By folder: whether it has an alarm, and address and name of each report; the number of hidden folders."""
     alarms = {name_folder(Span(run.since, run.until)) for run in runs if run.reason}
     groups: dict[str, list[tuple[str, str]]] = {}
     for path in reports:
         folder = path.parent.name
-        address = f"{quote(folder, safe='')}/{quote(path.name, safe='')}"  # 14:05/… would else be a protocol
+        address = f"{quote(folder, safe='')}/{quote(path.name, safe='')}"  # unquoted, 14:05/… would be a URL scheme
         groups.setdefault(folder, []).append((address, path.stem))
     shown = [(folder, folder in alarms, links) for folder, links in list(groups.items())[:MOST_REPORTS]]
     return {"reports": shown, "older_reports": len(groups) - len(shown)}
@@ -173,7 +173,7 @@ def _describe_age(seconds: float) -> str:
 
 
 def _find_policy(template: str) -> str:
-    """The Content-Security-Policy of the page: its own style and the icon in it, nothing else."""
+    """The Content-Security-Policy of the page: it allows its own style and its icon, nothing else."""
     style = re.search(r"<style>(.*?)</style>", template, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
@@ -181,9 +181,9 @@ def _find_policy(template: str) -> str:
 
 
 def _render_svg(figure: Figure, name: str, title: str) -> Markup:
-    """Render a figure as SVG for a page whose policy allows no style but its own.
+    """Render a figure as SVG for a page whose policy allows only its own style.
 
-    Text stays text and takes the page's font. Ids are the same each time and differ between the pictures.
+    Text stays text in the page's font. Ids are reproducible, and differ between plots.
     """
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -199,7 +199,7 @@ def _render_svg(figure: Figure, name: str, title: str) -> Markup:
 
 
 def _tidy_attributes(element: ElementTree.Element, referenced: set[str]) -> None:
-    """Turn a style into attributes of its own, and leave out what the page decides or nothing refers to."""
+    """Turn a style into separate attributes; drop those that the page sets, and ids without references."""
     styles = (style.partition(":") for style in element.attrib.pop("style", "").split(";") if style.strip())
     element.attrib |= {name.strip(): value.strip() for name, _, value in styles}
     unused = ["font-family", "version", *(("width", "height") if element.tag == "svg" else ())]
@@ -207,11 +207,11 @@ def _tidy_attributes(element: ElementTree.Element, referenced: set[str]) -> None
         unused.append("id")
     for name in unused:
         element.attrib.pop(name, None)
-    if "d" in element.attrib:  # a thousandth of a point is nothing to see, and half of the page
+    if "d" in element.attrib:  # a third decimal is invisible, and would double the page
         element.attrib["d"] = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(element.attrib["d"].split()))
 
 
 def _shorten(text: str) -> str:
-    """Keep of a text what a picture has room for, and an SVG may hold."""
+    """Shorten a text to fit a plot, and drop characters that SVG does not allow."""
     printable = "".join(character for character in text if character.isprintable())
     return printable if len(printable) <= LONGEST_LABEL else f"{printable[: LONGEST_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -1,8 +1,8 @@
-"""What monitoring found and did, in MLflow: one run each time, in the experiment wine-quality-monitoring.
+"""Record monitoring runs in MLflow: one MLflow run each, in the experiment wine-quality-monitoring.
 
-An MLflow run has every figure of the latest window as a metric, the reports as artifacts, and as tags the window,
-the version that served, the alarm and what was done about it. It is written at the end; added later is only how a
-retraining ended that trained nothing.
+An MLflow run has the figures of the latest window as metrics, the reports as artifacts, and as tags the window, the
+serving version, the alarm and the action. It is written at the end; only the end state of a retraining without a result
+is added later.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ _ENDS = {"cancelled": "was cancelled", "crashed": "crashed", "failed": "failed"}
 
 @dataclass(frozen=True)
 class MonitoringRun:
-    """One recorded run: `reason` is the alarm's, "" for none; `action` what was done about it.
+    """One recorded run: `reason` of the alarm, "" for none, and the `action` taken.
 
-    `since` and `until` are of its latest window; `graded` counts the graded answers of all its windows.
-    `bad_end` is the state in which a retraining ended that was cancelled, crashed or failed, else "".
+    `since` and `until` are of its latest window; `graded` counts the graded predictions of all its windows.
+    `bad_end` is the end state of a retraining that was cancelled, crashed or failed, else "".
     """
 
     when: datetime
@@ -41,25 +41,25 @@ class MonitoringRun:
     bad_end: str = ""
 
     def describe_action(self) -> str:
-        """What was done about the alarm, and if it came to nothing."""
+        """The action after the alarm, and whether its retraining had no result."""
         return f"{self.action}, which {_ENDS[self.bad_end]}: no retraining" if self.bad_end else self.action
 
     def retrained(self) -> bool:
-        """Whether it started a retraining that is not known to have come to nothing."""
+        """Whether it started a retraining that has not ended badly."""
         return self.action.startswith(RETRAINING) and not self.bad_end
 
     def flow_run(self) -> str:
-        """The id of the flow run of the retraining."""
+        """The id of the retraining's flow run."""
         return self.action.rpartition(_FLOW_RUN)[2]
 
     def saw(self, watch: Watch) -> bool:
-        """Whether no answer, no grade and no champion has come between this run and another."""
+        """Whether there is no new prediction, grade or champion since this run."""
         seen = watch.metadata.version, watch.windows[-1].span.until, _count_graded(watch)
         return (self.version, self.until, self.graded) == seen
 
 
 def record_watch(watch: Watch, action: str = "") -> str:
-    """Record a run with at least one window, and what was done about an alarm; return the id of the MLflow run."""
+    """Record a run with at least one window, and the action after an alarm; return the id of the MLflow run."""
     latest = watch.windows[-1]
     tags = {
         **describe_code(),
@@ -82,12 +82,12 @@ def record_watch(watch: Watch, action: str = "") -> str:
 
 
 def keep_reports(run_id: str, reports: Path) -> None:
-    """Keep the files of a folder with an MLflow run."""
+    """Log the files of a folder as artifacts of an MLflow run."""
     mlflow.MlflowClient().log_artifacts(run_id, str(reports), "reports")
 
 
 def list_monitoring_runs() -> list[MonitoringRun]:
-    """Every recorded run of monitoring, the oldest first."""
+    """All recorded runs of monitoring, oldest first."""
     runs = mlflow.search_runs(
         [find_experiment(MONITORING).experiment_id],
         "attributes.status = 'FINISHED'",
@@ -98,17 +98,17 @@ def list_monitoring_runs() -> list[MonitoringRun]:
 
 
 def find_last_retraining() -> MonitoringRun | None:
-    """The run whose alarm last started a retraining; one that was cancelled, crashed or failed does not count."""
+    """The last run that started a retraining; a cancelled, crashed or failed retraining does not count."""
     return next((run for run in reversed(list_monitoring_runs()) if run.retrained()), None)
 
 
 def record_bad_end(run: MonitoringRun, state: str) -> None:
-    """Add that the retraining of a run was cancelled, crashed or failed."""
+    """Record that the retraining of a run was cancelled, crashed or failed."""
     mlflow.MlflowClient().set_tag(run.run_id, "bad_end", state)
 
 
 def describe_retraining(wines: str, flow_run: str) -> str:
-    """What was done, where a retraining was started on these wines."""
+    """The action text for a retraining started on these wines."""
     return f"{RETRAINING} on {wines}{_FLOW_RUN}{flow_run}"
 
 

@@ -1,1 +1,1 @@
-"""Traffic for an API: wines of the twin, with a drift or without."""
+"""Simulated traffic for an API: wines of the twin, with or without drift."""

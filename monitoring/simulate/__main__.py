@@ -1,8 +1,8 @@
-"""Traffic with a chosen drift: wines of the twin asked of a running API, with tasters' grades that come late.
+"""Simulate traffic with a chosen drift: send wines of the twin to a running API, and tasters' grades later.
 
     python -m monitoring.simulate --drift shift --feature alcohol --size 1 --wines 1000 --labels 0.5
 
-drifts.py describes what each drift does to wines and grades.
+drifts.py describes the effect of each drift on wines and grades.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Sample, send, and report the result."""
+    """Sample wines, send them, and print the result."""
     arguments, settings = parse_arguments(), load_settings()
     drift = Drift(arguments.drift, arguments.feature, arguments.size)
     address = arguments.address or f"http://127.0.0.1:{settings.port}"

@@ -1,15 +1,15 @@
-"""The drifts that traffic can be simulated with.
+"""The drifts of simulated traffic.
 
-Grades follow stated rules, so that what retraining gains can be measured:
+Grades follow fixed rules, so that the gain from retraining can be measured:
 
     none     wines and grades as the twin draws them
-    shift    one measurement is `size` standard deviations higher (or lower); a wine that it takes beyond the
-             most extreme fiftieth of the undrifted wines is graded two lower
+    shift    one measurement is `size` standard deviations higher (or lower); if it then lies in the most extreme 2 %
+             of the undrifted wines, or beyond, the grade is two lower
     colour   a share of `size` is red; grades as the twin draws them
-    unit     one measurement comes in mg where g are meant: a thousand times too high; the grade is the wine's
-    grades   the wines do not change, and tasters give each `size` grades less
+    unit     one measurement is in mg instead of g, a thousand times too high; the grade does not change
+    grades   the wines do not change; tasters give `size` grades less
 
-No grade goes under 3 or over 9.
+Grades stay within 3 and 9.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ DRIFTS = ("none", "shift", "colour", "unit", "grades")
 
 @dataclass(frozen=True)
 class Drift:
-    """A drift; `size` is in its own unit, `feature` matters for a shift and a unit."""
+    """A drift; the unit of `size` depends on the kind, and only shift and unit use `feature`."""
 
     kind: str = "none"
     feature: str = DRIFTING

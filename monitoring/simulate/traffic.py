@@ -1,4 +1,4 @@
-"""Wines of the twin with a drift (drifts.py), asked of a running API, and the grades that tasters give some of them."""
+"""Send wines of the twin with a drift (drifts.py) to a running API, and tasters' grades for some of them."""
 
 import itertools
 import time
@@ -17,13 +17,13 @@ from monitoring.simulate.drifts import Drift
 from wine_data.schema import BOUNDS, GRADES, RED, TARGET, feature_frame
 from wine_data.twin.sample import count_decimals, sample_twin
 
-PENALTY, EXTREME = 2, 0.98  # grades; the quantile beyond which tasters take them off
+PENALTY, EXTREME = 2, 0.98  # in grades; the quantile beyond which tasters subtract them
 UNDRIFTED_WINES, UNDRIFTED_SEED = 50_000, 0
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of simulated traffic."""
+    """The result of simulated traffic: numbers of wines."""
 
     answered: int
     refused: int
@@ -35,10 +35,10 @@ class Traffic:
     """How wines are sent.
 
     Attributes:
-        labels: the share of answers that a taster grades.
-        delay: how many wines later; the grades still due at the end are sent then.
-        rate: wines a second; 0 for as fast as one connection goes.
-        seed: decides which are graded.
+        labels: the share of predictions that a taster grades.
+        delay: the number of wines before a grade is sent; grades still due at the end are sent then.
+        rate: wines per second; 0: as fast as one connection allows.
+        seed: decides which wines are graded.
     """
 
     labels: float = 0.0
@@ -48,7 +48,7 @@ class Traffic:
 
 
 def sample_drifted(drift: Drift, count: int, seed: int) -> pd.DataFrame:
-    """Draw wines with a drift: FEATURES and `quality`, the same for the same drift, count and seed."""
+    """Draw wines with a drift: FEATURES and `quality`, reproducible for the same drift, count and seed."""
     if drift.kind == "colour":
         return _sample_mix(drift.size, count, seed)
     wines = sample_twin(count, seed)
@@ -68,20 +68,20 @@ def send_wines(
     keys: tuple[str, str] = ("", ""),
     on_wine: Callable[[], None] = lambda: None,
 ) -> Sent:
-    """Ask a running API for wines one after the other, and send it tasters' grades of some.
+    """Send wines to a running API one after the other, and tasters' grades for some.
 
     Args:
-        address: the API's, as http://127.0.0.1:8000.
+        address: the API's, such as http://127.0.0.1:8000.
         wines: FEATURES and `quality`.
-        traffic: how they are sent.
-        keys: the API's for predicting and for feedback, "" for none.
-        on_wine: called after each.
+        traffic: how to send them.
+        keys: the API's keys for predictions and for feedback, "" for none.
+        on_wine: called after each wine.
 
     Raises:
-        NotThereError: no API answers there, or it fails.
+        NotThereError: no API responds there, or it fails.
     """
     labelled = np.random.default_rng(traffic.seed).random(len(wines)) < traffic.labels
-    due: deque[tuple[int, dict[str, Any]]] = deque()  # after which wine, and the feedback
+    due: deque[tuple[int, dict[str, Any]]] = deque()  # the wine after which to send it, and the feedback
     answered = graded = 0
     asking, grading = ({"Authorization": f"Bearer {key}"} if key else {} for key in keys)
     bodies = feature_frame(wines).to_dict("records")
@@ -109,7 +109,7 @@ def _sample_undrifted() -> pd.DataFrame:
 
 def _shift(wines: pd.DataFrame, drift: Drift) -> pd.DataFrame:
     usual = _sample_undrifted()[drift.feature]
-    # As many decimals as a laboratory reports: a shift by a fraction of the last would be found by that alone.
+    # As many decimals as a laboratory reports: extra decimals alone would reveal the shift.
     decimals = count_decimals(drift.feature)
     by = round(drift.size * usual.std(), decimals)
     shifted = (wines[drift.feature] + by).round(decimals).clip(*BOUNDS[drift.feature])
@@ -124,7 +124,7 @@ def _sample_mix(red_share: float, count: int, seed: int) -> pd.DataFrame:
     needed = {0: count - red, 1: red}
     pool = pd.DataFrame()
     for draw in itertools.count():
-        pool = pd.concat([pool, sample_twin(max(200, 8 * count), seed + draw)])  # a quarter is red
+        pool = pd.concat([pool, sample_twin(max(200, 8 * count), seed + draw)])  # a quarter of the twin's wines is red
         colours = {colour: pool[pool[RED] == colour] for colour in needed}
         if all(len(colours[colour]) >= number for colour, number in needed.items()):
             break
@@ -137,7 +137,7 @@ def _lower_grades(grades: pd.Series, by: float) -> pd.Series:
 
 
 def _post(client: httpx.Client, path: str, body: dict[Any, Any], headers: dict[str, str]) -> httpx.Response:
-    """Post to the API. Raises NotThereError unless it succeeds, or refuses a wine (422)."""
+    """POST to the API. Raises NotThereError unless it succeeds, or refuses a wine (422)."""
     try:
         answer = client.post(path, json=body, headers=headers)
     except httpx.TransportError as error:
