@@ -22,6 +22,7 @@ from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, TARGET, TYPE
 
 WINE = [TYPE, *MEASUREMENTS]
 HOLDOUT_SHARE = 0.2
+RARE_SHARE = 0.01  # a rarer grade at an end of the scale counts as the next one when folds are stratified
 FEWEST_WINES = 200  # leaves about 40 in the holdout; a score of fewer means nothing
 
 
@@ -92,7 +93,9 @@ def fold_wines(wines: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndar
     """
     groups = group_wines(wines)
     firsts = wines.assign(group=groups).drop_duplicates("group")
-    grades = firsts[TARGET].clip(4, 8)  # five wines of grade 9 cannot be spread over more folds than that
+    shares = firsts[TARGET].value_counts(normalize=True)
+    common = shares.index[shares >= RARE_SHARE]
+    grades = firsts[TARGET].clip(common.min(), common.max())  # five wines of grade 9 cannot be spread over more folds
     splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     scored = [groups.isin(firsts["group"].iloc[chosen]).to_numpy() for _, chosen in splitter.split(firsts, grades)]
     return [(np.flatnonzero(~fold), np.flatnonzero(fold)) for fold in scored]

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.predictor import Predictor
-from wine_data.schema import FEATURES, SCALE
+from wine_data.schema import FEATURES, GRADES, RATERS, ROWS, SCALE, TARGET
 from wine_quality_training.bundle.explanation import ADDS_UP, METHOD
 
 
@@ -21,26 +21,28 @@ class ServingModel(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What each feature adds to the expected quality of a wine."""
+    """What each feature adds to the expected quality."""
 
     method: str = Field(description="how the effects were found")
     adds_up: bool = Field(description="whether they add up; found one at a time they do not: features act together")
-    medians: dict[str, float] = Field(description="by feature, over the wines that the model was fitted on")
+    medians: dict[str, float] = Field(description=f"by feature, over the {ROWS} that the model was fitted on")
     effects: dict[str, float] = Field(
-        description="by feature, in grades: expected_quality, less that of this wine with the feature at its median"
+        description="by feature, in grades: expected_quality, less that of the same with the feature at its median"
     )
 
 
 class Grading(BaseModel):
-    """The answer to one wine of a batch."""
+    """The answer to one row of a batch."""
 
     request_id: str
-    prediction: int = Field(description="the grade, 3 to 9, decided by the model's rule: see /model")
+    prediction: int = Field(
+        description=f"the grade, {GRADES[0]} to {GRADES[-1]}, by the model's rule: see /model"
+    )
     likeliest: int = Field(description="the grade with the highest probability; the rule may decide for another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
     grade_sets: dict[str, list[int]] = Field(
-        description="by level: consecutive grades that hold the tasters' grade of that share of wines; see /model",
+        description=f"by level: consecutive grades that hold the {RATERS}' grade of that share of {ROWS}; see /model",
         examples=[{"0.8": [5, 6], "0.9": [5, 6, 7]}],
     )
     warnings: list[str] = Field(description="measurements that were filled, or are unusual")
@@ -48,13 +50,13 @@ class Grading(BaseModel):
 
 
 class Prediction(Grading):
-    """The answer to one wine."""
+    """The answer to one row."""
 
     model: ServingModel
 
 
 class BatchPrediction(BaseModel):
-    """The answers to a batch, in its order; the request id of a wine is that of the batch and its row, from 1."""
+    """The answers to a batch, in its order; the request id of a row is that of the batch and its row, from 1."""
 
     request_id: str
     model: ServingModel
@@ -63,12 +65,18 @@ class BatchPrediction(BaseModel):
 
 
 class Feedback(BaseModel):
-    """The grade that tasters gave to a wine that was predicted before."""
+    """The true grade of what was predicted before."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     request_id: str = Field(min_length=1, max_length=64, description="of the answer")
-    quality: int = Field(ge=SCALE[0], le=SCALE[1], description="the grade that tasters gave", examples=[6])
+    quality: int = Field(
+        alias=TARGET,
+        ge=SCALE[0],
+        le=SCALE[1],
+        description=f"the grade that {RATERS} gave",
+        examples=[GRADES[len(GRADES) // 2]],
+    )
 
 
 class ModelCard(ServingModel):
@@ -78,8 +86,8 @@ class ModelCard(ServingModel):
     compiled: str = Field(description="how the compiled form was proved, or why there is none")
     protocol: str
     grades: list[int]
-    ranges: dict[str, list[float]] = Field(description="of the wines that it was fitted on: lowest, highest")
-    metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
+    ranges: dict[str, list[float]] = Field(description=f"of the {ROWS} that it was fitted on: lowest, highest")
+    metrics: dict[str, float] = Field(description=f"by protocol, {ROWS} scored on, and measure")
     decision: str = Field(description="how the prediction is made of the probabilities")
     grade_sets: dict[str, float] = Field(
         description="by level: a set grows while its probability is at most this; empty: this model has none"

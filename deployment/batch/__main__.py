@@ -24,6 +24,7 @@ from rich.progress import Progress, TaskID
 from commands import DONE, BadInputError, NotThereError, RefusedError, run_command
 from executors import open_executor
 from settings import load_settings
+from wine_data.schema import CATEGORY, FEATURES, KINDS, ROWS
 
 if TYPE_CHECKING:
     from deployment.batch.file import ScoredFile
@@ -79,14 +80,15 @@ def _parse_arguments(wine_type: str) -> argparse.Namespace:
     )
     parser.add_argument(
         "--type",
-        choices=("red", "white"),
+        choices=KINDS,
         default=wine_type,
-        help="the colour of wines in files that give none (WINE_TYPE)",
+        help=f"the {CATEGORY or 'kind'} of {ROWS} in files that give none (WINE_TYPE)",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="with a column effect_<feature> for each feature, what it adds to the expected quality; this is 13 times "
+        help="with a column effect_<feature> for each feature, what it adds to the expected quality; this is "
+        f"{len(FEATURES) + 1} times "
         "the work, and the answers have a folder of their own",
     )
     return parser.parse_args()

@@ -21,7 +21,7 @@ import pandas as pd
 
 from commands import NotThereError
 from deployment.prediction_log.reader import MOST_ROWS, REFUSED, find_asked, read_answers, read_refusals, read_times
-from wine_data.schema import FEATURES, GRADES
+from wine_data.schema import FEATURES, GRADES, ROWS, TARGET
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Window:
     @property
     def labelled(self) -> pd.DataFrame:
         """The answers that a taster has graded."""
-        return self.answers[self.answers["quality"].notna()]
+        return self.answers[self.answers[TARGET].notna()]
 
 
 def format_time(seconds: float) -> str:
@@ -107,7 +107,7 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
         )
     asked = len(read_times(url, until=now, last=rows))
     raise NotThereError(
-        f"there is no full window yet: {asked:,} of {rows:,} wines (WINE_WINDOW_ROWS) were asked for. "
+        f"there is no full window yet: {asked:,} of {rows:,} {ROWS} (WINE_WINDOW_ROWS) were asked for. "
         f"Ask for {rows - asked:,} more: make simulate"
     )
 

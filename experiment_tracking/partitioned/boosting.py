@@ -5,7 +5,6 @@ the rest decides how many rounds there are.
 """
 
 import dask.dataframe as dd
-import numpy as np
 import pandas as pd
 from distributed import Client
 from sklearn.pipeline import Pipeline
@@ -15,7 +14,7 @@ from xgboost import dask as xgboost_on_dask
 from commands import BadInputError
 from experiment_tracking.search.space import PATIENCE, RATE, ROUNDS, START, XGBOOST
 from experiment_tracking.search.trials import STOPPING_PARTS
-from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
+from wine_data.schema import FEATURES, TARGET, TYPE, decode_type, feature_frame
 from wine_data.sources.partitions import LOT, NUMBERS, Partitions, read_numbers
 from wine_data.split import HOLDOUT_SHARE
 from wine_quality_training.estimators import GradesFromNumbers
@@ -58,7 +57,7 @@ def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
     wines = scored.reset_index(drop=True)
     table = predict_wines(pipeline, feature_frame(wines)).assign(
         **{
-            TYPE: np.where(wines[RED].to_numpy() == 1, *TYPES),
+            TYPE: decode_type(wines)[TYPE].to_numpy(),
             TARGET: wines[TARGET].to_numpy().astype("int64"),
             "wine": wines[LOT].to_numpy(),
         }

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from wine_data.schema import GRADES
+from wine_data.schema import GRADES, LIMITS, PURPOSE, ROW, ROWS, USE
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE, name_percent
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.coverage import BINS, list_coverage, measure_reliability
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.report.tables import (
+    SLICES,
     list_scores,
     list_slices,
     render_coverage,
@@ -27,27 +28,25 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
     decision = describe_decision(metadata.decision)
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words without marks: MLflow's table of versions shows them as they are.
-    return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from
-{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; do not base a price on it,
-a claim on a label or a decision about a person.
+    return f"""{metadata.model}: {PURPOSE}
+Grades are {GRADES[0]} to {GRADES[-1]}. {USE}
 
-**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of train alone.
+**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on {ROWS} of train alone.
 
 **Decision.** It predicts {decision}. The probabilities are those of the model, so the likeliest grade may be another.
 
-**Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
-what to expect of a new wine are the leak-free rows.
+**Leak.** The published train and validation files hold the same {ROWS}. The as-published rows below measure memory;
+what to expect of a new {ROW} are the leak-free rows.
 
 {render_scores(list_scores(evaluations))}
 
-## By colour and grade, leak-free
+## By {SLICES}, leak-free
 
 {render_slices(list_slices(evaluations))}
 
 {_render_promises(metadata, evaluations)}## Limits
 
-Portuguese Vinho Verde of 2004 to 2007, where the wines are the published ones. Grades 3, 4, 8 and 9 are rare and
-seldom found. {missed} A measurement in another
+{LIMITS} {missed} A measurement in another
 unit than the schema names gives a wrong grade without a word, unless it leaves the physical bounds.
 
 Fitted with {versions}.
@@ -67,7 +66,7 @@ def _render_promises(metadata: ModelMetadata, evaluations: Sequence[Evaluation])
 
 Consecutive grades: from the prediction a set grows by the likelier neighbour while its probability is at most
 {thresholds}, which cross-validation gave. {GUARANTEE}
-So often the sets held the grade of a holdout wine:
+So often the sets held the grade of a holdout {ROW}:
 
 {render_coverage(list_coverage(evaluation))}
 

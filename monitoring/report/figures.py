@@ -21,7 +21,7 @@ from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
 from monitoring.quality import LOW_CONFIDENCE_SHARE, name_coverage
 from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
-from wine_data.schema import FEATURES, GRADES
+from wine_data.schema import FEATURES, GRADES, RATERS, ROWS
 from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.report.figures import DPI, GREY, RED, WHITE
 
@@ -34,10 +34,10 @@ STRENGTHS = LinearSegmentedColormap.from_list(
 )
 MIXED = LinearSegmentedColormap.from_list("grades", [(0, "#f3ecd2"), (0.5, WHITE), (1, RED)])
 # What is watched, by the row's name: the kind of its checks and their names, none for all of the kind.
-ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+MAP_ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (INPUTS, (name, f"{name} outside")) for name in FEATURES},
     **{name: (PREDICTIONS, (name,)) for name in ("predicted grades", "confidence")},
-    **{name: (QUALITY, (name,)) for name in ("tasters' grades", "bias", "error", "coverage")},
+    **{name: (QUALITY, (name,)) for name in (f"{RATERS}' grades", "bias", "error", "coverage")},
     "refusals": (REFUSALS, ()),
 }
 
@@ -49,7 +49,7 @@ def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
     refused = [window.asked - window.answered for window in windows]
     axis.bar(range(len(windows)), answered, width=0.8, color=GREY, label="answered")
     axis.bar(range(len(windows)), refused, width=0.8, bottom=answered, color=RED, label="refused")
-    axis.set_ylabel("wines", fontsize=TEXT)
+    axis.set_ylabel(ROWS, fontsize=TEXT)
     _start_at_zero(axis)
     _explain(figure, axis)
     return figure
@@ -145,14 +145,14 @@ def plot_coverage(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), l
         style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": colour, "elinewidth": 1.2, "capsize": 2}
         axis.errorbar(places, shares, yerr=np.abs(ends - shares), label=label, **style)
     _widen(axis, least=0.3)
-    _show_shares(axis, "of the graded wines")
+    _show_shares(axis, f"of the graded {ROWS}")
     _explain(figure, axis)
     return figure
 
 
 def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
     """Plot how far each thing that is watched lies from the reference, a row each, with a dot where it drifted."""
-    rows = list(ROWS)
+    rows = list(MAP_ROWS)
     figure, axis = _lay_out(windows, marks, width=WIDE, height=0.23 * len(rows) + 1.2)
     strengths, drifted = tabulate_drift(windows)
     edges = np.arange(len(windows) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
@@ -165,7 +165,7 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
     axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
     axis.yaxis.tick_right()  # beside the newest window, which a phone shows first
     axis.set_yticklabels([name.replace("_", " ") for name in rows], fontsize=TEXT)
-    for number, (above, below) in enumerate(pairwise(kind for kind, _ in ROWS.values())):
+    for number, (above, below) in enumerate(pairwise(kind for kind, _ in MAP_ROWS.values())):
         if above != below:
             axis.axhline(number + 0.5, color=INK, linewidth=0.8)
     axis.spines[:].set_visible(False)
@@ -176,14 +176,14 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
 
 
 def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndarray]:
-    """Strength, NaN where not evaluated, and verdict of each of ROWS in each window: two tables of (rows, windows).
+    """Strength, NaN where not evaluated, and verdict of each of MAP_ROWS in each window: two tables of (rows, windows).
 
     A feature's strength is that of its distribution or of its share outside the known range, whichever is more;
     the fields of refusals are added up.
     """
-    strengths = np.full((len(ROWS), len(windows)), math.nan)
+    strengths = np.full((len(MAP_ROWS), len(windows)), math.nan)
     drifted = np.zeros(strengths.shape, dtype=bool)
-    for row, (kind, names) in enumerate(ROWS.values()):
+    for row, (kind, names) in enumerate(MAP_ROWS.values()):
         for column, window in enumerate(windows):
             checks = [check for check in window.checks if check.kind == kind and (check.name in names or not names)]
             if checks:
@@ -199,7 +199,7 @@ def _list_shades() -> list[Patch]:
         Patch(facecolor=STRENGTHS(strength / STRONGEST), edgecolor=GREY, linewidth=0.5, label=label)
         for strength, label in labels.items()
     ]
-    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say")]
+    return [*shades, Patch(facecolor=UNKNOWN, label=f"too few {ROWS} to say")]
 
 
 def _lay_out(

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from commands import DONE, BadInputError, run_command
 from monitoring.simulate.drifts import DRIFTING, DRIFTS, Drift
 from settings import load_settings
-from wine_data.schema import MEASUREMENTS
+from wine_data.schema import KINDS, MEASUREMENTS, ROWS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--drift", choices=DRIFTS, default="none")
     add("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
-    add("--size", type=float, default=1.0, help="standard deviations, share of red wines, or grades (1)")
+    add("--size", type=float, default=1.0, help=f"standard deviations, share of {KINDS[0]} {ROWS}, or grades (1)")
     add("--wines", type=int, default=1000, help="how many (1000)")
     add("--labels", type=float, default=0.0, help="share of answers that tasters grade (0)")
     add("--delay", type=int, default=200, help="wines after which a grade comes (200)")

@@ -13,7 +13,7 @@ import numpy as np
 
 from commands import BadInputError, NotThereError
 from settings import ROOT
-from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
+from wine_data.schema import FEATURES, GRADES, KINDS, MEASUREMENTS, ROWS, TARGET, TYPE
 
 if TYPE_CHECKING:  # each source imports what it needs, so that a command's --help is fast
     import pandas as pd
@@ -111,9 +111,9 @@ def read_folder(folder: Path, seed: int) -> Pair:
     if _holds(folder, PAIR_FILES):
         train, validation = (read_wines(folder / name) for name in PAIR_FILES)
         for name, table in zip(PAIR_FILES, (train, validation), strict=True):
-            colours, needed = table[TYPE].unique(), " and ".join(TYPES)
-            if len(colours) < len(TYPES):
-                raise BadInputError(f"{folder / name} holds {colours[0]} wines only; both {needed} are needed")
+            colours, needed = table[TYPE].unique(), " and ".join(KINDS)
+            if len(colours) < len(KINDS):
+                raise BadInputError(f"{folder / name} holds {colours[0]} {ROWS} only; both {needed} are needed")
         return train, validation
     if _holds(folder, ORIGINALS.values()):
         return publish_pair(read_originals(folder), seed)
@@ -198,8 +198,8 @@ def require_grades(grades: Iterable[int], where: str) -> None:
     found = sorted(set(grades))
     if len(found) < FEWEST_GRADES:
         raise BadInputError(
-            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, found))}; grades from 3 to 9 are needed, "
-            f"{FEWEST_GRADES} of them at least"
+            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, found))}; grades from {GRADES[0]} to "
+            f"{GRADES[-1]} are needed, {FEWEST_GRADES} of them at least"
         )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wine_data.schema import TARGET
+from wine_data.schema import CATEGORY, ROW, ROWS, TARGET
 
 if TYPE_CHECKING:  # a server reads thresholds and needs no pandas
     import pandas as pd
@@ -28,9 +28,10 @@ if TYPE_CHECKING:  # a server reads thresholds and needs no pandas
 LEVELS = (0.8, 0.9)
 STEPS = 1e4  # masses are rounded to 1 / STEPS, so that a forest's hundredths compare alike however they were summed
 GUARANTEE = (
-    "Cross-conformal: sets of 80 and 90 % hold the grade of about that share of wines like those of training, of more "
-    "where masses tie, as grades are discrete. Sure in theory is 1 - 2 alpha, 60 and 80 %, for sets of the folds' "
-    "models. It holds over wines on average, not for each wine, colour or grade, and not after a drift."
+    f"Cross-conformal: sets of 80 and 90 % hold the grade of about that share of {ROWS} like those of training, of "
+    "more where masses tie, as grades are discrete. Sure in theory is 1 - 2 alpha, 60 and 80 %, for sets of the folds' "
+    f"models. It holds over {ROWS} on average, not for each {', '.join(filter(None, (ROW, CATEGORY)))} or grade, "
+    "and not after a drift."
 )
 
 
