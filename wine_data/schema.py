@@ -38,6 +38,10 @@ def _flag(text: str, example: int) -> Any:
     )
 
 
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 # Your own data: all from here to the end of the class. docs/your_own.md has an example.
 NAME = "wine-quality"  # of the registered model; experiments, flows and their tags have it too
 TITLE = "Wine quality"  # of the API and its page
@@ -63,10 +67,8 @@ IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
 PARTS = (("free_sulfur_dioxide", "total_sulfur_dioxide"),)  # one is a part of the other, and cannot be more
 
 
-class WineQuality(BaseModel):
+class WineQuality(_Row):
     """Laboratory measurements of one wine, in the order of the model's columns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fixed_acidity: float = _measurement(0, 30, (3.8, 15.9), "g tartaric acid / dm3", 7.0)
     volatile_acidity: float = _measurement(0, 5, (0.08, 1.58), "g acetic acid / dm3", 0.27)
