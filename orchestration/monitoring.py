@@ -64,7 +64,7 @@ from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
-from wine_data.schema import NAME
+from wine_data.schema import NAME, ROW, ROWS
 from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = f"{NAME}-pipeline/train"
@@ -107,7 +107,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     note_task(settings.log_url, list_findings(history, time.time()))
     if not history.windows:
         hours, rows = settings.window_hours, settings.window_rows
-        logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
+        logger.info("No full window yet: one is %s", f"{hours:g} hours with a {ROW}" if hours else f"{rows:,} {ROWS}")
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
     if earlier and earlier[-1].saw(history) and not again:

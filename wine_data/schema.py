@@ -49,8 +49,7 @@ ROW, ROWS = "wine", "wines"  # what a row is, one and many
 RATERS = "tasters"  # who gives the true grades
 PURPOSE = "The grade that tasters would give a wine, from its laboratory measurements and its colour."
 USE = (
-    "It supports a taster or sorts samples; "
-    "do not base a price on it, a claim on a label or a decision about a person."
+    "It supports a taster or sorts samples; do not base a price on it, a claim on a label or a decision about a person."
 )
 LIMITS = (
     "Portuguese Vinho Verde of 2004 to 2007, where the wines are the published ones. "

@@ -18,7 +18,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from commands import BadInputError
-from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, TARGET, TYPE
+from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, ROWS, TARGET, TYPE
 
 WINE = [TYPE, *MEASUREMENTS]
 HOLDOUT_SHARE = 0.2
@@ -46,7 +46,7 @@ def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed:
     wines = distinct_wines(train, validation)
     if len(wines) < FEWEST_WINES:
         raise BadInputError(
-            f"the files hold {len(wines)} distinct wines; at least {FEWEST_WINES} are needed to train and to score"
+            f"the files hold {len(wines)} distinct {ROWS}; at least {FEWEST_WINES} are needed to train and to score"
         )
     in_train, holdout = divide_wines(wines)
     return Split(in_train, holdout, fold_wines(in_train, folds, seed))

@@ -17,6 +17,7 @@ from wine_data.schema import (
     FLAGS,
     MEASUREMENTS,
     PURPOSE,
+    RATERS,
     ROW,
     ROWS,
     SEEN,
@@ -26,7 +27,7 @@ from wine_data.schema import (
 )
 
 PAGE = Path(__file__).with_name("page.html")
-TEXTS = {"title": TITLE, "purpose": PURPOSE, "row": ROW, "rows": ROWS}
+TEXTS = {"title": TITLE, "purpose": PURPOSE, "row": ROW, "rows": ROWS, "raters": RATERS}
 
 
 @lru_cache(maxsize=1)

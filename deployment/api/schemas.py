@@ -35,9 +35,7 @@ class Grading(BaseModel):
     """The answer to one row of a batch."""
 
     request_id: str
-    prediction: int = Field(
-        description=f"the grade, {GRADES[0]} to {GRADES[-1]}, by the model's rule: see /model"
-    )
+    prediction: int = Field(description=f"the grade, {GRADES[0]} to {GRADES[-1]}, by the model's rule: see /model")
     likeliest: int = Field(description="the grade with the highest probability; the rule may decide for another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")

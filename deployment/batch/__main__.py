@@ -24,7 +24,7 @@ from rich.progress import Progress, TaskID
 from commands import DONE, BadInputError, NotThereError, RefusedError, run_command
 from executors import open_executor
 from settings import load_settings
-from wine_data.schema import CATEGORY, FEATURES, KINDS, ROWS
+from wine_data.schema import CATEGORY, FEATURES, KINDS, ROW, ROWS
 
 if TYPE_CHECKING:
     from deployment.batch.file import ScoredFile
@@ -69,8 +69,8 @@ def main() -> int:
 
 def _parse_arguments(wine_type: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Score files of wines with the model that serves. Ends with 1 if a file held no wine, with 2 or 3 "
-        "if one could not be read; the others are scored."
+        description=f"Score files of {ROWS} with the model that serves. Ends with 1 if a file held no {ROW}, with 2 or "
+        "3 if one could not be read; the others are scored."
     )
     parser.add_argument(
         "wines",
@@ -102,7 +102,7 @@ def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence
         console.print(f"Nothing to score: put CSV or Parquet files into {folder}")
         return DONE
     if hollow := [one.manifest.wines for one in scored if not one.manifest.scored]:
-        raise RefusedError(f"no row of {', '.join(hollow)} is a wine; the reasons are in {scored[-1].refused}")
+        raise RefusedError(f"no row of {', '.join(hollow)} is a {ROW}; the reasons are in {scored[-1].refused}")
     console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")
     return DONE
 

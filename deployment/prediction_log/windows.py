@@ -21,7 +21,7 @@ import pandas as pd
 
 from commands import NotThereError
 from deployment.prediction_log.reader import MOST_ROWS, REFUSED, find_asked, read_answers, read_refusals, read_times
-from wine_data.schema import FEATURES, GRADES, ROWS, TARGET
+from wine_data.schema import FEATURES, GRADES, ROW, ROWS, TARGET
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
         return
     if hours:
         raise NotThereError(
-            f"no wine was asked for in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): ask for one "
+            f"no {ROW} was asked for in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): ask for one "
             "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
         )
     asked = len(read_times(url, until=now, last=rows))

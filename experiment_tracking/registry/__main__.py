@@ -12,6 +12,7 @@ from rich.table import Table
 from commands import DONE, BadInputError, RefusedError, run_command
 from experiment_tracking.registry.gate import MARGIN
 from settings import Settings, load_settings
+from wine_data.schema import ROWS
 from wine_data.sources.load import load_wines
 
 COMMAND = "python -m experiment_tracking.registry"
@@ -46,7 +47,7 @@ def show_version(name: str | None, console: Console) -> None:
     version = find_version(CHAMPION if name is None else name)
     console.print(f"{MODEL} version {version.number} {' '.join(version.aliases)}")
     console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
-    console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
+    console.print(f"{ROWS}: {version.source}, fingerprint {version.fingerprint}\n")
     console.print(version.card)
 
 
@@ -66,7 +67,7 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
     recent = read_wines(arguments.recent) if arguments.recent else None
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     console.print(data.introduce())
-    with console.status("Scoring challenger and champion on the same wines"):
+    with console.status(f"Scoring challenger and champion on the same {ROWS}"):
         split = split_wines(data.train, data.validation, settings.folds, settings.seed)
         verdict = judge_version(version, split.holdout, recent, arguments.margin)
     bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
@@ -86,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     admit = parts.add_parser("promote", help="let the gate judge a version, and make it champion if it is better")
     admit.add_argument("version", nargs="?", help="number or alias (challenger)")
     admit.add_argument("--reason", help="why it goes in although the gate refuses; recorded")
-    admit.add_argument("--recent", type=Path, help="CSV of labelled recent wines, after drift")
+    admit.add_argument("--recent", type=Path, help=f"CSV of labelled recent {ROWS}, after drift")
     admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
     back = parts.add_parser("rollback", help="bring back the champion before this one")
     back.add_argument("--reason", default="", help="why; recorded")

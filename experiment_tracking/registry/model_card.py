@@ -35,8 +35,8 @@ Grades are {GRADES[0]} to {GRADES[-1]}. {USE}
 
 **Decision.** It predicts {decision}. The probabilities are those of the model, so the likeliest grade may be another.
 
-**Leak.** The published train and validation files hold the same {ROWS}. The as-published rows below measure memory;
-what to expect of a new {ROW} are the leak-free rows.
+**Leak.** Where the train and the validation file hold the same {ROWS}, as the published files do, the as-published rows
+below measure memory; what to expect of a new {ROW} are the leak-free rows.
 
 {render_scores(list_scores(evaluations))}
 

@@ -13,23 +13,23 @@ from rich.progress import Progress
 from commands import DONE, BadInputError, run_command
 from monitoring.simulate.drifts import DRIFTING, DRIFTS, Drift
 from settings import load_settings
-from wine_data.schema import KINDS, MEASUREMENTS, ROWS
+from wine_data.schema import KINDS, MEASUREMENTS, RATERS, ROWS
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command's arguments. Raises BadInputError for an impossible number."""
     parser = argparse.ArgumentParser(
-        description="Ask a running API for wines of the twin with a drift, and send it tasters' grades, late."
+        description=f"Ask a running API for {ROWS} of the twin with a drift, and send it {RATERS}' grades, late."
     )
     add = parser.add_argument
     add("--drift", choices=DRIFTS, default="none")
     add("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
     add("--size", type=float, default=1.0, help=f"standard deviations, share of {KINDS[0]} {ROWS}, or grades (1)")
     add("--wines", type=int, default=1000, help="how many (1000)")
-    add("--labels", type=float, default=0.0, help="share of answers that tasters grade (0)")
-    add("--delay", type=int, default=200, help="wines after which a grade comes (200)")
-    add("--rate", type=float, default=0.0, help="wines a second (as fast as one connection goes)")
-    add("--seed", type=int, default=0, help="decides which wines, and which are graded (0)")
+    add("--labels", type=float, default=0.0, help=f"share of answers that {RATERS} grade (0)")
+    add("--delay", type=int, default=200, help=f"{ROWS} after which a grade comes (200)")
+    add("--rate", type=float, default=0.0, help=f"{ROWS} a second (as fast as one connection goes)")
+    add("--seed", type=int, default=0, help=f"decides which {ROWS}, and which are graded (0)")
     add("--address", help="the API's (http://127.0.0.1:8000, by WINE_PORT)")
     arguments = parser.parse_args()
     if arguments.wines < 1 or arguments.delay < 0 or arguments.rate < 0 or not 0 <= arguments.labels <= 1:
@@ -50,10 +50,10 @@ def main() -> int:
     traffic = Traffic(arguments.labels, arguments.delay, arguments.rate, arguments.seed)
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console) as progress:
-        bar = progress.add_task(f"Asking for wines, drift: {arguments.drift}", total=len(wines))
+        bar = progress.add_task(f"Asking for {ROWS}, drift: {arguments.drift}", total=len(wines))
         keys = settings.find_key("predict_key"), settings.find_key("feedback_key")
         sent = send_wines(address, wines, traffic, keys, lambda: progress.advance(bar))
-    console.print(f"{sent.answered:,} wines answered, {sent.refused:,} refused, {sent.graded:,} graded by tasters")
+    console.print(f"{sent.answered:,} {ROWS} answered, {sent.refused:,} refused, {sent.graded:,} graded by {RATERS}")
     console.print("Next: make monitor")
     return DONE
 

@@ -17,7 +17,7 @@ from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
 from deployment.api.predict import Service
 from deployment.api.server_process import HOST, wait_until
-from wine_data.schema import TARGET, WineQuality, feature_frame
+from wine_data.schema import ROW, TARGET, WineQuality, feature_frame
 
 START_SECONDS = 20.0
 
@@ -39,7 +39,7 @@ def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
     for values, grade in zip(feature_frame(holdout).to_dict("records"), holdout[TARGET], strict=True):
         with suppress(ValidationError):
             return WineQuality.model_validate(values), int(grade)
-    raise BadInputError("no holdout wine is one that the API takes: python -m wine_data.audit says what is wrong")
+    raise BadInputError(f"no holdout {ROW} is one that the API takes: python -m wine_data.audit says what is wrong")
 
 
 @contextmanager

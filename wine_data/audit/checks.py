@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from wine_data.schema import BOUNDS, FLAGS, IDENTITY, KINDS, MEASUREMENTS, PARTS, SEEN, TARGET, TYPE, encode_type
+from wine_data.schema import BOUNDS, FLAGS, IDENTITY, KINDS, MEASUREMENTS, PARTS, ROWS, SEEN, TARGET, TYPE, encode_type
 from wine_data.sources.load import WineData
 from wine_data.split import WINE, drop_duplicates, is_in
 
@@ -68,7 +68,7 @@ def _find_leaks(data: WineData) -> Iterator[Finding]:
 def _find_repeats(where: str, table: pd.DataFrame) -> Iterator[Finding]:
     distinct, total = len(drop_duplicates(table)), len(table)
     if distinct < total:
-        sentence = f"The {where} file holds {distinct:,} distinct wines in {total:,} rows."
+        sentence = f"The {where} file holds {distinct:,} distinct {ROWS} in {total:,} rows."
         yield Finding("repeats", where, total - distinct, total, sentence)
 
 
@@ -80,7 +80,7 @@ def _find_disagreements(data: WineData) -> Iterator[Finding]:
     if count:
         first = disagreeing.iloc[0]
         wine = f"a {first[TYPE]} with " + ", ".join(f"{name} {first[name]:g}" for name in IDENTITY)
-        sentence = f"{count:,} wines have more than one grade; the first is {wine}."
+        sentence = f"{count:,} {ROWS} have more than one grade; the first is {wine}."
         yield Finding("same wine, different grade", "both", count, len(grades), sentence)
 
 

@@ -50,7 +50,7 @@ class WineData:
 
     def introduce(self) -> str:
         """The source, the fingerprint and the note, for a person to read."""
-        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}\n{self.note}".rstrip()
+        return f"{ROWS.capitalize()} from {self.source}, fingerprint {self.fingerprint[:12]}\n{self.note}".rstrip()
 
 
 class Origin(Protocol):
@@ -91,7 +91,7 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type:
     if source.startswith("s3://"):  # the block that opens a bucket is Prefect's, which this room does without
         raise BadInputError(
             "this command reads no bucket. python -m orchestration.s3 download s3://bucket/prefix "
-            "fetches the wines into a folder, for WINE_DATA"
+            f"fetches the {ROWS} into a folder, for WINE_DATA"
         )
     path = Path(source).expanduser()
     if path.is_file():
@@ -120,7 +120,7 @@ def read_folder(folder: Path, seed: int) -> Pair:
     found = sorted(path.name for path in folder.iterdir() if path.is_file())
     raise NotThereError(
         f"{folder} holds neither {' and '.join(PAIR_FILES)} nor {' and '.join(ORIGINALS.values())}; found "
-        f"{', '.join(found[:10]) or 'no file'}. For one file of wines: WINE_DATA={folder}/NAME"
+        f"{', '.join(found[:10]) or 'no file'}. For one file of {ROWS}: WINE_DATA={folder}/NAME"
     )
 
 
@@ -150,7 +150,7 @@ def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
     try:
         return _load_uci(seed, downloads, uci_url, AUTO_SECONDS)
     except (NotThereError, BadInputError) as error:
-        return _load_twin(seed, f"There are no wines in {DROP_FOLDER.name}/, and {error}. These wines are synthetic.")
+        return _load_twin(seed, f"There are no {ROWS} in {DROP_FOLDER.name}/, and {error}. These {ROWS} are synthetic.")
 
 
 def _load_file(path: Path, seed: int, wine_type: str) -> WineData:

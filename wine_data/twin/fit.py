@@ -73,7 +73,7 @@ def _tabulate_quantiles(values: "pd.Series") -> list[float]:
 
 def main() -> int:
     """Fit twin.json on a folder of real wines."""
-    parser = argparse.ArgumentParser(description="Fit the synthetic twin's parameters on real wines.")
+    parser = argparse.ArgumentParser(description=f"Fit the synthetic twin's parameters on real {ROWS}.")
     parser.add_argument("folder", type=Path, help="folder of the train and validation file, or the UCI originals")
     folder = parser.parse_args().folder
 

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from commands import BadInputError
-from wine_data.schema import GRADES, KINDS, MEASUREMENTS, TARGET, TYPE, encode_type
+from wine_data.schema import GRADES, KINDS, MEASUREMENTS, ROWS, TARGET, TYPE, encode_type
 
 PARAMETERS = Path(__file__).with_name("twin.json")
 
@@ -47,8 +47,8 @@ def _read_parameters() -> dict[str, Any]:
     fitted = {name for wine_type in KINDS for name in parameters.get(wine_type, {}).get("quantiles", {})}
     unknown = [name for name in (*MEASUREMENTS, *KINDS) if name not in fitted | parameters.keys()]
     if unknown:
-        problem = f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
-        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your wines")
+        problem = f"there are no synthetic {ROWS} with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
+        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your {ROWS}")
     return parameters
 
 
