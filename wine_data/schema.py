@@ -1,4 +1,4 @@
-"""One wine: the only file that names the features, and the project's model and experiments.
+"""One wine: the only file that names the features, the project's model and experiments, and what a row is called.
 
 All code lays out its tables here, so training and serving cannot disagree on a model's columns. The bounds are
 physical: they refuse what cannot be a wine. The range of the 6,497 published wines is beside each as `seen`.
@@ -59,7 +59,7 @@ LICENCE = "CC BY 4.0; derived from Cortez et al. (2009), Wine Quality, UCI data 
 TARGET = "quality"  # the column with the grade, and the field of POST /feedback
 GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that occur in the data
 SCALE = (0, 10)  # the lowest and the highest that can be given
-TYPES = ("red", "white")  # the two words of the column `type`; () without such a column
+TYPES = ("red", "white")  # the two words, of letters, of the column `type`; () without such a column
 CATEGORY = "colour"  # what they are called; "" without
 # Never blank in the published files: with the category they decide between train and holdout (split.py).
 IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")

@@ -29,7 +29,9 @@ _WORDS: dict[str, float] = {}  # of the category: red, redwine and r are 1
 if TYPES:
     _KNOWN |= {_letters(name): TYPE for name in (TYPE, CATEGORY, ROW + TYPE, ROW + CATEGORY)}
     _KNOWN |= {_letters(name): FLAGS[0] for name in (FLAGS[0], f"is {TYPES[0]}")}
-    _WORDS = {word: 1.0 - at for at, kind in enumerate(TYPES) for word in (kind, kind + ROW, kind[0])}
+    _WORDS = {word.lower(): 1.0 - at for at, kind in enumerate(TYPES) for word in (kind, kind + ROW)}
+    if TYPES[0][0] != TYPES[1][0]:
+        _WORDS |= {TYPES[0][0].lower(): 1.0, TYPES[1][0].lower(): 0.0}
 
 
 @dataclass(frozen=True)
