@@ -93,6 +93,14 @@ def _check_store(address: str) -> str:
     return address
 
 
+def _check_type(text: str) -> str:
+    from wine_data.schema import TYPES  # where it is set: it takes a tenth of a second
+
+    if text not in ("", *TYPES):
+        raise ValueError(f"Input should be {' or '.join(map(repr, (*TYPES, '')))}")
+    return text
+
+
 class Settings(BaseSettings):
     """All settings, typed and validated; frozen, so that they stay the same for a whole run."""
 
@@ -106,7 +114,7 @@ class Settings(BaseSettings):
     )
 
     data: str = Field("auto", description="the wines: auto, uci, kaggle, twin, a folder, a file, or s3://bucket/prefix")
-    wine_type: Literal["", "red", "white"] = Field(
+    wine_type: Annotated[str, AfterValidator(_check_type)] = Field(
         "",
         validation_alias="WINE_TYPE",
         description="the colour of all wines, for a file without a column for it: red or white",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from commands import BadInputError
-from wine_data.schema import FEATURES, PARTS, WineQuality, feature_array
+from wine_data.schema import FEATURES, PARTS, ROWS, WineQuality, feature_array
 from wine_quality_training.bundle.bundle import Bundle, CompiledBundle, find_current, load_bundle, load_compiled
 from wine_quality_training.bundle.compiled import EXACT, CompiledModel
 from wine_quality_training.bundle.decision import decide_grades
@@ -108,7 +108,7 @@ def list_impossible_parts(wine: Sequence[float]) -> list[str]:
 
 def _explain_fill(name: str, value: float) -> str:
     """The warning about a measurement that was blank."""
-    return f"{name} is blank; the model takes {value:g}, the mean of the wines that it was fitted on"
+    return f"{name} is blank; the model takes {value:g}, the mean of the {ROWS} that it was fitted on"
 
 
 class PickledModel:

@@ -28,7 +28,7 @@ from scipy.stats import binom, chi2, norm
 
 from deployment.prediction_log.windows import Window, select_model
 from monitoring.quality import find_answered_masses
-from wine_data.schema import FEATURES, MEASUREMENTS
+from wine_data.schema import FEATURES, MEASUREMENTS, RATERS, TARGET
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, PredictionProfile, Profile, mix_profiles
 
@@ -192,9 +192,9 @@ def _check_quality(window: Window, part: Profile, predictions: PredictionProfile
     labelled = distinct_answers(window.labelled)
     if len(labelled) < FEWEST_LABELS:
         return
-    grades, predicted = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    grades, predicted = (labelled[name].to_numpy("float64") for name in (TARGET, "prediction"))
     errors = grades - predicted
-    yield _check_distribution(QUALITY, "tasters' grades", part.grades, part.wines, grades)
+    yield _check_distribution(QUALITY, f"{RATERS}' grades", part.grades, part.wines, grades)
     by, p = _compare_means(errors, predictions.bias, part.wines)
     yield _measure(QUALITY, "bias", {"grades": (by, p, BIAS_FLOOR)})
     by, p = _compare_means(errors**2, predictions.squared_error, part.wines)

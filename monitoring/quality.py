@@ -54,10 +54,10 @@ def measure_quality(answers: pd.DataFrame, thresholds: Mapping[str, float] = {})
 
     `thresholds` are those of the model's grade sets, by level.
     """
-    labelled = answers[answers["quality"].notna()]
+    labelled = answers[answers[TARGET].notna()]
     if len(labelled) < FEWEST_GRADED:
         return None
-    grades, predictions = (labelled[name].to_numpy("float64") for name in ("quality", "prediction"))
+    grades, predictions = (labelled[name].to_numpy("float64") for name in (TARGET, "prediction"))
     metrics, intervals = measure_predictions(grades, predictions), bootstrap_intervals(grades, predictions)
     quality = Quality(len(labelled), {n: metrics[n] for n in MEASURES}, {n: intervals[n] for n in MEASURES})
     return _add_coverage(quality, labelled, thresholds) if thresholds else quality

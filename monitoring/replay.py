@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from commands import DONE, BadInputError, NotThereError, run_command
 from settings import Settings, load_settings
-from wine_data.schema import FEATURES, GRADES, TARGET
+from wine_data.schema import FEATURES, GRADES, RATERS, ROW, ROWS, TARGET
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ class Replay:
     def sentences(self) -> list[str]:
         """The result as sentences."""
         names = f"version {self.challenger} and version {self.champion}, which serves"
-        first = f"{names}, give the same grade to {self.agreement:.1%} of {self.answers:,} logged wines"
+        first = f"{names}, give the same grade to {self.agreement:.1%} of {self.answers:,} logged {ROWS}"
         changed = [(pair, count) for pair, count in self.moved.most_common() if pair[0] != pair[1]][:SHOWN]
         moves = ", ".join(f"{ours} becomes {theirs} {count:,} times" for (ours, theirs), count in changed)
         quality = [
@@ -62,8 +62,8 @@ class Replay:
             f"(95 %: {one.gain - 1.96 * one.deviation:+.3f} to {one.gain + 1.96 * one.deviation:+.3f})"
             for one in self.differences
         ]
-        graded = f"on {self.graded:,} wines that tasters graded: {', '.join(quality)}"
-        few = f"tasters graded {self.graded:,} of these wines: {FEWEST_GRADED} are needed to compare the quality"
+        graded = f"on {self.graded:,} {ROWS} that {RATERS} graded: {', '.join(quality)}"
+        few = f"{RATERS} graded {self.graded:,} of these {ROWS}: {FEWEST_GRADED} are needed to compare the quality"
         return [first, *([f"most often {moves}"] if moves else []), graded if quality else few]
 
 
@@ -100,7 +100,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
             graded.append(logged[logged[TARGET].notna()])
     if predictor is None:
         raise NotThereError(
-            f"version {serving.version} answered no wine in the last {days:g} days: use --days, or make simulate"
+            f"version {serving.version} answered no {ROW} in the last {days:g} days: use --days, or make simulate"
         )
     compare_graded(replay, pd.concat(graded), predictor)
     return replay
@@ -139,7 +139,8 @@ def compare_graded(replay: Replay, graded: "pd.DataFrame", predictor: "Predictor
 def parse_arguments() -> argparse.Namespace:
     """Read the command's arguments. Raises BadInputError for an impossible number of days."""
     parser = argparse.ArgumentParser(
-        description="Score the wines of the prediction log with a registered version, and compare it with the champion."
+        description=f"Score the {ROWS} of the prediction log with a registered version, and compare it with the "
+        "champion."
     )
     parser.add_argument("version", metavar="VERSION", help="number or alias, such as challenger")
     parser.add_argument("--days", type=float, default=DAYS, help=f"score the wines of so many days ({DAYS:g})")
@@ -159,7 +160,7 @@ def main() -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
-    with console.status("Scoring the logged wines again"):
+    with console.status(f"Scoring the logged {ROWS} again"):
         replay = replay_log(settings, arguments.version, arguments.days)
     console.print("\n".join(replay.sentences()))
     console.print("largest differences in expected quality:")

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from commands import DONE, NotThereError, run_command
 from settings import load_settings
+from wine_data.schema import ROWS
 
 
 def main() -> int:
     """Write the reports of the newest window, or of a file, and print their paths."""
     parser = argparse.ArgumentParser(
-        description="Compare the newest window of the prediction log, or a file of wines, with the training data."
+        description=f"Compare the newest window of the prediction log, or a file of {ROWS}, with the training data."
     )
     parser.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE.csv", help="a file of wines (default: the prediction log)"
+        "file", nargs="?", type=Path, metavar="FILE.csv", help=f"a file of {ROWS} (default: the prediction log)"
     )
     file = parser.parse_args().file
     settings = load_settings()
@@ -46,7 +47,7 @@ def main() -> int:
         window = read_window(settings.log_url, spans[-1])
         written = write_window_reports(window, metadata, settings.monitoring_reports)
         if not written:
-            raise NotThereError(f"all {window.asked:,} wines of the newest window were refused, so there is no report")
+            raise NotThereError(f"all {window.asked:,} {ROWS} of the newest window were refused, so there is no report")
     print("\n".join(map(str, written)))
     print(f"Next: open {written[0]} in a browser")
     return DONE

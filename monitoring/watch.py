@@ -8,6 +8,7 @@ chance, or because of one bad hour. Windows in which a check could not be evalua
 do not count. Only the last RECENT windows count, or an alarm would never end after tasters stop.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from monitoring.quality import (
     name_coverage,
 )
 from settings import Settings
-from wine_data.schema import RED
+from wine_data.schema import FLAGS
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
@@ -201,7 +202,7 @@ def report_window(window: Window, metadata: ModelMetadata) -> WindowReport:
         corrupt=window.corrupt,
         versions=_count(answers["version"].mask(earlier, f"{metadata.version} of another registry")),
         grades=_count(answers["prediction"]),
-        red=float(answers[RED].mean()),
+        red=float(answers[FLAGS[0]].mean()) if FLAGS else math.nan,
         refusals=count_refusals(window),
         reasons=describe_reasons(window),
         part=part.part,

@@ -13,7 +13,7 @@ from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.wiring import wire
 from settings import load_settings
-from wine_data.schema import NAME
+from wine_data.schema import NAME, ROWS
 
 # A file takes as long as it has wines; one that is ended goes on where it was.
 score_task = wire(score_file, "score file", retries=1, run_name="score {wines}", timeout=None)
@@ -55,7 +55,10 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
 
 def render_files(files: list[ScoredFile]) -> str:
     """The table of what became of each file, as Markdown."""
-    rows: list[tuple[Any, ...]] = [("file", "version", "wines scored", "rows refused", "answers", "new"), ("---",) * 6]
+    rows: list[tuple[Any, ...]] = [
+        ("file", "version", f"{ROWS} scored", "rows refused", "answers", "new"),
+        ("---",) * 6,
+    ]
     for one in files:
         done = one.manifest
         rows.append((done.wines, done.version, done.scored, done.refused, one.answers, one.new))

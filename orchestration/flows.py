@@ -19,8 +19,8 @@ progress = Progress()
 def parse_pipeline() -> argparse.Namespace:
     """The arguments of orchestration.flows."""
     parser = argparse.ArgumentParser(
-        description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
-        "WINE_DATA names the source of the wines."
+        description="Run the pipeline once: data to a registered model, a serving bundle and one prediction. "
+        "WINE_DATA names the source of the data."
     )
     parser.add_argument(
         "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="the models to compare (all)"
@@ -73,7 +73,7 @@ from orchestration.tasks.steps import (
 )
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
-from wine_data.schema import NAME
+from wine_data.schema import NAME, ROWS, TITLE
 from wine_data.snapshots.snapshot import read_snapshot
 from wine_data.split import split_wines
 from wine_quality_training.evaluate import choose_classifier
@@ -105,12 +105,12 @@ refuse_task = wire(record_refusal, "record refusal")
 
 def name_run() -> str:
     """Name a run of the pipeline by the source of its wines."""
-    return f"wine quality from {shorten_source(flow_run.parameters.get('source', ''))}"
+    return f"{TITLE.lower()} from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
 def name_wines() -> str:
     """Name a run that loads wines by their source."""
-    return f"wines from {shorten_source(flow_run.parameters.get('source', ''))}"
+    return f"{ROWS} from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
 def shorten_source(source: str) -> str:
@@ -129,7 +129,7 @@ def prepare_flow(source: Source = "", seed: Seed = None) -> str:
     for finding in findings:
         logger.info(finding)
     create_markdown_artifact(
-        "\n".join(f"- {finding}" for finding in findings), key="audit", description="What is wrong with the wines"
+        "\n".join(f"- {finding}" for finding in findings), key="audit", description=f"What is wrong with the {ROWS}"
     )
     return fingerprint
 
@@ -289,7 +289,7 @@ def main() -> int:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
     # A mistake in the source, or too few wines to divide, is reported at once, before anything starts.
-    progress.print_step("reading the wines")
+    progress.print_step(f"reading the {ROWS}")
     fingerprint = fetch_wines(settings.data, settings.seed, **name_places(settings))
     data = read_snapshot(settings.snapshots, fingerprint)
     split_wines(data.train, data.validation, settings.folds, settings.seed)

@@ -68,7 +68,7 @@ from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
 from orchestration.tasks.wiring import prefect_server, wire
 from settings import Settings, load_settings
-from wine_data.schema import NAME
+from wine_data.schema import NAME, ROWS
 from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = f"{NAME}-pipeline/train"
@@ -112,7 +112,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     if not history.windows:
         hours, rows = settings.window_hours, settings.window_rows
         logger.info(
-            "No full window yet: a window is %s", f"{hours:g} hours with a request" if hours else f"{rows:,} wines"
+            "No full window yet: a window is %s", f"{hours:g} hours with a request" if hours else f"{rows:,} {ROWS}"
         )
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()

@@ -17,7 +17,7 @@ from deployment.prediction_log.reader import REFUSAL_COLUMNS
 from deployment.prediction_log.windows import Span, Window
 from experiment_tracking.registry.promotion import PROMOTED, REFUSED, ROLLED_BACK, Record
 from monitoring.drift import FEWEST, INPUTS, QUALITY, REFUSALS, Check
-from monitoring.report.figures import ROWS, plot_coverage, plot_drift, plot_quality, tabulate_drift
+from monitoring.report.figures import MAP_ROWS, plot_coverage, plot_drift, plot_quality, tabulate_drift
 from monitoring.report.marks import ALARM, PROMOTION, Mark
 from monitoring.report.page_layout import PAGE, list_reports, make_marks, render_page, write_page
 from monitoring.report.record import RETRAINING, MonitoringRun
@@ -114,10 +114,10 @@ def read_pictures(page: str) -> dict[str, str]:
 def test_the_cell_of_a_drifted_feature_is_marked(watch: Watch) -> None:
     offsets = plot_drift(watch.windows).axes[0].collections[1].get_offsets()
     dots = {(int(column), int(row)) for column, row in np.asarray(offsets)}
-    alcohol = list(ROWS).index("alcohol")
+    alcohol = list(MAP_ROWS).index("alcohol")
     assert {column for column, row in dots if row == alcohol} >= set(range(14, 20))
     assert not [column for column, _ in dots if column < 12]
-    assert (19, list(ROWS).index("refusals")) in dots
+    assert (19, list(MAP_ROWS).index("refusals")) in dots
 
 
 def test_a_cell_without_a_check_is_left_grey(champion: Bundle) -> None:
@@ -125,7 +125,7 @@ def test_a_cell_without_a_check_is_left_grey(champion: Bundle) -> None:
     strengths, drifted = tabulate_drift(windows)
     assert np.isnan(strengths[:, 0]).all()
     assert not drifted[:, 0].any()
-    known = [name for name, strength in zip(ROWS, strengths[:, 1], strict=True) if not np.isnan(strength)]
+    known = [name for name, strength in zip(MAP_ROWS, strengths[:, 1], strict=True) if not np.isnan(strength)]
     assert known == [*FEATURES, "predicted grades", "confidence", "refusals"]
 
 
@@ -133,7 +133,7 @@ def test_a_cell_sums_up_its_checks(watch: Watch) -> None:
     outside = [Check(INPUTS, "alcohol", {}, 1, 0.5), Check(INPUTS, "alcohol outside", {}, 0, 2.5, True)]
     refused = [Check(REFUSALS, f"{name} refused", {}, 1, 0.75) for name in FEATURES[:4]]
     strengths, drifted = tabulate_drift([replace(watch.windows[0], checks=(*outside, *refused))])
-    alcohol, refusals = list(ROWS).index("alcohol"), list(ROWS).index("refusals")
+    alcohol, refusals = list(MAP_ROWS).index("alcohol"), list(MAP_ROWS).index("refusals")
     assert (strengths[alcohol, 0], drifted[alcohol, 0]) == (2.5, True)  # the stronger
     assert (strengths[refusals, 0], drifted[refusals, 0]) == (3, False)  # of all fields
 

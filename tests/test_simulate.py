@@ -11,7 +11,7 @@ from monitoring.simulate.traffic import Traffic, sample_drifted, send_wines
 from tests.conftest import NOWHERE, isolated_environment
 from tests.messages import assert_failed_in_one_line
 from tests.processes import run_module
-from wine_data.schema import BOUNDS, FEATURES, GRADES, RED, TARGET
+from wine_data.schema import BOUNDS, FEATURES, FLAGS, GRADES, TARGET
 
 pytestmark = pytest.mark.fast
 
@@ -44,8 +44,8 @@ def test_no_shift_leaves_what_a_measurement_can_be() -> None:
 
 
 def test_a_colour_mix_has_the_share_of_red_that_was_asked_for() -> None:
-    assert sample_drifted(Drift("colour", size=0.6), 2000, seed=3)[RED].mean() == pytest.approx(0.6, abs=0.04)
-    assert sample_drifted(Drift("colour", size=1), 50, seed=3)[RED].mean() == 1
+    assert sample_drifted(Drift("colour", size=0.6), 2000, seed=3)[FLAGS[0]].mean() == pytest.approx(0.6, abs=0.04)
+    assert sample_drifted(Drift("colour", size=1), 50, seed=3)[FLAGS[0]].mean() == 1
 
 
 def test_grades_alone_leaves_the_wines_as_they_are() -> None:

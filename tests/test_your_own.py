@@ -1,25 +1,31 @@
-"""The project with other features: docs/your_own.md, followed in a copy, and what makes it so short a list of steps."""
+"""The project with other features and other data: docs/your_own.md, followed in a copy, and what keeps it short."""
 
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 from shlex import quote
 from textwrap import dedent
 
+import httpx
 import pandas as pd
 import pytest
+from sklearn.datasets import load_diabetes
 
 from settings import ROOT
 from tests.conftest import isolated_environment
+from tests.folders import seed_store
 from tests.fresh_copy import copy_project
 from tests.messages import find_lines
-from tests.processes import PATH_HERE, run_shell
+from tests.processes import PATH_HERE, run_shell, serve
 from tests.test_schema import WINE
+from tests.waiting import free_port
 from wine_data.schema import FEATURES
 from wine_data.sources.load import TRAIN_FILE, VALIDATION_FILE
 
 PAGE = (ROOT / "docs" / "your_own.md").read_text()
+GLYCEROL, DIABETES = (dedent(code) for code in re.findall(r" *```python\n(.*?) *```", PAGE, re.DOTALL))
 COMMANDS = {name: dedent(commands) for name, commands in re.findall(r"```sh\n *# ([a-z ]+)\n(.*?)```", PAGE, re.DOTALL)}
 ROOMS = ("wine_data", "wine_quality_training", "experiment_tracking", "deployment", "monitoring", "orchestration")
 EXCEPTIONS = {
@@ -28,6 +34,7 @@ EXCEPTIONS = {
 }
 NAMES = re.compile(rf"\b({'|'.join(FEATURES)})\b")
 COLOUR = FEATURES[-1]
+SCHEMA = "wine_data/schema.py"
 GONE = "citric_acid"  # the page's example
 
 
@@ -133,7 +140,7 @@ def test_a_feature_is_removed_as_the_page_says_and_the_rest_follows(folder: Path
     assert found["compiled"]
     assert set(re.findall(r'data-feature (?:id="\w+" )?name="(\w+)"', found["page"])) == set(left)
     assert found["read"] == [*left, "quality", "type"]  # of a file that still has the column
-    assert " passed" in run(COMMANDS["test what is left"], folder)
+    assert " passed" in run("python -m pytest -q tests/test_schema.py tests/test_reader.py", folder)
 
 
 OPEN_LOG = """
@@ -148,7 +155,7 @@ READ = "from tests.conftest import load_as_default; print(load_as_default('wines
 @pytest.mark.clone
 def test_a_feature_is_added_as_the_page_says_and_what_is_older_says_what_to_do(folder: Path) -> None:
     assert "Error" not in run_code(OPEN_LOG, folder)
-    run(COMMANDS["add a feature"], folder)
+    change_schema(folder, f"    {COLOUR}: float", f"    {GLYCEROL}    {COLOUR}: float")
     write_wines(folder / "wines", {"glycerol": 7.5})
     assert run_code(READ, folder).splitlines()[-1] == "7.5"
     assert find_lines(run_code(SAMPLE_TWIN, folder), "glycerol", "python -m wine_data.twin.fit FOLDER")
@@ -162,3 +169,68 @@ def write_wines(folder: Path, more: dict[str, float]) -> None:
     folder.mkdir()
     for name in (TRAIN_FILE, VALIDATION_FILE):
         table.to_csv(folder / name, index=False)
+
+
+PATIENT = {"age": 59, "sex": 2, "bmi": 32.1, "bp": 101, "s5": 4.8598, "s6": 87}
+WORDS_OF_WINE = re.compile(r"(?<![\w.-])(wines?|tasters?|colours?|red wine|white)(?![\w-])", re.IGNORECASE)
+
+
+@pytest.mark.full
+def test_other_data_are_trained_on_served_and_monitored_with_no_change_but_to_the_schema(
+    folder: Path, empty_stores: Path
+) -> None:
+    declaration = re.search("(?s)# Your own data.*?\n(.*)# What follows", (folder / SCHEMA).read_text())
+    assert declaration
+    change_schema(folder, declaration[1], DIABETES)
+    file = write_diabetes(folder / "own")
+    seed_store(folder, empty_stores)
+    given = {"WINE_DATA": "own", "WINE_FOLDS": "2", "WINE_PORT": str(free_port()), "WINE_WINDOW_ROWS": "200"}
+    environment = isolated_environment(folder) | given | {"PATH": PATH_HERE}
+
+    printed = run_shell("python -m wine_data.twin.fit own; python -m wine_data.audit", folder, environment)
+    printed += run_shell("python -m orchestration.flows --models RandomForestClassifier", folder, environment)
+    assert find_lines(printed, "Serves", "diabetes version 1", "RandomForestClassifier")
+    address = f"http://127.0.0.1:{given['WINE_PORT']}"
+    with serve(f"{address}/ready", sys.executable, "-m", "deployment.serve", cwd=folder, env=environment):
+        printed += check_api(address)
+        printed += run_shell("python -m monitoring.simulate --wines 250 --labels 0.5", folder, environment)
+    printed += run_shell(f"python -m deployment.batch {file}", folder, environment)
+    assert find_lines(printed, "82 patients scored by version 1")
+    script = "python -m orchestration.monitoring --no-retraining || test $? = 1; cat $WINE_MONITORING_REPORTS/*.html"
+    printed += run_shell(script, folder, environment)
+    assert find_lines(printed, "graded by physicians")
+    assert not WORDS_OF_WINE.findall(re.sub(r"(?s)<(style|script)>.*?</\1>|make \w+.*", "", printed))
+
+
+def check_api(address: str) -> str:
+    """Ask for one patient and for a table of two, and send feedback; return the API's page and description."""
+    answer = httpx.post(f"{address}/predict", params={"explain": True}, json=PATIENT).json()
+    assert (answer["model"]["name"], list(answer["explanation"]["effects"])) == ("diabetes", list(PATIENT))
+    assert answer["prediction"] in range(1, 6)
+    feedback = {"request_id": answer["request_id"], "progression": 6}
+    assert httpx.post(f"{address}/feedback", json=feedback).json()["errors"][0]["field"] == "progression"
+    assert httpx.post(f"{address}/feedback", json=feedback | {"progression": 5}).json()["progression"] == 5
+    table = pd.DataFrame([PATIENT, PATIENT]).to_csv(index=False)
+    batch = httpx.post(f"{address}/predict/batch", content=table, headers={"Content-Type": "text/csv"}).json()
+    assert [each["prediction"] for each in batch["answers"]] == 2 * [answer["prediction"]]
+    assert httpx.post(f"{address}/predict", json=WINE).json()["title"] == "The body is not a patient"
+    page = httpx.get(address, headers={"Accept": "text/html"}).text
+    assert set(re.findall(r'data-feature (?:id="\w+" )?name="(\w+)"', page)) == set(PATIENT)
+    return page + json.dumps(httpx.get(f"{address}/openapi.json").json()["info"])
+
+
+def write_diabetes(folder: Path) -> Path:
+    """Write scikit-learn's diabetes data as two files, the target cut into five grades; return the second."""
+    table = load_diabetes(as_frame=True, scaled=False).frame
+    table["progression"] = pd.qcut(table.pop("target"), 5, labels=False) + 1
+    folder.mkdir()
+    table[:360].to_csv(folder / TRAIN_FILE, index=False)
+    table[360:].to_csv(folder / VALIDATION_FILE, index=False)
+    return folder / VALIDATION_FILE
+
+
+def change_schema(folder: Path, old: str, new: str) -> None:
+    """Replace a part of the schema of a copy."""
+    text = (folder / SCHEMA).read_text()
+    assert text.count(old) == 1
+    (folder / SCHEMA).write_text(text.replace(old, new))

@@ -1,4 +1,4 @@
-"""One wine: the only file that names the features, and the project's model and experiments.
+"""One wine: the only file that names the features, the project's model and experiments, and what a row is called.
 
 All code lays out its tables here, so training and serving cannot disagree on a model's columns. The bounds are
 physical: they refuse what cannot be a wine. The range of the 6,497 published wines is beside each as `seen`.
@@ -14,14 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:  # serving needs the names and bounds, and no pandas
     import pandas as pd
 
-NAME = "wine-quality"  # of the registered model; experiments, flows and their tags have it too
-TITLE = "Wine quality"  # of the API and its page
-TARGET = "quality"
 TYPE = "type"
 ANSWERED = "answered"  # a column that marks wines that the API predicted and a taster graded
-TYPES = ("red", "white")
-GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that published wines have
-SCALE = (0, 10)  # those that a taster may give
 
 
 def _measurement(low: float, high: float, seen: tuple[float, float], text: str, example: float) -> Any:
@@ -31,10 +25,50 @@ def _measurement(low: float, high: float, seen: tuple[float, float], text: str, 
     )
 
 
-class WineQuality(BaseModel):
-    """Laboratory measurements of one wine, in the order of the model's columns."""
+def _flag(text: str, example: int) -> Any:
+    # strict: 1.0 is fine, 0.5 is not
+    return Field(
+        strict=True,
+        ge=0,
+        le=1,
+        multiple_of=1,
+        description=text,
+        examples=[example],
+        json_schema_extra={"type": "integer"},
+    )
 
+
+class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# Your own data: all from here to the end of the class. docs/your_own.md has an example.
+NAME = "wine-quality"  # of the registered model; experiments, flows and their tags have it too
+TITLE = "Wine quality"  # of the API and its page
+ROW, ROWS = "wine", "wines"  # what a row is, one and many
+RATERS = "tasters"  # who gives the true grades
+PURPOSE = "Predicts the grade that tasters would give a wine, from its laboratory measurements and its colour."
+USE = (
+    "Use it to support a taster or to sort samples. "
+    "Do not base a price, a claim on a label or a decision about a person on it."
+)
+LIMITS = (
+    "The published wines are Portuguese Vinho Verde of 2004 to 2007. "
+    "Grades 3, 4, 8 and 9 are rare, and the model seldom predicts them."
+)
+LICENCE = "CC BY 4.0; derived from Cortez et al. (2009), Wine Quality, UCI data set 186"  # of the data
+TARGET = "quality"  # the column with the grade, and the field of POST /feedback
+GRADES = (3, 4, 5, 6, 7, 8, 9)  # those that occur in the data
+SCALE = (0, 10)  # the lowest and the highest that can be given
+TYPES = ("red", "white")  # the two words, of letters, of the column `type`; () without such a column
+CATEGORY = "colour"  # what they are called; "" without
+# Never blank in the published files: with the category they decide between train and holdout (split.py).
+IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
+PARTS = (("free_sulfur_dioxide", "total_sulfur_dioxide"),)  # one is a part of the other, and cannot be more
+
+
+class WineQuality(_Row):
+    """Laboratory measurements of one wine, in the order of the model's columns."""
 
     fixed_acidity: float = _measurement(0, 30, (3.8, 15.9), "g tartaric acid / dm3", 7.0)
     volatile_acidity: float = _measurement(0, 5, (0.08, 1.58), "g acetic acid / dm3", 0.27)
@@ -47,33 +81,34 @@ class WineQuality(BaseModel):
     pH: float = _measurement(2, 5, (2.72, 4.01), "acidity, no unit", 3.0)
     sulphates: float = _measurement(0, 5, (0.22, 2.0), "g potassium sulphate / dm3", 0.45)
     alcohol: float = _measurement(0, 25, (8.0, 14.9), "% by volume", 8.8)
-    red_wine: float = Field(  # 1.0 is fine, 0.5 is not
-        strict=True,
-        ge=0,
-        le=1,
-        multiple_of=1,
-        description="1 for red, 0 for white",
-        examples=[0],
-        json_schema_extra={"type": "integer"},
-    )
+    red_wine: float = _flag("1 for red, 0 for white", 0)  # 1 for the first of TYPES; the last field
 
 
+# What follows from that: nothing to change here.
 FEATURES = tuple(WineQuality.model_fields)
-MEASUREMENTS, RED = FEATURES[:-1], FEATURES[-1]
+FLAGS = FEATURES[-1:] if TYPES else ()  # the 0/1 column of the category, where there is one
+MEASUREMENTS = FEATURES[: len(FEATURES) - len(FLAGS)]
+FLAG_PLACES = range(len(MEASUREMENTS), len(FEATURES))
+KINDS = TYPES or (ROW,)  # what the column `type` of a table that was read holds
 _PROPERTIES = WineQuality.model_json_schema()["properties"]
 BOUNDS = {name: (_PROPERTIES[name]["minimum"], _PROPERTIES[name]["maximum"]) for name in FEATURES}
 SEEN = {name: tuple(_PROPERTIES[name]["seen"]) for name in MEASUREMENTS}
 EXAMPLE = {name: _PROPERTIES[name]["examples"][0] for name in FEATURES}  # the first wine of the published data
-# Never blank in the published files: with the colour they decide between train and holdout (split.py).
-IDENTITY = ("free_sulfur_dioxide", "total_sulfur_dioxide", "density", "alcohol")
-PARTS = (("free_sulfur_dioxide", "total_sulfur_dioxide"),)  # one is a part of the other, and cannot be more
 
 feature_values: Callable[[WineQuality], tuple[float, ...]] = attrgetter(*FEATURES)  # of one wine, in order
 
 
 def encode_type(wines: "pd.DataFrame") -> "pd.DataFrame":
-    """Add red_wine (1 red, 0 white) to a table with the column `type`."""
-    return wines.assign(**{RED: (wines[TYPE] == TYPES[0]).astype("int64")})
+    """Add the category as 0 and 1 (red_wine: 1 red, 0 white) to a table with the column `type`."""
+    return wines.assign(**{flag: (wines[TYPE] == TYPES[0]).astype("int64") for flag in FLAGS})
+
+
+def decode_type(wines: "pd.DataFrame") -> "pd.DataFrame":
+    """Add the column `type` to a table of FEATURES."""
+    import pandas as pd
+
+    kinds = np.where(wines[FLAGS[0]] == 1, *TYPES) if FLAGS else KINDS[0]
+    return wines.assign(**{TYPE: pd.Series(kinds, index=wines.index, dtype="str")})
 
 
 def feature_frame(wines: "pd.DataFrame") -> "pd.DataFrame":

@@ -19,10 +19,11 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from commands import BadInputError
-from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, TARGET, TYPE
+from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, ROWS, TARGET, TYPE
 
 WINE = [TYPE, *MEASUREMENTS]
 HOLDOUT_SHARE = 0.2
+RARE_SHARE = 0.01  # a rarer grade at an end of the scale counts as the next one when folds are stratified
 FEWEST_WINES = 200  # leaves about 40 in the holdout; a score on fewer is not reliable
 
 
@@ -46,7 +47,7 @@ def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed:
     wines = distinct_wines(train, validation)
     if len(wines) < FEWEST_WINES:
         raise BadInputError(
-            f"the files hold {len(wines)} distinct wines; at least {FEWEST_WINES} are needed to train and to score"
+            f"the files hold {len(wines)} distinct {ROWS}; at least {FEWEST_WINES} are needed to train and to score"
         )
     in_train, holdout = divide_wines(wines)
     return Split(in_train, holdout, fold_wines(in_train, folds, seed))
@@ -93,7 +94,9 @@ def fold_wines(wines: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndar
     """
     groups = group_wines(wines)
     firsts = wines.assign(group=groups).drop_duplicates("group")
-    grades = firsts[TARGET].clip(4, 8)  # there are only five wines of grade 9, too few for more than five folds
+    shares = firsts[TARGET].value_counts(normalize=True)
+    common = shares.index[shares >= RARE_SHARE]
+    grades = firsts[TARGET].clip(common.min(), common.max())  # five wines of grade 9 are too few for more folds
     splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     scored = [groups.isin(firsts["group"].iloc[chosen]).to_numpy() for _, chosen in splitter.split(firsts, grades)]
     return [(np.flatnonzero(~fold), np.flatnonzero(fold)) for fold in scored]

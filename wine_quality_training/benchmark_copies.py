@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wine_data.schema import TARGET, feature_frame
+from wine_data.schema import ROWS, TARGET, feature_frame
 from wine_data.split import distinct_wines, fold_wines
 from wine_quality_training.evaluate import measure_predictions
 from wine_quality_training.models import impute_before
@@ -53,9 +53,9 @@ class CopyBenchmark:
         before, after = self.rank("copy"), self.rank("distinct")
         gaps = [score.distinct - score.copy for score in self.scores]
         return (
-            f"{self.rows - self.wines:,} of the {self.rows:,} rows repeat another one. On distinct wines RMSE is "
+            f"{self.rows - self.wines:,} of the {self.rows:,} rows repeat another one. On distinct {ROWS} RMSE is "
             f"{min(gaps):.3f} to {max(gaps):.3f} higher. By the rows the best are {before[0]} and {before[1]}; "
-            f"{after[0]}, number {before.index(after[0]) + 1} of {len(before)} there, is the best on distinct wines."
+            f"{after[0]}, number {before.index(after[0]) + 1} of {len(before)} there, is the best on distinct {ROWS}."
         )
 
 

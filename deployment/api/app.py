@@ -30,8 +30,9 @@ from deployment.api.predict import CSV, JSON, WINE_BYTES, Predict, PredictBatch,
 from deployment.api.problems import PROBLEM_JSON, REQUEST_ID, ProblemError, answer_error, refuse_body
 from deployment.api.schemas import BatchPrediction, Feedback, ModelCard, Prediction, Problem, Readiness
 from deployment.api.scrape import Scrape
+from deployment.api.wines import NO_WINE, NO_WINES
 from deployment.prediction_log.log import LogCounts, RepeatedFeedbackError, UnknownRequestError
-from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, TITLE, WineQuality
+from wine_data.schema import EXAMPLE, FEATURES, GRADES, MEASUREMENTS, PURPOSE, RATERS, ROW, ROWS, TITLE, WineQuality
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE
 
@@ -41,7 +42,7 @@ NO_COUNTS = LogCounts(0, 0, 0, "")
 Explain = Annotated[bool, Query(description="also return how much each feature adds; takes a few times as long")]
 FEEDBACK_THREADS = 2  # a pool of its own: a slow log delays no prediction
 TAGS = [
-    {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
+    {"name": "predictions", "description": f"Ask for grades, and send those that {RATERS} gave"},
     {"name": "model", "description": "What serves, and since when"},
     {"name": "server", "description": "For visitors, and for those who monitor the server"},
 ]
@@ -57,8 +58,7 @@ def create_app(
     app = FastAPIOffline(
         redoc_url=None,
         title=TITLE,
-        description=f"Predicts the grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(MEASUREMENTS)} laboratory "
-        "measurements and its colour.",
+        description=f"{PURPOSE} Grades are {GRADES[0]} to {GRADES[-1]}; there are {len(MEASUREMENTS)} measurements.",
         version="1",
         openapi_tags=TAGS,
         lifespan=lambda _: _run_tasks(service),
@@ -105,7 +105,7 @@ def _add_greeting(app: FastAPI, service: Service, needs_key: bool) -> None:
         greeting = {
             "message": f"Hello. This is the {TITLE.lower()} API.",
             "predict": "POST /predict",
-            "many wines": "POST /predict/batch",
+            f"many {ROWS}": "POST /predict/batch",
             "try it": "/docs",
             "model": f"{model.name} version {model.version}",
         }
@@ -120,25 +120,23 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/predict",
-        responses=_refusals("The body is not a wine") | unable,
+        responses=_refusals(NO_WINE) | unable,
         tags=["predictions"],
-        summary="Grade one wine",
+        summary=f"Grade one {ROW}",
     )
     async def predict(wine: WineQuality, explain: Explain = False) -> Prediction:
         raise NotImplementedError
 
     @app.post(
         "/predict/batch",
-        responses=_refusals("The body is not an array or a table of wines") | unable,
+        responses=_refusals(NO_WINES) | unable,
         tags=["predictions"],
-        summary="Grade many wines, all or none",
+        summary=f"Grade many {ROWS}, all or none",
+        description=f"A JSON array of {ROWS}, or CSV with the field names as its header.\n\nCSV may use any usual "
+        f"separator, decimal sign, encoding and spelling of the names, as files of {ROWS} may.",
         openapi_extra={"requestBody": _describe_batch(service.batch_rows)},
     )
     async def predict_batch(explain: Explain = False) -> BatchPrediction:
-        """A JSON array of wines, or CSV with the field names as its header.
-
-        CSV may use any usual separator, decimal sign, encoding and spelling of the names, as files of wines may.
-        """
         raise NotImplementedError
 
 
@@ -155,7 +153,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         responses=refusals,
         openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": Feedback.model_json_schema()}}}},
         tags=["predictions"],
-        summary="Send the grade that tasters gave to a wine predicted before",
+        summary=f"Send the grade that {RATERS} gave to a {ROW} predicted before",
     )
     async def give_feedback(request: Request) -> Feedback:
         headers = dict(request.scope["headers"])
@@ -250,7 +248,8 @@ def _refusals(unprocessable: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _describe_batch(rows: int) -> dict[str, Any]:
-    array = {"type": "array", "items": {"$ref": "#/components/schemas/WineQuality"}, "minItems": 1, "maxItems": rows}
+    item = {"$ref": f"#/components/schemas/{WineQuality.__name__}"}
+    array = {"type": "array", "items": item, "minItems": 1, "maxItems": rows}
     table = ",".join(FEATURES) + "\n" + ",".join(str(EXAMPLE[name]) for name in FEATURES) + "\n"
     content = {
         JSON: {"schema": array, "example": [EXAMPLE]},

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from deployment.api.scrape import find_pids
+from wine_data.schema import ROWS
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 ROUTES = frozenset({"/", "/predict", "/predict/batch", "/feedback", "/model", "/health", "/ready", "/metrics", "/docs"})
@@ -36,7 +37,7 @@ class Metrics:
         seconds = Histogram("wine_request_seconds", "Time to answer", ["route"], registry=every, buckets=SECONDS)
         self._timers = {route: seconds.labels(route) for route in (*ROUTES, OTHER)}
         self._predictions = cache(
-            Counter("wine_predictions", "Wines by grade", ["grade", "version"], registry=every).labels
+            Counter("wine_predictions", f"{ROWS.capitalize()} by grade", ["grade", "version"], registry=every).labels
         )
         self._loads = Counter("wine_model_loads", "Bundles loaded or refused", ["outcome"], registry=every)
         refused = "1 while the bundle that should serve is refused"

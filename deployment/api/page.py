@@ -10,10 +10,24 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 
-from wine_data.schema import BOUNDS, EXAMPLE, MEASUREMENTS, RED, SEEN, TITLE, TYPES, WineQuality
+from wine_data.schema import (
+    BOUNDS,
+    CATEGORY,
+    EXAMPLE,
+    FLAGS,
+    MEASUREMENTS,
+    PURPOSE,
+    RATERS,
+    ROW,
+    ROWS,
+    SEEN,
+    TITLE,
+    TYPES,
+    WineQuality,
+)
 
 PAGE = Path(__file__).with_name("page.html")
-COLOURS = {0: TYPES[1].capitalize(), 1: TYPES[0].capitalize()}
+TEXTS = {"title": TITLE, "purpose": PURPOSE, "row": ROW, "rows": ROWS, "raters": RATERS}
 
 
 @lru_cache(maxsize=1)
@@ -22,8 +36,10 @@ def render_page(name: str, version: str, needs_key: bool = False) -> str:
     page = PAGE.read_text(encoding="utf-8")
     if not needs_key:
         page = re.sub("<!--key-->.*<!--/key-->", "", page, flags=re.DOTALL)
-    fields = "\n".join([_render_colour(), *map(_render_measurement, MEASUREMENTS)])
-    page = page.replace("<!--title-->", escape(TITLE)).replace("<!--fields-->", fields)
+    fields = "\n".join([*map(_render_choice, FLAGS), *map(_render_measurement, MEASUREMENTS)])
+    page = page.replace("<!--fields-->", fields)
+    for place, text in TEXTS.items():
+        page = page.replace(f"<!--{place}-->", escape(text))
     page = page.replace("<!--key-->", "").replace("<!--/key-->", "")
     return page.replace("<!--model-->", escape(f"{name} version {version}"))
 
@@ -56,18 +72,19 @@ def _render_measurement(name: str) -> str:
 </div>"""
 
 
-def _render_colour() -> str:
+def _render_choice(flag: str) -> str:
     choices = "\n".join(
-        f'<label><input type="radio" data-feature name="{RED}" value="{value}" aria-describedby="{RED}-wrong"'
-        f"{' checked' if value == EXAMPLE[RED] else ''}><span>{colour}</span></label>"
-        for value, colour in COLOURS.items()
+        f'<label><input type="radio" data-feature name="{flag}" value="{value}" aria-describedby="{flag}-wrong"'
+        f"{' checked' if value == EXAMPLE[flag] else ''}><span>{escape(kind.capitalize())}</span></label>"
+        for value, kind in enumerate(reversed(TYPES))
     )
-    return f"""<div role="radiogroup" aria-labelledby="{RED}-name">
-<div class="label"><span id="{RED}-name">Colour</span> <span class="unit">of the wine</span></div>
+    return f"""<div role="radiogroup" aria-labelledby="{flag}-name">
+<div class="label"><span id="{flag}-name">{escape(CATEGORY.capitalize())}</span>
+<span class="unit">of the {ROW}</span></div>
 <div class="choices">
 {choices}
 </div>
-<p class="wrong" id="{RED}-wrong"></p>
+<p class="wrong" id="{flag}-wrong"></p>
 </div>"""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployment.predictor import Predictor
-from wine_data.schema import FEATURES, SCALE
+from wine_data.schema import FEATURES, GRADES, RATERS, ROW, ROWS, SCALE, TARGET
 from wine_quality_training.bundle.explanation import ADDS_UP, METHOD
 
 
@@ -21,26 +21,28 @@ class ServingModel(BaseModel):
 
 
 class Explanation(BaseModel):
-    """What each feature adds to the expected quality of a wine."""
+    """What each feature adds to the expected quality."""
 
     method: str = Field(description="how the effects were found")
     adds_up: bool = Field(description="whether they add up: no, because features interact and each is changed alone")
-    medians: dict[str, float] = Field(description="by feature, of the training wines")
+    medians: dict[str, float] = Field(description=f"by feature, of the training {ROWS}")
     effects: dict[str, float] = Field(
-        description="by feature, in grades: expected_quality minus that of this wine with the feature at its median"
+        description=f"by feature, in grades: expected_quality minus that of this {ROW} with the feature at its median"
     )
 
 
 class Grading(BaseModel):
-    """The prediction for one wine of a batch."""
+    """The prediction for one row of a batch."""
 
     request_id: str
-    prediction: int = Field(description="the grade, 3 to 9, decided by the model's rule: see /model")
+    prediction: int = Field(
+        description=f"the grade, {GRADES[0]} to {GRADES[-1]}, decided by the model's rule: see /model"
+    )
     likeliest: int = Field(description="the grade with the highest probability; the prediction may be another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
     grade_sets: dict[str, list[int]] = Field(
-        description="by level: consecutive grades; for that share of wines they hold the tasters' grade, see /model",
+        description=f"by level: consecutive grades; for that share of {ROWS} they hold the {RATERS}' grade, see /model",
         examples=[{"0.8": [5, 6], "0.9": [5, 6, 7]}],
     )
     warnings: list[str] = Field(description="measurements that were filled, or are outside the range of training")
@@ -48,13 +50,13 @@ class Grading(BaseModel):
 
 
 class Prediction(Grading):
-    """The prediction for one wine."""
+    """The prediction for one row."""
 
     model: ServingModel
 
 
 class BatchPrediction(BaseModel):
-    """The predictions for a batch, in its order; a wine's request id is the batch's id and its row, from 1."""
+    """The predictions for a batch, in its order; a row's request id is the batch's id and its number, from 1."""
 
     request_id: str
     model: ServingModel
@@ -63,12 +65,18 @@ class BatchPrediction(BaseModel):
 
 
 class Feedback(BaseModel):
-    """The grade that tasters gave to a wine that was predicted before."""
+    """The true grade of what was predicted before."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     request_id: str = Field(min_length=1, max_length=64, description="the id of the answer")
-    quality: int = Field(ge=SCALE[0], le=SCALE[1], description="the grade that tasters gave", examples=[6])
+    quality: int = Field(
+        alias=TARGET,
+        ge=SCALE[0],
+        le=SCALE[1],
+        description=f"the grade that {RATERS} gave",
+        examples=[GRADES[len(GRADES) // 2]],
+    )
 
 
 class ModelCard(ServingModel):
@@ -78,8 +86,8 @@ class ModelCard(ServingModel):
     compiled: str = Field(description="how the compiled model was checked, or why there is none")
     protocol: str
     grades: list[int]
-    ranges: dict[str, list[float]] = Field(description="lowest and highest value in the training wines")
-    metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
+    ranges: dict[str, list[float]] = Field(description=f"lowest and highest value in the training {ROWS}")
+    metrics: dict[str, float] = Field(description=f"by protocol, {ROWS} scored on, and measure")
     decision: str = Field(description="how the prediction follows from the probabilities")
     grade_sets: dict[str, float] = Field(
         description="by level: a set grows while its probability is at most this; empty: this model has none"

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from deployment.prediction_log.findings import ALARM, COVERAGE, DRIFTED_CHECKS, LAST_RUN, Findings
+from wine_data.schema import RATERS
 from wine_quality_training.bundle.metadata import ModelMetadata
 
 TEXTS = {
@@ -18,7 +19,7 @@ TEXTS = {
     DRIFTED_CHECKS: ("wine_monitoring_drifted_checks", "Checks that have drifted in the latest window"),
     COVERAGE: (
         "wine_monitoring_coverage",
-        "Share of grade sets with the taster's grade in them, latest labelled window",
+        f"Share of grade sets with the {RATERS}' grade in them, latest labelled window",
     ),
     LAST_RUN: ("wine_monitoring_last_run_timestamp_seconds", "When monitoring last ran"),
 }

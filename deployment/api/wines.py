@@ -14,13 +14,13 @@ from pydantic_core import from_json
 
 from commands import BadInputError
 from deployment.api.problems import ProblemError, Refusals, refuse_body, refuse_field
-from wine_data.schema import FEATURES, MEASUREMENTS, RED, WineQuality, feature_values
+from wine_data.schema import FEATURES, FLAGS, MEASUREMENTS, ROW, ROWS, WineQuality, feature_values
 from wine_data.table.columns import BLANKS, NO_COLOUR, ONE_COLOUR
 from wine_data.table.dialect import GZIP
 from wine_data.table.rows import TextTable, explain_width, read_number, read_table
 
 WINES = TypeAdapter(Annotated[list[WineQuality], FailFast()])
-NO_WINE, NO_WINES = "The body is not a wine", "The body is not an array or a table of wines"
+NO_WINE, NO_WINES = f"The body is not a {ROW}", f"The body is not an array or a table of {ROWS}"
 MOST_FIELDS = 2 * len(FEATURES)  # of one wine, including unknown fields, which the refusal names
 MOST_LETTERS = 500  # of a message that quotes a header
 
@@ -52,12 +52,14 @@ class Wines:
         if len(cells) != len(table.dialect.names):
             self.refusals.add(number, explain_width(len(cells), len(table.dialect.names)) + where)
             return
-        colour = columns.read_colour(cells[columns.colour or 0])
-        if colour is None:
+        wine: dict[str, object] = {}
+        for flag in FLAGS:
             cell = cells[columns.colour or 0].strip()
-            reason = "is missing" if cell in BLANKS else f"{cell[:50]} {NO_COLOUR}"
-            self.refusals.add(f"{number}.{columns.name}", reason + where)
-        wine: dict[str, object] = {RED: colour or 0.0}  # the other cells are checked even if the colour is wrong
+            colour = columns.read_colour(cell)
+            if colour is None:
+                reason = "is missing" if cell in BLANKS else f"{cell[:50]} {NO_COLOUR}"
+                self.refusals.add(f"{number}.{columns.name}", reason + where)
+            wine[flag] = colour or 0.0  # the other cells are checked even if the colour is wrong
         for name in MEASUREMENTS:
             cell = cells[columns.fields[name]]
             value = read_number(cell, table.dialect.decimal)
@@ -85,13 +87,13 @@ def read_json(body: bytes, most: int, fills: Fills) -> Wines:
     if body.count(b"{") > most:
         raise _refuse_size(f"more than {most:,}", most)
     if body.count(b",") + body.count(b"[") > MOST_FIELDS * (most + 1):
-        raise refuse_field("body", f"has more values than {most:,} wines have", NO_WINES)
+        raise refuse_field("body", f"has more values than {most:,} {ROWS} have", NO_WINES)
     try:
         rows = from_json(body)
     except ValueError as error:
         raise refuse_field("body", f"this is not JSON ({error})", NO_WINES) from error
     if not isinstance(rows, list):
-        raise refuse_field("body", "send a JSON array of wines", NO_WINES)
+        raise refuse_field("body", f"send a JSON array of {ROWS}", NO_WINES)
     if not 1 <= len(rows) <= most:
         raise _refuse_size(f"{len(rows):,}", most)
     with suppress(ValidationError):  # validating all at once, if all are valid, takes half the time
@@ -100,7 +102,7 @@ def read_json(body: bytes, most: int, fills: Fills) -> Wines:
     wines = Wines(fills)
     for number, row in enumerate(rows, 1):
         if isinstance(row, dict) and len(row) > MOST_FIELDS:
-            wines.refusals.add(str(number), f"has {len(row):,} fields, and a wine {len(FEATURES)}")
+            wines.refusals.add(str(number), f"has {len(row):,} fields, and a {ROW} {len(FEATURES)}")
         else:
             wines.add(str(number), row)
     wines.refusals.require_none(NO_WINES)
@@ -133,7 +135,7 @@ def read_csv(body: bytes, most: int, fills: Fills) -> Wines:
     notes = [
         *table.dialect.describe(),
         *table.columns.describe(),
-        *([f"blank rows between wines: {blank}"] if blank else []),
+        *([f"blank rows between {ROWS}: {blank}"] if blank else []),
     ]
     wines.notes = [note[:MOST_LETTERS] for note in notes]
     return wines
@@ -148,4 +150,4 @@ def _fill_nulls(wine: object, fills: Fills) -> tuple[object, tuple[str, ...]]:
 
 
 def _refuse_size(found: str, most: int) -> ProblemError:
-    return refuse_field("body", f"has {found} wines; send 1 to {most:,}", "The batch is empty or too large")
+    return refuse_field("body", f"has {found} {ROWS}; send 1 to {most:,}", "The batch is empty or too large")

@@ -24,6 +24,7 @@ from rich.progress import Progress, TaskID
 from commands import DONE, BadInputError, NotThereError, RefusedError, run_command
 from executors import open_executor
 from settings import load_settings
+from wine_data.schema import CATEGORY, FEATURES, KINDS, ROW, ROWS
 
 if TYPE_CHECKING:
     from deployment.batch.file import ScoredFile
@@ -68,8 +69,8 @@ def main() -> int:
 
 def _parse_arguments(wine_type: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Score files of wines with the champion. A file that cannot be scored does not stop the others. "
-        "Exit code: 1 if a file has no wines, 2 or 3 if a file cannot be read."
+        description=f"Score files of {ROWS} with the champion. A file that cannot be scored does not stop the others. "
+        f"Exit code: 1 if a file has no {ROWS}, 2 or 3 if a file cannot be read."
     )
     parser.add_argument(
         "wines",
@@ -79,15 +80,15 @@ def _parse_arguments(wine_type: str) -> argparse.Namespace:
     )
     parser.add_argument(
         "--type",
-        choices=("red", "white"),
+        choices=KINDS,
         default=wine_type,
-        help="the colour of all wines, for files without a column for it (WINE_TYPE)",
+        help=f"the {CATEGORY or 'kind'} of all {ROWS}, for files without a column for it (WINE_TYPE)",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="add a column effect_<feature> for each feature: how much it adds to the expected quality. This is 13 "
-        "times the work; the answers go to a folder of their own",
+        help="add a column effect_<feature> for each feature: how much it adds to the expected quality. This is "
+        f"{len(FEATURES) + 1} times the work; the answers go to a folder of their own",
     )
     return parser.parse_args()
 
@@ -100,7 +101,7 @@ def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence
         console.print(f"Nothing to score: put CSV or Parquet files into {folder}")
         return DONE
     if hollow := [one.manifest.wines for one in scored if not one.manifest.scored]:
-        raise RefusedError(f"no row of {', '.join(hollow)} is a valid wine; the reasons are in {scored[-1].refused}")
+        raise RefusedError(f"no row of {', '.join(hollow)} is a valid {ROW}; the reasons are in {scored[-1].refused}")
     console.print("Next: read the answers, for example with pandas.read_parquet(FOLDER)")
     return DONE
 

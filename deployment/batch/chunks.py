@@ -15,7 +15,7 @@ from pyarrow import parquet
 from commands import BadInputError
 from deployment.batch.storage import Location, find_name, open_file
 from deployment.batch.text import divide_text, drop_start, parse_text, split_rows, tidy_rows
-from wine_data.schema import TYPE
+from wine_data.schema import ROWS, TYPE
 from wine_data.table.columns import Columns, match_columns
 from wine_data.table.dialect import SAMPLE_BYTES, SAMPLE_ROWS, Dialect, decode_blocks, is_parquet
 from wine_data.table.rows import explain_packing, read_header
@@ -23,7 +23,7 @@ from wine_data.table.rows import explain_packing, read_header
 CHUNK_BYTES = 16_000_000  # of text: about 250,000 wines; a forest takes 20 ms per call for any number of them
 SLICE_ROWS = 250_000  # read at once from a Parquet row group, which may have millions
 READ_BYTES = 4_000_000
-NO_WINES = "holds a header and no wines"
+NO_WINES = f"holds a header and no {ROWS}"
 
 
 @dataclass(frozen=True)

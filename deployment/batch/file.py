@@ -27,6 +27,7 @@ from deployment.batch.storage import (
 )
 from deployment.predictor import NO_MEDIANS
 from executors import MapFunction
+from wine_data.schema import ROWS
 from wine_data.table.dialect import has_wine_suffix
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import read_metadata
@@ -74,7 +75,7 @@ class ScoredFile:
             return f"{name}: scored by version {done.version} before, see {self.answers}"
         read = f" ({self.description})" if self.description else ""
         refused = f", {done.refused:,} refused, see {self.refused}" if done.refused else ""
-        return f"{name}{read}: {done.scored:,} wines scored by version {done.version} into {self.answers}{refused}"
+        return f"{name}{read}: {done.scored:,} {ROWS} scored by version {done.version} into {self.answers}{refused}"
 
 
 def score_file(
@@ -162,5 +163,5 @@ def find_files(locations: Sequence[Location], default: Location) -> list[Locatio
         default.mkdir(parents=True, exist_ok=True)
     found = [file for location in locations or [default] for file in list_files(location)]
     if not found and any(isinstance(location, str) for location in locations):
-        raise NotThereError(f"there is no table of wines in {', '.join(map(str, locations))}")
+        raise NotThereError(f"there is no table of {ROWS} in {', '.join(map(str, locations))}")
     return found

@@ -14,7 +14,17 @@ from pydantic import ValidationError
 
 from deployment.batch.chunks import RawRows
 from deployment.predictor import PART_PLACES, Predictor
-from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, RED, TYPE, TYPES, WineQuality, feature_values
+from wine_data.schema import (
+    BOUNDS,
+    FEATURES,
+    FLAG_PLACES,
+    FLAGS,
+    MEASUREMENTS,
+    TYPE,
+    TYPES,
+    WineQuality,
+    feature_values,
+)
 from wine_data.table.columns import NO_COLOUR
 from wine_quality_training.bundle.grade_sets import name_percent
 
@@ -47,10 +57,11 @@ def check_rows(raw: RawRows, fills: Mapping[str, float]) -> CheckedRows:
     numbers = read_numbers(raw)
     blanks = _find_blanks(raw)
     empty = blanks.all(axis=1)
-    filled = blanks & np.isin(FEATURES, list(fills)) & ~blanks[:, :-1].all(axis=1, keepdims=True)
+    filled = blanks & np.isin(FEATURES, list(fills)) & ~blanks[:, : len(MEASUREMENTS)].all(axis=1, keepdims=True)
     numbers = np.where(filled, [fills.get(name, np.nan) for name in FEATURES], numbers) if filled.any() else numbers
     good = _lie_within(numbers, BOUNDS)
-    good &= (numbers[:, -1] == 0) | (numbers[:, -1] == 1)
+    for at in FLAG_PLACES:
+        good &= (numbers[:, at] == 0) | (numbers[:, at] == 1)
     refusals = dict(raw.malformed)
     doubtful = np.flatnonzero(~good & ~empty)
     for at, cells in zip(doubtful.tolist(), raw.table.take(doubtful).to_pylist(), strict=True):
@@ -74,7 +85,8 @@ def read_numbers(raw: RawRows) -> np.ndarray:
     numbers = np.empty((raw.table.num_rows, len(FEATURES)), order="F")  # each column is contiguous in memory
     for at, name in enumerate(MEASUREMENTS):
         numbers[:, at] = _read_column(raw.table[name])
-    numbers[:, -1] = _read_colours(raw)
+    for at in FLAG_PLACES:
+        numbers[:, at] = _read_colours(raw)
     return numbers
 
 
@@ -130,7 +142,7 @@ def _read_colours(raw: RawRows) -> np.ndarray | float:
 def _find_blanks(raw: RawRows) -> np.ndarray:
     """The blank cells, shape (rows, 12)."""
     blanks = np.zeros((raw.table.num_rows, len(FEATURES)), dtype=bool)
-    for at, name in enumerate((*MEASUREMENTS, TYPE)):
+    for at, name in enumerate((*MEASUREMENTS, TYPE)[: len(FEATURES)]):
         if name in raw.table.column_names:
             column = raw.table[name]
             if column.null_count:
@@ -162,8 +174,8 @@ def _explain_colour(raw: RawRows, cells: Mapping[str, object]) -> list[str]:
 def _read_texts(cells: Mapping[str, object], numbers: np.ndarray) -> dict[str, str]:
     """A row as text for the schema: as in the file, else as it was read; without blank cells."""
     read = {name: repr(number) for name, number in zip(FEATURES, numbers.tolist(), strict=True) if number == number}
-    if cells.get(TYPE) is not None:
-        read.setdefault(RED, "0")  # _explain_colour reports an unknown colour
+    for flag in FLAGS if cells.get(TYPE) is not None else ():
+        read.setdefault(flag, "0")  # _explain_colour reports an unknown colour
     return read | {name: str(cells[name]) for name in MEASUREMENTS if cells[name] is not None}
 
 

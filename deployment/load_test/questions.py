@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from commands import NotThereError
-from wine_data.schema import BOUNDS, FEATURES, GRADES, MEASUREMENTS, RED, SEEN
+from wine_data.schema import BOUNDS, FEATURES, FLAGS, GRADES, MEASUREMENTS, SEEN
 from wine_data.sources.load import DROP_FOLDER, read_folder
 from wine_data.twin.sample import sample_twin
 
@@ -84,7 +84,7 @@ def ask_for_refusal(rows: list[Wine], random: Random) -> Question:
 def _choose_wine(rows: list[Wine], random: Random) -> Wine:
     if rows and random.random() < 0.5:
         return dict(random.choice(rows))
-    return {name: random.uniform(*SEEN[name]) for name in MEASUREMENTS} | {RED: random.randint(0, 1)}
+    return {name: random.uniform(*SEEN[name]) for name in MEASUREMENTS} | {flag: random.randint(0, 1) for flag in FLAGS}
 
 
 def spoil_wine(wine: Wine, kind: str, random: Random) -> Question:

@@ -34,6 +34,7 @@ from deployment.prediction_log.tables import (
     prepare_tables,
     trim_tables,
 )
+from wine_data.schema import TARGET
 
 LOW_PRIORITY = 10
 FLUSH_SECONDS = 0.25
@@ -220,7 +221,7 @@ class PredictionLog:
         """Write feedback if its prediction is in the database, in one statement."""
         values = (PREDICTIONS.c.request_id, literal(time.time(), Float), literal(quality, Integer))
         answered = select(*values).where(PREDICTIONS.c.request_id == request_id)
-        added = insert(FEEDBACK).from_select(["request_id", "time", "quality"], answered)
+        added = insert(FEEDBACK).from_select(["request_id", "time", TARGET], answered)
         try:
             with self._engine.begin() as connection:  # without the option psycopg's count is -1
                 return connection.execute(added.execution_options(preserve_rowcount=True)).rowcount == 1

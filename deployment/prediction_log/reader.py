@@ -20,7 +20,7 @@ from deployment.prediction_log.tables import (
     hide_password,
     make_engine,
 )
-from wine_data.schema import FEATURES
+from wine_data.schema import FEATURES, TARGET
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +139,7 @@ def _select_answers(since: float, until: float) -> Select[Any]:
     columns = [PREDICTIONS.c[name] for name in ANSWER_COLUMNS]
     with_feedback = PREDICTIONS.outerjoin(FEEDBACK, PREDICTIONS.c.request_id == FEEDBACK.c.request_id)
     window = _lies_between(PREDICTIONS, since, until)
-    return select(*columns, FEEDBACK.c.quality).select_from(with_feedback).where(window)
+    return select(*columns, FEEDBACK.c[TARGET]).select_from(with_feedback).where(window)
 
 
 def _lies_between(table: Table, since: float, until: float) -> ColumnElement[bool]:
@@ -173,6 +173,6 @@ def _type_answers(answers: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    numbers = {name: pd.to_numeric(answers[name], errors="coerce").astype("float64") for name in (*NUMBERS, "quality")}
+    numbers = {name: pd.to_numeric(answers[name], errors="coerce").astype("float64") for name in (*NUMBERS, TARGET)}
     grades = pd.to_numeric(answers["prediction"], errors="coerce").fillna(0).astype("int64")
     return answers.assign(**numbers, prediction=grades)

@@ -18,7 +18,7 @@ from sqlalchemy import Column, Double, Integer, Table, Text
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
 from commands import BadInputError, NotThereError, hide_passwords
-from wine_data.schema import FEATURES
+from wine_data.schema import FEATURES, TARGET
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 2.0  # timeout of a statement that waits for another process's transaction
@@ -58,7 +58,7 @@ FEEDBACK = Table(
     METADATA,
     Column("request_id", Text, primary_key=True),
     Column("time", Double, nullable=False),
-    Column("quality", Integer, nullable=False),
+    Column(TARGET, Integer, nullable=False),
 )
 SCHEMA = Table("prediction_log_schema", METADATA, Column("version", Integer, primary_key=True))
 

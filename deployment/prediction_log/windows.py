@@ -21,7 +21,7 @@ import pandas as pd
 
 from commands import NotThereError
 from deployment.prediction_log.reader import MOST_ROWS, REFUSED, find_asked, read_answers, read_refusals, read_times
-from wine_data.schema import FEATURES, GRADES
+from wine_data.schema import FEATURES, GRADES, ROWS, TARGET
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Window:
     @property
     def labelled(self) -> pd.DataFrame:
         """The predictions that have a taster's grade."""
-        return self.answers[self.answers["quality"].notna()]
+        return self.answers[self.answers[TARGET].notna()]
 
 
 def format_time(seconds: float) -> str:
@@ -102,12 +102,12 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
         return
     if hours:
         raise NotThereError(
-            f"there was no request in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): send wines "
+            f"there was no request in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): send {ROWS} "
             "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
         )
     asked = len(read_times(url, until=now, last=rows))
     raise NotThereError(
-        f"there is no full window yet: the log has {asked:,} of {rows:,} wines (WINE_WINDOW_ROWS). "
+        f"there is no full window yet: the log has {asked:,} of {rows:,} {ROWS} (WINE_WINDOW_ROWS). "
         f"Send {rows - asked:,} more: make simulate"
     )
 

@@ -15,11 +15,12 @@ from commands import DONE, BadInputError, run_command
 from executors import LOCAL, open_cluster
 from experiment_tracking.search.space import ROUNDS
 from settings import load_settings
+from wine_data.schema import ROWS
 
 
 def main() -> int:
     """Read, fit, score, track, and print the next step."""
-    parser = argparse.ArgumentParser(description="Fit XGBoost on wines in many files, on a Dask cluster.")
+    parser = argparse.ArgumentParser(description=f"Fit XGBoost on {ROWS} in many files, on a Dask cluster.")
     parser.add_argument("folder", type=Path, help="folder of CSV or Parquet files, each a partition")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"the most rounds of XGBoost ({ROUNDS})")
     arguments = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> int:
     with console.status("Starting") as status, open_cluster(settings.dask or LOCAL) as client:
         status.update(f"Reading the files of {arguments.folder}")
         partitions = read_partitions(arguments.folder, client.get_executor(pure=False).map)
-        console.print(f"Wines from {partitions.source}, fingerprint {partitions.fingerprint[:12]}")
+        console.print(f"{ROWS.capitalize()} from {partitions.source}, fingerprint {partitions.fingerprint[:12]}")
         status.update(f"Fitting on {len(client.scheduler_info()['workers'])} workers")
         pipeline, scored = fit_partitions(partitions, client, settings.seed, arguments.rounds)
     evaluation = evaluate_partitions(pipeline, scored)

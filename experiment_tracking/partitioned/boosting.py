@@ -5,7 +5,6 @@ rest decides the number of rounds.
 """
 
 import dask.dataframe as dd
-import numpy as np
 import pandas as pd
 from distributed import Client
 from sklearn.pipeline import Pipeline
@@ -15,7 +14,7 @@ from xgboost import dask as xgboost_on_dask
 from commands import BadInputError
 from experiment_tracking.search.space import PATIENCE, RATE, ROUNDS, START, XGBOOST
 from experiment_tracking.search.trials import STOPPING_PARTS
-from wine_data.schema import FEATURES, RED, TARGET, TYPE, TYPES, feature_frame
+from wine_data.schema import FEATURES, ROWS, TARGET, TYPE, decode_type, feature_frame
 from wine_data.sources.partitions import LOT, NUMBERS, Partitions, read_numbers
 from wine_data.split import HOLDOUT_SHARE
 from wine_quality_training.estimators import GradesFromNumbers
@@ -46,7 +45,7 @@ def fit_partitions(
     to_score = _between(table, 0, min(HOLDOUT_SHARE, SCORED / partitions.count))
     scored, fitted, stopping = client.gather(client.compute([to_score, to_fit.shape[0], to_stop.shape[0]]))
     if not (len(scored) and fitted and stopping):
-        raise BadInputError(f"{partitions.source}: too few wines to fit, to stop by and to score")
+        raise BadInputError(f"{partitions.source}: too few {ROWS} to fit, to stop by and to score")
     booster, rmse = _boost(client, to_fit, to_stop, seed, rounds)
     regressor = XGBRegressor(**VALUES, n_estimators=booster.num_boosted_rounds(), random_state=seed)
     regressor.load_model(bytearray(booster.save_raw("ubj")))
@@ -58,7 +57,7 @@ def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
     wines = scored.reset_index(drop=True)
     table = predict_wines(pipeline, feature_frame(wines)).assign(
         **{
-            TYPE: np.where(wines[RED].to_numpy() == 1, *TYPES),
+            TYPE: decode_type(wines)[TYPE].to_numpy(),
             TARGET: wines[TARGET].to_numpy().astype("int64"),
             "wine": wines[LOT].to_numpy(),
         }

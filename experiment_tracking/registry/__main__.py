@@ -12,6 +12,7 @@ from rich.table import Table
 from commands import DONE, BadInputError, RefusedError, run_command
 from experiment_tracking.registry.gate import MARGIN
 from settings import Settings, load_settings
+from wine_data.schema import ROWS
 from wine_data.sources.load import load_wines
 
 COMMAND = "python -m experiment_tracking.registry"
@@ -46,7 +47,7 @@ def show_version(name: str | None, console: Console) -> None:
     version = find_version(CHAMPION if name is None else name)
     console.print(f"{MODEL} version {version.number} {' '.join(version.aliases)}")
     console.print(f"run {version.run_id}, registered {version.registered:%Y-%m-%d %H:%M} UTC")
-    console.print(f"wines: {version.source}, fingerprint {version.fingerprint}\n")
+    console.print(f"{ROWS}: {version.source}, fingerprint {version.fingerprint}\n")
     console.print(version.card)
 
 
@@ -66,7 +67,7 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
     recent = read_wines(arguments.recent) if arguments.recent else None
     data = load_wines(settings.data, settings.seed, settings.downloads, settings.uci_url, settings.wine_type)
     console.print(data.introduce())
-    with console.status("Scoring challenger and champion on the same wines"):
+    with console.status(f"Scoring challenger and champion on the same {ROWS}"):
         split = split_wines(data.train, data.validation, settings.folds, settings.seed)
         verdict = judge_version(version, split.holdout, recent, arguments.margin)
     bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
@@ -88,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     admit = parts.add_parser("promote", help="test a version with the gate; if it passes, it becomes the champion")
     admit.add_argument("version", nargs="?", help="number or alias (challenger)")
     admit.add_argument("--reason", help="promote it even if the gate refuses, for this reason; it is recorded")
-    admit.add_argument("--recent", type=Path, help="CSV of graded recent wines, after drift")
+    admit.add_argument("--recent", type=Path, help=f"CSV of graded recent {ROWS}, after drift")
     admit.add_argument(
         "--margin", type=float, default=MARGIN, help="with --recent: how much lower kappa on the holdout may be"
     )

@@ -31,6 +31,7 @@ from experiment_tracking.registry.paired import (
     number_wines,
 )
 from experiment_tracking.registry.questions import FIRST, Question
+from wine_data.schema import ROWS
 from wine_quality_training.bundle.bundle import Bundle
 from wine_quality_training.evaluate import LEAK_FREE
 from wine_quality_training.models import predicts_grades
@@ -45,7 +46,7 @@ ACCURACY_MARGIN, RPS_MARGIN = 0.03, 0.01
 LEVEL = 0.05  # of the intervals that are compared with margins
 FEWEST_RECENT = 50  # wines; with fewer, the interval is too wide to admit any challenger
 MAJORITY = "the majority-class baseline"
-HOLDOUT, RECENT = "holdout", "recent wines"
+HOLDOUT, RECENT = "holdout", f"recent {ROWS}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Comparison:
 
     def sentence(self) -> str:
         """The comparison and its result, for people."""
-        wines = f"{self.scored_on}, {self.wines:,} wines" if self.measure == KAPPA else self.scored_on
+        wines = f"{self.scored_on}, {self.wines:,} {ROWS}" if self.measure == KAPPA else self.scored_on
         reach, must = ("at most", "be below") if self.measure == RPS else ("at least", "exceed")
         values = f"{self.measure} {self.challenger:.3f} against {self.rival:.3f}, {self.difference:+.3f}"
         return f"{wines}: {values}, {reach} {self.bound:+.3f} (must {must} {self.needed:g})"
@@ -159,7 +160,7 @@ def check_models(challenger: Bundle, champion: Bundle | None) -> None:
         if bundle.metadata.protocol != LEAK_FREE:
             raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}, on wines of the holdout too")
         if champion is None and not bundle.metadata.profiles:
-            raise BadInputError(f"{who} has no profile of its training wines, which {MAJORITY} needs: train it again")
+            raise BadInputError(f"{who} has no profile of its training {ROWS}, which {MAJORITY} needs: train it again")
 
 
 def pick_unseen(recent: "pd.DataFrame") -> "pd.DataFrame":
@@ -169,7 +170,7 @@ def pick_unseen(recent: "pd.DataFrame") -> "pd.DataFrame":
     unseen = recent[is_holdout(recent)]
     wines = len(set(number_wines(unseen))) if len(unseen) else 0
     if wines < FEWEST_RECENT:
-        raise BadInputError(f"{wines} of {len(recent)} recent wines are in the holdout; {FEWEST_RECENT} are needed")
+        raise BadInputError(f"{wines} of {len(recent)} recent {ROWS} are in the holdout; {FEWEST_RECENT} are needed")
     return unseen
 
 

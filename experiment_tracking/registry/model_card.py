@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from wine_data.schema import GRADES
+from wine_data.schema import GRADES, LIMITS, PURPOSE, ROWS, USE
 from wine_quality_training.bundle.decision import describe_decision
 from wine_quality_training.bundle.grade_sets import GUARANTEE, name_percent
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.coverage import BINS, list_coverage, measure_reliability
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation
 from wine_quality_training.report.tables import (
+    SLICES,
     list_scores,
     list_slices,
     render_coverage,
@@ -29,27 +30,25 @@ def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> s
     decision = describe_decision(metadata.decision)
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
     # The first words have no Markdown, because MLflow's table of versions does not render it.
-    return f"""{metadata.model}: predicts the grade that tasters would give a wine, {GRADES[0]} to {GRADES[-1]}, from
-its laboratory measurements and its colour. Use it to support a taster or to sort
-samples. Do not base a price, a claim on a label or a decision about a person on it.
+    return f"""{metadata.model}: {PURPOSE}
+Grades are {GRADES[0]} to {GRADES[-1]}. {USE}
 
-**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of the training side only.
+**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on {ROWS} of the training side only.
 
 **Decision.** It predicts {decision}. The likeliest grade may be another one.
 
-**Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
-the leak-free rows show what to expect for new wines.
+**Leak.** The train and validation files may hold the same {ROWS}, as the published files do. The as-published rows
+below then measure memory; the leak-free rows show what to expect for new {ROWS}.
 
 {render_scores(list_scores(evaluations))}
 
-## By colour and grade, leak-free
+## By {SLICES}, leak-free
 
 {render_slices(list_slices(evaluations))}
 
 {_render_promises(metadata, evaluations)}## Limits
 
-The published wines are Portuguese Vinho Verde of 2004 to 2007. Grades 3, 4, 8 and 9 are rare, and the model seldom
-predicts them. {missed} A measurement in a wrong unit gives a wrong grade without a warning, unless it is outside
+{LIMITS} {missed} A measurement in a wrong unit gives a wrong grade without a warning, unless it is outside
 the physical bounds.
 
 Fitted with {versions}.
@@ -69,7 +68,7 @@ def _render_promises(metadata: ModelMetadata, evaluations: Sequence[Evaluation])
 
 A grade set has consecutive grades. It begins with the prediction and grows by the likelier neighbour while its
 probability is at most {thresholds}; cross-validation gave this threshold. {GUARANTEE}
-The share of holdout wines whose sets held the true grade:
+The share of holdout {ROWS} whose sets held the true grade:
 
 {render_coverage(list_coverage(evaluation))}
 

@@ -16,7 +16,7 @@ from experiment_tracking.registry.gate import MARGIN, Terms, Verdict, check_mode
 from experiment_tracking.registry.questions import answer_question, fingerprint_holdout, pose_question
 from experiment_tracking.runs.store import name_store
 from experiment_tracking.runs.tracking import CARD, DIGEST, METADATA
-from wine_data.schema import FEATURES, GRADES, NAME
+from wine_data.schema import FEATURES, GRADES, NAME, ROW
 from wine_quality_training.bundle.bundle import (
     MODEL_FILE,
     Bundle,
@@ -63,7 +63,7 @@ def register_model(run_id: str) -> Version:
     """
     client = mlflow.MlflowClient()
     metadata = _read_metadata(run_id)
-    words = f"Grade of a wine, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
+    words = f"Grade of a {ROW}, {GRADES[0]} to {GRADES[-1]}, from {len(FEATURES)} features."
     try:
         client.create_registered_model(MODEL, description=words)
     except MlflowException as error:

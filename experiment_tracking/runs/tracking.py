@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from settings import ROOT
-from wine_data.schema import FEATURES, feature_frame
+from wine_data.schema import FEATURES, ROW, feature_frame
 from wine_data.sources.load import Origin
 from wine_quality_training.bundle.bundle import MODEL_FILE, XGBOOST
 from wine_quality_training.bundle.metadata import dump_metadata
@@ -220,7 +220,7 @@ def _log_dataset(run_id: str, data: Origin) -> None:
     """
     columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
     dataset = Dataset(
-        name="wine pair",
+        name=f"{ROW} pair",
         digest=data.fingerprint[:32],
         source_type="wine_data",
         source=json.dumps({"source": data.source, "fingerprint": data.fingerprint}),

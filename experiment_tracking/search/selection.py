@@ -42,7 +42,7 @@ from experiment_tracking.search.space import (
 )
 from experiment_tracking.search.trials import Trial, choose_best
 from experiment_tracking.search.tuning import SearchRun, resume_search, run_trials, start_search
-from wine_data.schema import GRADES, TARGET, TYPE, feature_frame
+from wine_data.schema import GRADES, ROWS, TARGET, TYPE, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.estimators import KERNEL_WINES, ExpectedGrade, GradesFromNumbers, OrdinalClassifier
@@ -190,7 +190,7 @@ class Selection:
         tracked = self._track(evaluations)
         published, leak_free = evaluations[0].score_on("validation"), evaluations[1].score_on("holdout")
         self.console.print(
-            f"\nRMSE {published.metrics['rmse']:.3f} on the validation file, {leak_free.metrics['rmse']:.3f} on wines "
+            f"\nRMSE {published.metrics['rmse']:.3f} on the validation file, {leak_free.metrics['rmse']:.3f} on {ROWS} "
             "it has not seen: this search tunes to memory.\nNext: python -m experiment_tracking.search"
         )
         return evaluations, tracked
@@ -231,7 +231,7 @@ class Selection:
         self.console.print(tabulate_finalists(finalists))
         if KERNEL not in untuned:
             self.console.print(
-                f"There is no blend: the kernel's memory grows with the square of the wines, and train holds "
+                f"There is no blend: the kernel's memory grows with the square of the {ROWS}, and train holds "
                 f"{len(self.split.train):,}, more than {KERNEL_WINES:,}."
             )
         metrics = {

@@ -22,7 +22,7 @@ from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
 from monitoring.quality import LOW_CONFIDENCE_SHARE, name_coverage
 from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
-from wine_data.schema import FEATURES, GRADES
+from wine_data.schema import FEATURES, GRADES, RATERS, ROWS
 from wine_quality_training.bundle.grade_sets import name_percent
 
 STRONGEST = 3.0  # multiples of the floor; stronger drift has the same colour
@@ -34,10 +34,10 @@ STRENGTHS = LinearSegmentedColormap.from_list(
 )
 MIXED = LinearSegmentedColormap.from_list("grades", [(0, "#f3ecd2"), (0.5, WHITE), (1, RED)])
 # The rows of the drift plot: the kind of their checks and the names; no names: all of the kind.
-ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+MAP_ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (INPUTS, (name, f"{name} outside")) for name in FEATURES},
     **{name: (PREDICTIONS, (name,)) for name in ("predicted grades", "confidence")},
-    **{name: (QUALITY, (name,)) for name in ("tasters' grades", "bias", "error", "coverage")},
+    **{name: (QUALITY, (name,)) for name in (f"{RATERS}' grades", "bias", "error", "coverage")},
     "refusals": (REFUSALS, ()),
 }
 
@@ -49,7 +49,7 @@ def plot_traffic(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) ->
     refused = [window.asked - window.answered for window in windows]
     axis.bar(range(len(windows)), answered, width=0.8, color=GREY, label="answered")
     axis.bar(range(len(windows)), refused, width=0.8, bottom=answered, color=RED, label="refused")
-    axis.set_ylabel("wines", fontsize=TEXT)
+    axis.set_ylabel(ROWS, fontsize=TEXT)
     _start_at_zero(axis)
     _explain(figure, axis)
     return figure
@@ -145,14 +145,14 @@ def plot_coverage(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), l
         style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": colour, "elinewidth": 1.2, "capsize": 2}
         axis.errorbar(places, shares, yerr=np.abs(ends - shares), label=label, **style)
     _widen(axis, least=0.3)
-    _show_shares(axis, "of the graded wines")
+    _show_shares(axis, f"of the graded {ROWS}")
     _explain(figure, axis)
     return figure
 
 
 def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
     """Plot the distance of each monitored quantity from the reference, one row each, with a dot for drift."""
-    rows = list(ROWS)
+    rows = list(MAP_ROWS)
     figure, axis = _lay_out(windows, marks, width=WIDE, height=0.23 * len(rows) + 1.2)
     strengths, drifted = tabulate_drift(windows)
     edges = np.arange(len(windows) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
@@ -165,7 +165,7 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
     axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
     axis.yaxis.tick_right()  # beside the newest window, which phones show first
     axis.set_yticklabels([name.replace("_", " ") for name in rows], fontsize=TEXT)
-    for number, (above, below) in enumerate(pairwise(kind for kind, _ in ROWS.values())):
+    for number, (above, below) in enumerate(pairwise(kind for kind, _ in MAP_ROWS.values())):
         if above != below:
             axis.axhline(number + 0.5, color=INK, linewidth=0.8)
     axis.spines[:].set_visible(False)
@@ -176,14 +176,14 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
 
 
 def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndarray]:
-    """Strength and verdict of ROWS in each window: two tables (rows, windows); a strength is NaN if not evaluated.
+    """Strength and verdict of MAP_ROWS in each window: two tables (rows, windows); a strength is NaN if not evaluated.
 
     A feature's strength is the larger of two: of its distribution, and of its share out of range. Those of refusals are
     added up.
     """
-    strengths = np.full((len(ROWS), len(windows)), math.nan)
+    strengths = np.full((len(MAP_ROWS), len(windows)), math.nan)
     drifted = np.zeros(strengths.shape, dtype=bool)
-    for row, (kind, names) in enumerate(ROWS.values()):
+    for row, (kind, names) in enumerate(MAP_ROWS.values()):
         for column, window in enumerate(windows):
             checks = [check for check in window.checks if check.kind == kind and (check.name in names or not names)]
             if checks:
@@ -199,7 +199,7 @@ def _list_shades() -> list[Patch]:
         Patch(facecolor=STRENGTHS(strength / STRONGEST), edgecolor=GREY, linewidth=0.5, label=label)
         for strength, label in labels.items()
     ]
-    return [*shades, Patch(facecolor=UNKNOWN, label="not checked: too few wines")]
+    return [*shades, Patch(facecolor=UNKNOWN, label=f"not checked: too few {ROWS}")]
 
 
 def _lay_out(

@@ -26,13 +26,13 @@ from deployment.batch.rows import read_numbers
 from deployment.prediction_log.windows import Span, Window, format_time, select_model
 from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, distinct_answers, find_nearest
 from monitoring.quality import FEWEST_GRADED
-from wine_data.schema import FEATURES, RED, TARGET
+from wine_data.schema import FEATURES, FLAGS, TARGET
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, Profile
 
 REFERENCE_ROWS, SEED = 1_000, 0
 PREDICTED = ("prediction", "confidence")
-DISCRETE = (RED, "prediction", TARGET)  # drawn as bars; they have no values between two points
+DISCRETE = (*FLAGS, "prediction", TARGET)  # drawn as bars; they have no values between two points
 ONE_COLUMN = 0.08  # share of drifted columns that a page reports as drift: one of twelve, as for an alarm
 TEST = "KS at the profile's points"
 MISSING = "missing"
@@ -108,7 +108,7 @@ def read_file(path: Path, wine_type: str = "") -> pd.DataFrame:
             parts += [read_numbers(raw), np.full((len(raw.malformed), len(FEATURES)), np.nan)]
     numbers = pd.DataFrame(np.concatenate(parts), columns=list(FEATURES))
     numbers = numbers.where(np.isfinite(numbers))
-    return numbers.assign(**{RED: numbers[RED].where(numbers[RED].isin((0, 1)))})
+    return numbers.assign(**{flag: numbers[flag].where(numbers[flag].isin((0, 1))) for flag in FLAGS})
 
 
 def name_folder(span: Span) -> str:
@@ -119,7 +119,7 @@ def name_folder(span: Span) -> str:
 def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -> Iterator[tuple[str, str, Any]]:
     """Yield name, title and report for each part of a window with enough predictions; `ours` are the model's."""
     answers = window.answers
-    graded = ours[ours["quality"].notna()]
+    graded = ours[ours[TARGET].notna()]
     when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
     if len(answers):
         wines = distinct_answers(answers)

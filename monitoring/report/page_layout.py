@@ -31,6 +31,7 @@ from monitoring.report.files import name_folder
 from monitoring.report.marks import ALARM, PROMOTION, ROLLBACK, Mark
 from monitoring.report.record import MonitoringRun
 from monitoring.watch import DRIFTED, OF, Watch, WindowReport
+from wine_data.schema import RATERS, ROW, ROWS, TYPES
 from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.report.tables import HEADINGS
 
@@ -83,6 +84,10 @@ def render_page(
         made=f"Made {format_time(now)}, {_describe_age(now - latest.span.until)} after the newest window ended.",
         alarm=watch.alarm,
         latest=latest,
+        row=ROW,
+        rows=ROWS,
+        raters=RATERS,
+        types=TYPES,
         windows=watch.windows,
         pictures=_plot_pictures(watch, make_marks(runs, records)),
         measures=HEADINGS

@@ -13,13 +13,13 @@ from rich.progress import Progress
 from commands import DONE, BadInputError, run_command
 from monitoring.simulate.drifts import DRIFTING, DRIFTS, Drift
 from settings import load_settings
-from wine_data.schema import MEASUREMENTS
+from wine_data.schema import KINDS, MEASUREMENTS, RATERS, ROWS
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command's arguments. Raises BadInputError for an impossible number."""
     parser = argparse.ArgumentParser(
-        description="Send generated wines with a drift to a running API, and later the grades of simulated tasters."
+        description=f"Send generated {ROWS} with a drift to a running API, and later the grades of simulated {RATERS}."
     )
     add = parser.add_argument
     add("--drift", choices=DRIFTS, default="none", help="kind of drift (none)")
@@ -33,13 +33,13 @@ def parse_arguments() -> argparse.Namespace:
         "--size",
         type=float,
         default=1.0,
-        help="size of the drift: standard deviations, share of red wines, or grades (1)",
+        help=f"size of the drift: standard deviations, share of {KINDS[0]} {ROWS}, or grades (1)",
     )
-    add("--wines", type=int, default=1000, help="number of wines (1000)")
-    add("--labels", type=float, default=0.0, help="share of answers that tasters grade (0)")
-    add("--delay", type=int, default=200, help="number of wines after which a grade is sent (200)")
-    add("--rate", type=float, default=0.0, help="wines per second (default: as fast as one connection allows)")
-    add("--seed", type=int, default=0, help="seed of the wines and of which are graded (0)")
+    add("--wines", type=int, default=1000, help=f"number of {ROWS} (1000)")
+    add("--labels", type=float, default=0.0, help=f"share of answers that {RATERS} grade (0)")
+    add("--delay", type=int, default=200, help=f"number of {ROWS} after which a grade is sent (200)")
+    add("--rate", type=float, default=0.0, help=f"{ROWS} per second (default: as fast as one connection allows)")
+    add("--seed", type=int, default=0, help=f"seed of the {ROWS} and of which are graded (0)")
     add("--address", help="address of the API (http://127.0.0.1:8000; WINE_PORT sets the port)")
     arguments = parser.parse_args()
     if arguments.wines < 1 or arguments.delay < 0 or arguments.rate < 0 or not 0 <= arguments.labels <= 1:
@@ -60,10 +60,10 @@ def main() -> int:
     traffic = Traffic(arguments.labels, arguments.delay, arguments.rate, arguments.seed)
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console) as progress:
-        bar = progress.add_task(f"Asking for wines, drift: {arguments.drift}", total=len(wines))
+        bar = progress.add_task(f"Asking for {ROWS}, drift: {arguments.drift}", total=len(wines))
         keys = settings.find_key("predict_key"), settings.find_key("feedback_key")
         sent = send_wines(address, wines, traffic, keys, lambda: progress.advance(bar))
-    console.print(f"{sent.answered:,} wines answered, {sent.refused:,} refused, {sent.graded:,} graded by tasters")
+    console.print(f"{sent.answered:,} {ROWS} answered, {sent.refused:,} refused, {sent.graded:,} graded by {RATERS}")
     console.print("Next: make monitor")
     return DONE
 

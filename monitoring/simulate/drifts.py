@@ -15,10 +15,10 @@ Grades stay within 3 and 9.
 from dataclasses import dataclass
 
 from commands import BadInputError
-from wine_data.schema import MEASUREMENTS
+from wine_data.schema import CATEGORY, KINDS, MEASUREMENTS, ROWS
 
 DRIFTING = MEASUREMENTS[-1]  # by default
-DRIFTS = ("none", "shift", "colour", "unit", "grades")
+DRIFTS = tuple(filter(None, ("none", "shift", CATEGORY, "unit", "grades")))
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,6 @@ class Drift:
             raise BadInputError(f"{self.kind} is not a drift; choose {', '.join(DRIFTS)}")
         if self.feature not in MEASUREMENTS:
             raise BadInputError(f"{self.feature} is not a measurement; choose {', '.join(MEASUREMENTS)}")
-        if self.kind == "colour" and not 0 <= self.size <= 1:
-            raise BadInputError(f"--size of a colour mix is the share of red wines, 0 to 1, not {self.size:g}")
+        if self.kind == CATEGORY and not 0 <= self.size <= 1:
+            share = f"share of {KINDS[0]} {ROWS}, 0 to 1"
+            raise BadInputError(f"--size of a {CATEGORY} mix is the {share}, not {self.size:g}")

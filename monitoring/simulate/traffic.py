@@ -14,7 +14,7 @@ import pandas as pd
 
 from commands import NotThereError
 from monitoring.simulate.drifts import Drift
-from wine_data.schema import BOUNDS, GRADES, RED, TARGET, feature_frame
+from wine_data.schema import BOUNDS, CATEGORY, FLAGS, GRADES, TARGET, feature_frame
 from wine_data.twin.sample import count_decimals, sample_twin
 
 PENALTY, EXTREME = 2, 0.98  # in grades; the quantile beyond which tasters subtract them
@@ -49,7 +49,7 @@ class Traffic:
 
 def sample_drifted(drift: Drift, count: int, seed: int) -> pd.DataFrame:
     """Draw wines with a drift: FEATURES and `quality`, reproducible for the same drift, count and seed."""
-    if drift.kind == "colour":
+    if drift.kind == CATEGORY:
         return _sample_mix(drift.size, count, seed)
     wines = sample_twin(count, seed)
     if drift.kind == "shift":
@@ -93,7 +93,7 @@ def send_wines(
             answer = _post(client, "/predict", body, asking)
             answered += answer.is_success
             if answer.is_success and label:
-                due.append((number + traffic.delay, {"request_id": answer.json()["request_id"], "quality": int(grade)}))
+                due.append((number + traffic.delay, {"request_id": answer.json()["request_id"], TARGET: int(grade)}))
             is_last = number == len(wines) - 1
             while due and (is_last or due[0][0] <= number):
                 _post(client, "/feedback", due.popleft()[1], grading)
@@ -125,7 +125,7 @@ def _sample_mix(red_share: float, count: int, seed: int) -> pd.DataFrame:
     pool = pd.DataFrame()
     for draw in itertools.count():
         pool = pd.concat([pool, sample_twin(max(200, 8 * count), seed + draw)])  # a quarter of the twin's wines is red
-        colours = {colour: pool[pool[RED] == colour] for colour in needed}
+        colours = {colour: pool[pool[FLAGS[0]] == colour] for colour in needed}
         if all(len(colours[colour]) >= number for colour, number in needed.items()):
             break
     mixed = pd.concat([colours[colour].head(number) for colour, number in needed.items()])

@@ -14,10 +14,11 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment, name_sto
 from experiment_tracking.runs.tracking import CARD
 from orchestration.tasks.steps import audit_snapshot
 from settings import Settings
+from wine_data.schema import ROWS
 from wine_quality_training.report.tables import MEANING
 
 NO_REGISTRY = "there was no earlier registry, so the gate had no champion to compare with"
-SYNTHETIC = "the wines are synthetic, so the scores say that the pipeline works and nothing about wine"
+SYNTHETIC = f"the {ROWS} are synthetic, so the scores say that the pipeline works and nothing about real {ROWS}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def render_summary(outcome: Outcome, findings: list[str]) -> str:
         "## Scores under both protocols",
         "\n".join(f"- {protocol}: {meaning}" for protocol, meaning in MEANING.items()),
         outcome.scores,
-        "## Audit of the wines",
+        f"## Audit of the {ROWS}",
         "\n".join(f"- {finding}" for finding in findings) or "Nothing was found.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.versions import MODEL, Version
+from wine_data.schema import ROW, ROWS
 from wine_quality_training.evaluate import Score
 from wine_quality_training.report.tables import tabulate_scores
 
@@ -47,7 +48,7 @@ def show_result(result: PipelineResult, console: Console) -> None:
     )
     following = [
         "make mlflow                       runs, metrics and the registry in a browser",
-        "make search                       tune XGBoost and forests on the same wines",
+        f"make search                       tune XGBoost and forests on the same {ROWS}",
         "WINE_DATA=FOLDER make pipeline    the same on your own files",
     ]
     if not champion:  # the same run again would end the same
@@ -55,9 +56,9 @@ def show_result(result: PipelineResult, console: Console) -> None:
     steps = "\n  ".join(following)
     console.print(
         f"""
-Wines       {result.source}, fingerprint {result.fingerprint[:12]}{note}
+{ROWS.capitalize():11} {result.source}, fingerprint {result.fingerprint[:12]}{note}
 Gate        {gate}
-Prediction  grade {release.answer["prediction"]} through the API, for a holdout wine graded {release.true_grade}
+Prediction  grade {release.answer["prediction"]} through the API, for a holdout {ROW} graded {release.true_grade}
             (expected quality {release.answer["expected_quality"]:.2f}; {probabilities})
 
 More
@@ -79,7 +80,7 @@ def summarise_result(result: PipelineResult) -> list[str]:
     ]
     return [
         f"Serves      {MODEL} version {champion.number}, {champion.model}",
-        f"Unseen      {''.join(right)}kappa {champion.kappa_holdout:.3f} on wines kept out of training "
+        f"Unseen      {''.join(right)}kappa {champion.kappa_holdout:.3f} on {ROWS} kept out of training "
         "(0: chance, 1: perfect)",
         "Next        make serve starts the API; open http://127.0.0.1:8000",
     ]

@@ -17,7 +17,7 @@ from deployment.api.live_model import LiveModel
 from deployment.api.metrics import Metrics
 from deployment.api.predict import Service
 from deployment.api.server_process import HOST, wait_until
-from wine_data.schema import TARGET, WineQuality, feature_frame
+from wine_data.schema import ROW, TARGET, WineQuality, feature_frame
 
 START_SECONDS = 20.0
 
@@ -39,7 +39,7 @@ def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
     for values, grade in zip(feature_frame(holdout).to_dict("records"), holdout[TARGET], strict=True):
         with suppress(ValidationError):
             return WineQuality.model_validate(values), int(grade)
-    raise BadInputError("the API accepts no wine of the holdout: run python -m wine_data.audit to see why")
+    raise BadInputError(f"the API accepts no {ROW} of the holdout: run python -m wine_data.audit to see why")
 
 
 @contextmanager

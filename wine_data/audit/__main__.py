@@ -13,6 +13,7 @@ from rich.table import Table
 
 from commands import DONE, FINDING, run_command
 from settings import load_settings
+from wine_data.schema import ROWS
 from wine_data.sources.load import load_wines
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def tabulate_audit(audit: "Audit") -> Table:
 
 def main() -> int:
     """Audit the wines, print and plot the findings."""
-    parser = argparse.ArgumentParser(description="Find leaks, repeats and errors in the wines.")
-    parser.add_argument("--strict", action="store_true", help="end with exit code 1 if wines are in both files")
+    parser = argparse.ArgumentParser(description=f"Find leaks, repeats and errors in the {ROWS}.")
+    parser.add_argument("--strict", action="store_true", help=f"end with exit code 1 if {ROWS} are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from wine_data.schema import BOUNDS, IDENTITY, MEASUREMENTS, PARTS, RED, SEEN, TARGET, TYPE, TYPES, encode_type
+from wine_data.schema import BOUNDS, FLAGS, IDENTITY, KINDS, MEASUREMENTS, PARTS, ROWS, SEEN, TARGET, TYPE, encode_type
 from wine_data.sources.load import WineData
 from wine_data.split import WINE, drop_duplicates, is_in
 
@@ -68,7 +68,7 @@ def _find_leaks(data: WineData) -> Iterator[Finding]:
 def _find_repeats(where: str, table: pd.DataFrame) -> Iterator[Finding]:
     distinct, total = len(drop_duplicates(table)), len(table)
     if distinct < total:
-        sentence = f"The {where} file holds {distinct:,} distinct wines in {total:,} rows."
+        sentence = f"The {where} file holds {distinct:,} distinct {ROWS} in {total:,} rows."
         yield Finding("repeats", where, total - distinct, total, sentence)
 
 
@@ -80,7 +80,7 @@ def _find_disagreements(data: WineData) -> Iterator[Finding]:
     if count:
         first = disagreeing.iloc[0]
         wine = f"a {first[TYPE]} with " + ", ".join(f"{name} {first[name]:g}" for name in IDENTITY)
-        sentence = f"{count:,} wines have more than one grade; the first is {wine}."
+        sentence = f"{count:,} {ROWS} have more than one grade; the first is {wine}."
         yield Finding("same wine, different grade", "both", count, len(grades), sentence)
 
 
@@ -94,10 +94,10 @@ def _find_blanks(where: str, table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _find_unknown_types(where: str, table: pd.DataFrame) -> Iterator[Finding]:
-    unknown = table[TYPE][~table[TYPE].isin(TYPES)]
+    unknown = table[TYPE][~table[TYPE].isin(KINDS)]
     if len(unknown):
         names = ", ".join(map(str, unknown.unique()[:5]))
-        sentence = f"{len(unknown):,} rows of the {where} file are neither {TYPES[0]} nor {TYPES[1]} but {names}."
+        sentence = f"{len(unknown):,} rows of the {where} file are neither {' nor '.join(KINDS)} but {names}."
         yield Finding("unknown type", where, len(unknown), len(table), sentence)
 
 
@@ -115,7 +115,8 @@ def _find_impossible(where: str, table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _find_odd_columns(where: str, table: pd.DataFrame) -> Iterator[Finding]:
-    odd = [f"{column} holds one value only" for column in COLUMNS if table[column].nunique() == 1]
+    columns = COLUMNS if FLAGS else [*MEASUREMENTS, TARGET]
+    odd = [f"{column} holds one value only" for column in columns if table[column].nunique() == 1]
     pairs = combinations(MEASUREMENTS, 2)
     odd += [f"{two} holds what {one} holds" for one, two in pairs if table[one].equals(table[two])]
     odd += [f"{column} has values as {other} has them" for column, other in _find_swapped(table)]
@@ -124,7 +125,7 @@ def _find_odd_columns(where: str, table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _find_drift(data: WineData) -> Iterator[Finding]:
-    columns = [RED, *MEASUREMENTS, TARGET]
+    columns = [*FLAGS, *MEASUREMENTS, TARGET]
     tables = [encode_type(table) for table in (data.train, data.validation)]
     for column in columns:
         one, other = (table[column].dropna() for table in tables)

@@ -4,11 +4,22 @@ They are divided by content, like all wines (split.py). Those of train may be ad
 holdout stay unseen, so that the gate can test a retrained model on them.
 """
 
-import numpy as np
 import pandas as pd
 
 from commands import BadInputError
-from wine_data.schema import ANSWERED, FEATURES, GRADES, MEASUREMENTS, RED, SCALE, TARGET, TYPE, TYPES
+from wine_data.schema import (
+    ANSWERED,
+    FEATURES,
+    FLAGS,
+    GRADES,
+    MEASUREMENTS,
+    RATERS,
+    ROWS,
+    SCALE,
+    TARGET,
+    TYPE,
+    decode_type,
+)
 from wine_data.sources.load import WineData, fingerprint_wines
 from wine_data.split import distinct_wines, divide_wines
 
@@ -22,11 +33,8 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
     """
     graded = answers[answers[TARGET].between(*SCALE)]
     if graded.empty:
-        raise BadInputError("no answer in the log has a taster's grade yet: send grades to POST /feedback")
-    wines = graded[list(MEASUREMENTS)].assign(
-        **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
-        **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
-    )
+        raise BadInputError(f"no answer in the log has a grade of the {RATERS} yet: send grades to POST /feedback")
+    wines = decode_type(graded[[*FEATURES, TARGET]].astype(dict.fromkeys((*FLAGS, TARGET), "int64")))
     grades = wines.groupby([TYPE, *MEASUREMENTS], dropna=False)[TARGET]
     note = _describe_grades(int((grades.nunique() > 1).sum()), int((~wines[TARGET].isin(GRADES)).sum()))
     wines[TARGET] = grades.transform("median").round().clip(GRADES[0], GRADES[-1]).astype("int64")
@@ -39,7 +47,7 @@ def _describe_grades(contested: int, rare: int) -> str:
     """Describe what was done with contradicting grades, and with grades that the model does not know."""
     notes = []
     if contested:
-        notes.append(f"{contested:,} wines that tasters graded differently have the median")
+        notes.append(f"{contested:,} {ROWS} that {RATERS} graded differently have the median")
     if rare:
         notes.append(f"{rare:,} grades under {GRADES[0]} or over {GRADES[-1]} count as {GRADES[0]} or {GRADES[-1]}")
     return "; ".join(notes)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from atomic_files import write_atomically
 from commands import BadInputError, NotThereError
-from wine_data.schema import ANSWERED, FEATURES, TARGET, TYPE
+from wine_data.schema import ANSWERED, FEATURES, ROWS, TARGET, TYPE
 from wine_data.sources.load import WineData, fingerprint_wines
 
 TABLES = ("train", "validation")
@@ -49,7 +49,7 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     """
     folder = snapshots / fingerprint
     if not folder.is_dir():
-        raise NotThereError(f"no wines with the fingerprint {fingerprint} were kept in {snapshots}: run make pipeline")
+        raise NotThereError(f"no {ROWS} with the fingerprint {fingerprint} were kept in {snapshots}: run make pipeline")
     try:
         train, validation = (pd.read_parquet(folder / f"{name}.parquet") for name in TABLES)
         _require_columns(train, folder)

@@ -7,12 +7,13 @@ import argparse
 
 from commands import DONE, run_command
 from settings import load_settings
+from wine_data.schema import ROWS
 from wine_data.sources.load import load_wines
 
 
 def main() -> int:
     """Load a source and describe its wines."""
-    parser = argparse.ArgumentParser(description="Load the wines of a source, and download them if needed.")
+    parser = argparse.ArgumentParser(description=f"Load the {ROWS} of a source, and download them if needed.")
     parser.add_argument("source", nargs="?", help="auto, uci, kaggle, twin or a folder (default: WINE_DATA)")
     settings = load_settings()
     source = parser.parse_args().source or settings.data

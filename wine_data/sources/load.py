@@ -13,7 +13,7 @@ import numpy as np
 
 from commands import BadInputError, NotThereError
 from settings import ROOT
-from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
+from wine_data.schema import FEATURES, GRADES, KINDS, MEASUREMENTS, ROWS, TARGET, TYPE
 
 if TYPE_CHECKING:  # each source imports its own libraries, so that a command's --help is fast
     import pandas as pd
@@ -50,7 +50,7 @@ class WineData:
 
     def introduce(self) -> str:
         """The source, the fingerprint and the note, for a person to read."""
-        return f"Wines from {self.source}, fingerprint {self.fingerprint[:12]}\n{self.note}".rstrip()
+        return f"{ROWS.capitalize()} from {self.source}, fingerprint {self.fingerprint[:12]}\n{self.note}".rstrip()
 
 
 class Origin(Protocol):
@@ -90,7 +90,7 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type:
         return loaders[source]()
     if source.startswith("s3://"):  # Prefect's block opens a bucket, and this package does not use Prefect
         raise BadInputError(
-            "this command cannot read a bucket: download the wines into a folder with "
+            f"this command cannot read a bucket: download the {ROWS} into a folder with "
             "python -m orchestration.s3 download s3://bucket/prefix, and set WINE_DATA to that folder"
         )
     path = Path(source).expanduser()
@@ -111,16 +111,16 @@ def read_folder(folder: Path, seed: int) -> Pair:
     if _holds(folder, PAIR_FILES):
         train, validation = (read_wines(folder / name) for name in PAIR_FILES)
         for name, table in zip(PAIR_FILES, (train, validation), strict=True):
-            colours, needed = table[TYPE].unique(), " and ".join(TYPES)
-            if len(colours) < len(TYPES):
-                raise BadInputError(f"{folder / name} holds {colours[0]} wines only; both {needed} are needed")
+            colours, needed = table[TYPE].unique(), " and ".join(KINDS)
+            if len(colours) < len(KINDS):
+                raise BadInputError(f"{folder / name} holds {colours[0]} {ROWS} only; both {needed} are needed")
         return train, validation
     if _holds(folder, ORIGINALS.values()):
         return publish_pair(read_originals(folder), seed)
     found = sorted(path.name for path in folder.iterdir() if path.is_file())
     raise NotThereError(
         f"{folder} holds neither {' and '.join(PAIR_FILES)} nor {' and '.join(ORIGINALS.values())}; found "
-        f"{', '.join(found[:10]) or 'no file'}. For one file of wines: WINE_DATA={folder}/NAME"
+        f"{', '.join(found[:10]) or 'no file'}. For one file of {ROWS}: WINE_DATA={folder}/NAME"
     )
 
 
@@ -150,7 +150,7 @@ def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
     try:
         return _load_uci(seed, downloads, uci_url, AUTO_SECONDS)
     except (NotThereError, BadInputError) as error:
-        return _load_twin(seed, f"These wines are synthetic: there are none in {DROP_FOLDER.name}/, and {error}.")
+        return _load_twin(seed, f"These {ROWS} are synthetic: there are none in {DROP_FOLDER.name}/, and {error}.")
 
 
 def _load_file(path: Path, seed: int, wine_type: str) -> WineData:
@@ -198,8 +198,8 @@ def require_grades(grades: Iterable[int], where: str) -> None:
     found = sorted(set(grades))
     if len(found) < FEWEST_GRADES:
         raise BadInputError(
-            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, found))}; grades from 3 to 9 are needed, "
-            f"{FEWEST_GRADES} of them at least"
+            f"{where}, column {TARGET}: it holds only {' and '.join(map(str, found))}; grades from {GRADES[0]} to "
+            f"{GRADES[-1]} are needed, {FEWEST_GRADES} of them at least"
         )
 
 

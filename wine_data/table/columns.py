@@ -5,28 +5,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from commands import BadInputError
-from wine_data.schema import MEASUREMENTS, RED, TARGET, TYPE, TYPES
+from wine_data.schema import CATEGORY, FLAGS, KINDS, MEASUREMENTS, ROW, ROWS, TARGET, TYPE, TYPES
 
 BLANKS = ("", "NA", "N/A", "n/a", "#N/A", "na", "NaN", "nan", "NAN", "NULL", "null", "None", "?")
 _INDEX_NAMES = ("", "index", "id")  # not reported as unused
-_WORDS = {"red": 1.0, "redwine": 1.0, "r": 1.0, "white": 0.0, "whitewine": 0.0, "w": 0.0}
 _FLAGS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
-_TYPE_NAMES = ("type", "color", "colour", "winetype", "winecolor", "winecolour")
-_FLAG_NAMES = ("redwine", "isred")
 _NAME_LETTERS = 200  # longer names are not a wine's; the time to remove units grows with the square of the length
-ONE_COLOUR = ". If all its wines have one colour, say which: WINE_TYPE=red, or --type red"  # ends a message
-NO_COLOUR = f"is neither {TYPES[0]} nor {TYPES[1]}"
-_WAY_ON = f"name it is_red if 1 is red, or write {' and '.join(TYPES)}"
+ONE_COLOUR = (  # ends a message
+    f". If all its {ROWS} have one {CATEGORY}, say which: WINE_TYPE={KINDS[0]}, or --type {KINDS[0]}"
+)
+NO_COLOUR = f"is neither {' nor '.join(TYPES)}"
+_WAY_ON = f"name it is_{KINDS[0]} if 1 is {KINDS[0]}, or write {' and '.join(TYPES)}"
 
 
 def _letters(name: str) -> str:
     """The letters and digits of a name, without units in brackets: "Fixed.Acidity (g/dm3)" is fixedacidity."""
-    text = re.sub(r"\(.*?\)|\[.*?\]|\{.*?\}", "", name).lower().replace("sulph", "sulf")
+    text = re.sub(r"\(.*?\)|\[.*?\]|\{.*?\}", "", name).lower().replace("sulph", "sulf").replace("colour", "color")
     return re.sub(r"[^a-z0-9]", "", text)
 
 
 _KNOWN = {_letters(name): name for name in (*MEASUREMENTS, TARGET)}
-_KNOWN |= dict.fromkeys(_TYPE_NAMES, TYPE) | dict.fromkeys(_FLAG_NAMES, RED)
+_WORDS: dict[str, float] = {}  # of the category: red, redwine and r are 1
+if TYPES:
+    _KNOWN |= {_letters(name): TYPE for name in (TYPE, CATEGORY, ROW + TYPE, ROW + CATEGORY)}
+    _KNOWN |= {_letters(name): FLAGS[0] for name in (FLAGS[0], f"is {TYPES[0]}")}
+    _WORDS = {word.lower(): 1.0 - at for at, kind in enumerate(TYPES) for word in (kind, kind + ROW)}
+    if TYPES[0][0] != TYPES[1][0]:
+        _WORDS |= {TYPES[0][0].lower(): 1.0, TYPES[1][0].lower(): 0.0}
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class Columns:
     def describe(self) -> list[str]:
         """Describe, for people, what is unusual about the columns."""
         unusual = {
-            f"colour from {self.name}": self.colour is not None and self.name not in (TYPE, RED),
-            f"all wines {self.wine_type}": self.colour is None,
+            f"{CATEGORY} from {self.name}": self.colour is not None and self.name not in (TYPE, *FLAGS),
+            f"all {ROWS} {self.wine_type}": self.colour is None and bool(TYPES),
             f"not used: {', '.join(self.unused)}": bool(self.unused),
         }
         return [text for text, applies in unusual.items() if applies]
@@ -107,17 +112,16 @@ def match_columns(names: Sequence[str], name: object, wine_type: str = "", grade
     repeated = [known for known, found in places.items() if len(found) > 1]
     if repeated:
         raise BadInputError(f"{name} has the column {', '.join(repeated)} more than once: keep the one that is meant")
-    colour = next((known for known in (TYPE, RED) if known in places), "")
-    wine_type = "" if colour else wine_type or find_type_of_file(name)
+    colour = next((known for known in (TYPE, *FLAGS) if known in places), "")
+    wine_type = ("" if colour else wine_type or find_type_of_file(name)) if TYPES else KINDS[0]
     _require_columns([known for known in needed if known not in places], bool(colour or wine_type), names, name)
     unused = [names[at] for at in unknown if not _is_index(names[at])]
-    if colour == TYPE and RED in places:
-        unused.append(names[places[RED][0]])
+    unused += [names[places[flag][0]] for flag in FLAGS if colour == TYPE and flag in places]
     return Columns(
         fields={known: places[known][0] for known in (*MEASUREMENTS, TARGET) if known in places},
         colour=places[colour][0] if colour else None,
         name=names[places[colour][0]].strip() if colour else "",
-        has_flags=colour == RED,
+        has_flags=colour in FLAGS,
         wine_type=wine_type,
         unused=tuple(unused),
     )
@@ -130,7 +134,8 @@ def _require_columns(missing: Sequence[str], has_colour: bool, names: Sequence[s
         raise BadInputError(f"{name} lacks the column {', '.join(missing)}{also}; {found}")
     if not has_colour:
         raise BadInputError(
-            f"{name} has no column for the colour ({TYPE}: {' or '.join(TYPES)}; or {RED}: 1 or 0); {found}{ONE_COLOUR}"
+            f"{name} has no column for the {CATEGORY} ({TYPE}: {' or '.join(TYPES)}; or {FLAGS[0]}: 1 or 0); "
+            f"{found}{ONE_COLOUR}"
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from commands import BadInputError
-from wine_data.schema import MEASUREMENTS, TYPES
+from wine_data.schema import MEASUREMENTS, ROWS, TYPES
 from wine_data.table.columns import find_known, is_known
 
 SAMPLE_BYTES, SAMPLE_ROWS = 65_536, 100
@@ -170,11 +170,11 @@ def _unzip_sample(start: bytes, name: object) -> bytes:
 
 def _find_encoding(sample: bytes, name: object) -> str:
     if not sample.strip():
-        raise BadInputError(f"{name} is empty; it should hold wines, one a row under a header")
+        raise BadInputError(f"{name} is empty; it should hold {ROWS}, one a row under a header")
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in sample:
-        raise BadInputError(f"{name} is a binary file; wines are read from CSV text")
+        raise BadInputError(f"{name} is a binary file; {ROWS} are read from CSV text")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample, final=len(sample) < SAMPLE_BYTES)
     except UnicodeDecodeError:
@@ -195,7 +195,7 @@ def _find_header(lines: Sequence[str], name: object) -> tuple[int, str]:
             separator = named[1]
         elif text.strip() and not (text.startswith(COMMENTS) and not _is_header(text)):
             return at, separator
-    raise BadInputError(f"{name} is empty; it should hold wines, one a row under a header")
+    raise BadInputError(f"{name} is empty; it should hold {ROWS}, one a row under a header")
 
 
 def _is_header(line: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from commands import BadInputError, NotThereError
-from wine_data.schema import MEASUREMENTS, SCALE, TARGET, TYPE, TYPES, encode_type
+from wine_data.schema import MEASUREMENTS, ROWS, SCALE, TARGET, TYPE, TYPES, encode_type
 from wine_data.table.columns import BLANKS, NO_COLOUR, Columns, match_columns
 from wine_data.table.dialect import SAMPLE_ROWS, is_parquet
 from wine_data.table.rows import explain_width, read_number, read_table
@@ -97,7 +97,7 @@ def _read_text(path: Path, wine_type: str) -> tuple[Columns, _Cells]:
     width = len(table.dialect.names)
     numbered = list(table.rows)
     if not numbered:
-        raise BadInputError(f"{path} holds a header and no wines")
+        raise BadInputError(f"{path} holds a header and no {ROWS}")
     malformed = [f"row {number}: {explain_width(len(row), width)}" for number, row in numbered if len(row) != width]
     fitting = [(number, row) for number, row in numbered if len(row) == width]
     by_field = list(zip(*(row for _, row in fitting), strict=True)) or [()] * width
@@ -120,7 +120,7 @@ def _read_parquet(path: Path, wine_type: str) -> tuple[Columns, _Cells]:
             raise _unreadable(path, error) from error
         raise BadInputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if table.empty:
-        raise BadInputError(f"{path} holds no wines")
+        raise BadInputError(f"{path} holds no {ROWS}")
     columns = match_columns([str(name) for name in table.columns], path, wine_type, graded=True)
     cells = _Cells(path, range(2, len(table) + 2), {}, ".")
     cells.by_name.update(_pick(columns, lambda at: table.iloc[:, at].astype(object).tolist()))

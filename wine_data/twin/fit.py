@@ -12,13 +12,13 @@ import numpy as np
 
 from atomic_files import write_atomically
 from commands import DONE, run_command
-from wine_data.schema import GRADES, MEASUREMENTS, TARGET, TYPE, TYPES
+from wine_data.schema import GRADES, KINDS, LICENCE, MEASUREMENTS, ROWS, TARGET, TYPE
 from wine_data.sources.load import read_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COMPONENTS = dict(zip(TYPES, (25, 60), strict=True))
+MOST_COMPONENTS, MEMBERS = 60, 43  # of a mixture, and rows for each: 25 for red wines, 60 for white
 QUANTILES = 200
 SEED = 42
 
@@ -28,11 +28,12 @@ def fit_twin(wines: "pd.DataFrame") -> dict[str, Any]:
     random = np.random.default_rng(SEED)
     parameters: dict[str, Any] = {
         "about": "Parameters of the synthetic twin, fitted by wine_data/twin/fit.py; see wine_data/README.md.",
-        "licence": "CC BY 4.0; derived from Cortez et al. (2009), Wine Quality, UCI data set 186",
-        "red_share": round(float((wines[TYPE] == TYPES[0]).mean()), 4),
+        "licence": LICENCE,
+        "red_share": round(float((wines[TYPE] == KINDS[0]).mean()), 4),
     }
-    for wine_type in TYPES:
-        parameters[wine_type] = _fit_type(wines[wines[TYPE] == wine_type], COMPONENTS[wine_type], random)
+    for kind in KINDS:
+        members = wines[wines[TYPE] == kind]
+        parameters[kind] = _fit_type(members, min(MOST_COMPONENTS, max(1, len(members) // MEMBERS)), random)
     return parameters
 
 
@@ -72,7 +73,7 @@ def _tabulate_quantiles(values: "pd.Series") -> list[float]:
 
 def main() -> int:
     """Fit twin.json on a folder of real wines."""
-    parser = argparse.ArgumentParser(description="Fit the synthetic twin's parameters on real wines.")
+    parser = argparse.ArgumentParser(description=f"Fit the synthetic twin's parameters on real {ROWS}.")
     parser.add_argument("folder", type=Path, help="folder of the train and validation file, or the UCI originals")
     folder = parser.parse_args().folder
 
@@ -84,7 +85,7 @@ def main() -> int:
     train, _ = divide_wines(complete)
     text = json.dumps(fit_twin(train), separators=(",", ":"))
     write_atomically(PARAMETERS, text + "\n")
-    print(f"Fitted on {len(train)} wines; {PARAMETERS.name} holds {len(text)} bytes. Next: make test")
+    print(f"Fitted on {len(train)} {ROWS}; {PARAMETERS.name} holds {len(text)} bytes. Next: make test")
     return DONE
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from commands import BadInputError
-from wine_data.schema import GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, encode_type
+from wine_data.schema import GRADES, KINDS, MEASUREMENTS, ROWS, TARGET, TYPE, encode_type
 
 PARAMETERS = Path(__file__).with_name("twin.json")
 
@@ -32,7 +32,7 @@ def sample_twin(count: int, seed: int) -> pd.DataFrame:
     red = random.random(count) < parameters["red_share"]
     tables = [
         _sample_type(wine_type, parameters[wine_type], int(number), random)
-        for wine_type, number in zip(TYPES, (red.sum(), (~red).sum()), strict=True)
+        for wine_type, number in zip(KINDS, (red.sum(), (~red).sum()), strict=False)
     ]
     wines = pd.concat(tables, ignore_index=True)
     return encode_type(wines.iloc[random.permutation(count)].reset_index(drop=True))
@@ -41,16 +41,16 @@ def sample_twin(count: int, seed: int) -> pd.DataFrame:
 def count_decimals(measurement: str) -> int:
     """How many decimals a measurement of the twin has."""
     parameters = _read_parameters()
-    return max(int(parameters[wine_type]["decimals"][measurement]) for wine_type in TYPES)
+    return max(int(parameters[wine_type]["decimals"][measurement]) for wine_type in KINDS)
 
 
 def _read_parameters() -> dict[str, Any]:
     parameters: dict[str, Any] = json.loads(PARAMETERS.read_text())
-    fitted = {name for wine_type in TYPES for name in parameters.get(wine_type, {}).get("quantiles", {})}
-    unknown = [name for name in (*MEASUREMENTS, *TYPES) if name not in fitted | parameters.keys()]
+    fitted = {name for wine_type in KINDS for name in parameters.get(wine_type, {}).get("quantiles", {})}
+    unknown = [name for name in (*MEASUREMENTS, *KINDS) if name not in fitted | parameters.keys()]
     if unknown:
-        problem = f"there are no synthetic wines with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
-        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your wines")
+        problem = f"there are no synthetic {ROWS} with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
+        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your {ROWS}")
     return parameters
 
 

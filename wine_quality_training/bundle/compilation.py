@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from wine_data.schema import FEATURES, WineQuality, feature_array, feature_frame
+from wine_data.schema import FEATURES, FLAG_PLACES, WineQuality, feature_array, feature_frame
 from wine_data.twin.sample import sample_twin
 from wine_quality_training.bundle.bundle import Compiled
 from wine_quality_training.bundle.compiled import CompiledModel
@@ -43,7 +43,7 @@ def sample_rows(metadata: ModelMetadata) -> np.ndarray:
     random = np.random.default_rng(SEED)
     low, high = np.array([metadata.ranges[name] for name in FEATURES]).T
     anywhere = random.uniform(low, high, size=(RANDOM_ROWS, len(FEATURES)))
-    anywhere[:, -1] = anywhere[:, -1].round()  # the colour is 0 or 1
+    anywhere[:, FLAG_PLACES] = anywhere[:, FLAG_PLACES].round()  # the category is 0 or 1
     known = feature_array([WineQuality(**answer.wine) for answer in metadata.answers])
     return np.concatenate([feature_frame(sample_twin(TWIN_ROWS, SEED)).to_numpy(), anywhere, known])
 

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from commands import BadInputError
-from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, WineQuality, feature_frame
+from wine_data.schema import BOUNDS, FEATURES, MEASUREMENTS, ROW, WineQuality, feature_frame
 from wine_data.sources.load import Origin
 from wine_quality_training.bundle.bundle import XGBOOST
 from wine_quality_training.bundle.metadata import KnownAnswer, ModelMetadata
@@ -69,7 +69,7 @@ def _predict_some(pipeline: Pipeline, table: pd.DataFrame) -> tuple[KnownAnswer,
     possible = table[((table >= low) & (table <= high)).all(axis="columns")]
     if possible.empty:
         raise BadInputError(
-            "no wine that the model was fitted on is possible: python -m wine_data.audit finds what is wrong"
+            f"no {ROW} that the model was fitted on is possible: python -m wine_data.audit finds what is wrong"
         )
     some = possible.iloc[np.linspace(0, len(possible) - 1, KNOWN_ANSWERS).astype(int)]
     probabilities: list[dict[str, float]] = [{}] * len(some)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wine_data.schema import TARGET
+from wine_data.schema import CATEGORY, ROW, ROWS, TARGET
 
 if TYPE_CHECKING:  # a server reads thresholds and needs no pandas
     import pandas as pd
@@ -28,9 +28,10 @@ if TYPE_CHECKING:  # a server reads thresholds and needs no pandas
 LEVELS = (0.8, 0.9)
 STEPS = 1e4  # masses are rounded to 1 / STEPS, so that the order of a sum does not change a comparison
 GUARANTEE = (
-    "Cross-conformal: for wines like those of training, 80 % and 90 % sets hold the true grade of about that share of "
-    "wines, and often of more, because grades are discrete. Theory guarantees 1 - 2 alpha, 60 % and 80 %, for sets by "
-    "the models of the folds. This is an average over wines: not for each wine, colour or grade, and not after drift."
+    f"Cross-conformal: for {ROWS} like those of training, 80 % and 90 % sets hold the true grade of about that share "
+    f"of {ROWS}, and often of more, because grades are discrete. Theory guarantees 1 - 2 alpha, 60 % and 80 %, for "
+    f"sets by the models of the folds. This is an average over {ROWS}: not for each "
+    f"{', '.join(filter(None, (ROW, CATEGORY)))} or grade, and not after drift."
 )
 
 

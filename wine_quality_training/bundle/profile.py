@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from wine_data.schema import ANSWERED, FEATURES, TARGET
+from wine_data.schema import ANSWERED, FEATURES, ROWS, TARGET
 
 if TYPE_CHECKING:  # a server reads metadata and needs no pandas
     import pandas as pd
 
 LEVELS = 20  # quantiles per column: points 5 % apart
 CALIBRATION_BINS = 10
-KNOWN, LABELLED = "the wines it was trained on", "labelled answers"
+KNOWN, LABELLED = f"the {ROWS} it was trained on", "labelled answers"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,19 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.pipeline import Pipeline
 
 from figure_style import GREY, RED, WHITE, make_axes
-from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, feature_frame
+from wine_data.schema import (
+    CATEGORY,
+    FEATURES,
+    GRADES,
+    KINDS,
+    MEASUREMENTS,
+    ROW,
+    ROWS,
+    TARGET,
+    TYPE,
+    TYPES,
+    feature_frame,
+)
 from wine_data.split import Split
 from wine_quality_training.benchmark_copies import CopyBenchmark
 from wine_quality_training.coverage import measure_reliability
@@ -26,7 +38,8 @@ from wine_quality_training.evaluate import (
     round_predictions,
 )
 
-COLOURS = dict(zip(TYPES, (RED, WHITE), strict=True))
+COLOURS = dict(zip(KINDS, (RED, WHITE), strict=False))
+ENDS = GRADES[0] - 0.5, GRADES[-1] + 0.5  # of an axis of grades
 SHUFFLES, POINTS = 10, 100  # per feature, for its importance and its partial dependence
 
 
@@ -34,11 +47,16 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
     """Plot a box plot of every measurement and the grade, by colour."""
     import seaborn as sns
 
-    figure, axes = make_axes(3, 4, height=2.5)
-    for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
+    columns = [*MEASUREMENTS, TARGET]
+    figure, axes = make_axes(-(-len(columns) // 4), 4, height=2.5)
+    for axis in axes[len(columns) :]:
+        axis.remove()
+    for axis, column in zip(axes, columns, strict=False):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
         axis.set(title=column, xlabel="", ylabel="")
-    figure.suptitle("The distribution of each measurement and of the grade, in red and in white wines")
+    figure.suptitle(
+        f"The distribution of each measurement and of the grade, in {' and in '.join(TYPES) or 'all'} {ROWS}"
+    )
     return figure
 
 
@@ -50,7 +68,7 @@ def plot_correlations(wines: pd.DataFrame) -> Figure:
     numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
     correlations = wines[[*FEATURES, TARGET]].corr()
     sns.heatmap(correlations, vmin=-1, vmax=1, cmap="RdBu_r", square=True, ax=axis, cbar_kws={"shrink": 0.7}, **numbers)
-    axis.set_title(f"Correlations of features and grade in {len(wines):,} wines")
+    axis.set_title(f"Correlations of features and grade in {len(wines):,} {ROWS}")
     return figure
 
 
@@ -60,21 +78,21 @@ def plot_grades(wines: pd.DataFrame) -> Figure:
     counts = wines[TARGET].value_counts().reindex(GRADES, fill_value=0)
     bars = axis.bar(list(map(str, GRADES)), counts, color=RED)
     axis.bar_label(bars, fmt="{:,.0f}")
-    axis.set(title="How many wines have each grade", xlabel="grade", ylabel="wines")
+    axis.set(title=f"How many {ROWS} have each grade", xlabel="grade", ylabel=ROWS)
     return figure
 
 
 def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
-    """Plot the share of each grade among the red and among the white wines."""
+    """Plot the share of each grade, by category."""
     import seaborn as sns
 
     figure, (axis,) = make_axes(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
     sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
     axis.set(
-        title="The share of each grade, by colour",
+        title=f"The share of each grade, by {CATEGORY}",
         xlabel="grade",
-        ylabel="share of the wines",
+        ylabel=f"share of the {ROWS}",
     )
     return figure
 
@@ -84,7 +102,7 @@ def plot_protocols(scores: Sequence[Score]) -> Figure:
     figure, axes = make_axes(1, 2, height=3.6, width=10)
     shown = {
         "as published: validation file": (AS_PUBLISHED, "validation"),
-        "leak-free: holdout, wines never seen": (LEAK_FREE, "holdout"),
+        f"leak-free: holdout, {ROWS} never seen": (LEAK_FREE, "holdout"),
     }
     for axis, measure, title in zip(axes, ("r2", "accuracy"), ("R2", "accuracy"), strict=True):
         values = pd.DataFrame(
@@ -118,12 +136,12 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
         scatter = np.random.default_rng(0).uniform(-0.25, 0.25, size=(2, len(table)))
         axis.plot(GRADES, GRADES, color="black", linewidth=0.8)
         axis.scatter(table[TARGET] + scatter[0], table["prediction"] + scatter[1], s=3, alpha=0.35, color=RED)
-        axis.set(title=evaluation.name, xlim=(2.5, 9.5), ylim=(2.5, 9.5), xticks=GRADES, yticks=GRADES)
+        axis.set(title=evaluation.name, xlim=ENDS, ylim=ENDS, xticks=GRADES, yticks=GRADES)
         axis.title.set_fontsize(9)
     figure.supxlabel("true grade", fontsize=10)
     figure.supylabel("prediction on the holdout, leak-free", fontsize=10)
     figure.suptitle(
-        "Predictions for the holdout wines by true grade (each dot is a wine, moved by up to a quarter of a grade)"
+        f"Predictions for the holdout {ROWS} by true grade (each dot is a {ROW}, moved by up to a quarter of a grade)"
     )
     return figure
 
@@ -153,7 +171,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
     low, high = np.array([each.interval for each in reliability.bins]).T
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="confidence = share right")
     style = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
-    label = f"{len(reliability.bins)} bins of equally many wines, 95 % intervals"
+    label = f"{len(reliability.bins)} bins of equally many {ROWS}, 95 % intervals"
     axis.errorbar(confidence, right, yerr=(right - low, high - right), label=label, **style)  # type: ignore[arg-type]
     title = f"{evaluation.name}: confidence and share of right predictions, leak-free cv (ECE {reliability.error:.3f})"
     axis.set(title=title, xlabel="confidence of the prediction", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
@@ -177,7 +195,7 @@ def plot_copies(benchmark: CopyBenchmark) -> Figure:
     for score in benchmark.scores:
         colour = RED if score.model == best else GREY
         axis.plot([0, 1], [score.copy, score.distinct], color=colour, marker="o", markersize=4)
-    labels = [f"{benchmark.rows:,} rows,\nsplit at random", f"{benchmark.wines:,} distinct wines,\ngrouped folds"]
+    labels = [f"{benchmark.rows:,} rows,\nsplit at random", f"{benchmark.wines:,} distinct {ROWS},\ngrouped folds"]
     axis.set_xticks([0, 1], labels)
     axis.set(
         xlim=(-0.7, 1.7),
@@ -251,8 +269,9 @@ def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str
         "boxes": plot_boxes(wines),
         "correlations": plot_correlations(wines),
         "grades": plot_grades(wines),
-        "grades_by_type": plot_grades_by_type(wines),
     }
+    if TYPES:
+        figures["grades_by_type"] = plot_grades_by_type(wines)
     leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
     regressors = [evaluation for evaluation in leak_free if not evaluation.classifies]
     if leak_free:

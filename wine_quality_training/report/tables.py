@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from wine_data.schema import CATEGORY, ROW, ROWS
 from wine_data.sources.load import WineData
 from wine_quality_training.bundle.grade_sets import name_percent
 from wine_quality_training.coverage import Coverage, Reliability
@@ -25,9 +26,10 @@ from wine_quality_training.evaluate import (
 
 HEADINGS = dict(zip(MEASURES, ("RMSE", "MAE", "R2", "accuracy", "within 1", "kappa"), strict=True))
 MEANING = {
-    AS_PUBLISHED: "the same wines in both files, so this is memory",
-    LEAK_FREE: "no wine in both parts, so this is what to expect",
+    AS_PUBLISHED: f"the same {ROWS} in both files, so this is memory",
+    LEAK_FREE: f"no {ROW} in both parts, so this is what to expect",
 }
+SLICES = " and ".join(filter(None, (CATEGORY, "grade")))
 NOT_SCORED = "\N{EN DASH}"
 NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit into 80 columns; the files have all six
 
@@ -46,7 +48,7 @@ def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
         tables.append(_tabulate(f"{protocol}: {MEANING[protocol]}", MEASURES, cells))
     bounded = [(s, [_format_interval(s.intervals[measure]) for measure in NARROW]) for s in scores if s.intervals]
     if bounded:
-        tables.append(_tabulate("leak-free, 95 % intervals (bootstrap over the scored wines)", NARROW, bounded))
+        tables.append(_tabulate(f"leak-free, 95 % intervals (bootstrap over the scored {ROWS})", NARROW, bounded))
     return tables
 
 
@@ -55,7 +57,7 @@ def render_scores(scores: Sequence[Score]) -> str:
     rows = [
         (s.model, s.protocol, s.scored_on, f"{s.wines:,}", *_format_measures(s, True)) for s in _add_unscored(scores)
     ]
-    return _render_table(("model", "protocol", "scored on"), ("wines", *HEADINGS.values()), rows)
+    return _render_table(("model", "protocol", "scored on"), (ROWS, *HEADINGS.values()), rows)
 
 
 def render_slices(slices: Sequence[Slice]) -> str:
@@ -64,7 +66,7 @@ def render_slices(slices: Sequence[Slice]) -> str:
     for s in slices:
         measures = (f"{value:.3f}" for value in (s.mae, s.accuracy, s.within_one))
         rows.append((s.model, LEAK_FREE, s.scored_on, s.slice, f"{s.wines:,}", *measures))
-    return _render_table(("model", "protocol", "scored on", "slice"), ("wines", "MAE", "accuracy", "within 1"), rows)
+    return _render_table(("model", "protocol", "scored on", "slice"), (ROWS, "MAE", "accuracy", "within 1"), rows)
 
 
 def render_coverage(coverage: Sequence[Coverage]) -> str:
@@ -76,7 +78,7 @@ def render_coverage(coverage: Sequence[Coverage]) -> str:
         row = rows.setdefault(each.slice, [each.slice, f"{each.wines:,}"])
         row += [f"{each.covered:.3f} ({low:.2f}-{high:.2f})", f"{each.size:.2f}"]
     headings = [word for level in levels for word in (f"hold it at {name_percent(level)} %", "mean size")]
-    return _render_table(("slice",), ("wines", *headings), list(rows.values()))
+    return _render_table(("slice",), (ROWS, *headings), list(rows.values()))
 
 
 def render_reliability(reliability: Reliability) -> str:
@@ -108,7 +110,7 @@ def render_report(data: WineData, evaluations: Sequence[Evaluation]) -> str:
     ]
     slices = list_slices(evaluations)
     if slices:
-        parts += ["## By colour and grade, leak-free", render_slices(slices)]
+        parts += [f"## By {SLICES}, leak-free", render_slices(slices)]
     return "\n\n".join(parts) + "\n"
 
 
