@@ -56,7 +56,7 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
     for axis, column in zip(axes, columns, strict=False):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
         axis.set(title=column, xlabel="", ylabel="")
-    figure.suptitle(f"Every measurement and the grade: boxes of {' and of '.join(TYPES)} {ROWS}")
+    figure.suptitle(f"Every measurement and the grade: boxes of {' and of '.join(TYPES) or 'all'} {ROWS}")
     return figure
 
 
