@@ -8,7 +8,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from wine_data.schema import BOUNDS, FLAGS, IDENTITY, KINDS, MEASUREMENTS, PARTS, ROWS, SEEN, TARGET, TYPE, encode_type
+from wine_data.schema import (
+    BOUNDS,
+    FLAGS,
+    IDENTITY,
+    KINDS,
+    MEASUREMENTS,
+    PARTS,
+    ROW,
+    ROWS,
+    SEEN,
+    TARGET,
+    TYPE,
+    encode_type,
+)
 from wine_data.sources.load import WineData
 from wine_data.split import WINE, drop_duplicates, is_in
 
@@ -81,7 +94,7 @@ def _find_disagreements(data: WineData) -> Iterator[Finding]:
         first = disagreeing.iloc[0]
         wine = f"a {first[TYPE]} with " + ", ".join(f"{name} {first[name]:g}" for name in IDENTITY)
         sentence = f"{count:,} {ROWS} have more than one grade; the first is {wine}."
-        yield Finding("same wine, different grade", "both", count, len(grades), sentence)
+        yield Finding(f"same {ROW}, different grade", "both", count, len(grades), sentence)
 
 
 def _find_blanks(where: str, table: pd.DataFrame) -> Iterator[Finding]:
@@ -146,7 +159,7 @@ def _check_each(check: Callable[[str, pd.DataFrame], Iterable[Finding]]) -> Chec
 CHECKS: dict[str, Check] = {
     LEAK: _find_leaks,
     "repeats": _check_each(_find_repeats),
-    "same wine, different grade": _find_disagreements,
+    f"same {ROW}, different grade": _find_disagreements,
     "blank cells": _check_each(_find_blanks),
     "unknown type": _check_each(_find_unknown_types),
     "out of bounds": _check_each(_find_impossible),
