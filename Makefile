@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
+  simulate monitor tidy drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
   system-packages lock clean reset
 
 help: ## list these targets
@@ -83,6 +83,9 @@ simulate: .venv/monitoring ## ask the API of make serve for 1,000 synthetic wine
 
 monitor: .venv/monitoring ## a page on what the API answered: drift, quality, traffic, alarms
 	@$(VENV) -m monitoring.page
+
+tidy: .venv/pipeline ## remove old runs, models, reports, wines that nobody needs (make tidy --dry-run: only say which)
+	+@$(VENV) -m experiment_tracking.tidy $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run)
 
 drill: .venv/monitoring ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
 	@$(VENV) -m orchestration.drill

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Crashed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 
 import orchestration.monitoring
 from deployment.prediction_log.findings import ALARM, DRIFTED_CHECKS, read_findings
@@ -25,7 +25,7 @@ from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import watch_log
 from orchestration.flows import compare_flow, learn_flow, main_flow
-from orchestration.monitoring import TRAINING, monitoring_flow, start_retraining
+from orchestration.monitoring import TRAINING, monitoring_flow, note_bad_end, start_retraining
 from settings import load_settings
 from tests.answers import log_grades, log_refusals, log_wines
 from tests.conftest import Receiver, isolated_environment, run_here, seed_store, write_few_wines
@@ -138,6 +138,34 @@ def test_a_retraining_that_came_to_nothing_is_asked_for_again(
     assert list_missing(ended, end().type.value.lower(), "no retraining") == []
     assert ended in unescape(Path(again.page).read_text())
     assert monitoring_flow(True, TREES, FOLDS).action == again.action
+
+
+def test_after_three_bad_ends_in_a_row_alarms_start_no_retraining_until_one_went_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log(VINTAGE, 2, start=90_000, labels=0.8)
+    watch = watch_log(load_settings())
+    monkeypatch.setattr(orchestration.monitoring, "run_deployment", Mock(return_value=Mock(id="another-run")))
+
+    def end_badly() -> str:
+        with get_client(sync_client=True) as client:
+            lost = client.create_flow_run(main_flow, state=Failed())
+        record_watch(watch, describe_retraining("labelled answers", str(lost.id)))
+        assert list_missing(note_bad_end(), "failed") == []
+        return start_retraining(watch, load_settings(), TREES, FOLDS)
+
+    assert [end_badly().startswith(RETRAINING) for _ in range(3)] == [True, True, False]
+    stopped = monitoring_flow(True, TREES, FOLDS)
+    assert list_missing(stopped.action, "no retraining", "last 3", "failed", TRAINING, "by hand") == []
+    assert stopped.action in unescape(Path(stopped.page).read_text())
+    with get_client(sync_client=True) as client:
+        client.create_flow_run(main_flow, state=Running())
+        assert not start_retraining(watch, load_settings(), TREES, FOLDS).startswith(RETRAINING)
+        mended = client.create_flow_run(main_flow)
+        for state in (Running(), Completed()):
+            client.set_flow_run_state(mended.id, state, force=True)
+    assert start_retraining(watch, load_settings(), TREES, FOLDS).startswith(RETRAINING)
+    assert [end_badly().startswith(RETRAINING) for _ in range(3)] == [True, True, False]
 
 
 def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm() -> None:
