@@ -23,12 +23,15 @@ from experiment_tracking.tidy import tracked
 from experiment_tracking.tidy.folders import list_downloads
 from experiment_tracking.tidy.piece import list_partials
 from experiment_tracking.tidy.tidying import take_inventory
+from orchestration.flows import compare_flow, tidy_flow
+from settings import load_settings
 from tests.benchmarks.year_study import WEEK, Schedule
-from tests.conftest import isolated_environment, run_at_once, run_here, seed_store
+from tests.conftest import Store, isolated_environment, run_at_once, run_here, seed_store
 from tests.faults import EXIT, make_faults, run_alone
 from tests.messages import list_missing
 from tests.postgres import needs_postgres, run_postgres
-from wine_data.snapshots.snapshot import read_snapshot
+from wine_data.snapshots.snapshot import keep_snapshot, read_snapshot
+from wine_data.sources.load import WineData
 from wine_quality_training.bundle.bundle import load_current
 
 KEEP_DAYS, REPORTS = 14, 3
@@ -78,6 +81,7 @@ def assert_tidied(schedule: Schedule) -> None:
     load_current(settings.serving_models)
     assert len(list(settings.monitoring_reports.glob("*/"))) == REPORTS
     runs = {run.info.run_id for run in search_all()}
+    assert isinstance(settings.mlflow_artifacts, Path)
     assert {path.name for path in settings.mlflow_artifacts.iterdir() if len(path.name) == 32} <= runs
 
 
@@ -226,8 +230,28 @@ def test_where_another_registry_serves_wines_and_bundles_stay(schedule: Schedule
     kept = sorted(path.name for path in schedule.settings.snapshots.glob("*/"))
     schedule.settings = schedule.settings.model_copy(update={"mlflow_uri": f"sqlite:///{tmp_path / 'another.db'}"})
     inventory = schedule.tidy()
-    assert list_missing(" ".join(inventory.notes), "no version of", "another.db") == []
+    assert list_missing(" ".join(inventory.notes), "no version of", "another.db", "serves from") == []
     assert sorted(path.name for path in schedule.settings.snapshots.glob("*/")) == kept
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("prefect")
+def test_a_kept_result_whose_run_is_gone_is_worked_out_again(
+    store: Store, small: WineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in isolated_environment(store.folder).items():
+        if name != "PREFECT_HOME":
+            monkeypatch.setenv(name, value)
+    keep_snapshot(small, load_settings().snapshots)
+    plan = (small.fingerprint, 2, 42, ("DecisionTreeClassifier",))
+    (first,), (second,) = compare_flow(*plan), compare_flow(*plan)
+    assert second == first
+    mlflow.MlflowClient().delete_run(first.run_id)
+    (third,), (fourth,) = compare_flow(*plan), compare_flow(*plan)
+    assert third.run_id != first.run_id
+    assert fourth == third
+    register_model(third.run_id)
+    assert tidy_flow(return_state=True).is_completed()
 
 
 @pytest.mark.full

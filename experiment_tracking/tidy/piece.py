@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,11 @@ def make_piece(store: str, folder: Path, goes: bool) -> Piece:
 
 def measure_folder(folder: Path) -> int:
     """The bytes of all files in a folder; 0 if it is not there."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # another process has just renamed or removed it
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def remove_folder(folder: Path) -> None:

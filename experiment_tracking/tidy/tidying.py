@@ -58,8 +58,8 @@ def take_inventory(settings: Settings) -> Inventory:
         pieces += list_bundles(models, tracked.versions, before)
     else:
         notes.append(
-            f"Wines and bundles: what serves from {models} is no version of {name_store()}, so nothing says which of "
-            "them it needs"
+            f"Wines and bundles: no version of {name_store()} serves from {models}, so nothing says which of them "
+            "are needed"
         )
     pieces += list_downloads(settings.downloads, settings.data, before)
     for folder in (settings.snapshots, models, settings.monitoring_reports):
