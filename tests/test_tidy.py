@@ -18,9 +18,9 @@ from experiment_tracking.registry.versions import (
     register_model,
     set_alias,
 )
-from experiment_tracking.runs.store import EXPERIMENT, find_experiment
+from experiment_tracking.runs.store import EXPERIMENT, MONITORING, find_experiment
 from experiment_tracking.tidy import tracked
-from experiment_tracking.tidy.folders import list_downloads
+from experiment_tracking.tidy.folders import list_downloads, list_wines
 from experiment_tracking.tidy.piece import list_partials
 from experiment_tracking.tidy.tidying import take_inventory
 from orchestration.flows import compare_flow, tidy_flow
@@ -150,11 +150,12 @@ def test_what_a_person_deleted_in_mlflow_goes_with_its_files_once_it_is_old(sche
     client = mlflow.MlflowClient()
     runs = [run.info.run_id for run in search_all() if run.info.run_name == "tree of 3"]
     young, old = runs[0], runs[-1]
-    for run_id in (young, old):
+    look = mlflow.search_runs(experiment_names=[MONITORING], output_format="list")[REPORTS].info.run_id
+    for run_id in (young, old, look):
         client.delete_run(run_id)
     schedule.tidy()
     left = {run.info.run_id for run in search_all()}
-    assert young in left
+    assert {young, look} <= left
     assert old not in left
     assert not (schedule.settings.mlflow_artifacts / old).exists()
 
@@ -274,6 +275,20 @@ def test_a_download_goes_once_it_is_old_but_for_the_one_in_use(tmp_path: Path) -
     assert [piece.remove for piece in young] == [None] * 4
     old = [*list_downloads(tmp_path, "s3://bucket/used/part", before=time.time() + 60)]
     assert [piece.name for piece in old if piece.remove] == ["old", "other"]
+
+
+def test_wines_that_a_run_uses_again_since_they_were_looked_at_stay(small: WineData, tmp_path: Path) -> None:
+    about = keep_snapshot(small, tmp_path) / "about.json"
+    os.utime(about, (0, 0))
+    assert [piece.remove for piece in list_wines(tmp_path, {small.fingerprint}, before=1_000)] == [None]
+    (piece,) = list_wines(tmp_path, {"another"}, before=1_000)
+    assert piece.remove
+    keep_snapshot(small, tmp_path)
+    piece.remove()
+    read_snapshot(tmp_path, small.fingerprint)
+    os.utime(about, (0, 0))
+    piece.remove()
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_what_a_killed_process_left_half_written_goes_after_a_day(tmp_path: Path) -> None:

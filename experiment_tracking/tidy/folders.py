@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from commands import BadInputError, NotThereError
 from experiment_tracking.registry.versions import Version
-from experiment_tracking.tidy.piece import Piece, make_piece
+from experiment_tracking.tidy.piece import Piece, make_piece, remove_folder
 from wine_quality_training.bundle.bundle import METADATA_FILE, find_current
 from wine_quality_training.bundle.metadata import ModelMetadata, read_metadata
 
@@ -22,7 +24,14 @@ def list_wines(snapshots: Path, needed: Iterable[str], before: float) -> Iterato
     stay = set(needed)
     stay |= {_read_labelled(folders[name]) for name in stay & folders.keys()}
     for name, folder in sorted(folders.items()):
-        yield make_piece(WINES, folder, name not in stay and _when_used(folder) < before)
+        goes = name not in stay and _when_used(folder) < before
+        yield replace(make_piece(WINES, folder, goes), remove=partial(_remove_unused, folder, before) if goes else None)
+
+
+def _remove_unused(snapshot: Path, before: float) -> None:
+    """Remove wines, unless a run has begun to use them again meanwhile."""
+    if snapshot.is_dir() and _when_used(snapshot) < before:
+        remove_folder(snapshot)
 
 
 def _read_labelled(snapshot: Path) -> str:

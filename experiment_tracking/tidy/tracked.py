@@ -53,7 +53,9 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
     then = datetime.fromtimestamp(before, UTC)
     kept, refused = divide_versions(then)
     copies = _search(MONITORING)
-    pieces = [*_list_copies([run for run in copies if _ended(run) >= monitored_before], reports)]
+    stay = {run.info.run_id for run in copies if _ended(run) >= monitored_before}
+    active = [run for run in copies if run.info.run_id in stay and run.info.lifecycle_stage == "active"]
+    pieces = [*_list_copies(active, reports)]
     runs = _search(EXPERIMENT)
     needed = {run.info.run_id for run in runs}
     if can_remove_runs():
@@ -62,7 +64,7 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
         models_by_run = _list_models(find_experiment(EXPERIMENT).experiment_id)
         pieces += _list_runs(runs, needed, models_by_run)
         pieces += _list_left(models_by_run, needed, before)
-        pieces += _list_runs(copies, {run.info.run_id for run in copies if _ended(run) >= monitored_before}, {})
+        pieces += _list_runs(copies, stay, {})
     data = {run.data.tags.get("data.fingerprint", "") for run in runs if run.info.run_id in needed}
     return Tracked(tuple(kept), frozenset(data | {version.fingerprint for version in kept}), tuple(pieces))
 
