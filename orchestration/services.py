@@ -65,7 +65,7 @@ def deploy() -> None:
     pages = require_server()
     run_prefect(f"work-pool create {POOL} --type process")  # fails where it is there; else the next line would
     require_prefect("deploy --all")
-    print(f"Deployed to {pages}/deployments: train, score and monitor, on the work pool {POOL}")
+    print(f"Deployed to {pages}/deployments: train, score, monitor and tidy, on the work pool {POOL}")
     print("Next: make worker. To start a flow now: Quick run, on that page")
 
 
