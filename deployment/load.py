@@ -24,7 +24,8 @@ from deployment.load_test.gate import LINES, Line
 from settings import ROOT, load_settings
 
 LOCUSTFILE = Path(__file__).parent / "load_test" / "locustfile.py"
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what listens there answers here
+ANY_HOST = "0.0.0.0"  # nosec B104  # nothing here listens there
+EVERYWHERE = {ANY_HOST: "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # what listens there answers here
 UI_HOST, UI_PORT = "127.0.0.1", 8089
 PATIENCE = 10  # seconds that answers may still take when the time is over
 
