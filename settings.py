@@ -139,6 +139,11 @@ class Settings(BaseSettings):
         False, description="fill blank measurements with the means of the training wines, and add a warning"
     )
     body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
+    otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://.+)?$")] = Field(
+        "",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OpenTelemetry collector that gets traces of the API's requests, as http://127.0.0.1:4318",
+    )
     log_url: str = Field(
         f"sqlite:///{ROOT}/deployment/predictions.db",
         description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",

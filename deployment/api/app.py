@@ -78,7 +78,8 @@ def create_app(
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
-    guarded = Guard(dispatch, service.metrics, in_flight, callers, service.log)
+    traced = service.traces.trace_requests(dispatch) if service.traces else dispatch
+    guarded = Guard(traced, service.metrics, in_flight, callers, service.log)
     if not cors_origins:
         return guarded
     return _OtherPages(
@@ -219,6 +220,8 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
     await asyncio.gather(*tasks, return_exceptions=True)
     if service.log:
         await asyncio.to_thread(service.log.close)
+    if service.traces:
+        await asyncio.to_thread(service.traces.close)
 
 
 async def _report_counts(service: Service) -> None:
