@@ -8,6 +8,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,8 @@ BUSY_SECONDS = 2.0  # how long one statement waits for another process's transac
 OPEN_SECONDS = 20.0  # how long open waits for others that open the same database
 TRIM_ROWS = 2_000  # deleted in one transaction, some 20 ms
 INSERT_ROWS = 512  # in one statement; 20 values a row, SQLite takes 32,766 and PostgreSQL 65,535
+PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN)
+PASSING += (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 LOCK_NUMBER = 20_091_007  # of PostgreSQL's advisory lock on making the tables; any number that is always the same
 
 METADATA = sa.MetaData()
@@ -93,6 +96,15 @@ def make_engine(url: str) -> sa.Engine:
 def find_file(engine: sa.Engine) -> Path | None:
     """The file of a SQLite database; None for another database."""
     return Path(str(engine.url.database)) if engine.dialect.name == "sqlite" else None
+
+
+def identify_file(engine: sa.Engine) -> tuple[int, int] | None:
+    """The numbers of the file that has the name of a SQLite database now; None for none, and for another database."""
+    with suppress(OSError):
+        if file := find_file(engine):
+            found = file.stat()
+            return found.st_dev, found.st_ino
+    return None
 
 
 def prepare_tables(engine: sa.Engine) -> None:
@@ -190,13 +202,9 @@ def find_edge(connection: sa.Connection, table: Table, rows: int) -> float:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether a failed write may work later as it is: the database is locked or away, not full and not wrong."""
-    cause = getattr(error, "orig", None)
-    if isinstance(cause, sqlite3.Error):
-        return _is_busy(error) or _find_code(error) == sqlite3.SQLITE_CANTOPEN
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg, psycopg2
-    if state.startswith("53"):  # PostgreSQL's class of what has run out: disk, memory, connections
-        return state == "53300"
+    """Whether a failed write may work later as it is: the database is locked, away, full or read-only, not wrong."""
+    if isinstance(getattr(error, "orig", None), sqlite3.Error):
+        return _find_code(error) in PASSING
     return isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError))
 
 
