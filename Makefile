@@ -112,6 +112,8 @@ test-fast: .venv/installed ## the tests without servers, browser and long fits, 
 
 soak: .venv/installed ## break the API under load, 20 times each; a million predictions; attacks in their long form; hours
 	@$(VENV) -m tests.benchmarks.fault_trials
+	@$(VENV) -m tests.benchmarks.command_trials
+	@$(VENV) -m tests.benchmarks.prefect_trials
 	@$(VENV) -m tests.benchmarks.soak
 	@$(VENV) -m tests.benchmarks.open_loop
 	@$(PYTEST) -m soak --timeout 36000
