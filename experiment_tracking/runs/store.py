@@ -124,7 +124,7 @@ def _lock_postgres(uri: str, number: int) -> AbstractContextManager[object]:
 
 
 def _reach_server(uri: str) -> AbstractContextManager[object]:
-    """Check once, within seconds, that a server answers; MLflow would retry for minutes. Also lock a PostgreSQL."""
+    """Check once that a server answers, because MLflow would retry for minutes; a PostgreSQL is also locked."""
     if uri.startswith("postgresql"):
         return _lock_postgres(uri, LOCK_NUMBER)
     if uri.startswith("http"):

@@ -199,7 +199,7 @@ class Selection:
         """The best of each family as an unfitted classifier, by name."""
         tuned: dict[str, BaseEstimator] = {}
         booster, forest = (choose_best(trials, family) for family in (XGBOOST, FOREST))
-        if booster:  # rounds grow by the factor that the rate falls by
+        if booster:  # rounds are inversely proportional to the rate
             rounds = int(np.median(booster.result.rounds) * RANKING["learning_rate"] / RATE)
             slow = make_booster({**booster.values, "learning_rate": RATE}, rounds, self.plan.seed)
             tuned[TUNED_XGB] = GradesFromNumbers(slow)
