@@ -1,9 +1,9 @@
-"""Monitoring by itself: check the newest windows of the prediction log, and act on what they show.
+"""Automatic monitoring: check the newest windows of the prediction log, and react to an alarm.
 
     python -m orchestration.monitoring
 
-runs it here and now; the deployment `monitor` of prefect.yaml does so every hour. An alarm starts the training
-deployment with its reason. What that trains has to pass the gate, as every model has.
+runs it once, in this process; the deployment `monitor` of prefect.yaml runs it every hour. An alarm starts the training
+deployment with its reason. The new model must pass the gate, as every model must.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from wine_quality_training.models import ALL_MODELS
 
 
 def parse_monitoring() -> argparse.Namespace:
-    """The arguments of orchestration.monitoring."""
+    """Parse the arguments of orchestration.monitoring."""
     parser = argparse.ArgumentParser(
         description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
         "Ends with 1 if there is an alarm."
@@ -25,7 +25,7 @@ def parse_monitoring() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
+# Handle --help and wrong arguments here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     parse_monitoring()
 
@@ -72,7 +72,7 @@ TRAINING = f"{NAME}-pipeline/train"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the windows, the alarm, "" for none, what was done about it, and the page."""
+    """The result of a run: number of windows, reason of the alarm ("" for none), action, and path of the page."""
 
     windows: int
     alarm: str
@@ -92,9 +92,9 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     """Check the newest windows, report them, and start a retraining if there is an alarm.
 
     Args:
-        retrain: whether an alarm starts a retraining; else it is only reported.
-        models: those that a retraining compares.
-        folds: of its cross-validation. Empty: WINE_FOLDS.
+        retrain: whether an alarm starts a retraining; if not, it is only reported.
+        models: the models that a retraining compares.
+        folds: folds of its cross-validation. Empty: WINE_FOLDS.
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -129,7 +129,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
 
 
 def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Folds) -> str:
-    """Start the training deployment because of an alarm, unless there is a reason not to; say which it was."""
+    """Start the training deployment after an alarm, unless a reason prevents it; return the action as text."""
     last = find_last_retraining()
     if last and datetime.now(UTC) - last.when < timedelta(hours=settings.cool_down_hours):
         return f"no retraining: the last was started at {last.when:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
@@ -153,7 +153,7 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
 
 
 def note_bad_end() -> str:
-    """Record it if the last retraining was cancelled, crashed or failed, and say so; "" for none."""
+    """Record a last retraining that was cancelled, crashed or failed; return a sentence on it, "" for none."""
     last = find_last_retraining()
     state = find_bad_end(last.flow_run()) if last else ""
     if not last or not state:
@@ -170,21 +170,20 @@ def notify_alarm(watch: Watch, action: str) -> None:
 
 
 def publish(watch: Watch, action: str, settings: Settings) -> str:
-    """Record the run, draw and keep the reports of its latest window, and renew the page; return the page's path.
+    """Record the run, draw and log the reports of its latest window, and update the page; return the page's path.
 
-    What was done is on record before anything is drawn: a library that fails to draw must not make the next run
-    start another retraining.
+    The action is recorded before anything is drawn: if drawing fails, the next run must not start another retraining.
     """
     run_id = record_task(watch, action)
     latest = read_window(settings.log_url, watch.windows[-1].span)
     written = write_window_reports(latest, watch.metadata, settings.monitoring_reports)
-    if written:  # all may have been refused
+    if written:  # none if all wines were refused
         keep_task(run_id, written[0].parent)
     return str(write_page(watch, list_monitoring_runs(), list_records(), settings.monitoring_reports, time.time()))
 
 
 def render_checks(watch: Watch) -> str:
-    """The checks of the latest window as Markdown, those that drifted first."""
+    """The checks of the latest window as Markdown, drifted ones first."""
     latest = watch.windows[-1]
     rows = [("check", "kind", "measured", "drifted"), ("---",) * 4]
     for check in sorted(latest.checks, key=lambda check: (not check.drifted, -check.strength)):
@@ -195,10 +194,10 @@ def render_checks(watch: Watch) -> str:
 
 
 def main() -> int:
-    """Run monitoring once, and print what came of it."""
+    """Run monitoring once, and print the result."""
     arguments = parse_monitoring()
     settings = load_settings()
-    watch_log(settings, 1)  # a missing model or log is reported at once, before anything starts
+    watch_log(settings, 1)  # report a missing model or log before anything starts
     with prefect_server():
         outcome = monitoring_flow(not arguments.no_retraining, tuple(arguments.models), arguments.folds)
     console = Console(highlight=False, soft_wrap=True)
