@@ -30,8 +30,7 @@ def end_lost_runs() -> list[str]:
     """Mark runs as crashed if their worker was killed, as Prefect does not; return a sentence on each.
 
     A live run renews the lease on its deployment's concurrency slot. Prefect frees the slot of a dead run within about
-    five minutes. So if no slot is taken, every unfinished run is dead. The slot of the run that calls this does not
-    count: in its deployment, every other unfinished run is dead.
+    five minutes. So if no slot is taken, every unfinished run is dead. The caller's own run and slot do not count.
     """
     own = UUID(flow_run.id) if flow_run.id else None
     with get_client(sync_client=True) as client:
