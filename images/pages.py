@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the command's help lists the pictures without a browser and
 
     from images.stage import Stage
 
-# Not the default wine of the form: the model was trained on that one, and is too confident.
+# Not the default wine of the form: the model was trained on that one, and is very confident.
 WINE = EXAMPLE | {"alcohol": 11.2, "residual_sugar": 5.1, "density": 0.9945}
 ONLY_THE_ANSWER = """
 .responses-table:not(.live-responses-table), .responses-inner > div > h4, .opblock-description-wrapper,

@@ -27,7 +27,7 @@ BAD = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
 
 def end_lost_runs() -> list[str]:
-    """Mark runs as crashed if their worker was killed, as Prefect does not; return a sentence on each.
+    """Mark runs as crashed if their worker was killed, because Prefect does not; return a sentence on each.
 
     A live run renews the lease on its deployment's concurrency slot. Prefect frees the slot of a dead run within about
     five minutes. So if no slot is taken, every unfinished run is dead. The caller's own run and slot do not count.
