@@ -4,14 +4,13 @@
 #   docker run --read-only --tmpfs /tmp --publish 127.0.0.1:8000:8000 \
 #     --volume "$PWD/deployment/models:/app/models:ro" --volume wine-log:/app/data wine-quality-api
 #
-# The model is not in it: `make pipeline`, or `python -m experiment_tracking.registry export`, puts the bundle into
+# The image has no model: `make pipeline`, or `python -m experiment_tracking.registry export`, puts the bundle into
 # deployment/models. A bundle is served by the Python that made it, 3.11 here; for another:
 # --build-context base=docker-image://python:3.12-slim-bookworm
 #
 # The other image, `--target project`, is what compose.yaml runs beside the API: MLflow, Prefect and the worker.
 
-# A tag can be moved. One that cannot has its digest behind it, python:…@sha256:…, as `docker buildx imagetools inspect`
-# shows it.
+# A tag can be moved; a digest cannot. To pin one, write python:…@sha256:…, as `docker buildx imagetools inspect` shows it.
 FROM python:3.11.15-slim-bookworm AS base
 
 FROM base AS serving-packages
@@ -66,7 +65,7 @@ WORKDIR /app
 COPY --from=project-packages /app/.venv .venv
 COPY --from=project-packages --chown=10001:10001 /app/data data
 COPY --from=project-packages --chown=10001:10001 /app/models models
-COPY atomic_files.py commands.py executors.py settings.py pyproject.toml prefect.yaml requirements.txt ./
+COPY atomic_files.py commands.py executors.py figure_style.py settings.py pyproject.toml prefect.yaml requirements.txt ./
 COPY wine_data wine_data
 COPY wine_quality_training wine_quality_training
 COPY experiment_tracking experiment_tracking

@@ -9,8 +9,8 @@ PYTEST = $(VENV) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-
 # Tools that no part of the project imports, each in an environment of its own, so that the lock has none of them.
 TOOL = $(VENV) -m uv --quiet tool run
 SBOM = PYTHONWARNINGS=ignore $(TOOL) --from cyclonedx-bom==7.1.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
-PACKAGES := settings.py commands.py executors.py atomic_files.py wine_data wine_quality_training experiment_tracking deployment monitoring orchestration \
-  images
+PACKAGES := settings.py commands.py executors.py atomic_files.py figure_style.py wine_data wine_quality_training \
+  experiment_tracking deployment monitoring orchestration images
 
 # Prefect keeps its database and profile here and not in the home folder, so that what you do
 # with another project or with Prefect Cloud is left alone.
@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
+  simulate monitor tidy drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
   system-packages lock clean reset
 
 help: ## list these targets
@@ -33,28 +33,28 @@ help: ## list these targets
 	  printf '  %-16s %s\n' "$$target" "$$text"; done
 	@echo "Start with: make pipeline"
 
-setup: .venv/installed ## make .venv and install all of the lock (other targets install only what they need)
+setup: .venv/installed ## create .venv with all locked packages (other targets install only what they need)
 	@echo "The environment in .venv is ready. Next: make pipeline"
 
 pipeline: .venv/pipeline ## wine data to registered model and serving bundle, and one prediction
 	@$(VENV) -m orchestration.flows
 
-data: .venv/pipeline ## download the wines from UCI, once
+data: .venv/pipeline ## download the wines from UCI, if they are not here yet
 	@$(VENV) -m wine_data.sources uci
 
-audit: .venv/pipeline ## what is wrong with the wines: sentences, a table, a picture
+audit: .venv/pipeline ## leaks, repeats and errors in the wines: sentences, a table, a figure
 	@$(VENV) -m wine_data.audit
 
-summary: .venv/pipeline ## what the last finished pipeline came to, in Markdown; with its figures in report/
+summary: .venv/pipeline ## the result of the last pipeline, in Markdown; with its figures in report/
 	@$(VENV) -m orchestration.summary --folder report
 
 serve: .venv/pipeline ## the API on 127.0.0.1:8000 (WINE_PORT)
 	@$(VENV) -m deployment.serve
 
-load: .venv/load ## load the API of make serve for 60 s and check every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
+load: .venv/load ## send requests to make serve for 60 s and check every answer (WINE_LOAD_USERS, _RATE, _SECONDS, _P95)
 	@$(VENV) -m deployment.load
 
-load-ui: .venv/load ## the same by hand, on locust's page on 127.0.0.1:8089
+load-ui: .venv/load ## the same from locust's page, on 127.0.0.1:8089
 	@$(VENV) -m deployment.load --ui
 
 bench-serving: .venv/installed ## measure how fast the API answers, on one core (wrk: make system-packages)
@@ -63,40 +63,43 @@ bench-serving: .venv/installed ## measure how fast the API answers, on one core 
 mlflow: .venv/pipeline ## MLflow's pages on 127.0.0.1:5000 (WINE_MLFLOW_PORT): runs, metrics, registry
 	@$(VENV) -m experiment_tracking.pages
 
-search: .venv/pipeline ## tune on leak-free folds, track every trial
+search: .venv/pipeline ## tune models on leak-free folds, and track every trial
 	@$(VENV) -m experiment_tracking.search --minutes 0.6
 
 prefect: .venv/pipeline ## start a Prefect server on 127.0.0.1:4200 (WINE_PREFECT_PORT), in the background
 	@$(VENV) -m orchestration.services prefect
 
-deploy: .venv/monitoring ## deploy the pool and prefect.yaml to that server; again after each change
+deploy: .venv/monitoring ## deploy prefect.yaml to that server; repeat after each change
 	@$(VENV) -m orchestration.services deploy
 
-worker: .venv/monitoring ## start a worker that runs what is due, in the background
+worker: .venv/monitoring ## start a worker that runs scheduled flows, in the background
 	@$(VENV) -m orchestration.services worker
 
-stop: .venv/pipeline ## end that worker and server, and see that they have ended
+stop: .venv/pipeline ## stop that worker and server
 	@$(VENV) -m orchestration.services stop
 
-simulate: .venv/monitoring ## ask the API of make serve for 1,000 synthetic wines, half with a made-up taster's grade
+simulate: .venv/monitoring ## send 1,000 generated wines to make serve; simulated tasters grade half of them
 	@$(VENV) -m monitoring.simulate --labels 0.5
 
-monitor: .venv/monitoring ## a page on what the API answered: drift, quality, traffic, alarms
+monitor: .venv/monitoring ## write a page on the API's answers: drift, quality, traffic, alarms
 	@$(VENV) -m monitoring.page
 
-drill: .venv/monitoring ## drift, alarm, retraining, gate, reload and rollback once, on servers of its own
+tidy: .venv/pipeline ## remove old runs, models, reports and wines that nobody needs (make tidy --dry-run only lists them)
+	+@$(VENV) -m experiment_tracking.tidy $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run)
+
+drill: .venv/monitoring ## run the whole loop once, on its own servers: drift, alarm, retraining, rollback
 	@$(VENV) -m orchestration.drill
 
-lab: .venv/notebooks ## JupyterLab on the notebooks, with this project's environment
+lab: .venv/notebooks ## open the notebooks in JupyterLab
 	@$(VENV) -m jupyter lab
 
 notebooks: .venv/notebooks ## run the notebooks in stage order in .scratch and keep their outputs (WINE_DATA: your files)
 	@$(VENV) -m tests.run_notebooks
 
-images: .venv/installed ## photograph the running system anew: images/*.png (WINE_DATA: your real files)
+images: .venv/installed ## take the pictures of the running system again: images/*.png (WINE_DATA: your real files)
 	@$(VENV) -m images.capture
 
-test: check ## the checks, and tests of everything that the project can do
+test: check ## the checks, and tests of all features
 	@$(PYTEST) -m "not full and not clone and not alone"
 	@echo "Next: make test-all runs the long tests too, as GitHub does on main"
 
@@ -109,14 +112,16 @@ test-fast: .venv/installed ## the tests without servers, browser and long fits, 
 
 soak: .venv/installed ## break the API under load, 20 times each; a million predictions; attacks in their long form; hours
 	@$(VENV) -m tests.benchmarks.fault_trials
+	@$(VENV) -m tests.benchmarks.command_trials
+	@$(VENV) -m tests.benchmarks.prefect_trials
 	@$(VENV) -m tests.benchmarks.soak
 	@$(VENV) -m tests.benchmarks.open_loop
 	@$(PYTEST) -m soak --timeout 36000
 
-coverage: .venv/installed ## which lines the tests reach, by room: those of make test, and all
+coverage: .venv/installed ## which lines the tests reach, by package: those of make test, and all
 	@$(VENV) -m tests.coverage_by_room
 
-check: .venv/installed ## ruff, mypy, import layers, and that no function or file grows too long
+check: .venv/installed ## ruff, mypy, import layers, and the sizes of functions and files
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m mypy $(PACKAGES) tests
@@ -126,18 +131,18 @@ check: .venv/installed ## ruff, mypy, import layers, and that no function or fil
 lint-workflows: .venv/installed ## workflows, Dockerfile, compose.yaml and forms, by their linters and schemas
 	@$(VENV) -m tests.lint_workflows
 
-security: .venv/installed ## bandit on the code, pip-audit on both locks: known vulnerabilities
+security: .venv/installed ## known vulnerabilities: bandit on the code, pip-audit on both locks
 	@$(TOOL) bandit==1.8.6 --quiet --configfile pyproject.toml --recursive $(PACKAGES)
 	@$(TOOL) pip-audit==2.9.0 --strict --disable-pip --requirement requirements.txt --requirement deployment/requirements.txt
 	@echo "Nothing was found. Next: SECURITY.md says what is not protected"
 
-sbom: .venv/uv ## what the project and the serving image are made of, as CycloneDX: report/sbom.json, report/sbom-serving.json
+sbom: .venv/uv ## list the packages of the project and of the serving image, as CycloneDX: report/sbom*.json
 	@mkdir -p report
 	@$(SBOM) --output-file report/sbom.json requirements.txt
 	@$(SBOM) --output-file report/sbom-serving.json deployment/requirements.txt
 	@echo "report/sbom.json and report/sbom-serving.json are written"
 
-system-packages: ## Debian packages that some tests and benchmarks use: a browser, wrk, PostgreSQL (needs root)
+system-packages: ## install Debian packages for some tests and benchmarks: a browser, wrk, PostgreSQL (needs root)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \
 	command -v wrk >/dev/null || missing="$$missing wrk"; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
@@ -145,7 +150,7 @@ system-packages: ## Debian packages that some tests and benchmarks use: a browse
 	for package in $$missing; do apt-get install -y -qq --no-install-recommends $$package || \
 	  echo "not installed: $$package. Tests that need it will be skipped, and make bench-serving needs wrk" >&2; done
 
-lock: .venv/installed ## compile the two requirements.txt anew from pyproject.toml (UPGRADE=: only what changed there)
+lock: .venv/installed ## compile the two requirements.txt again from pyproject.toml (UPGRADE=: only what changed there)
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \
 	  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
 	  $(UPGRADE) --quiet --output-file requirements.txt
@@ -158,7 +163,7 @@ clean: ## remove caches; models, stores and .venv stay
 	@rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-reset: ## forget the tracking store, the flow history and all models (asks first)
+reset: ## remove the tracking store, the flow history and all models (asks first)
 	@printf 'Remove mlflow.db, mlartifacts, .prefect and every model of this folder? [y/N] '; \
 	read -r answer; case "$$answer" in [yY]*) \
 	  rm -rf mlflow.db* mlartifacts .prefect wine_quality_training/models deployment/models monitoring/reports report; \

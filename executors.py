@@ -69,6 +69,8 @@ def open_cluster(dask: str) -> "Iterator[Client]":
     except OSError as error:
         raise NotThereError(f"no Dask scheduler answers at {dask}: start one, or correct WINE_DASK") from error
     except ValueError as error:
-        raise BadInputError(f"WINE_DASK is {dask!r}: it must be local, or an address as tcp://host:8786") from error
+        raise BadInputError(
+            f"WINE_DASK is {dask!r}: it must be local, or an address such as tcp://host:8786"
+        ) from error
     with client:
         yield client

@@ -40,10 +40,10 @@ NOTEBOOK = {  # notebooks run in another folder, where Prefect does not find pyp
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGE = """# Settings
 
-Export one, or write it into a file `.env` in the project's folder: `WINE_PORT=8080`. A wrong value is
-refused by name. `python -m settings` lists what is in force. The defaults lie in that folder; a path of
-yours that does not begin with `/` is taken from where the command is run. A proxy in the environment
-(`HTTPS_PROXY`, `ALL_PROXY` and so on) is used for downloads, and never for a server on this machine.
+Export a setting, or write it into the file `.env` in the project's folder: `WINE_PORT=8080`. A command that finds an
+invalid value names the setting and ends. `python -m settings` lists the current values. Default paths are in the
+project's folder. A path that does not begin with `/` is relative to the folder in which the command runs. A proxy in
+the environment (`HTTPS_PROXY`, `ALL_PROXY` and so on) is used for downloads, and never for a server on this machine.
 
 | variable | default | what it is |
 | --- | --- | --- |
@@ -109,38 +109,47 @@ class Settings(BaseSettings):
     wine_type: Literal["", "red", "white"] = Field(
         "",
         validation_alias="WINE_TYPE",
-        description="the colour of all wines of a file that has no column for it: red or white",
+        description="the colour of all wines, for a file without a column for it: red or white",
     )
     downloads: Path = Field(ROOT / "wine_data" / "downloads", description="folder of the files from UCI and S3")
-    snapshots: Path = Field(ROOT / "wine_data" / "kept", description="folder of the wines that runs have used")
-    uci_url: str = Field(UCI, description="address of the two UCI originals, for a mirror of yours")
-    s3_block: str = Field("", description="a saved S3Bucket block with the keys for s3://; empty: the environment's")
-    audit_figure: Path = Field(ROOT / "wine_data" / "figures" / "audit.png", description="the audit as a picture")
+    snapshots: Path = Field(ROOT / "wine_data" / "kept", description="folder of the wines that were used in runs")
+    uci_url: str = Field(UCI, description="address of the two UCI originals, or of a mirror")
+    s3_block: str = Field(
+        "", description="Prefect's S3Bucket block with the keys for s3://; empty: keys of the environment"
+    )
+    audit_figure: Path = Field(ROOT / "wine_data" / "figures" / "audit.png", description="the figure of the audit")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of every random draw")
     folds: int = Field(5, ge=2, le=20, description="folds of the leak-free cross-validation")
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8000, ge=1, le=65535, description="port the API listens on")
     workers: int = Field(1, ge=1, le=64, description="processes of the API")
-    api_key: SecretStr = Field(SecretStr(""), description="key for all of the API; no key set at all: it asks for none")
-    predict_key: SecretStr = Field(SecretStr(""), description="key for all of the API but feedback and metrics")
-    feedback_key: SecretStr = Field(SecretStr(""), description="key for sending tasters' grades, and nothing else")
-    metrics_key: SecretStr = Field(SecretStr(""), description="key for reading /metrics, and nothing else")
-    cors_origins: str = Field("", description="web pages that may call the API, as https://a.example,https://b.example")
-    hosts: str = Field(
-        "", description="names that the API is asked by through a proxy on this machine, where it asks for no key"
+    api_key: SecretStr = Field(SecretStr(""), description="key for all routes; if no key is set, the API is open")
+    predict_key: SecretStr = Field(SecretStr(""), description="key for all routes but /feedback and /metrics")
+    feedback_key: SecretStr = Field(SecretStr(""), description="key for /feedback only")
+    metrics_key: SecretStr = Field(SecretStr(""), description="key for /metrics only")
+    cors_origins: str = Field(
+        "", description="web sites whose pages may call the API: https://a.example,https://b.example"
     )
-    in_flight: int = Field(256, ge=1, description="requests a process works on at once; the next gets 503")
-    batch_rows: int = Field(5_000, ge=1, description="wines in one request to /predict/batch")
+    hosts: str = Field(
+        "", description="host names that a proxy on this machine passes to the API; needed if no key is set"
+    )
+    in_flight: int = Field(256, ge=1, description="requests that a process works on at once; more get 503")
+    batch_rows: int = Field(5_000, ge=1, description="most wines in one request to /predict/batch")
     fill_blanks: bool = Field(
-        False, description="whether the API fills null and blank measurements with the model's means, and says so"
+        False, description="fill blank measurements with the means of the training wines, and add a warning"
     )
     body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
+    otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://.+)?$")] = Field(
+        "",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OpenTelemetry collector that gets traces of the API's requests, as http://127.0.0.1:4318",
+    )
     log_url: str = Field(
         f"sqlite:///{ROOT}/deployment/predictions.db",
         description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",
     )
-    log_days: float = Field(90, gt=0, description="days that the log keeps")
-    log_rows: int = Field(1_000_000, ge=1, description="answers that the log keeps, the newest; and all graded ones")
+    log_days: float = Field(90, gt=0, description="days after which the log removes rows")
+    log_rows: int = Field(1_000_000, ge=1, description="newest answers that the log keeps, besides graded ones")
     mlflow_uri: Annotated[str, AfterValidator(_check_store)] = Field(
         f"sqlite:///{ROOT}/mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",
@@ -149,9 +158,9 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's pages, of make mlflow")
     mlflow_artifacts: Place = Field(
         ROOT / "mlartifacts",
-        description="MLflow's artifacts: a folder or s3://bucket/path; a store keeps those it has until they are moved",
+        description="MLflow's artifacts: a folder or s3://bucket/path; existing artifacts are not moved",
     )
-    training_models: Path = Field(ROOT / "wine_quality_training" / "models", description="folder of the candidates")
+    training_models: Path = Field(ROOT / "wine_quality_training" / "models", description="folder of the trained models")
     serving_models: Path = Field(ROOT / "deployment" / "models", description="folder of the serving bundles")
     batch_wines: Place = Field(
         ROOT / "deployment" / "to_score", description="the CSV and Parquet files to score: a folder or s3://bucket/path"
@@ -160,23 +169,34 @@ class Settings(BaseSettings):
         ROOT / "deployment" / "answers", description="the answers to them: a folder or s3://bucket/path"
     )
     dask: str = Field(
-        "", description="a Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads here"
+        "",
+        description="Dask cluster for fits, trials and files: local, or tcp://scheduler:8786; empty: threads",
     )
     batch_cores: int = Field(
-        default_factory=count_cores, ge=1, description="parts of a file that are scored at once; by default one a core"
+        default_factory=count_cores,
+        ge=1,
+        description="parts of a file that are scored at once; default: the number of cores",
     )
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server of make prefect")
-    keep_days: int = Field(90, ge=1, description="days after which the server of make prefect removes a run that ended")
+    keep_days: int = Field(
+        90,
+        ge=1,
+        description="days after which the server of make prefect removes a run that ended, and make tidy those of "
+        "MLflow with their models, wines, bundles, and downloads from S3 that nobody needs",
+    )
+    keep_reports: int = Field(50, ge=1, description="newest windows whose reports make tidy keeps, some 12 MB each")
     load_users: int = Field(20, ge=1, description="users of the load test")
-    load_rate: float = Field(5, gt=0, description="users that the load test starts in a second")
+    load_rate: float = Field(5, gt=0, description="users that the load test starts each second")
     load_seconds: int = Field(60, ge=1, description="length of the load test")
     load_p95: float = Field(100, gt=0, description="milliseconds that 95 % of the load test's answers may take")
     load_reports: Path = Field(ROOT / "deployment" / "load_reports", description="folder of the load test's reports")
-    window_rows: int = Field(1_000, ge=200, description="wines asked for in a window of monitoring")
-    window_hours: float = Field(0, ge=0, description="length of a window of monitoring; 0: it is cut by window_rows")
+    window_rows: int = Field(1_000, ge=200, description="wines in a window of monitoring")
+    window_hours: float = Field(0, ge=0, description="hours in a window of monitoring; 0: use WINE_WINDOW_ROWS")
     cool_down_hours: float = Field(24, ge=0, description="hours after a retraining in which no alarm starts another")
     monitoring_reports: Path = Field(ROOT / "monitoring" / "reports", description="folder of monitoring's reports")
-    webhook: SecretStr = Field(SecretStr(""), description="address that gets failed flows and alarms; empty: none")
+    webhook: SecretStr = Field(
+        SecretStr(""), description="address to which failed flows and alarms are sent; empty: none"
+    )
 
     def find_key(self, own: Literal["predict_key", "feedback_key"]) -> str:
         """The key that a client of this project sends: the scoped one, or else the one for all routes."""

@@ -23,7 +23,8 @@ from deployment.load_test.gate import LINES, Line
 from settings import ROOT, load_settings
 
 LOCUSTFILE = Path(__file__).parent / "load_test" / "locustfile.py"
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # how to reach a listener on all interfaces
+ANY_HOST = "0.0.0.0"  # nosec B104  # nothing here listens there
+EVERYWHERE = {ANY_HOST: "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # how to reach a listener on all interfaces
 UI_HOST, UI_PORT = "127.0.0.1", 8089
 PATIENCE = 10  # seconds to wait for unfinished requests at the end
 
@@ -41,7 +42,7 @@ def require_api(address: str) -> None:
     except httpx.HTTPError as error:
         raise NotThereError(
             f"nothing answers on {address} ({str(error) or type(error).__name__}): "
-            "make serve, or WINE_PORT if it serves elsewhere"
+            "start make serve, or set WINE_PORT to its port"
         ) from error
 
 
@@ -100,13 +101,20 @@ def main() -> int:
     """Run the load test, or serve locust's page."""
     settings = load_settings()
     parser = argparse.ArgumentParser(
-        description="Load the API of make serve and check every answer. WINE_LOAD_* hold the defaults."
+        description="Send requests to the API of make serve and check every answer. WINE_LOAD_* set the defaults."
     )
-    parser.add_argument("--users", type=int, default=settings.load_users, help="users at once (%(default)s)")
-    parser.add_argument("--rate", type=float, default=settings.load_rate, help="users started a second (%(default)g)")
+    parser.add_argument("--users", type=int, default=settings.load_users, help="number of users (%(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=settings.load_rate, help="users that start each second (%(default)g)"
+    )
     parser.add_argument("--seconds", type=int, default=settings.load_seconds, help="length of the test (%(default)s)")
     parser.add_argument(
-        "--ui", type=int, nargs="?", const=UI_PORT, metavar="PORT", help=f"locust's page instead, on port {UI_PORT}"
+        "--ui",
+        type=int,
+        nargs="?",
+        const=UI_PORT,
+        metavar="PORT",
+        help=f"open locust's page instead, on port {UI_PORT}",
     )
     given = parser.parse_args()
     for name in ("users", "rate", "seconds"):
@@ -117,13 +125,13 @@ def main() -> int:
     options = [f"--host={address}", f"--users={given.users}", f"--spawn-rate={given.rate:g}"]
     if given.ui is not None:
         require_free_port(UI_HOST, given.ui, "choose another with --ui PORT")
-        print(f"Locust: http://{UI_HOST}:{given.ui}, to load {address}", flush=True)
+        print(f"Locust: http://{UI_HOST}:{given.ui}, for {address}", flush=True)
         print("Next: open it and press Start, or stop with ctrl-c", flush=True)
         page = [f"--web-host={UI_HOST}", f"--web-port={given.ui}", "--loglevel=WARNING"]
         code, interrupted = _run_locust([*options, *page])
         return DONE if interrupted else code
-    print(f"{given.users} users ask {address} for {given.seconds} s:", end=" ")
-    print("GET / once, wines twice, what is no wine three times", flush=True)
+    print(f"{given.users} users send requests to {address} for {given.seconds} s;", end=" ")
+    print("of six, one is for /, two are valid wines, three are invalid", flush=True)
     return run_load(options, given.seconds, make_folder(settings.load_reports))
 
 

@@ -1,1 +1,1 @@
-"""Every number can be traced: runs, models and versions in MLflow."""
+"""Runs, models and versions in MLflow, so that every number can be traced."""

@@ -2,9 +2,9 @@
 
     python -m experiment_tracking.archive pack|unpack FILE.tar.gz
 
-It holds the tracking store with every run, the serving bundles, and the pickles of the challenger and of every
-version that a rollback can go back to. The pickles of other runs stay behind: five models are 100 MB a run.
-Unpack only what you packed. A pickle can run anything when it is read, and the digests are in the same file.
+It contains the tracking store with every run, the serving bundles, and the pickles of the challenger and of every
+version that a rollback can return to. It leaves out the pickles of other runs: five models take 100 MB per run.
+Unpack only what you packed. A pickle can run any code when it is loaded, and the digests are in the same file.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from commands import DONE, BadInputError, NotThereError, run_command
 from settings import Settings, load_settings
 
 DATABASE, ARTIFACTS, BUNDLES = "mlflow.db", "mlartifacts", "serving_models"
-PICKLES = f"{ARTIFACTS}/models"  # where MLflow keeps its models, a folder each
+PICKLES = f"{ARTIFACTS}/models"  # where MLflow keeps its models, one folder per model
 
 
 def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
-    """Write the registry into a file; return the numbers of the versions whose pickles are in it."""
+    """Write the registry into a file; return the numbers of the versions whose pickles it contains."""
     if not places[DATABASE].is_file():
         raise NotThereError(f"there is no {places[DATABASE]}: run make pipeline")
 
@@ -49,7 +49,7 @@ def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder, tarfile.open(file, "w:gz", compresslevel=6) as archive:
         copy = Path(folder) / DATABASE
         with closing(sqlite3.connect(places[DATABASE])) as database, closing(sqlite3.connect(copy)) as target:
-            database.backup(target)  # others may write to the database meanwhile
+            database.backup(target)  # safe while others write to the database
         archive.add(copy, DATABASE)
         archive.add(places[ARTIFACTS], ARTIFACTS, filter=choose)
         if places[BUNDLES].is_dir():
@@ -58,12 +58,14 @@ def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
 
 
 def unpack_registry(file: Path, places: dict[str, Path]) -> None:
-    """Put the registry of a file in its places. Raises BadInputError where one of them is taken already."""
-    if not hasattr(tarfile, "data_filter"):  # what keeps an archive from writing outside of the folder
+    """Move the registry of a file to its places. Raises BadInputError if one of them already exists."""
+    if not hasattr(tarfile, "data_filter"):  # the filter prevents writing outside the folder
         raise NotThereError("unpacking safely needs Python 3.11.4 or newer")
     taken = [str(place) for place in places.values() if place.exists()]
     if taken:
-        raise BadInputError(f"there is a registry here already ({', '.join(taken)}): make reset forgets it")
+        raise BadInputError(
+            f"there is a registry here already ({', '.join(taken)}): remove it with make reset, then unpack"
+        )
     if not file.is_file():
         raise NotThereError(f"there is no file {file}")
     places[DATABASE].parent.mkdir(parents=True, exist_ok=True)
@@ -82,24 +84,24 @@ def unpack_registry(file: Path, places: dict[str, Path]) -> None:
 
 
 def find_places(settings: Settings) -> dict[str, Path]:
-    """Where the parts of the registry lie. Raises BadInputError where they are on servers, which need no file."""
+    """The paths of the registry's parts. Raises BadInputError if they are on servers, which need no file."""
     from sqlalchemy.engine import make_url
 
     url, artifacts = make_url(settings.mlflow_uri), settings.mlflow_artifacts
     if url.get_backend_name() != "sqlite" or not url.database or not isinstance(artifacts, Path):
-        raise BadInputError("only a store of files is packed; one on a server is shared by its address")
+        raise BadInputError("only a store in files can be packed; a store on a server is shared by its address")
     return {DATABASE: Path(url.database), ARTIFACTS: artifacts, BUNDLES: settings.serving_models}
 
 
 def main() -> int:
     """Pack or unpack the registry."""
-    parser = argparse.ArgumentParser(description="The registry as one file, to carry it to another machine.")
+    parser = argparse.ArgumentParser(description="Pack the registry into one file, or unpack it on another machine.")
     parser.add_argument("order", choices=["pack", "unpack"])
     parser.add_argument("file", type=Path, help="the archive, a .tar.gz")
     arguments, places = parser.parse_args(), find_places(load_settings())
     if arguments.order == "pack":
         versions = pack_registry(arguments.file, places)
-        print(f"{arguments.file} holds the registry, with the models of version {', '.join(versions) or 'none'}")
+        print(f"{arguments.file} has the registry, with the models of version {', '.join(versions) or 'none'}")
         print(f"Next, on the other machine: python -m experiment_tracking.archive unpack {arguments.file.name}")
     else:
         unpack_registry(arguments.file, places)

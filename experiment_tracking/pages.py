@@ -1,9 +1,9 @@
-"""MLflow's pages in a browser: the runs, their metrics, the registry.
+"""MLflow's pages in a browser: runs, metrics and registry.
 
     python -m experiment_tracking.pages    (make mlflow)
 
-serves the store of MLFLOW_TRACKING_URI on 127.0.0.1 until ctrl-c. Where that is a server already, it has the
-pages, and the command only prints their addresses.
+It serves the store of MLFLOW_TRACKING_URI on 127.0.0.1 until ctrl-c. If that is already a server, the server has
+the pages, and the command only prints their addresses.
 """
 
 import argparse
@@ -19,23 +19,23 @@ HOST = "127.0.0.1"
 
 
 def find_address(uri: str, port: int) -> str:
-    """The address of the pages: the server in MLFLOW_TRACKING_URI, without name and password, or this command's."""
+    """The address of the pages: the server's in MLFLOW_TRACKING_URI, without name and password, or this command's."""
     return re.sub(r"//\S*@", "//", uri).rstrip("/") if uri.startswith("http") else f"http://{HOST}:{port}"
 
 
 def serve_pages(uri: str, port: int) -> NoReturn:
-    """Become MLflow's server, without the workers for jobs, which this project does not use."""
+    """Replace this process by MLflow's server, without its job workers, which this project does not use."""
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")  # MLflow's own affair
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # others can read a command line, and a password in it
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")  # not this code
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # not as an argument: others can read it, with any password
     server = ("mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     os.chdir(ROOT)
-    os.execv(sys.executable, [sys.executable, "-m", *server])
+    os.execv(sys.executable, [sys.executable, "-m", *server])  # nosec B606  # no word is a user's
 
 
 def main() -> int:
-    """Print the addresses of the pages, and serve them unless a server does."""
-    argparse.ArgumentParser(description="MLflow's pages: runs, metrics and registry, in a browser.").parse_args()
+    """Print the addresses of the pages, and serve them if no server does."""
+    argparse.ArgumentParser(description="Show runs, metrics and registry in a browser (MLflow's pages).").parse_args()
     settings = load_settings()
     uri, address = settings.mlflow_uri, find_address(settings.mlflow_uri, settings.mlflow_port)
     has_pages = uri.startswith("http")
@@ -48,7 +48,7 @@ def main() -> int:
     experiment_id = open_store(uri, settings.mlflow_artifacts)
     pages = f"  runs:     {address}/#/experiments/{experiment_id}/runs\n  registry: {address}/#/models/{MODEL}"
     if has_pages:
-        print(f"MLflow's server has the pages:\n{pages}\nNext: open one in a browser")
+        print(f"MLflow's server shows them:\n{pages}\nNext: open one in a browser")
         return DONE
     print(f"MLflow answers in about half a minute. Stop it with ctrl-c.\n{pages}", flush=True)
     serve_pages(uri, settings.mlflow_port)

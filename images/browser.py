@@ -28,7 +28,7 @@ def open_browser() -> "Iterator[Browser]":
     """Run Chromium while the block runs. Raises NotThereError if it is not installed."""
     path = find_chromium()
     if path is None:
-        raise NotThereError("there is no chromium here to take pictures with: make system-packages installs it")
+        raise NotThereError("chromium, which takes the pictures, is not installed: make system-packages")
 
     from playwright.sync_api import sync_playwright
 

@@ -57,7 +57,7 @@ def make_folder() -> Iterator[Path]:
     try:
         folder.mkdir()
     except FileExistsError as error:
-        raise NotThereError(f"{folder} is there already: wait for the other capture, or remove it") from error
+        raise NotThereError(f"{folder} exists already: wait for the other capture, or remove it") from error
     try:
         yield folder
     finally:
@@ -77,12 +77,12 @@ def main() -> int:
     """Take the pictures, and report those that failed."""
     parser = argparse.ArgumentParser(
         prog="python -m images.capture",
-        description="Start everything on ports of its own, drive real traffic, and photograph it: images/*.png. "
+        description="Start all servers on free ports, send real traffic, and take the pictures: images/*.png. "
         "All of them take about 20 minutes on two cores. WINE_DATA says which wines.",
         epilog=f"Pictures: {', '.join(picture.name for picture in PICTURES)}.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="the pictures to take (all)")
-    parser.add_argument("--into", type=Path, default=FOLDER, metavar="FOLDER", help="where the files go (images/)")
+    parser.add_argument("--into", type=Path, default=FOLDER, metavar="FOLDER", help="folder of the pictures (images/)")
     arguments = parser.parse_args()
     pictures = choose_pictures(arguments.names)
     if not arguments.into.is_dir():

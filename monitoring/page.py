@@ -17,7 +17,7 @@ def main() -> int:
     """Check the log, write the page and print its path."""
     argparse.ArgumentParser(
         prog="python -m monitoring.page",
-        description="Write the page that shows how the model that serves is doing: traffic, quality, drift, alarms.",
+        description="Write the monitoring page of the champion: traffic, quality, drift, alarms.",
     ).parse_args()
     settings, now = load_settings(), time.time()
     console = Console(highlight=False, soft_wrap=True)

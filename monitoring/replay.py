@@ -54,7 +54,7 @@ class Replay:
     def sentences(self) -> list[str]:
         """The result as sentences."""
         names = f"version {self.challenger} and version {self.champion}, which serves"
-        first = f"{names}, give {self.agreement:.1%} of {self.answers:,} logged wines the same grade"
+        first = f"{names}, give the same grade to {self.agreement:.1%} of {self.answers:,} logged wines"
         changed = [(pair, count) for pair, count in self.moved.most_common() if pair[0] != pair[1]][:SHOWN]
         moves = ", ".join(f"{ours} becomes {theirs} {count:,} times" for (ours, theirs), count in changed)
         quality = [
@@ -87,7 +87,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
     found = find_version(version)
     if (found.number, found.run_id) == (serving.version, serving.run_id):
         raise BadInputError(
-            f"version {found.number} serves already: name another of python -m experiment_tracking.registry list"
+            f"version {found.number} serves already: choose another of python -m experiment_tracking.registry list"
         )
     replay, predictor, graded = Replay(serving.version, found.number), None, []
     now = time.time() if now is None else now
@@ -100,7 +100,7 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
             graded.append(logged[logged[TARGET].notna()])
     if predictor is None:
         raise NotThereError(
-            f"version {serving.version} answered no wine in the last {days:g} days: ask it (make simulate), or --days"
+            f"version {serving.version} answered no wine in the last {days:g} days: use --days, or make simulate"
         )
     compare_graded(replay, pd.concat(graded), predictor)
     return replay
@@ -139,10 +139,10 @@ def compare_graded(replay: Replay, graded: "pd.DataFrame", predictor: "Predictor
 def parse_arguments() -> argparse.Namespace:
     """Read the command's arguments. Raises BadInputError for an impossible number of days."""
     parser = argparse.ArgumentParser(
-        description="Ask a registered version the wines of the prediction log, and compare it with what serves."
+        description="Score the wines of the prediction log with a registered version, and compare it with the champion."
     )
     parser.add_argument("version", metavar="VERSION", help="number or alias, such as challenger")
-    parser.add_argument("--days", type=float, default=DAYS, help=f"how far back ({DAYS:g})")
+    parser.add_argument("--days", type=float, default=DAYS, help=f"score the wines of so many days ({DAYS:g})")
     arguments = parser.parse_args()
     if not arguments.days > 0:
         raise BadInputError(f"--days is {arguments.days:g}: it must be more than 0")
@@ -159,10 +159,10 @@ def main() -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
-    with console.status("Asking the logged wines again"):
+    with console.status("Scoring the logged wines again"):
         replay = replay_log(settings, arguments.version, arguments.days)
     console.print("\n".join(replay.sentences()))
-    console.print("furthest apart, by expected quality:")
+    console.print("largest differences in expected quality:")
     for request_id, ours, theirs in replay.furthest:
         console.print(f"    {request_id}: {ours:.2f}, and {theirs:.2f} by version {replay.challenger}")
     console.print(f"Next: python -m experiment_tracking.registry promote {replay.challenger}")

@@ -17,9 +17,11 @@ from settings import load_settings
 def main() -> int:
     """Write the reports of the newest window, or of a file, and print their paths."""
     parser = argparse.ArgumentParser(
-        description="Draw the newest window of the prediction log, or a file of wines, beside what the champion knows."
+        description="Compare the newest window of the prediction log, or a file of wines, with the training data."
     )
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE.csv", help="a file of wines; the log if left out")
+    parser.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE.csv", help="a file of wines (default: the prediction log)"
+    )
     file = parser.parse_args().file
     settings = load_settings()
 
@@ -34,7 +36,7 @@ def main() -> int:
     if file:
         rows = read_file(file, settings.wine_type)
         if malformed := int(rows.isna().all(axis="columns").sum()):
-            print(f"{malformed:,} of {len(rows):,} rows are no wines: they count as missing in every column")
+            print(f"{malformed:,} of {len(rows):,} rows are invalid: they count as missing in every column")
         nearest = find_nearest(Window(Span(0, 0), rows.dropna(), pd.DataFrame()), metadata.profiles)
         written = report_batch(file, nearest, settings.monitoring_reports / file.stem, settings.wine_type)
     else:
@@ -44,7 +46,7 @@ def main() -> int:
         window = read_window(settings.log_url, spans[-1])
         written = write_window_reports(window, metadata, settings.monitoring_reports)
         if not written:
-            raise NotThereError(f"all {window.asked:,} wines of the newest window were refused: nothing to draw")
+            raise NotThereError(f"all {window.asked:,} wines of the newest window were refused, so there is no report")
     print("\n".join(map(str, written)))
     print(f"Next: open {written[0]} in a browser")
     return DONE

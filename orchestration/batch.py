@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from commands import BadInputError
 from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
 from deployment.batch.job import Options
-from deployment.batch.storage import Location
+from deployment.batch.storage import Location, parse_location
 from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.wiring import wire
@@ -31,8 +31,8 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
         BadInputError: a file could not be scored. The others were.
     """
     settings, logger = load_settings(), get_run_logger()
-    answers = answers or settings.batch_answers
-    files = find_files([wines] if wines else [], settings.batch_wines)
+    answers = parse_location(str(answers)) if answers else settings.batch_answers  # Prefect gives a path as a text
+    files = find_files([parse_location(str(wines))] if wines else [], settings.batch_wines)
     if not files:
         logger.info("nothing to score: %s holds no CSV or Parquet file", settings.batch_wines)
         return []

@@ -1,4 +1,4 @@
-"""The pipeline: functions of all packages as Prefect tasks, in one flow of subflows.
+"""The pipeline: functions of all packages as Prefect tasks, in one flow of subflows; and the clean-up flow.
 
     python -m orchestration.flows
 
@@ -19,11 +19,13 @@ def parse_pipeline() -> argparse.Namespace:
     """Parse the arguments of orchestration.flows."""
     parser = argparse.ArgumentParser(
         description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
-        "WINE_DATA says where the wines come from."
+        "WINE_DATA names the source of the wines."
     )
-    parser.add_argument("--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="those to compare (all)")
     parser.add_argument(
-        "--search", type=int, default=0, metavar="TRIALS", help="tune a classifier too, in so many trials"
+        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="the models to compare (all)"
+    )
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="TRIALS", help="also tune a classifier, with this number of trials"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print Prefect's own lines too")
     return parser.parse_args()
@@ -50,7 +52,8 @@ from experiment_tracking.pages import find_address
 from experiment_tracking.registry.promotion import promote, record_refusal, settle_moves
 from experiment_tracking.registry.versions import export_version, find_champion, register_model
 from experiment_tracking.runs.store import open_store
-from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, start_parent
+from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, is_tracked, start_parent
+from experiment_tracking.tidy.tidying import tidy_stores
 from orchestration.summary.result import PipelineResult, Release, show_result
 from orchestration.tasks.artifacts import create_picture_artifact, start_progress
 from orchestration.tasks.notification import notify_webhook
@@ -68,7 +71,7 @@ from orchestration.tasks.steps import (
     search_and_track,
     train_and_track,
 )
-from orchestration.tasks.wiring import prefect_server, wire
+from orchestration.tasks.wiring import prefect_server, use_kept, wire
 from settings import Settings, load_settings
 from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
@@ -98,6 +101,7 @@ export_task = wire(export_version, "export version")
 ask_task = wire(ask_api, "ask the API")
 promote_task = wire(promote, "promote version")
 refuse_task = wire(record_refusal, "record refusal")
+tidy_task = wire(tidy_stores, "tidy", timeout=4 * 3600)
 
 
 def name_run() -> str:
@@ -152,7 +156,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     if reason:
-        logger.info("Trained out of turn: %s", reason)
+        logger.info("Retraining, not scheduled: %s", reason)
         labelled = gather_task(settings.log_url, since, settings.snapshots)
     else:
         labelled = find_labelled_task(settings.snapshots)
@@ -190,6 +194,7 @@ def compare_flow(
         "parent_id": parent_id,
     }
     tracked: list[TrackedModel] = []
+    logger.info("Fitting and scoring %d models, each as published and in %d folds", len(models), folds)
     try:
         for number, model in enumerate(_train_each(settings.dask, models, same, log_fit), start=1):
             logger.info("Model %d of %d is done: %s", number, len(models), model.name)
@@ -200,7 +205,6 @@ def compare_flow(
     except BaseException as problem:  # also Ctrl-C: an abandoned run must not stay RUNNING
         end_run(parent_id, problem)
         raise
-    move_progress(1.0)
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
     create_picture_artifact(plot_protocols(scores), key="protocols", description="As published, and leak-free")
     return tracked
@@ -211,15 +215,18 @@ def _train_each(
 ) -> Iterator[TrackedModel]:
     """Train models one after the other, or all at once on a cluster, one task each; yield them in the given order."""
     if not dask:
-        yield from (train_task(name, **same, on_step=on_step) for name in models)
+        for name in models:
+            parameters = {"name": name, **same, "on_step": on_step}
+            yield use_kept(train_task(**parameters), is_tracked, train_task, **parameters)
         return
 
     from orchestration.tasks.cluster import log_step, open_task_runner
 
     with open_task_runner(dask) as runner:
-        futures = [runner.submit(train_task, {"name": name, **same, "on_step": log_step}) for name in models]
-        for future in futures:
-            yield future.result()
+        plans = [{"name": name, **same, "on_step": log_step} for name in models]
+        futures = [runner.submit(train_task, plan) for plan in plans]
+        for future, plan in zip(futures, plans, strict=True):
+            yield use_kept(future.result(), is_tracked, train_task, **plan)
 
 
 @flow(name=f"{NAME}-search", flow_run_name="search on {fingerprint:.8}")
@@ -228,9 +235,10 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
     settings = load_settings()
     folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
+    plan = (trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
+    tracked = use_kept(search_task(*plan), lambda models: all(map(is_tracked, models)), search_task, *plan)
     create_markdown_artifact(
-        render_scores(list_scores(tracked)), key="search", description="What the search came to, leak-free"
+        render_scores(list_scores(tracked)), key="search", description="Scores of the winner of the search, leak-free"
     )
     return tracked
 
@@ -259,7 +267,15 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-@flow(name=f"{NAME}-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
+# A flow that hangs between its tasks would keep its deployment's only slot for ever. This is longer than all tasks
+# together may take. A run that is ended has failed, and is not tried again: it would take the same time.
+@flow(
+    name=f"{NAME}-pipeline",
+    flow_run_name=name_run,
+    timeout_seconds=12 * 3600,
+    on_failure=[notify_webhook],
+    on_crashed=[notify_webhook],
+)
 def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     source: Source = "",
     folds: Folds = None,
@@ -277,6 +293,14 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     release = release_flow(choose_classifier(tracked).run_id, fingerprint, reason)
     data = read_snapshot(load_settings().snapshots, fingerprint)
     return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
+
+
+@flow(name=f"{NAME}-tidy", timeout_seconds=5 * 3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
+def tidy_flow() -> None:
+    """Remove what is old and not needed from every store, as `make tidy` does."""
+    logger = get_run_logger()
+    for sentence in tidy_task(load_settings()):
+        logger.info(sentence)
 
 
 def main() -> int:

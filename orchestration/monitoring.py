@@ -14,14 +14,18 @@ from wine_quality_training.models import ALL_MODELS
 def parse_monitoring() -> argparse.Namespace:
     """Parse the arguments of orchestration.monitoring."""
     parser = argparse.ArgumentParser(
-        description="Look at the newest windows of the prediction log; an alarm starts the training deployment. "
-        "Ends with 1 if there is an alarm."
+        description="Check the newest windows of the prediction log; an alarm starts the training deployment. "
+        "Exit code: 1 if there is an alarm."
     )
-    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, and start nothing")
+    parser.add_argument("--no-retraining", action="store_true", help="report an alarm, but start no retraining")
     parser.add_argument(
-        "--models", nargs="+", default=ALL_MODELS, choices=ALL_MODELS, help="that a retraining compares"
+        "--models",
+        nargs="+",
+        default=ALL_MODELS,
+        choices=ALL_MODELS,
+        help="the models that a retraining compares (all)",
     )
-    parser.add_argument("--folds", type=int, help="of its cross-validation (WINE_FOLDS)")
+    parser.add_argument("--folds", type=int, help="folds of its cross-validation (WINE_FOLDS)")
     return parser.parse_args()
 
 
@@ -51,6 +55,7 @@ from monitoring.report.record import (
     describe_retraining,
     find_last_retraining,
     keep_reports,
+    list_bad_ends,
     list_monitoring_runs,
     record_bad_end,
     record_watch,
@@ -58,7 +63,7 @@ from monitoring.report.record import (
 from monitoring.watch import MOST_WINDOWS, Watch, list_findings, watch_log
 from orchestration.flows import open_task
 from orchestration.tasks.artifacts import create_picture_artifact
-from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
+from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end, has_succeeded
 from orchestration.tasks.notification import notify_webhook, post_webhook
 from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
@@ -68,6 +73,7 @@ from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = f"{NAME}-pipeline/train"
+MOST_BAD_ENDS = 3  # of retrainings in a row, after which alarms start no more
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ keep_task = wire(keep_reports, "keep the reports")
 lost_task = wire(end_lost_runs, "end lost runs")
 
 
-@flow(name=f"{NAME}-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-monitoring", timeout_seconds=3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = None) -> Outcome:
     """Check the newest windows, report them, and start a retraining if there is an alarm.
 
@@ -107,11 +113,13 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     note_task(settings.log_url, list_findings(history, time.time()))
     if not history.windows:
         hours, rows = settings.window_hours, settings.window_rows
-        logger.info("No full window yet: one is %s", f"{hours:g} hours with a wine" if hours else f"{rows:,} wines")
+        logger.info(
+            "No full window yet: a window is %s", f"{hours:g} hours with a request" if hours else f"{rows:,} wines"
+        )
         return Outcome(0, "", "")
     earlier = list_monitoring_runs()
     if earlier and earlier[-1].saw(history) and not again:
-        logger.info("Nothing has come since the last run")
+        logger.info("No new requests since the last run")
         return Outcome(len(history.windows), earlier[-1].reason, earlier[-1].action)
     action = ""
     if history.alarm.raised:
@@ -130,6 +138,8 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
 
 def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Folds) -> str:
     """Start the training deployment after an alarm, unless a reason prevents it; return the action as text."""
+    if stopped := find_stop():
+        return f"no retraining: {stopped}"
     last = find_last_retraining()
     if last and datetime.now(UTC) - last.when < timedelta(hours=settings.cool_down_hours):
         return f"no retraining: the last was started at {last.when:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
@@ -152,6 +162,22 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
     return describe_retraining(f"{labelled.source}{note}", str(run.id))
 
 
+def find_stop() -> str:
+    """Why alarms start no retraining any more, and how to start anew; "" where they do.
+
+    Whatever made MOST_BAD_ENDS of them fail would make the next one fail too, every hour. A run that went well since
+    the first of these, by hand or by its schedule, shows that it was mended.
+    """
+    row = list_bad_ends()[:MOST_BAD_ENDS]
+    if len(row) < MOST_BAD_ENDS or has_succeeded(f"{NAME}-pipeline", row[-1].when):
+        return ""
+    ends = ", ".join(f"{run.when:%Y-%m-%d %H:%M} UTC {run.bad_end}" for run in reversed(row))
+    return (
+        f"the last {len(row)} ended badly ({ends}), and alarms start no more. Mend what Prefect's page says of them, "
+        f"then run {TRAINING} there by hand: once it went well, alarms start retrainings again"
+    )
+
+
 def note_bad_end() -> str:
     """Record a last retraining that was cancelled, crashed or failed; return a sentence on it, "" for none."""
     last = find_last_retraining()
@@ -159,7 +185,7 @@ def note_bad_end() -> str:
     if not last or not state:
         return ""
     record_bad_end(last, state)
-    return f"The retraining of {last.when:%Y-%m-%d %H:%M} UTC ended as {state}. It does not count, and is due again"
+    return f"The retraining of {last.when:%Y-%m-%d %H:%M} UTC ended as {state}. It does not count"
 
 
 def notify_alarm(watch: Watch, action: str) -> None:

@@ -60,7 +60,7 @@ def check_address(address: str) -> str:
     """
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^@:?]*)?", address):
         raise BadInputError(
-            "an address in a bucket is s3://bucket/prefix; keys go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "use an address of the form s3://bucket/prefix; keys go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return address.rstrip("/")
 
@@ -94,7 +94,7 @@ def upload_folder(folder: Path, address: str, block: str = "") -> list[str]:
     Large files are uploaded in parts. An interrupted upload keeps the earlier object.
     """
     if not folder.is_dir():
-        raise BadInputError(f"{folder} is no folder")
+        raise BadInputError(f"{folder} is not a folder")
     names = _choose_data_set({path.name for path in folder.iterdir()}, str(folder))
     load_wines(str(folder.resolve()), seed=0, downloads=folder, uci_url="")
     for name in names:
@@ -152,8 +152,8 @@ def _explain_errors(address: str) -> Iterator[None]:
             ) from error
         if code == "NO_SUCH_BUCKET":
             bucket = address.split("/")[2]
-            raise NotThereError(f"{address}: there is no bucket {bucket}. Make it, or correct the address") from error
-        raise NotThereError(f"{address} could not be reached, or broke off ({code}); try again") from error
+            raise NotThereError(f"{address}: there is no bucket {bucket}. Create it, or correct the address") from error
+        raise NotThereError(f"{address} could not be reached, or the connection broke ({code}); try again") from error
 
 
 def _list_files(bucket: "FileSystem", path: str) -> "dict[str, FileInfo]":
@@ -181,11 +181,11 @@ def _is_kept(path: Path, found: "FileInfo") -> bool:
 
 def main() -> int:
     """Upload a folder's data set to a bucket, or download a data set."""
-    parser = argparse.ArgumentParser(description="Wines in a bucket: upload a data set, or download one.")
+    parser = argparse.ArgumentParser(description="Upload wines to a bucket, or download them.")
     orders = parser.add_subparsers(dest="order", required=True)
-    upload = orders.add_parser("upload", help="put the data set of a folder into a bucket")
+    upload = orders.add_parser("upload", help="upload the data set in a folder")
     upload.add_argument("folder", type=Path)
-    download = orders.add_parser("download", help="fetch a data set, where it changed, and say where it lies")
+    download = orders.add_parser("download", help="download a data set if it changed, and print its folder")
     for order in (upload, download):
         order.add_argument("address", metavar="s3://bucket/prefix")
     given, settings = parser.parse_args(), load_settings()

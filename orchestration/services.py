@@ -52,12 +52,12 @@ def start_server() -> None:
         end_service("server")  # with a pid file, even of a killed server, Prefect starts none
         log = start_process("server", f"server start --host {HOST} --port {port}")
         await_service("server", is_up, log)
-        print(f"Prefect's server: {address}, its log {log}")
+        print(f"Prefect's server runs: {address}; log: {log}")
     elif find_process("server"):
-        print(f"Prefect's server runs already: {address}")
+        print(f"Prefect's server is running already: {address}")
     else:
         raise NotThereError(f"{HOST}:{port} is taken by another server: end it, or set WINE_PREFECT_PORT")
-    print("Next: make deploy. To end it: make stop")
+    print("Next: make deploy. To stop it: make stop")
 
 
 def deploy() -> None:
@@ -65,28 +65,28 @@ def deploy() -> None:
     pages = require_server()
     run_prefect(f"work-pool create {POOL} --type process")  # fails if it exists; on other errors the next line fails
     require_prefect("deploy --all")
-    print(f"Deployed to {pages}/deployments: train, score and monitor, on the work pool {POOL}")
-    print("Next: make worker. Not to wait for the schedule: Quick run, on that page")
+    print(f"Deployed to {pages}/deployments: train, score, monitor and tidy, on the work pool {POOL}")
+    print("Next: make worker. To start a flow now: Quick run, on that page")
 
 
 def start_worker() -> None:
     """Start a worker on the pool, and wait until it is ready."""
     pages = require_server()
     if find_process("worker"):
-        print("A worker runs already")
+        print("A worker is running already")
     else:
         start = f"worker start --pool {POOL} --type process --name wine-worker --install-policy never"
         log = start_process("worker", start)
         await_service("worker", lambda: "started!" in log.read_text(), log)
-        print(f"A worker runs what is due: {pages}/runs, its log {log}")
-    print("To end it, and the server: make stop")
+        print(f"A worker runs scheduled flows: {pages}/runs; log: {log}")
+    print("To stop it and the server: make stop")
 
 
 def stop() -> None:
     """Stop the worker and the server that were started here."""
     for name in ("worker", "server"):  # the worker first, because it needs its server
         print(f"The {name} has ended" if end_service(name) else f"No {name} was running")
-    print("Next: make prefect starts again; what was deployed is remembered")
+    print("Next: make prefect starts the server again; deployments are kept")
 
 
 def start_process(name: str, order: str) -> Path:
@@ -180,7 +180,9 @@ ORDERS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run the given order: prefect, deploy, worker or stop."""
-    parser = argparse.ArgumentParser(description="Prefect's server and worker: start them, deploy to them, end them.")
+    parser = argparse.ArgumentParser(
+        description="Start Prefect's server, deploy the flows, start a worker, or stop both."
+    )
     parser.add_argument("order", choices=ORDERS)
     order, settings = parser.parse_args().order, load_settings()
     port = settings.prefect_port

@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from settings import ROOT
 from tests.messages import list_missing
+from tests.processes import run_program
 from wine_data.schema import MEASUREMENTS
 from wine_data.sources.load import WineData
 from wine_data.split import Split
@@ -23,6 +25,11 @@ def evaluations(small: WineData, small_split: Split) -> list[Evaluation]:
 @pytest.fixture(scope="module")
 def figures(evaluations: list[Evaluation], small_split: Split) -> dict[str, Figure]:
     return plot_comparison(evaluations, small_split)
+
+
+def test_every_figure_is_made_in_the_one_style() -> None:
+    files = [name for name in run_program("git", "ls-files", "*.py").stdout.split() if not name.startswith("tests/")]
+    assert [name for name in files if "figsize" in (ROOT / name).read_text()] == ["figure_style.py"]
 
 
 def test_every_column_has_a_box_and_three_features_a_partial_dependence(figures: dict[str, Figure]) -> None:

@@ -262,7 +262,7 @@ def test_the_champions_digest_is_refused_and_the_holdout_is_not_asked(asking: As
     again = asking.register("tree")
     verdict = asking.judge(again)
     assert (again.number, verdict.admitted, verdict.comparisons) == ("2", False, ())
-    with pytest.raises(RefusedError, match=naming("version 2", "version 1", "digest", "not asked")):
+    with pytest.raises(RefusedError, match=naming("version 2", "version 1", "digest", "without a comparison")):
         promote(again, verdict, asking.store.models)
     assert asking.list() == [(1, "admitted")]
     assert [record.event for record in list_records()] == ["promotion", "refusal"]

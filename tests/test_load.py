@@ -83,7 +83,7 @@ def wrong_server() -> Iterator[str]:
 def test_the_api_passes_and_leaves_its_reports(small_api: str, tmp_path: Path) -> None:
     done = run_load(tmp_path, small_api, "--users", "5", "--seconds", "6", WINE_LOAD_P95="5000")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Every answer was the right one" in done.stdout
+    assert "Every answer was correct" in done.stdout
     [folder] = (tmp_path / "load_reports").iterdir()
     assert f"Report: {folder / 'report.html'}" in done.stdout
     assert "</html>" in (folder / "report.html").read_text()

@@ -1,1 +1,1 @@
-"""Where the wines come from, what is wrong with them, and how they are divided."""
+"""The wines: their sources, the audit of the data, and the split."""

@@ -1,13 +1,14 @@
-"""Train or holdout: which part a wine belongs to, for ever.
+"""The permanent split: a wine always belongs to the same part, train or holdout.
 
 The part comes from a hash of the wine's content, so it is the same in every file, in every order and in every year. The
 hash is of the colour and the columns that are never blank in the published files (IDENTITY in schema.py), each to six
-significant digits: a wine with a blank elsewhere keeps its part.
+significant digits. So a wine with a blank in another column keeps its part.
 
-Wines that agree on these form one group and share a part and a fold, whatever else they differ in. A near-repeat that
-differs in one of them, by a last digit of the density say, is another group and may be in the other part. Of the 5,320
-distinct published wines, 98 differ from another in just one feature, and every such pair has one grade; 6 of the 1,079
-holdout wines have such a near-repeat in train, 8 if up to three features may differ (tests/test_split.py counts them).
+Wines with equal values in these columns form one group and share a part and a fold, whatever their other values. A
+near-repeat that differs in one of these columns, for example in the last digit of the density, is another group and may
+be in the other part. Of the 5,320 distinct published wines, 98 differ from another in only one feature, and both wines
+of each such pair have the same grade. 6 of the 1,079 holdout wines have such a near-repeat in train; 8 if up to three
+features may differ (tests/test_split.py counts them).
 """
 
 import hashlib
@@ -22,14 +23,14 @@ from wine_data.schema import FEATURES, IDENTITY, MEASUREMENTS, TARGET, TYPE
 
 WINE = [TYPE, *MEASUREMENTS]
 HOLDOUT_SHARE = 0.2
-FEWEST_WINES = 200  # leaves about 40 in the holdout; a score of fewer means nothing
+FEWEST_WINES = 200  # leaves about 40 in the holdout; a score on fewer is not reliable
 
 
 @dataclass(frozen=True)
 class Split:
-    """The distinct wines, divided: no wine is in both parts, and no wine in two folds.
+    """The distinct wines, divided: no wine is in both parts, and no wine is in two folds.
 
-    `folds` holds pairs of positions in `train`: those to fit on, those to score.
+    `folds` has pairs of positions in `train`: those to fit on and those to score.
     """
 
     train: pd.DataFrame
@@ -40,7 +41,7 @@ class Split:
 def split_wines(train: pd.DataFrame, validation: pd.DataFrame, folds: int, seed: int) -> Split:
     """Put the distinct wines of both files into train or holdout, and cut train into folds.
 
-    Raises BadInputError where there are too few wines to divide.
+    Raises BadInputError if there are too few wines.
     """
     wines = distinct_wines(train, validation)
     if len(wines) < FEWEST_WINES:
@@ -67,18 +68,18 @@ def group_wines(wines: pd.DataFrame) -> pd.Series:
 
 
 def is_holdout(wines: pd.DataFrame) -> pd.Series:
-    """Whether each wine is in the holdout, about a fifth are; one with a blank in IDENTITY never is."""
+    """Whether each wine is in the holdout: about a fifth are, but never a wine with a blank in IDENTITY."""
     known = wines[list(IDENTITY)].notna().all(axis="columns")
     return ((hash_to_unit(wines) < HOLDOUT_SHARE) & known).rename("holdout")
 
 
 def hash_to_unit(wines: pd.DataFrame) -> pd.Series:
-    """Give each wine a number from 0 to 1, as good as random, from its group alone; same index as `wines`."""
+    """Give each wine a pseudo-random number from 0 to 1, from its group alone; same index as `wines`."""
     return (group_wines(wines) / np.float64(2**64)).rename("lot")
 
 
 def distinct_wines(*tables: pd.DataFrame) -> pd.DataFrame:
-    """Put tables together and keep each wine once, sorted by content, so the order of the rows has no effect."""
+    """Concatenate tables and keep each wine once, sorted by content, so that the row order has no effect."""
     wines = pd.concat(tables, ignore_index=True).sort_values([*FEATURES, TARGET])
     return drop_duplicates(wines).reset_index(drop=True)
 
@@ -86,13 +87,13 @@ def distinct_wines(*tables: pd.DataFrame) -> pd.DataFrame:
 def fold_wines(wines: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut wines into folds for cross-validation, by group and stratified by grade.
 
-    Returns `folds` pairs (positions to fit on, positions to score). Pass the result of distinct_wines, whose order is
-    fixed by content. 5,286 of the 5,320 distinct wines are a group of one, so groups are stratified by the grade of
-    their first wine.
+    Returns `folds` pairs (positions to fit on, positions to score). Pass the result of distinct_wines, because its
+    order depends only on content. Groups are stratified by the grade of their first wine: 5,286 of the 5,320 distinct
+    wines are a group of one.
     """
     groups = group_wines(wines)
     firsts = wines.assign(group=groups).drop_duplicates("group")
-    grades = firsts[TARGET].clip(4, 8)  # five wines of grade 9 cannot be spread over more folds than that
+    grades = firsts[TARGET].clip(4, 8)  # there are only five wines of grade 9, too few for more than five folds
     splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     scored = [groups.isin(firsts["group"].iloc[chosen]).to_numpy() for _, chosen in splitter.split(firsts, grades)]
     return [(np.flatnonzero(~fold), np.flatnonzero(fold)) for fold in scored]
@@ -101,8 +102,8 @@ def fold_wines(wines: pd.DataFrame, folds: int, seed: int) -> list[tuple[np.ndar
 def is_in(rows: pd.DataFrame, wines: pd.DataFrame) -> pd.Series:
     """Whether each row's wine is in `wines`: boolean, same index as `rows`.
 
-    Rows with the same cells blank are looked up together, so the cost grows with the number of
-    such patterns (eleven in the published files), not with the number of rows times wines.
+    Rows with the same blank cells are looked up together, so the cost grows with the number of
+    such patterns (eleven in the published files), not with rows times wines.
     """
     found = np.zeros(len(rows), dtype=bool)
     blanks = rows[WINE].isna()
@@ -116,7 +117,7 @@ def is_in(rows: pd.DataFrame, wines: pd.DataFrame) -> pd.Series:
 def drop_duplicates(wines: pd.DataFrame) -> pd.DataFrame:
     """Keep each wine once: its first complete row, or its first row if none is complete.
 
-    A row with holes is the wine of a complete row that agrees on all the cells it has.
+    A row with blank cells is the same wine as a complete row with equal values in all its other cells.
     """
     once = wines.loc[~_hash_rows(wines[WINE]).duplicated()]
     holed = once[WINE].isna().any(axis="columns")
@@ -125,5 +126,5 @@ def drop_duplicates(wines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _hash_rows(rows: pd.DataFrame) -> pd.Series:
-    """64 bits a row: two different rows of a million agree on them once in 40 million such files."""
+    """A 64-bit hash per row; in one of 40 million files of a million rows, two different rows have equal hashes."""
     return pd.util.hash_pandas_object(rows, index=False)

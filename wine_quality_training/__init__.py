@@ -1,1 +1,1 @@
-"""Fit, score and pickle the models, with no tracking store and no server in sight."""
+"""Fit, score and pickle the models, without a tracking store or a server."""

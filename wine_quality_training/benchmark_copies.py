@@ -1,9 +1,9 @@
-"""What a benchmark measures that takes the rows of these wines as they were published.
+"""What a benchmark on the published rows of these wines measures.
 
-Public copies (UCI, Kaggle, OpenML) have 6,497 rows, of which 1,177 repeat another one, and benchmarks split them at
-random: about a fifth of the scored rows stand in the part that was fitted on. So a good score is partly memory, and a
-model that remembers well comes before one that has understood more. Here the same models are scored both ways: on the
-rows, split at random, and on the distinct wines in grouped folds, as everywhere else in this project.
+Public copies (UCI, Kaggle, OpenML) have 6,497 rows, of which 1,177 repeat another row. Benchmarks split them at random,
+so about a fifth of the scored rows are also in the part that the model was fitted on. A good score is therefore partly
+memory, and a model that remembers well ranks above one that generalises better. This module scores the same models both
+ways: on the rows, split at random, and on the distinct wines in grouped folds, as everywhere else in this project.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
-FOLDS = 3  # of five the kernel's would take twice as long
+FOLDS = 3  # with five, the kernel would take twice as long
 TREES = 100
 
 
@@ -45,11 +45,11 @@ class CopyBenchmark:
     scores: tuple[CopyScore, ...]
 
     def rank(self, column: str) -> list[str]:
-        """The models from the best to the worst by "copy" or by "distinct"."""
+        """The models from best to worst by the score "copy" or "distinct"."""
         return [score.model for score in sorted(self.scores, key=lambda score: float(getattr(score, column)))]
 
     def sentence(self) -> str:
-        """What the two ways of scoring come to."""
+        """Compare the two ways of scoring, for people."""
         before, after = self.rank("copy"), self.rank("distinct")
         gaps = [score.distinct - score.copy for score in self.scores]
         return (
@@ -60,7 +60,7 @@ class CopyBenchmark:
 
 
 def compare_copies(rows: "pd.DataFrame", seed: int, folds: int = FOLDS) -> CopyBenchmark:
-    """Cross-validate each of make_regressors on the rows of a copy and on its distinct wines: some 20 s."""
+    """Cross-validate each of make_regressors on the rows of a copy and on its distinct wines, in about 20 s."""
     from sklearn.model_selection import KFold
 
     wines = distinct_wines(rows)
@@ -73,7 +73,7 @@ def compare_copies(rows: "pd.DataFrame", seed: int, folds: int = FOLDS) -> CopyB
 
 
 def make_regressors(seed: int) -> "dict[str, Callable[[], BaseEstimator]]":
-    """Unfitted models by name: those that benchmarks on these wines have, and the kernel."""
+    """Unfitted models by name: those that benchmarks on these wines use, and the kernel."""
     from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
     from sklearn.neighbors import KNeighborsRegressor
     from sklearn.pipeline import make_pipeline

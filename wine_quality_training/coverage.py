@@ -1,7 +1,8 @@
-"""Whether a classifier keeps what its probabilities promise.
+"""Whether a classifier's probabilities are calibrated.
 
-Coverage: how often grade sets hold the true grade, on the holdout, which decided nothing; by colour and by grade too.
-Reliability: how often predictions of one confidence are right, in cross-validation, which has the most wines.
+Coverage: how often grade sets contain the true grade, on the holdout, which was not used for fitting or calibration;
+also by colour and by grade. Reliability: how often predictions of a given confidence are correct, in cross-validation,
+which has the most wines.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,14 +29,15 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the sets of one level did on some wines.
+    """Coverage of the grade sets of one level on a slice of the wines.
 
     Attributes:
         slice: "all", a colour or a grade.
-        level: as it is named in metadata, "0.8".
-        covered: share of the wines whose set holds the true grade, with its 95 % interval (Clopper and Pearson).
-        size: grades in a set, on average.
-        p: the chance of so few covered wines, or fewer, if the level were the truth.
+        level: its name in metadata, "0.8".
+        covered: share of the wines whose set contains the true grade.
+        interval: its 95 % interval (Clopper and Pearson).
+        size: mean number of grades in a set.
+        p: the probability of this many covered wines or fewer, if the true coverage were the level.
     """
 
     slice: str
@@ -49,7 +51,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions that are about as confident: their mean confidence, the share right, and its 95 % interval."""
+    """Predictions of similar confidence: mean confidence, share of correct ones, and its 95 % interval."""
 
     wines: int
     confidence: float
@@ -59,25 +61,25 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins of equally many predictions, the least confident first."""
+    """Bins of equal size, the least confident first."""
 
     bins: tuple[Bin, ...]
 
     @property
     def error(self) -> float:
-        """The expected calibration error (ECE): the mean distance of confidence and share right, over the wines."""
+        """The expected calibration error (ECE): mean difference of confidence and share correct, over the wines."""
         distances = [abs(each.confidence - each.right) for each in self.bins]
         return float(np.average(distances, weights=[each.wines for each in self.bins]))
 
 
 def measure_reliability(predictions: "pd.DataFrame", bins: int = BINS) -> Reliability:
-    """Put a classifier's predictions, as an Evaluation has them, into so many bins by their confidence."""
+    """Sort a classifier's predictions from an Evaluation into bins by their confidence."""
     right = (predictions["prediction"] == predictions[TARGET]).to_numpy()
     return bin_predictions(predictions["confidence"].to_numpy("float64"), right, bins)
 
 
 def bin_predictions(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """The same for predictions given by their confidence and whether they are right."""
+    """Sort predictions, given by their confidence and whether they are correct, into bins."""
     found = []
     for members in np.array_split(np.argsort(confidence, kind="stable"), bins):
         if len(members):
@@ -88,13 +90,13 @@ def bin_predictions(confidence: np.ndarray, right: np.ndarray, bins: int = BINS)
 
 
 def calibrate_evaluation(evaluation: Evaluation) -> dict[str, float]:
-    """The threshold of each level from cross-validation; none for a regressor, or where there was no such."""
+    """The threshold of each level; empty for a regressor, or without cross-validation."""
     table = evaluation.predictions.get("cv")
     return {} if table is None or "confidence" not in table else calibrate_sets(table, _list_grades(evaluation))
 
 
 def list_coverage(evaluation: Evaluation) -> list[Coverage]:
-    """The coverage on the holdout of the sets that cross-validation calibrates; none where it does not."""
+    """The coverage, on the holdout, of the sets calibrated in cross-validation; empty if there are none."""
     thresholds = calibrate_evaluation(evaluation)
     if not thresholds or "holdout" not in evaluation.predictions:
         return []
@@ -104,7 +106,7 @@ def list_coverage(evaluation: Evaluation) -> list[Coverage]:
 def slice_coverage(
     predictions: "pd.DataFrame", grades: Sequence[int], thresholds: Mapping[str, float]
 ) -> Iterator[Coverage]:
-    """Measure the sets on all wines, on those of each colour and of each grade; a table as for calibrate_sets."""
+    """Measure the sets on all wines, each colour and each grade; `predictions` as in calibrate_sets."""
     slices = {"all": np.ones(len(predictions), dtype=bool)}
     slices |= {wine_type: (predictions[TYPE] == wine_type).to_numpy() for wine_type in TYPES}
     slices |= {f"grade {grade}": (predictions[TARGET] == grade).to_numpy() for grade in GRADES}
@@ -128,7 +130,7 @@ def bound_share(count: int, of: int) -> tuple[float, float]:
 
 
 def name_coverage(coverage: Sequence[Coverage]) -> dict[str, float]:
-    """Coverage and mean size on all wines under full names, as in leak-free.holdout.coverage_80."""
+    """Coverage and mean size on all wines by full name, such as leak-free.holdout.coverage_80."""
     named = {}
     for each in coverage:
         if each.slice == "all":

@@ -1,7 +1,7 @@
-"""Estimators that scikit-learn lacks, and the blend made with them.
+"""Estimators that scikit-learn does not have, and the blend made with them.
 
-Chosen on repeated grouped cross-validation in train of the published wines. Trees and the kernel go wrong on
-different wines, so the mean of their probabilities beats each of them. A third member, XGBoost, gained nothing more.
+They were chosen by repeated grouped cross-validation in train of the published wines. Trees and the kernel make errors
+on different wines, so the mean of their probabilities is better than either. A third member, XGBoost, gained nothing.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from wine_quality_training.bundle.decision import DecisionRule, decide_grades
 from wine_quality_training.evaluate import measure_predictions, spread_probabilities
 
-ROWS_AT_ONCE = 2000  # the kernel of so many rows and all fitted wines is held in memory: 70 MB
-KERNEL_WINES = 8000  # fitting on more takes 24 bytes times the square of their number: 1.5 GB
-KERNEL_SPREAD = 0.5  # grades; the normal around the kernel's number that is best calibrated with a forest beside it
+ROWS_AT_ONCE = 2000  # the kernel between these rows and all fitted wines takes 70 MB of memory
+KERNEL_WINES = 8000  # the most to fit on: memory is 24 bytes times the square of their number, 1.5 GB
+KERNEL_SPREAD = 0.5  # in grades; the standard deviation that is best calibrated in a blend with a forest
 INNER_FOLDS = 3
 SLOPES = tuple(round(1 + step / 20, 2) for step in range(17))  # 1 to 1.8
 ACCURACY_MARGIN = 0.01
@@ -33,19 +33,19 @@ ACCURACY_MARGIN = 0.01
 class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Kernel ridge regression on standardized features, with a Matérn kernel of order 1/2: exp(-distance / length).
 
-    The mean of a Gaussian process with noise `ridge`, without the Cholesky factor of 4,241 x 4,241 numbers that
-    scikit-learn's keeps for the deviation. Fitted arrays are attributes of this class: old pickles have the same.
+    It predicts the mean of a Gaussian process with noise `ridge`. Unlike scikit-learn's, it does not keep the Cholesky
+    factor of 4,241 x 4,241 numbers for the standard deviation. Its fitted attributes are the same as in old pickles.
     """
 
     def __init__(self, length: float = 5.0, ridge: float = 0.5) -> None:
-        """Take the kernel's length, in standard deviations, and what is added to its diagonal."""
+        """Set the kernel's length, in standard deviations, and the ridge added to its diagonal."""
         self.length = length
         self.ridge = ridge
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Solve for one weight a wine; time grows with the cube of their number, 0.8 s for 4,241.
+        """Solve for one weight per wine; time grows with the cube of their number, 0.8 s for 4,241.
 
-        KernelRidge finds the same weights in twice the time: it asks for a condition number as well.
+        KernelRidge finds the same weights in twice the time, because it also computes a condition number.
         """
         X, y = validate_data(self, X, y, y_numeric=True)
         scaler = StandardScaler().fit(X)
@@ -58,7 +58,7 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict a number a wine."""
+        """Predict a number per wine."""
         check_is_fitted(self)
         wines = (validate_data(self, X, reset=False) - self.offsets_) / self.scales_
         kernel = Matern(self.length, nu=0.5)
@@ -67,11 +67,11 @@ class KernelRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class GradesFromNumbers(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier made of a regressor: the grade nearest to its number.
+    """A classifier made of a regressor: it predicts the grade nearest to the regressor's number.
 
-    The probability of a grade is the mass, under a normal distribution around the number, of what is
-    nearer to it than to another grade. `spread` is the standard deviation: the RMSE that the regressor
-    is expected to have on unseen wines. It moves mass, hardly ever the likeliest grade.
+    The probability of a grade is the mass, under a normal distribution around the number, of all values
+    nearest to that grade. `spread` is the standard deviation: the RMSE expected of the regressor on
+    unseen wines. It changes the probabilities, but hardly ever the likeliest grade.
     """
 
     def __init__(self, regressor: BaseEstimator, spread: float = 0.65) -> None:
@@ -87,7 +87,7 @@ class GradesFromNumbers(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
 
     @classmethod
     def of_fitted(cls, regressor: BaseEstimator, grades: Sequence[int], spread: float) -> Self:
-        """Make a fitted classifier of a fitted regressor and the grades that it was fitted on."""
+        """Make a fitted classifier from a fitted regressor and the grades that it was fitted on."""
         model = cls(regressor, spread)
         model.classes_, model.regressor_ = np.unique(grades), regressor
         return model
@@ -120,24 +120,24 @@ class ExpectedGrade(RegressorMixin, MetaEstimatorMixin, BaseEstimator):  # type:
 
     @classmethod
     def of_fitted(cls, classifier: BaseEstimator) -> Self:
-        """Make a fitted regressor of a fitted classifier."""
+        """Make a fitted regressor from a fitted classifier."""
         model = cls(classifier)
         model.classifier_ = classifier
         return model
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict a number a wine."""
+        """Predict a number per wine."""
         check_is_fitted(self)
         expected: np.ndarray = self.classifier_.predict_proba(X) @ self.classifier_.classes_
         return expected
 
 
 class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier that predicts by the order of the grades: by its expected grade and a DecisionRule.
+    """A classifier that uses the order of the grades: a DecisionRule turns its expected grade into a prediction.
 
-    The slope of the rule has the least 1 - (accuracy + kappa) / 2 on inner folds, among those whose accuracy is at most
-    .01 below that of slope 1. The probabilities are those of `classifier`. Seven free thresholds in place of one slope
-    were no better.
+    The rule's slope has the lowest loss, 1 - (accuracy + kappa) / 2, on inner folds, among the slopes whose accuracy is
+    at most .01 below that of slope 1. The probabilities are those of `classifier`. Seven free thresholds were no better
+    than one slope.
     """
 
     def __init__(self, classifier: BaseEstimator) -> None:
@@ -148,7 +148,7 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         """Choose the slope on inner folds, then fit a clone of the classifier on all wines."""
         X, y = np.asarray(X), np.asarray(y)
         self.classes_ = np.unique(y)
-        _, wine = np.unique(X, axis=0, return_inverse=True)  # repeats of a wine belong in one fold
+        _, wine = np.unique(X, axis=0, return_inverse=True)  # repeats of a wine belong to one fold
         folds = GroupKFold(INNER_FOLDS, shuffle=True, random_state=0).split(X, groups=wine)
         probabilities = np.zeros((len(y), len(self.classes_)))
         for fit_on, score_on in folds:
@@ -160,7 +160,7 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
 
     @classmethod
     def of_fitted(cls, classifier: BaseEstimator, rule: DecisionRule) -> Self:
-        """Make a fitted classifier of a fitted one and a rule that was chosen elsewhere."""
+        """Make a fitted classifier from a fitted one and a rule that was chosen elsewhere."""
         model = cls(classifier)
         model.classes_, model.classifier_, model.rule_ = classifier.classes_, classifier, rule
         return model
@@ -172,7 +172,7 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
         return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
-        """Decide the grade of each wine."""
+        """Predict the grade of each wine."""
         decided, _ = decide_grades(self.predict_proba(X), self.classes_, self.rule_.find_bounds(self.classes_))
         grades: np.ndarray = self.classes_[decided]
         return grades
@@ -181,9 +181,9 @@ class OrdinalClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # 
 def choose_rule(probabilities: np.ndarray, grades: np.ndarray, true: np.ndarray, smooth: bool = False) -> DecisionRule:
     """The rule with the least loss on wines with these probabilities and true grades.
 
-    `smooth` measures by a parabola through the measures of all slopes, so that luck with one slope decides less. On
-    seven cuts of train of the published wines, slopes then varied by .033 in place of .058, and a blend with the kernel
-    had kappa .578 and accuracy .579 in place of .571 and .581.
+    `smooth` fits a parabola to the measures of all slopes, so that the chance result of one slope matters less. On
+    seven splits of train of the published wines, the slopes then varied by .033, not .058. A blend with the kernel had
+    kappa .578 and accuracy .579, not .571 and .581.
     """
     mean = float(true.mean())
     rules = [DecisionRule(mean, slope) for slope in SLOPES]
@@ -198,7 +198,7 @@ def choose_rule(probabilities: np.ndarray, grades: np.ndarray, true: np.ndarray,
 
 
 def make_kernel_grades() -> GradesFromNumbers:
-    """The kernel as an unfitted classifier; skewed measurements are made nearly normal before."""
+    """The kernel as an unfitted classifier, after a power transform that makes skewed measurements nearly normal."""
     return GradesFromNumbers(make_pipeline(PowerTransformer(), KernelRegressor()), spread=KERNEL_SPREAD)
 
 

@@ -1,16 +1,16 @@
-"""Two protocols, and what a score of each is worth.
+"""Score models under two protocols: as published and leak-free.
 
-As published: fit on the train file, score on the train and on the validation file. The two hold the same wines, so
-this measures memory. Leak-free: no distinct wine in both parts; scores come from grouped cross-validation in train
-("cv") and from the holdout ("holdout"), each with a 95 % interval from 1,000 bootstrap resamples of the scored wines,
-each drawn with its repeats. The interval shows what the choice of wines does to a score, not what another seed or
-another split would do.
+As published: fit on the train file, score on the train and the validation file. Both contain the same wines, so this
+measures memory. Leak-free: no distinct wine is in both parts. Scores come from grouped cross-validation in train
+("cv") and from the holdout ("holdout"), each with a 95 % interval from 1,000 bootstrap resamples of the scored wines. A
+wine is drawn with all its repeats. The interval shows how a score varies with the choice of wines, not with the seed or
+the split.
 
-RMSE and MAE are in grades, the lower the better. R2 is the share of the grades' variance that a model explains; it is
-not an accuracy. Accuracy is the share of wines with the right grade, within-one the share at most one grade off. Kappa
-is quadratic weighted kappa: agreement beyond chance, with a miss by two grades four times as bad as by one. It decides
-between classifiers, because the majority-class baseline gets an accuracy of 0.44 and a kappa of 0. Numbers from a
-regressor are rounded for the last three.
+RMSE and MAE are in grades; lower is better. R2 is the share of the grades' variance that a model explains; it is not an
+accuracy. Accuracy is the share of wines with the correct grade, within-one the share at most one grade off. Kappa is
+quadratic weighted kappa: agreement beyond chance, where an error of two grades counts four times an error of one. It
+decides between classifiers, because the majority-class baseline has an accuracy of 0.44 and a kappa of 0. A regressor's
+numbers are rounded for the last three.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from wine_data.schema import GRADES, SCALE, TARGET, TYPE, TYPES, feature_frame
 from wine_data.sources.load import WineData
 from wine_quality_training.models import is_published, make_model, predicts_grades
 
-if TYPE_CHECKING:  # measures and the words for scores are used by many modules that fit nothing
+if TYPE_CHECKING:  # many modules that fit no model import the measures and names from here
     import pandas as pd
     from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
@@ -39,14 +39,14 @@ SCORED_ON = ("train", "validation", "cv", "holdout")
 MEASURES = ("rmse", "mae", "r2", "accuracy", "within_one", "kappa")
 PROBABILITIES = tuple(f"probability_{grade}" for grade in GRADES)  # columns of a table of predictions
 RESAMPLES = 1000
-DRAWS_AT_ONCE = 2_000_000  # held in memory: 50 MB
+DRAWS_AT_ONCE = 2_000_000  # take 50 MB of memory
 
 
 @dataclass(frozen=True)
 class Score:
     """The six MEASURES of one model on one set of wines, and their 95 % intervals.
 
-    There are no intervals as published, where the wines were seen before and an interval would not hold.
+    As published there are no intervals: they would not be valid, because the models were fitted on the same wines.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Score:
     intervals: dict[str, tuple[float, float]]
 
     def name_metrics(self) -> dict[str, float]:
-        """The six measures under full names, as in leak-free.cv.kappa."""
+        """The six measures by full name, such as leak-free.cv.kappa."""
         return {f"{self.protocol}.{self.scored_on}.{measure}": value for measure, value in self.metrics.items()}
 
 
@@ -78,10 +78,10 @@ class Slice:
 class Evaluation:
     """A fitted model with its scores and predictions under one protocol.
 
-    `predictions` has, for each of SCORED_ON that the protocol knows, a table of the scored wines' `type` and `quality`
-    with the model's `prediction`: a grade, or a regressor's number. Leak-free it also has a classifier's probabilities,
-    in PROBABILITIES, and its `confidence`, the probability of the prediction. A column `wine`, where there is one, is
-    the same for repeats of a wine.
+    `predictions` has one table for each of the protocol's names in SCORED_ON: `type` and `quality` of the scored wines,
+    and the model's `prediction`, a grade or a regressor's number. Leak-free, a classifier's table also has the columns
+    PROBABILITIES and `confidence`, the probability of the prediction. `wine`, if present, is equal for repeats of a
+    wine.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Evaluation:
 
 
 class Scored(Protocol):
-    """An Evaluation, or what a store keeps of one."""
+    """An Evaluation, or the part of one that a store keeps."""
 
     @property
     def classifies(self) -> bool:
@@ -117,7 +117,7 @@ ScoredT = TypeVar("ScoredT", bound=Scored)
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a model is fitted: the protocols, what runs the fits, and what is called after each."""
+    """How a model is fitted: the protocols, the function that runs the fits, and a callback after each step."""
 
     protocols: Sequence[str] = PROTOCOLS
     map_fn: MapFunction = map
@@ -125,9 +125,9 @@ class Fitting:
 
 
 def train_model(name: str, data: WineData, split: "Split", seed: int, fitting: Fitting = Fitting()) -> list[Evaluation]:
-    """Fit and score one model under each protocol asked for.
+    """Fit and score one model under each requested protocol.
 
-    With both protocols, the published one's model stays unfitted: a forest on 80,000 wines takes 0.7 GB.
+    With both protocols, the as-published evaluation gets an unfitted model: a forest on 80,000 wines takes 0.7 GB.
     """
     evaluations, unfitted = [], make_model(name, seed)
     if AS_PUBLISHED in fitting.protocols and is_published(name):
@@ -146,7 +146,7 @@ def train_model(name: str, data: WineData, split: "Split", seed: int, fitting: F
 
 
 def evaluate_as_published(name: str, unfitted: "Pipeline", data: WineData, map_fn: MapFunction = map) -> Evaluation:
-    """Fit a clone on the train file, score on the train file and on the validation file. `map_fn` runs the fit."""
+    """Fit a clone on the train file, and score it on the train and the validation file. `map_fn` runs the fit."""
     (pipeline,) = map_fn(_fit, [unfitted], [feature_frame(data.train)], [data.train[TARGET]])
     tables = {"train": data.train, "validation": data.validation}
     predictions = {scored_on: _predict(pipeline, wines) for scored_on, wines in tables.items()}
@@ -160,17 +160,17 @@ def evaluate_leak_free(
     on_fold: Callable[[int], None] = lambda fold: None,
     map_fn: MapFunction = map,
 ) -> Evaluation:
-    """Cross-validate in train, then fit on all of it and score the holdout; each fit is of a clone.
+    """Cross-validate in train, then fit on all of train and score the holdout; each fit uses a clone.
 
-    `on_fold` is called with the number of each fold that is done, from 1, and `map_fn` runs the fits, on a cluster
-    too. scikit-learn's cross_val_predict shows no progress, so one loop of our own serves every model.
+    `on_fold` is called with the number of each finished fold, from 1. `map_fn` runs the fits, also on a cluster.
+    scikit-learn's cross_val_predict shows no progress, so this function has its own loop.
     """
     import pandas as pd
 
     X, y = feature_frame(split.train), split.train[TARGET]
     folds = [(X.iloc[fit_on], y.iloc[fit_on], X.iloc[score_on]) for fit_on, score_on in split.folds]
     in_folds = map_fn(partial(_predict_fold, unfitted), *zip(*folds, strict=True))
-    fits = map_fn(_fit, [unfitted], [X], [y])  # before the folds are read, so that a cluster runs all at once
+    fits = map_fn(_fit, [unfitted], [X], [y])  # before the folds are read, so that a cluster runs all fits at once
     parts = []
     for fold, ((_, score_on), predicted) in enumerate(zip(split.folds, in_folds, strict=True), start=1):
         parts.append(predicted.set_index(split.train.index[score_on]))
@@ -182,7 +182,7 @@ def evaluate_leak_free(
 
 
 def predict_wines(model: "Pipeline", X: "pd.DataFrame") -> "pd.DataFrame":
-    """The `prediction` for each wine, of a classifier with `confidence` and PROBABILITIES; the index is that of X."""
+    """The `prediction` for each wine, with X's index; a classifier adds `confidence` and PROBABILITIES."""
     import pandas as pd
 
     table = pd.DataFrame({"prediction": model.predict(X)}, index=X.index)
@@ -195,7 +195,7 @@ def predict_wines(model: "Pipeline", X: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def spread_probabilities(model: "BaseEstimator", X: Any, grades: Sequence[int] | np.ndarray) -> np.ndarray:
-    """A fitted classifier's probabilities of ascending grades, 0 of those that it does not know; (wines, grades)."""
+    """A fitted classifier's probabilities of ascending grades, shape (wines, grades); 0 for unknown grades."""
     probabilities = np.zeros((len(X), len(grades)))
     probabilities[:, np.searchsorted(grades, model.classes_)] = model.predict_proba(X)
     return probabilities
@@ -204,7 +204,7 @@ def spread_probabilities(model: "BaseEstimator", X: Any, grades: Sequence[int] |
 def evaluate_predictions(
     name: str, protocol: str, pipeline: "Pipeline", predictions: "dict[str, pd.DataFrame]"
 ) -> Evaluation:
-    """Score what a fitted model has predicted; `predictions` has the form it has in an Evaluation."""
+    """Score a fitted model's predictions; `predictions` has the same form as in an Evaluation."""
     scores = []
     for scored_on, table in predictions.items():
         grades, predicted = table[TARGET].to_numpy(), table["prediction"].to_numpy()
@@ -218,8 +218,8 @@ def evaluate_predictions(
 def choose_classifier(candidates: Sequence[ScoredT]) -> ScoredT:
     """The leak-free classifier with the best quadratic weighted kappa in cross-validation.
 
-    The holdout does not decide, so its score stays an estimate of what to expect. Raises BadInputError
-    where there is no classifier.
+    The holdout is not used for the choice, so its score stays an estimate for unseen wines. Raises BadInputError
+    if there is no classifier.
     """
     kappas = [
         (candidate, score.metrics["kappa"])
@@ -241,9 +241,9 @@ def measure_predictions(grades: np.ndarray, predictions: np.ndarray) -> dict[str
 def bootstrap_intervals(
     grades: np.ndarray, predictions: np.ndarray, wines: np.ndarray | None = None
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of the six MEASURES over resamples of the wines; the same each time.
+    """95 % percentile intervals of the six MEASURES over resamples of the wines, with a fixed seed.
 
-    `wines` tells which rows are of one wine; without it, each is a wine.
+    `wines` has equal values for rows of one wine; without it, each row is a wine.
     """
     (terms,) = resample_means(wines, tabulate_terms(grades, predictions))
     low, high = np.percentile(measure_terms(terms), [2.5, 97.5], axis=0).tolist()
@@ -253,9 +253,9 @@ def bootstrap_intervals(
 def score_probabilities(grades: np.ndarray, at_most: np.ndarray) -> np.ndarray:
     """The ranked probability score of each wine: the sum over GRADES of (F - 1 where the grade is at most that one)^2.
 
-    `at_most` has F, the probability of at most each of GRADES, shape (wines, grades). The lower the better; a sure
-    answer scores by how many grades it is off. From Epstein, Journal of Applied Meteorology 8 (1969), not divided by
-    the number of thresholds.
+    `at_most` is F, the probability of at most each of GRADES, shape (wines, grades). Lower is better; the score of a
+    prediction with probability 1 is its error in grades. Source: Epstein, Journal of Applied Meteorology 8 (1969), here
+    not divided by the number of thresholds.
     """
     scores: np.ndarray = ((at_most - (grades[:, None] <= np.array(GRADES))) ** 2).sum(axis=1)
     return scores
@@ -264,7 +264,7 @@ def score_probabilities(grades: np.ndarray, at_most: np.ndarray) -> np.ndarray:
 def bound_difference(
     grades: np.ndarray, predictions: np.ndarray, rival: np.ndarray, measure: str, wines: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """The 95 % interval of a measure of predictions minus that of a rival's, over paired resamples of the wines."""
+    """The 95 % interval of a measure of predictions minus the rival's, over paired resamples of the wines."""
     tables = (tabulate_terms(grades, each) for each in (predictions, rival))
     ours, theirs = (measure_terms(terms)[:, MEASURES.index(measure)] for terms in resample_means(wines, *tables))
     low, high = np.percentile(ours - theirs, [2.5, 97.5])
@@ -272,13 +272,13 @@ def bound_difference(
 
 
 def round_predictions(predictions: np.ndarray) -> np.ndarray:
-    """Round numbers to the nearest grade; those beyond the scale become its ends."""
+    """Round numbers to the nearest grade, and clip them to the scale."""
     rounded: np.ndarray = np.clip(np.rint(predictions), *SCALE)
     return rounded.astype("int64")
 
 
 def slice_predictions(evaluation: Evaluation, scored_on: str) -> list[Slice]:
-    """Score the wines of each colour and of each grade by themselves."""
+    """Score the wines of each colour and of each grade separately."""
     table = evaluation.predictions[scored_on]
     members = [(wine_type, table[table[TYPE] == wine_type]) for wine_type in TYPES]
     members += [(f"grade {grade}", table[table[TARGET] == grade]) for grade in GRADES]
@@ -303,12 +303,12 @@ def _predict(pipeline: "Pipeline", wines: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _predict_fold(unfitted: "Pipeline", X: "pd.DataFrame", y: "pd.Series", scored: "pd.DataFrame") -> "pd.DataFrame":
-    """The predictions of a model that stays where it was fitted."""
+    """Fit a model and predict one fold; the fitted model is not sent to another process."""
     return predict_wines(_fit(unfitted, X, y), scored)
 
 
 def tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """All that the measures need, as columns whose means suffice, so that a resample is one product."""
+    """The terms of the measures as columns; the measures need only their means, so a resample is one product."""
     y, prediction = grades.astype(float), predictions.astype(float)
     rounded = round_predictions(predictions).astype(float)
     miss, error = np.abs(rounded - y), prediction - y
@@ -317,9 +317,9 @@ def tabulate_terms(grades: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 
 def measure_terms(means: np.ndarray) -> np.ndarray:
-    """The six MEASURES from the means of tabulate_terms, one row a resample.
+    """The six MEASURES from the means of tabulate_terms, one row per resample.
 
-    Quadratic weighted kappa is 1 - observed / expected, where expected is the mean squared miss of
+    Quadratic weighted kappa is 1 - observed / expected, where expected is the mean squared error of
     grades and predictions drawn independently: E[y^2] + E[g^2] - 2 E[y] E[g].
     """
     square, absolute, hit, near, missed, y, y2, g, g2 = means.T
@@ -330,13 +330,13 @@ def measure_terms(means: np.ndarray) -> np.ndarray:
 def resample_means(wines: np.ndarray | None, *tables: np.ndarray) -> list[np.ndarray]:
     """The column means of tables in each resample of the wines, shape (RESAMPLES, columns) each.
 
-    Whole wines are drawn, with all their rows: repeats of a wine are no new evidence.
+    A wine is drawn with all its rows, because repeats of a wine are not independent.
     """
     rows = np.column_stack([np.ones(len(tables[0])), *tables])
     wine, count = np.arange(len(rows)), len(rows)
     if wines is not None:
         _, first, wine = np.unique(wines, return_index=True, return_inverse=True)
-        count, wine = len(first), first.argsort().argsort()[wine]  # numbered as they come, so that order alone decides
+        count, wine = len(first), first.argsort().argsort()[wine]  # numbered by first row: the ids do not matter
     sums = np.column_stack([np.bincount(wine, column, count) for column in rows.T])
     random, at_once = np.random.default_rng(0), max(1, DRAWS_AT_ONCE // count)
     sizes = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]

@@ -1,4 +1,4 @@
-"""The models, by name. Adding one is adding one line to MODELS; to ORDINAL, if it decides by its expected grade."""
+"""The models, by name. To add one, add a line to MODELS, or to ORDINAL if its expected grade decides."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # commands list the names without waiting for scikit-learn
     from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
 
-# The module and the parameters of each class; the seed is added where it draws at random.
+# The module and the parameters of each class; the seed is added if the class draws at random.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "RandomForestRegressor": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
     "RandomForestClassifier": ("sklearn.ensemble", {"n_estimators": 100, "n_jobs": -1}),
@@ -15,9 +15,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "DecisionTreeClassifier": ("sklearn.tree", {}),
     "KNeighborsRegressor": ("sklearn.neighbors", {"n_neighbors": 5, "n_jobs": -1}),
 }
-# Models by the name and parameters of the classifier whose expected grade decides (estimators.OrdinalClassifier). The
-# values came first in a search on train of the published wines (max_features .32 is the default 3); 200 trees gain
-# nothing in cross-validation and take twice the time. As published it would show nothing new.
+# Models whose expected grade decides (estimators.OrdinalClassifier): the name and parameters of the inner classifier.
+# The values were the best in a search on train of the published wines (max_features .32 is the default 3). 200 trees
+# gain nothing in cross-validation and take twice the time. As published, the model would show nothing new.
 ORDINAL: dict[str, tuple[str, dict[str, Any]]] = {
     "OrdinalForestClassifier": ("ExtraTreesClassifier", {"criterion": "entropy"}),
 }
@@ -25,7 +25,7 @@ ALL_MODELS = (*MODELS, *ORDINAL)
 
 
 def make_model(name: str, seed: int) -> "Pipeline":
-    """Make an unfitted pipeline, imputation included, of a model named in ALL_MODELS."""
+    """Make an unfitted pipeline, with imputation, for a model named in ALL_MODELS."""
     if name in ORDINAL:
         from wine_quality_training.estimators import OrdinalClassifier
 
@@ -35,7 +35,7 @@ def make_model(name: str, seed: int) -> "Pipeline":
 
 
 def is_published(name: str) -> bool:
-    """Whether a model is one of those that are compared as published, too."""
+    """Whether a model is also scored as published."""
     return name in MODELS
 
 
@@ -48,7 +48,7 @@ def _make_estimator(name: str, seed: int) -> "BaseEstimator":
 
 
 def impute_before(estimator: "BaseEstimator") -> "Pipeline":
-    """Make an unfitted pipeline: blank cells are filled with the mean of their column, before the estimator."""
+    """Make an unfitted pipeline that fills blank cells with the mean of their column before the estimator."""
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline
 

@@ -2,8 +2,8 @@
 
     python -m wine_quality_training.train [--model NAME|all] [--protocol as-published|leak-free|both]
 
-Writes to wine_quality_training/models/ each model (rfr.pkl) with its metadata (rfr.json), the comparison as scores.md
-and scores.json, and figures/.
+It writes to wine_quality_training/models/: each model (rfr.pkl) with its metadata (rfr.json), the comparison as
+scores.md and scores.json, and figures/.
 """
 
 import argparse
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """Train, print the scores and write everything."""
     parser = argparse.ArgumentParser(description="Fit the models and compare them under both protocols.")
-    parser.add_argument("--model", default="all", choices=[*ALL_MODELS, "all"])
-    parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"])
+    parser.add_argument("--model", default="all", choices=[*ALL_MODELS, "all"], help="the model to fit (all)")
+    parser.add_argument("--protocol", default="both", choices=[*PROTOCOLS, "both"], help="how to score (both)")
     arguments = parser.parse_args()
     settings = load_settings()
 
@@ -47,14 +47,14 @@ def main() -> int:
 
         written += write_report(settings.training_models, evaluations, data, split)
     console.print(f"\nWritten to {settings.training_models}: {', '.join(path.name for path in written)}")
-    console.print("Next: make pipeline tracks, registers and bundles the best of them")
+    console.print("Next: make pipeline tracks the models, and registers and bundles the best one")
     return DONE
 
 
 def _train_all(
     arguments: argparse.Namespace, data: WineData, split: "Split", settings: Settings, console: Console
 ) -> tuple[list[Evaluation], list[Path]]:
-    """Train each model, and write it as soon as it is scored; the evaluations have no fitted classifier any more."""
+    """Train each model, and write it as soon as it is scored; the returned classifiers are unfitted again."""
     from wine_quality_training.report.files import drop_fit, write_candidates
 
     names = list(ALL_MODELS) if arguments.model == "all" else [arguments.model]
@@ -65,7 +65,7 @@ def _train_all(
         raise BadInputError(f"{arguments.model} is not compared as published: leave --protocol out")
     with (
         open_executor(1, settings.dask) as executor,
-        ThreadPoolExecutor(len(names)) as waiting,  # for a cluster, which gets the fits of all models at once
+        ThreadPoolExecutor(len(names)) as waiting,  # so that a cluster gets the fits of all models at once
         Progress(console=console) as progress,
     ):
         bar = progress.add_task("Fitting", total=steps)

@@ -38,7 +38,7 @@ from wine_quality_training.bundle.grade_sets import GUARANTEE
 logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
 NO_COUNTS = LogCounts(0, 0, 0, "")
-Explain = Annotated[bool, Query(description="with what each measurement adds; takes a few times as long")]
+Explain = Annotated[bool, Query(description="also return how much each feature adds; takes a few times as long")]
 FEEDBACK_THREADS = 2  # a separate pool: a slow log delays no prediction
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
@@ -78,7 +78,8 @@ def create_app(
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
-    guarded = Guard(dispatch, service.metrics, in_flight, callers, service.log)
+    traced = service.traces.trace_requests(dispatch) if service.traces else dispatch
+    guarded = Guard(traced, service.metrics, in_flight, callers, service.log)
     if not cors_origins:
         return guarded
     return _OtherPages(
@@ -219,6 +220,8 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
     await asyncio.gather(*tasks, return_exceptions=True)
     if service.log:
         await asyncio.to_thread(service.log.close)
+    if service.traces:
+        await asyncio.to_thread(service.traces.close)
 
 
 async def _report_counts(service: Service) -> None:

@@ -202,7 +202,9 @@ def unpack_body(body: bytes, headers: dict[bytes, bytes], most_bytes: int) -> by
     if encoding not in (b"gzip", b"x-gzip"):
         name = encoding.decode("latin-1")[:40]
         raise ProblemError(
-            415, f"Content-Encoding: {name} is not read here; send gzip, or none", headers={"Accept-Encoding": "gzip"}
+            415,
+            f"Content-Encoding: {name} is not supported; send gzip, or no encoding",
+            headers={"Accept-Encoding": "gzip"},
         )
     unpacked = bytearray()
     try:

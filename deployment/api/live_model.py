@@ -69,7 +69,7 @@ class LiveModel:
     def _refuse(self, reason: str) -> None:
         self.refused = reason
         with suppress(Exception):  # continue even if the reason cannot be printed or counted
-            print(f"the model stays as it was: {reason}", file=sys.stderr, flush=True)
+            print(f"the model was not replaced: {reason}", file=sys.stderr, flush=True)
             self._on_load(True)
 
     def _read_current(self) -> object:

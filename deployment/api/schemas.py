@@ -24,10 +24,10 @@ class Explanation(BaseModel):
     """What each feature adds to the expected quality of a wine."""
 
     method: str = Field(description="how the effects were found")
-    adds_up: bool = Field(description="whether they add up; found one at a time they do not: features act together")
-    medians: dict[str, float] = Field(description="by feature, over the wines that the model was fitted on")
+    adds_up: bool = Field(description="whether they add up: no, because features interact and each is changed alone")
+    medians: dict[str, float] = Field(description="by feature, of the training wines")
     effects: dict[str, float] = Field(
-        description="by feature, in grades: expected_quality, less that of this wine with the feature at its median"
+        description="by feature, in grades: expected_quality minus that of this wine with the feature at its median"
     )
 
 
@@ -36,15 +36,15 @@ class Grading(BaseModel):
 
     request_id: str
     prediction: int = Field(description="the grade, 3 to 9, decided by the model's rule: see /model")
-    likeliest: int = Field(description="the grade with the highest probability; the rule may decide for another one")
+    likeliest: int = Field(description="the grade with the highest probability; the prediction may be another one")
     probabilities: dict[str, float] = Field(description="by grade; they add up to 1")
     expected_quality: float = Field(description="mean grade under these probabilities")
     grade_sets: dict[str, list[int]] = Field(
-        description="by level: consecutive grades that hold the tasters' grade of that share of wines; see /model",
+        description="by level: consecutive grades; for that share of wines they hold the tasters' grade, see /model",
         examples=[{"0.8": [5, 6], "0.9": [5, 6, 7]}],
     )
-    warnings: list[str] = Field(description="measurements that were filled, or are unusual")
-    explanation: Explanation | None = Field(None, description="there only with explain=true")
+    warnings: list[str] = Field(description="measurements that were filled, or are outside the range of training")
+    explanation: Explanation | None = Field(None, description="only with explain=true")
 
 
 class Prediction(Grading):
@@ -58,7 +58,7 @@ class BatchPrediction(BaseModel):
 
     request_id: str
     model: ServingModel
-    notes: list[str] = Field(description="how a table was read, where that is not plain, and what of it was not used")
+    notes: list[str] = Field(description="how a table was read, and which columns were not used")
     answers: list[Grading]
 
 
@@ -67,7 +67,7 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    request_id: str = Field(min_length=1, max_length=64, description="of the answer")
+    request_id: str = Field(min_length=1, max_length=64, description="the id of the answer")
     quality: int = Field(ge=SCALE[0], le=SCALE[1], description="the grade that tasters gave", examples=[6])
 
 
@@ -75,19 +75,19 @@ class ModelCard(ServingModel):
     """Facts about the serving model."""
 
     model: str = Field(description="kind of model")
-    compiled: str = Field(description="how the compiled form was proved, or why there is none")
+    compiled: str = Field(description="how the compiled model was checked, or why there is none")
     protocol: str
     grades: list[int]
-    ranges: dict[str, list[float]] = Field(description="of the wines that it was fitted on: lowest, highest")
+    ranges: dict[str, list[float]] = Field(description="lowest and highest value in the training wines")
     metrics: dict[str, float] = Field(description="by protocol, wines scored on, and measure")
-    decision: str = Field(description="how the prediction is made of the probabilities")
+    decision: str = Field(description="how the prediction follows from the probabilities")
     grade_sets: dict[str, float] = Field(
         description="by level: a set grows while its probability is at most this; empty: this model has none"
     )
-    guarantee: str = Field(description="what holds for its grade sets")
+    guarantee: str = Field(description="what is guaranteed for its grade sets")
     data_source: str
     data_fingerprint: str
-    loaded: str = Field(description="when this process loaded it, UTC")
+    loaded: str = Field(description="when this process loaded the model, UTC")
 
 
 class Readiness(BaseModel):
@@ -95,7 +95,7 @@ class Readiness(BaseModel):
 
     ready: bool = True  # the server starts only with a checked model
     version: str
-    refused: str = Field(description="why the bundle that should serve was refused; empty: it was not")
+    refused: str = Field(description="why a newer bundle was refused; empty: none was")
 
 
 class Refusal(BaseModel):

@@ -86,7 +86,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
     checks = 1
     while not happened():
         if time.monotonic() > deadline:
-            raise NotThereError(f"waited {seconds:g} s in vain for {what}")
+            raise NotThereError(f"waited {seconds:g} s for {what}: it did not happen")
         time.sleep(every)
         checks += 1
     return checks
@@ -94,6 +94,6 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
 
 def answers(address: str) -> bool:
     """Whether a server responds with success at an address."""
-    with suppress(OSError, HTTPException), urlopen(address, timeout=5):
+    with suppress(OSError, HTTPException), urlopen(address, timeout=5):  # nosec B310  # servers of this machine
         return True
     return False

@@ -68,26 +68,26 @@ def main() -> int:
 
 def _parse_arguments(wine_type: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Score files of wines with the model that serves. Ends with 1 if a file held no wine, with 2 or 3 "
-        "if one could not be read; the others are scored."
+        description="Score files of wines with the champion. A file that cannot be scored does not stop the others. "
+        "Exit code: 1 if a file has no wines, 2 or 3 if a file cannot be read."
     )
     parser.add_argument(
         "wines",
         nargs="*",
         help="tables as text (.csv, .tsv, .txt, .gz) or Parquet, folders of them, s3://bucket/path; "
-        "WINE_BATCH_WINES where left out",
+        "default: WINE_BATCH_WINES",
     )
     parser.add_argument(
         "--type",
         choices=("red", "white"),
         default=wine_type,
-        help="the colour of wines in files that give none (WINE_TYPE)",
+        help="the colour of all wines, for files without a column for it (WINE_TYPE)",
     )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="with a column effect_<feature> for each feature, what it adds to the expected quality; this is 13 times "
-        "the work, and the answers have a folder of their own",
+        help="add a column effect_<feature> for each feature: how much it adds to the expected quality. This is 13 "
+        "times the work; the answers go to a folder of their own",
     )
     return parser.parse_args()
 
@@ -100,8 +100,8 @@ def _conclude(console: Console, scored: Sequence["ScoredFile"], errors: Sequence
         console.print(f"Nothing to score: put CSV or Parquet files into {folder}")
         return DONE
     if hollow := [one.manifest.wines for one in scored if not one.manifest.scored]:
-        raise RefusedError(f"no row of {', '.join(hollow)} is a wine; the reasons are in {scored[-1].refused}")
-    console.print("Next: read the answers, say with pandas.read_parquet(FOLDER)")
+        raise RefusedError(f"no row of {', '.join(hollow)} is a valid wine; the reasons are in {scored[-1].refused}")
+    console.print("Next: read the answers, for example with pandas.read_parquet(FOLDER)")
     return DONE
 
 

@@ -131,8 +131,8 @@ def require_rows(found: int, counted: int, first: int, address: Location) -> Non
     """Raise BadInputError unless every counted row was read, as a wine, a refusal or a blank line."""
     if found != counted:
         raise BadInputError(
-            f"{address}, rows {first:,} to {first + counted - 1:,}: {found:,} rows were read where {counted:,} were "
-            "counted. Did the file change meanwhile? Score it again"
+            f"{address}, rows {first:,} to {first + counted - 1:,}: {found:,} rows were read, but {counted:,} were "
+            "counted. If the file changed meanwhile, score it again"
         )
 
 
@@ -154,7 +154,7 @@ def _match_parquet(content: parquet.ParquetFile, address: Location, wine_type: s
     if columns.colour is not None:
         kind = schema.types[columns.colour]
         if not (pa.types.is_boolean(kind) or any(is_kind(kind) for is_kind in plain)):
-            raise BadInputError(f"{address}, column {columns.name}: {kind} is no colour")
+            raise BadInputError(f"{address}, column {columns.name}: {kind} is not a colour")
         first = next(content.iter_batches(SAMPLE_ROWS, columns=[schema.names[columns.colour]]), None)
         columns.require_colours(first.column(0).to_pylist() if first else (), address)
     return columns

@@ -70,7 +70,7 @@ def split_rows(
         else:
             pending, length, rows = [*pending, block], length + len(block), rows + ends.size
     if quoted:
-        raise BadInputError(f"{name} opens a quotation mark after row {first_row + rows - 1} and never closes it")
+        raise BadInputError(f"{name} has a quotation mark after row {first_row + rows - 1} that is never closed")
     if length:
         yield b"".join(pending), rows + (previous not in (NEWLINE, RETURN))
 
@@ -101,7 +101,7 @@ def parse_text(data: bytes, dialect: Dialect, fields: Mapping[str, int], colour:
     try:
         parsed = _parse_as(data, dialect, fields, colour, pa.string())
     except pa.ArrowInvalid as error:
-        raise BadInputError(f"{where}: no table of text: {str(error).splitlines()[0]}") from error
+        raise BadInputError(f"{where}: this is not a table of text: {str(error).splitlines()[0]}") from error
     texts = {name: _tidy_cells(parsed.table[name], dialect.decimal) for name in fields}
     others = {name: parsed.table[name] for name in parsed.table.column_names if name not in fields}
     return ParsedText(pa.table(texts | others), parsed.rows, parsed.skipped)

@@ -64,7 +64,7 @@ def judge_run(environment: "Environment", examples: Examples, target: float) -> 
     for finding in findings:
         print(finding)
     if not findings:
-        print(f"Every answer was the right one; p95 is {total.p95:.1f} ms, the target {target:g} ms")
+        print(f"Every answer was correct; p95 is {total.p95:.1f} ms, the target {target:g} ms")
     environment.process_exit_code = FINDING if findings else DONE
 
 

@@ -112,10 +112,12 @@ def _open_log(url: str) -> Iterator[Connection]:
     if url == OFF:
         raise NotThereError(
             "the prediction log is off (WINE_LOG_URL=off), there is nothing to read: unset WINE_LOG_URL, or set it to "
-            "sqlite:////a/file.db or postgresql+psycopg://user:password@host/database, then serve the model and ask it"
+            "sqlite:////a/file.db or postgresql+psycopg://user:password@host/database, then serve and send requests"
         )
     engine = make_engine(url)
-    missing = NotThereError(f"there is no prediction log at {hide_password(url)} yet: serve the model and ask it first")
+    missing = NotThereError(
+        f"there is no prediction log at {hide_password(url)} yet: serve the model and send requests first"
+    )
     file = find_file(engine)
     if file and not file.is_file():
         raise missing

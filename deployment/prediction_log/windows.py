@@ -102,13 +102,13 @@ def require_window(url: str, rows: int, hours: float, now: float, found: Sequenc
         return
     if hours:
         raise NotThereError(
-            f"no wine was asked for in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): ask for one "
+            f"there was no request in the last full windows of {hours:g} hours (WINE_WINDOW_HOURS): send wines "
             "(make simulate) and wait until its window is over, or set WINE_WINDOW_HOURS=0"
         )
     asked = len(read_times(url, until=now, last=rows))
     raise NotThereError(
-        f"there is no full window yet: {asked:,} of {rows:,} wines (WINE_WINDOW_ROWS) were asked for. "
-        f"Ask for {rows - asked:,} more: make simulate"
+        f"there is no full window yet: the log has {asked:,} of {rows:,} wines (WINE_WINDOW_ROWS). "
+        f"Send {rows - asked:,} more: make simulate"
     )
 
 

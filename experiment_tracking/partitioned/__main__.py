@@ -1,9 +1,9 @@
-"""Fit XGBoost on wines that lie in many files and need not fit into one machine's memory.
+"""Fit XGBoost on wines in many files, which need not fit into one machine's memory.
 
     python -m experiment_tracking.partitioned FOLDER
 
-Each file is a partition, and the workers of a Dask cluster (WINE_DASK, or processes of this machine) fit on them
-together. Leaves a run with the model and its score in the holdout, which can be registered.
+Each file is a partition. The workers of a Dask cluster (WINE_DASK, or processes of this machine) fit on all of them
+together. The result is a run with the model and its holdout score, which can be registered.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from settings import load_settings
 
 
 def main() -> int:
-    """Read, fit, score, track, and say what to do next."""
+    """Read, fit, score, track, and print the next step."""
     parser = argparse.ArgumentParser(description="Fit XGBoost on wines in many files, on a Dask cluster.")
     parser.add_argument("folder", type=Path, help="folder of CSV or Parquet files, each a partition")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"the most rounds of XGBoost ({ROUNDS})")

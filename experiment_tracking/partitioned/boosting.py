@@ -1,7 +1,7 @@
-"""XGBoost on wines that lie in many files: a cluster's workers read a file each, and fit together.
+"""XGBoost on wines in many files: each worker of a cluster reads files, and all workers fit together.
 
-XGBoost adds up the histograms of all partitions in every round. A fifth of the wines is never fitted on, and a sixth of
-the rest decides how many rounds there are.
+XGBoost adds up the histograms of all partitions in every round. A fifth of the wines is the holdout. A sixth of the
+rest decides the number of rounds.
 """
 
 import dask.dataframe as dd
@@ -22,22 +22,22 @@ from wine_quality_training.estimators import GradesFromNumbers
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, evaluate_predictions, predict_wines
 
 NAME = "PartitionedXGBClassifier"
-SCORED = 20_000  # rows of the holdout that are scored; more would hardly make the interval narrower
+SCORED = 20_000  # holdout rows that are scored; with more, the interval would hardly be narrower
 STOPPING_SHARE = HOLDOUT_SHARE + (1 - HOLDOUT_SHARE) / STOPPING_PARTS
-# Where the search starts. Which wines a round leaves out would depend on the worker they are on, so it takes all.
+# The search's first values, but without subsampling: which wines it leaves out would depend on their worker.
 VALUES = START[XGBOOST] | {"learning_rate": RATE, "subsample": 1.0}
 
 
 def fit_partitions(
     partitions: Partitions, client: Client, seed: int, rounds: int = ROUNDS
 ) -> tuple[Pipeline, pd.DataFrame]:
-    """Fit in train of all partitions, and return the model with the wines that it is to be scored on.
+    """Fit in train of all partitions, and return the model with the wines to score it on.
 
-    The same partitions, seed and number of workers give the same model, but for the rounding of sums that three
-    workers or more add up in any order. Another number of workers cuts columns of many values into other bins.
+    The same partitions, seed and number of workers give the same model, except that three or more workers add sums in
+    any order, so rounding may differ. Another number of workers puts columns of many values into other bins.
     """
     workers = sorted(client.scheduler_info()["workers"])
-    read = [  # each file has its worker, or the same wines would be cut into other bins the next time
+    read = [  # each file has a fixed worker, otherwise the same wines would get other bins the next time
         client.submit(read_numbers, file, workers=workers[number % len(workers)], allow_other_workers=True, pure=False)
         for number, file in enumerate(partitions.files)
     ]
@@ -69,7 +69,7 @@ def evaluate_partitions(pipeline: Pipeline, scored: pd.DataFrame) -> Evaluation:
 def _boost(
     client: Client, to_fit: dd.DataFrame, to_stop: dd.DataFrame, seed: int, rounds: int
 ) -> tuple[Booster, float]:
-    """The best rounds, and the RMSE that they have on the part that they are stopped by."""
+    """The booster up to its best round, and its RMSE on the wines that decide when to stop."""
     features = list(FEATURES)
     fit_on = xgboost_on_dask.DaskQuantileDMatrix(client, to_fit[features], to_fit[TARGET])
     stop_by = xgboost_on_dask.DaskQuantileDMatrix(client, to_stop[features], to_stop[TARGET], ref=fit_on)

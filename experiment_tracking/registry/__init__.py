@@ -1,1 +1,1 @@
-"""The registry: versions, the gate that judges them, and the champion alias."""
+"""The registry: versions, the gate that tests them, and the champion alias."""

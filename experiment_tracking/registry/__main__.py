@@ -18,7 +18,7 @@ COMMAND = "python -m experiment_tracking.registry"
 
 
 def show_versions(console: Console) -> None:
-    """Print a line a version, the newest first."""
+    """Print one line per version, the newest first."""
     from experiment_tracking.registry.versions import list_versions
 
     table = Table("version", "model", "alias", "kappa cv", "holdout", "wines", box=None)
@@ -40,7 +40,7 @@ def show_history(console: Console) -> None:
 
 
 def show_version(name: str | None, console: Console) -> None:
-    """Print a version, the champion where none is named, and its card."""
+    """Print a version and its card; without a name, the champion's."""
     from experiment_tracking.registry.versions import CHAMPION, MODEL, find_version
 
     version = find_version(CHAMPION if name is None else name)
@@ -51,13 +51,13 @@ def show_version(name: str | None, console: Console) -> None:
 
 
 def run_promote(arguments: argparse.Namespace, settings: Settings, console: Console) -> None:
-    """Judge a version and promote it if the gate, or a person with a reason, lets it in."""
+    """Judge a version, and promote it if the gate, or a person with a reason, admits it."""
     from experiment_tracking.registry.promotion import promote, settle_moves
     from experiment_tracking.registry.versions import CHALLENGER, CHAMPION, find_version, judge_version
 
     version = find_version(CHALLENGER if arguments.version is None else arguments.version)
     if CHAMPION in version.aliases:
-        settle_moves(settings.serving_models)  # a promotion that was killed may have moved no more than the alias
+        settle_moves(settings.serving_models)  # a killed promotion may have moved only the alias
         raise RefusedError(f"version {version.number} is the champion already")
 
     from wine_data.split import split_wines
@@ -71,30 +71,34 @@ def run_promote(arguments: argparse.Namespace, settings: Settings, console: Cons
         verdict = judge_version(version, split.holdout, recent, arguments.margin)
     bundle = promote(version, verdict, settings.serving_models, arguments.reason or "")
     console.print("\n".join(verdict.sentences()))
-    console.print(f"version {version.number} is the champion, and a running API takes it over: {bundle}")
-    console.print(f"Next: make serve; back again: {COMMAND} rollback")
+    console.print(f"version {version.number} is the champion; a running API loads it: {bundle}")
+    console.print(f"Next: make serve; to undo: {COMMAND} rollback")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read and check the command line."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Versions of the model, and which of them serves.")
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description="Show, register, promote and roll back versions of the model."
+    )
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("list", help="all versions")
-    show = parts.add_parser("show", help="one version with its card")
+    parts.add_parser("list", help="list all versions")
+    show = parts.add_parser("show", help="show one version with its model card")
     show.add_argument("version", nargs="?", help="number or alias (champion)")
-    parts.add_parser("register", help="make the model of a run a version, and the challenger").add_argument("run_id")
-    admit = parts.add_parser("promote", help="let the gate judge a version, and make it champion if it is better")
+    parts.add_parser("register", help="register the model of a run; it becomes the challenger").add_argument("run_id")
+    admit = parts.add_parser("promote", help="test a version with the gate; if it passes, it becomes the champion")
     admit.add_argument("version", nargs="?", help="number or alias (challenger)")
-    admit.add_argument("--reason", help="why it goes in although the gate refuses; recorded")
-    admit.add_argument("--recent", type=Path, help="CSV of labelled recent wines, after drift")
-    admit.add_argument("--margin", type=float, default=MARGIN, help="with --recent: kappa the holdout may lose")
-    back = parts.add_parser("rollback", help="bring back the champion before this one")
-    back.add_argument("--reason", default="", help="why; recorded")
-    parts.add_parser("export", help="write the champion's serving bundle on this machine, where it is not there")
-    parts.add_parser("history", help="every promotion, rollback and refusal")
+    admit.add_argument("--reason", help="promote it even if the gate refuses, for this reason; it is recorded")
+    admit.add_argument("--recent", type=Path, help="CSV of graded recent wines, after drift")
+    admit.add_argument(
+        "--margin", type=float, default=MARGIN, help="with --recent: how much lower kappa on the holdout may be"
+    )
+    back = parts.add_parser("rollback", help="bring back the previous champion")
+    back.add_argument("--reason", default="", help="the reason; it is recorded")
+    parts.add_parser("export", help="write the champion's serving bundle to this machine, if it is not there yet")
+    parts.add_parser("history", help="list every promotion, rollback and refusal")
     arguments = parser.parse_args()
     if arguments.part == "promote" and arguments.reason is not None and not arguments.reason.strip():
-        raise BadInputError("--reason is empty; give the reason why it goes in although the gate may refuse it")
+        raise BadInputError("--reason is empty: say why the version should be promoted")
     if arguments.part == "promote" and not 0 <= arguments.margin <= 1:
         raise BadInputError(f"--margin is {arguments.margin:g}; it is a difference of kappa, 0 to 1")
     return arguments
@@ -127,7 +131,7 @@ def main() -> int:
             version, bundle = roll_back(settings.serving_models, arguments.reason)
             record = list_records()[-1]
             again = f"version {version.number} ({version.model}) is the champion again"
-            console.print(f"{again}, and a running API takes it over:\n{bundle}")
+            console.print(f"{again}; a running API loads it:\n{bundle}")
             console.print(f"before: version {record.champion or 'none'}; reason: {record.reason or 'none given'}")
             console.print("Next: make serve")
         case "export":

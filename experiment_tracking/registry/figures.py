@@ -1,4 +1,4 @@
-"""The registry as pictures: who was champion when, and what the gate has measured."""
+"""Figures of the registry: the champion over time, and the gate's measurements."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.promotion import REFUSED, Record
-from wine_quality_training.report.figures import GREY, RED, make_axes
+from figure_style import GREY, RED, make_axes
 
 
 def plot_champions(records: Sequence[Record]) -> Figure:
-    """Plot the champion after each move or refusal, the oldest first; a cross is a version that was refused."""
+    """Plot the champion after each move or refusal, the oldest first; a cross marks a refused version."""
     numbers = sorted({name for each in records for name in (each.champion, each.version) if name}, key=int)
     rows = {number: row for row, number in enumerate(numbers)}
     figure, (axis,) = make_axes(1, 1, height=0.45 * len(rows) + 1.6, width=9)
@@ -22,7 +22,7 @@ def plot_champions(records: Sequence[Record]) -> Figure:
             axis.plot(place, rows[each.version], "x", color="black", markersize=8)
         axis.axvline(place, color=GREY, linewidth=0.6, zorder=0)
     axis.set(
-        title="Who was champion: a bar is the version that served, a cross one that the gate refused",
+        title="Which version was champion (bar), and which one the gate refused (cross)",
         xticks=range(len(records)),
         xlim=(-0.2, len(records)),
         yticks=range(len(rows)),
@@ -34,7 +34,7 @@ def plot_champions(records: Sequence[Record]) -> Figure:
 
 
 def plot_gate(verdicts: Sequence[Verdict]) -> Figure:
-    """Plot what the gate has compared, a panel a measure: the difference, its worst case, and what is needed."""
+    """Plot the gate's comparisons, one panel per measure: the difference, its bound, and the limit."""
     asked = [verdict for verdict in verdicts if verdict.comparisons]
     measures = list(dict.fromkeys(each.measure for verdict in asked for each in verdict.comparisons))
     figure, axes = make_axes(1, len(measures), height=0.45 * len(asked) + 1.9, width=10)
@@ -48,5 +48,7 @@ def plot_gate(verdicts: Sequence[Verdict]) -> Figure:
         axis.set(title=measure, yticks=range(len(shown)), ylim=(len(shown) - 0.5, -0.5))
         labels = [f"{verdict.challenger} against {verdict.champion or 'the majority'}" for verdict, _ in shown]
         axis.set_yticklabels(labels if column == 0 else [""] * len(labels), fontsize=8)
-    figure.suptitle("The gate: difference (dot), worst case (end of line), limit (black); grey did not pass")
+    figure.suptitle(
+        "Challenger minus champion: difference (dot), worst case (line's end), limit (black); grey: refused"
+    )
     return figure

@@ -1,21 +1,22 @@
-"""The gate: a challenger gets in only if it is better on wines that neither model trained on.
+"""The gate: admit a challenger only if it is better on wines that neither model was fitted on.
 
-Both are scored on the same holdout wines. By paired one-sided intervals the challenger has to be better by quadratic
-weighted kappa, and not worse by accuracy and by ranked probability score (RPS) than ACCURACY_MARGIN and RPS_MARGIN.
-Kappa alone would let in a model that exaggerates: rounding mean + 1.7 (expected quality - mean) gains kappa and loses
-accuracy. Without a champion the rival is the majority-class baseline: the commonest grade of training, with the shares
-of training as probabilities.
+Both are scored on the same holdout wines. By paired one-sided intervals, the challenger must have a higher quadratic
+weighted kappa. Its accuracy and ranked probability score (RPS) may be worse by at most ACCURACY_MARGIN and RPS_MARGIN.
+Kappa alone would admit a model that exaggerates: rounding mean + 1.7 (expected quality - mean) gains kappa and loses
+accuracy. Without a champion, the rival is the majority-class baseline: it predicts the most frequent training grade,
+with the training shares as probabilities.
 
-All tests must be passed, so none is corrected for the others: what should not get in fails at least one of them by
-right, and passes that one no more often than its level says (intersection-union test; Berger, Technometrics 24, 1982).
-The level of kappa falls with each challenger that the holdout is asked about (questions.py), and bounds how often
-anything without gain gets in. The margins are held at LEVEL each time: they bound what a gain in kappa may cost.
+A challenger must pass every test, so no test is corrected for the others. For a model that should be refused, the null
+hypothesis of at least one test is true, and the model passes that test no more often than the test's level
+(intersection-union test; Berger, Technometrics 24, 1982). The level for kappa falls with each challenger of the holdout
+(questions.py), and bounds how often a model without gain is admitted. The margins are always tested at LEVEL: they
+bound the cost of a gain in kappa.
 
-After drift the holdout of old wines cannot show what a retrained model is for. Then the challenger must pass all three
-tests on recent labelled wines, and on the holdout lose no more than MARGIN of kappa.
+After drift, the holdout of old wines cannot show the benefit of a retrained model. Then the challenger must pass all
+three tests on recent labelled wines, and lose at most MARGIN of kappa on the holdout.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from commands import BadInputError
@@ -38,20 +39,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MARGIN = 0.05  # of kappa: about half the width of its 95 % interval on the published holdout
-# Of about 1,060 wines, a paired difference in accuracy has a standard deviation of .011, and one in RPS of .003. So a
-# challenger that is neither better nor worse by these passes nine times in ten and nineteen times in twenty.
+# On about 1,060 wines, a paired difference has a standard deviation of .011 in accuracy and .003 in RPS. So a
+# challenger with equal accuracy and RPS passes nine times in ten and nineteen times in twenty.
 ACCURACY_MARGIN, RPS_MARGIN = 0.03, 0.01
-LEVEL = 0.05  # of the intervals that are held against margins
-FEWEST_RECENT = 50  # wines; the interval of fewer is too wide to let anything through
+LEVEL = 0.05  # of the intervals that are compared with margins
+FEWEST_RECENT = 50  # wines; with fewer, the interval is too wide to admit any challenger
 MAJORITY = "the majority-class baseline"
 HOLDOUT, RECENT = "holdout", "recent wines"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger and rival on the same wines by one measure: both values, and the worst that the difference may be.
+    """Challenger and rival on the same wines by one measure: both values, and the bound of the difference.
 
-    `bound` is the lower bound of the difference and must exceed `needed`; of RPS it is the upper one and must be below.
+    `bound` is the lower bound and must be above `needed`; for RPS it is the upper bound and must be below `needed`.
     """
 
     scored_on: str
@@ -64,16 +65,16 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """How much the challenger has over the rival."""
+        """The challenger's value minus the rival's."""
         return self.challenger - self.rival
 
     @property
     def passed(self) -> bool:
-        """Whether the interval lies on the right side of what is needed."""
+        """Whether the bound is on the correct side of `needed`."""
         return self.bound < self.needed if self.measure == RPS else self.bound > self.needed
 
     def sentence(self) -> str:
-        """What was compared and what came of it, for people."""
+        """The comparison and its result, for people."""
         wines = f"{self.scored_on}, {self.wines:,} wines" if self.measure == KAPPA else self.scored_on
         reach, must = ("at most", "be below") if self.measure == RPS else ("at least", "exceed")
         values = f"{self.measure} {self.challenger:.3f} against {self.rival:.3f}, {self.difference:+.3f}"
@@ -82,17 +83,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found.
+    """The result of the gate.
 
-    `champion` is the version number that the challenger was compared with, "" for none. There are no comparisons where
-    the challenger is the champion's model; then the holdout was asked no question.
+    `champion` is the version number that the challenger was compared with, "" for none. If the challenger is the
+    champion's model, there are no comparisons, and no question was counted for the holdout.
     """
 
     challenger: str
     champion: str
     comparisons: tuple[Comparison, ...]
     question: Question | None = None
-    notes: tuple[str, ...] = ()  # for people: they decide nothing
+    notes: tuple[str, ...] = ()  # for people, without effect on the verdict
 
     @property
     def admitted(self) -> bool:
@@ -100,14 +101,14 @@ class Verdict:
         return bool(self.comparisons) and all(comparison.passed for comparison in self.comparisons)
 
     def name_rival(self) -> str:
-        """What the challenger was compared with."""
+        """The name of the rival."""
         return f"version {self.champion}" if self.champion else MAJORITY
 
     def sentences(self) -> list[str]:
-        """The verdict for people: one line what, one for the holdout's count, one for each comparison."""
+        """The verdict for people: one line for the result, one for the holdout's count, one for each comparison."""
         if not self.comparisons:
             same = f"version {self.challenger} is the same model as {self.name_rival()}, by its digest"
-            return [f"{same}: refused, and the holdout was not asked"]
+            return [f"{same}: refused, without a comparison on the holdout"]
         word = "better" if self.admitted else "not shown to be better"
         first = f"version {self.challenger} is {word} than {self.name_rival()}"
         asked = [self.question.sentence()] if self.question else []
@@ -116,7 +117,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a challenger is held to: the kappa that it may lose on the holdout after drift, and the holdout's count."""
+    """The limits for a challenger: the kappa it may lose on the holdout after drift, and the holdout's count."""
 
     margin: float = MARGIN
     question: Question = FIRST
@@ -129,12 +130,12 @@ def judge_challenger(
     recent: "pd.DataFrame | None" = None,
     terms: Terms = Terms(),
 ) -> Verdict:
-    """Compare a challenger with the champion, or with the majority-class baseline where there is none.
+    """Compare a challenger with the champion, or with the majority-class baseline if there is none.
 
-    Of labelled `recent` wines those of the holdout are scored, which neither model trained on.
+    Of the labelled `recent` wines, those of the holdout are scored: neither model was fitted on them.
 
     Raises:
-        BadInputError: what check_models and pick_unseen say.
+        BadInputError: as in check_models and pick_unseen.
     """
     check_models(challenger, champion)
     unseen = None if recent is None else pick_unseen(recent)
@@ -144,25 +145,24 @@ def judge_challenger(
     comparisons = tuple(hold_to_limits(scored_on, wines, difference, level) for difference in differences)
     if unseen is not None:
         wines, (kappa, *_) = _compare(challenger, champion, holdout)
-        old = Comparison(HOLDOUT, wines, KAPPA, kappa.challenger, kappa.rival, kappa.bound(LEVEL), -terms.margin)
-        comparisons = (*comparisons, old)
+        comparisons = (*comparisons, replace(hold_to_limits(HOLDOUT, wines, kappa, LEVEL), needed=-terms.margin))
     return Verdict(*versions, comparisons, terms.question)
 
 
 def check_models(challenger: Bundle, champion: Bundle | None) -> None:
-    """Raise BadInputError where a model is a regressor, was not fitted leak-free, or lacks a profile that is needed."""
+    """Raise BadInputError if a model is a regressor, was not fitted leak-free, or lacks a profile that is needed."""
     for bundle in filter(None, (challenger, champion)):
         who = f"version {bundle.metadata.version} ({bundle.metadata.model})"
         if not predicts_grades(bundle.pipeline):
             raise BadInputError(f"{who} is a regressor; the API serves classifiers")
         if bundle.metadata.protocol != LEAK_FREE:
-            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}: it has seen the holdout")
+            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}, on wines of the holdout too")
         if champion is None and not bundle.metadata.profiles:
-            raise BadInputError(f"{who} has no profile of its wines, which {MAJORITY} needs: train it again")
+            raise BadInputError(f"{who} has no profile of its training wines, which {MAJORITY} needs: train it again")
 
 
 def pick_unseen(recent: "pd.DataFrame") -> "pd.DataFrame":
-    """The recent wines that are in the holdout. Raises BadInputError where they are too few wines, repeats apart."""
+    """The recent wines in the holdout. Raises BadInputError if fewer than FEWEST_RECENT of them are distinct."""
     from wine_data.split import is_holdout
 
     unseen = recent[is_holdout(recent)]
@@ -180,7 +180,7 @@ def _compare(challenger: Bundle, champion: Bundle | None, wines: "pd.DataFrame")
 
 
 def hold_to_limits(scored_on: str, wines: int, difference: Difference, level: float) -> Comparison:
-    """A difference beside what is needed of it: a gain in kappa, and of the others no loss beyond a margin."""
+    """Compare a difference with its limit: a gain in kappa, no loss beyond a margin in accuracy and RPS."""
     limits = {KAPPA: (level, 0.0), ACCURACY: (LEVEL, -ACCURACY_MARGIN), RPS: (LEVEL, RPS_MARGIN)}
     level, needed = limits[difference.measure]
     rival = round(difference.rival, 12) + 0.0  # the baseline's kappa is 0, not -0

@@ -1,4 +1,4 @@
-"""The card of a registered model: what it is for, what it was made of, how good it is, and where that ends."""
+"""The card of a registered model: its use, data, scores and limits."""
 
 from collections.abc import Sequence
 
@@ -17,26 +17,28 @@ from wine_quality_training.report.tables import (
     render_slices,
 )
 
-FIFTHS = 5  # all bins of the diagram would make the card longer than the registry takes
+FIFTHS = 5  # with all bins of the diagram, the card would be too long for the registry
 
 
 def render_card(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
     """Write the card of a model in Markdown, from its metadata and the evaluations of both protocols."""
     accuracy, within_one = (metadata.metrics[f"{LEAK_FREE}.holdout.{name}"] for name in ("accuracy", "within_one"))
-    missed = f"Of the holdout's grades it missed {1 - accuracy:.0%}, and {1 - within_one:.0%} by more than one."
+    missed = (
+        f"On the holdout {1 - accuracy:.0%} of its grades are wrong, and {1 - within_one:.0%} by more than one grade."
+    )
     decision = describe_decision(metadata.decision)
     versions = ", ".join(f"{library} {version}" for library, version in metadata.versions.items())
-    # The first words without marks: MLflow's table of versions shows them as they are.
-    return f"""{metadata.model}: gives one wine, from its laboratory measurements and its colour, a grade from
-{GRADES[0]} to {GRADES[-1]} as tasters would. It supports a taster or sorts samples; do not base a price on it,
-a claim on a label or a decision about a person.
+    # The first words have no Markdown, because MLflow's table of versions does not render it.
+    return f"""{metadata.model}: predicts the grade that tasters would give a wine, {GRADES[0]} to {GRADES[-1]}, from
+its laboratory measurements and its colour. Use it to support a taster or to sort
+samples. Do not base a price, a claim on a label or a decision about a person on it.
 
-**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of train alone.
+**Data.** {metadata.data_source}, fingerprint {metadata.data_fingerprint}. Fitted on wines of the training side only.
 
-**Decision.** It predicts {decision}. The probabilities are those of the model, so the likeliest grade may be another.
+**Decision.** It predicts {decision}. The likeliest grade may be another one.
 
 **Leak.** The published train and validation files hold the same wines. The as-published rows below measure memory;
-what to expect of a new wine are the leak-free rows.
+the leak-free rows show what to expect for new wines.
 
 {render_scores(list_scores(evaluations))}
 
@@ -46,16 +48,16 @@ what to expect of a new wine are the leak-free rows.
 
 {_render_promises(metadata, evaluations)}## Limits
 
-Portuguese Vinho Verde of 2004 to 2007, where the wines are the published ones. Grades 3, 4, 8 and 9 are rare and
-seldom found. {missed} A measurement in another
-unit than the schema names gives a wrong grade without a word, unless it leaves the physical bounds.
+The published wines are Portuguese Vinho Verde of 2004 to 2007. Grades 3, 4, 8 and 9 are rare, and the model seldom
+predicts them. {missed} A measurement in a wrong unit gives a wrong grade without a warning, unless it is outside
+the physical bounds.
 
 Fitted with {versions}.
 """
 
 
 def _render_promises(metadata: ModelMetadata, evaluations: Sequence[Evaluation]) -> str:
-    """What the probabilities promise, and how it was kept; "" for a regressor."""
+    """The guarantee of the probabilities, and the measured coverage and reliability; "" for a regressor."""
     if not metadata.grade_sets:
         return ""
     evaluation = next(each for each in evaluations if each.protocol == LEAK_FREE)
@@ -65,15 +67,15 @@ def _render_promises(metadata: ModelMetadata, evaluations: Sequence[Evaluation])
     )
     return f"""## Grade sets
 
-Consecutive grades: from the prediction a set grows by the likelier neighbour while its probability is at most
-{thresholds}, which cross-validation gave. {GUARANTEE}
-So often the sets held the grade of a holdout wine:
+A grade set has consecutive grades. It begins with the prediction and grows by the likelier neighbour while its
+probability is at most {thresholds}; cross-validation gave this threshold. {GUARANTEE}
+The share of holdout wines whose sets held the true grade:
 
 {render_coverage(list_coverage(evaluation))}
 
 ## Reliability
 
-Predictions in cross-validation, from the fifth with the least confidence to the most. The expected calibration error
+Predictions in cross-validation, in fifths from the lowest confidence to the highest. The expected calibration error
 (ECE, {BINS} bins) is {measure_reliability(table).error:.3f}. The diagram is figures/reliability.png in the run.
 
 {render_reliability(measure_reliability(table, FIFTHS))}

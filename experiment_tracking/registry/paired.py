@@ -1,7 +1,7 @@
-"""Two models on the same wines: kappa, accuracy and ranked probability score of each, and what the difference is worth.
+"""Compare two models on the same wines by kappa, accuracy and ranked probability score, with bounds of the difference.
 
-Paired: every resample scores both on the same wines, so what makes a wine hard for both cancels out. Rows that agree
-on the features are one wine, which counts once with the mean of its rows.
+Paired: every resample scores both models on the same wines, so the difficulty of a wine for both cancels out. Rows with
+equal features are one wine, which counts once, with the mean of its rows.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-KAPPA, ACCURACY, RPS = COMPARED = ("kappa", "accuracy", "RPS")  # RPS: ranked probability score, the lower the better
+KAPPA, ACCURACY, RPS = COMPARED = ("kappa", "accuracy", "RPS")  # RPS: ranked probability score, lower is better
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers to some wines: grades, and the probability of at most each of GRADES, shape (wines, grades)."""
+    """A model's predictions: grades, and the probability of at most each of GRADES, shape (wines, grades)."""
 
     grades: np.ndarray
     at_most: np.ndarray
@@ -47,26 +47,26 @@ class Difference:
 
     @property
     def gain(self) -> float:
-        """How much the challenger has over the rival."""
+        """The challenger's value minus the rival's."""
         return self.challenger - self.rival
 
     def bound(self, level: float) -> float:
-        """The worst that the difference is, with confidence 1 - level: its lower bound, of RPS its upper one.
+        """The lower bound of the difference with confidence 1 - level; the upper bound for RPS.
 
-        Normal, with the deviation of the resamples: 1,000 of them hold no percentile for a level of 0.01 %.
+        It is a normal bound with the resamples' standard deviation: 1,000 resamples have no 0.01 % percentile.
         """
         reach = NormalDist().inv_cdf(1 - level) * self.deviation
         return self.gain + reach if self.measure == RPS else self.gain - reach
 
 
 def ask_model(pipeline: "Pipeline", wines: "pd.DataFrame") -> Answers:
-    """Let a classifier answer. It may know fewer grades than there are, or others."""
+    """A classifier's predictions. It may know fewer grades than GRADES, or others."""
     X = feature_frame(wines)
     return Answers(pipeline.predict(X), pipeline.predict_proba(X) @ (pipeline.classes_[:, None] <= np.array(GRADES)))
 
 
 def answer_majority(profiles: Sequence[Profile], wines: int) -> Answers:
-    """The majority-class baseline's answers: the commonest grade of training, with the shares of training."""
+    """The majority-class baseline's predictions: the most frequent training grade, with the training shares."""
     weights = np.array([profile.wines for profile in profiles])
     shares = np.array([_read_shares(profile) for profile in profiles])
     at_most = weights @ shares / weights.sum()
@@ -85,7 +85,7 @@ def compare_answers(wines: "pd.DataFrame", challenger: Answers, rival: Answers) 
 
 
 def number_wines(wines: "pd.DataFrame") -> np.ndarray:
-    """Give each row the number of its wine, from 0; rows that agree on the features are one wine."""
+    """Give each row the number of its wine, from 0; rows with equal features are one wine."""
     numbers: np.ndarray = wines.groupby(list(FEATURES), dropna=False).ngroup().to_numpy()
     return numbers
 
@@ -98,12 +98,12 @@ def average_wines(rows: np.ndarray, wine: np.ndarray) -> np.ndarray:
 
 
 def tabulate_answers(grades: np.ndarray, answers: Answers) -> np.ndarray:
-    """All that the three measures need, a row a wine, as columns whose means suffice."""
+    """The terms of the three measures as columns, one row per wine; the measures need only the means."""
     return np.column_stack([tabulate_terms(grades, answers.grades), score_probabilities(grades, answers.at_most)])
 
 
 def measure_answers(means: np.ndarray) -> np.ndarray:
-    """COMPARED from means of tabulate_answers, one row a resample."""
+    """COMPARED from the means of tabulate_answers, one row per resample."""
     measures = measure_terms(means[:, :-1])
     return np.column_stack([*(measures[:, MEASURES.index(name)] for name in (KAPPA, ACCURACY)), means[:, -1]])
 

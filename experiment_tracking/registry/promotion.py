@@ -1,10 +1,10 @@
 """Promotion and rollback: the champion alias, the bundle that serves, and a record of each move.
 
 A record is one MLflow run in the experiment wine-quality-promotions, written once and never changed: who,
-when, from, to, verdict, reason. The alias names the champion; the records show how it got there.
+when, from, to, verdict, reason. The alias names the champion; the records are its history.
 
-A move is: open the record, move the alias, make its bundle the one that serves, close the record, all under a
-lock. The next move finishes one that was killed on the way, or marks it as failed if the alias had not moved yet.
+A move has four steps under a lock: open the record, move the alias, select the bundle that serves, close the record.
+If a move was killed, the next move finishes it, or marks it as failed if the alias had not moved yet.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,12 @@ from commands import RefusedError
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.versions import (
     CHAMPION,
+    MODEL,
     Version,
     export_version,
     find_champion,
     find_version,
+    list_versions,
     set_alias,
 )
 from experiment_tracking.runs.locks import hold_lock
@@ -36,7 +38,7 @@ PROMOTED, ROLLED_BACK, REFUSED = "promotion", "rollback", "refusal"
 
 @dataclass(frozen=True)
 class Record:
-    """One promotion, rollback or refusal: `champion` is the version before, "" for none, `version` the one after it."""
+    """One promotion, rollback or refusal: `champion` is the version before, "" for none, `version` the new one."""
 
     event: str
     when: datetime
@@ -50,10 +52,10 @@ class Record:
 def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") -> Path:
     """Make a version the champion, and its bundle the one that serves; return the bundle's folder.
 
-    A person's `reason` is recorded, and overrules a refusal by the gate. `models` has the serving bundles.
+    A person's `reason` is recorded, and overrules a refusal by the gate. `models` is the folder of serving bundles.
 
     Raises:
-        RefusedError: the gate refused, which is recorded, or another version became champion since the verdict.
+        RefusedError: the gate refused, which is recorded, or another version became champion after the verdict.
     """
     if not verdict.admitted and not reason:
         record_refusal(version, verdict)
@@ -65,7 +67,7 @@ def promote(version: Version, verdict: Verdict, models: Path, reason: str = "") 
             raise RefusedError(f"version {champion} is the champion already")
         if champion != verdict.champion:
             raise RefusedError(
-                f"version {champion} became champion after version {version.number} was compared with "
+                f"version {champion} became champion while version {version.number} was compared with "
                 f"{verdict.name_rival()}: compare again"
             )
         return _move(PROMOTED, version, bundle, verdict, reason)
@@ -77,10 +79,10 @@ def record_refusal(version: Version, verdict: Verdict) -> None:
 
 
 def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
-    """Bring back the champion before this one, with its bundle. Raises RefusedError where there was none.
+    """Bring back the previous champion with its bundle. Raises RefusedError if there was none.
 
-    Where the alias was moved by hand, that is the version it was moved from, and the record says so. A rollback that
-    was killed after it moved the alias is finished, and none is added to it.
+    If the alias was moved by hand, the previous champion is the version before that move, and the record says so. If a
+    rollback was killed after it moved the alias, it is finished, and no second one follows.
     """
     with _moving(models) as settled:
         recorded, champion = _list_recorded(), _name_champion()
@@ -108,28 +110,59 @@ def list_records() -> list[Record]:
 
 
 def list_champions() -> list[str]:
-    """The version numbers that a rollback would go back through, the present champion last."""
+    """The version numbers that rollbacks return to, from oldest to newest; the present champion is last."""
     return _add_unrecorded(_list_recorded(), _name_champion())
 
 
 def settle_moves(models: Path) -> Path | None:
-    """Finish moves that were killed on the way; return the bundle that serves, the champion's."""
+    """Finish killed moves; return the champion's bundle, which serves."""
     with _moving(models) as settled:
         return settled.bundle
 
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
-    """Let the champion's bundle serve from this folder, where another machine promoted it, or the bundles were lost."""
-    with hold_lock(models / ".moving.lock"), hold_between_machines():
+    """Make the champion's bundle serve from this folder, if another machine promoted it or the bundles were lost."""
+    with hold_moves(models):
         champion = find_version(CHAMPION)
         bundle = export_version(champion, models)
         _serve(bundle)
         return champion, bundle
 
 
+def divide_versions(before: datetime) -> tuple[list[Version], list[Version]]:
+    """The versions that stay, and those that may go: refused before then, and never champion nor named by an alias."""
+    needed, refusals = set(list_champions()), {}
+    for record in list_records():
+        needed |= {record.champion} if record.event == REFUSED else {record.champion, record.version}
+        if record.event == REFUSED:
+            refusals[record.version] = record.when
+    versions = list_versions()
+    go = [
+        version
+        for version in versions
+        if version.number not in needed and not version.aliases
+        if version.registered < before and refusals.get(version.number, before) < before
+    ]
+    return [version for version in versions if version not in go], go
+
+
+def remove_refused(number: str, before: datetime, models: Path) -> None:
+    """Remove a version from the registry, if it may still go; its number is not used again."""
+    with hold_moves(models):
+        if number in [version.number for version in divide_versions(before)[1]]:
+            mlflow.MlflowClient().delete_model_version(MODEL, number)
+
+
+@contextmanager
+def hold_moves(models: Path) -> Iterator[None]:
+    """Let nobody else promote or roll back meanwhile, on this machine or another."""
+    with hold_lock(models / ".moving.lock"), hold_between_machines():
+        yield
+
+
 @dataclass(frozen=True)
 class _Settled:
-    """The champion's bundle, and the events of moves that were killed and are finished now."""
+    """The champion's bundle, and the events of killed moves that are now finished."""
 
     bundle: Path | None
     finished: tuple[str, ...]
@@ -137,8 +170,8 @@ class _Settled:
 
 @contextmanager
 def _moving(models: Path) -> Iterator[_Settled]:
-    """Hold the lock of all moves, have the champion's bundle serve, and finish moves that were killed."""
-    with hold_lock(models / ".moving.lock"), hold_between_machines():
+    """Hold the lock of all moves, make the champion's bundle serve, and finish killed moves."""
+    with hold_moves(models):
         champion, finished = find_champion(), []
         bundle = export_version(champion, models) if champion else None
         if bundle:
@@ -170,7 +203,7 @@ def _name_champion() -> str:
 
 
 def _list_recorded() -> list[str]:
-    """The champions by the records alone, which know of a move by hand only where another move followed it."""
+    """The champions by the records alone; they show a move by hand only if another move followed it."""
     champions: list[str] = []
     for record in list_records():
         if record.event == PROMOTED:
@@ -182,12 +215,12 @@ def _list_recorded() -> list[str]:
 
 
 def _add_unrecorded(champions: list[str], champion: str) -> list[str]:
-    """Champions with the one of a later moment, if it is another than the last."""
+    """Add a later champion to the list if it differs from the last one."""
     return champions if champion in ("", *champions[-1:]) else [*champions, champion]
 
 
 def _open_record(event: str, version: str, champion: str, verdict: Verdict | None, reason: str = "") -> str:
-    """Start the record of a move: a run whose tags and metrics say all of it before anything moves."""
+    """Start the record of a move: a run whose tags and metrics are complete before anything moves."""
     tags = {
         **describe_code(),
         "event": event,
@@ -207,6 +240,6 @@ def _open_record(event: str, version: str, champion: str, verdict: Verdict | Non
 
 
 def _find_runs(status: str) -> list[Run]:
-    """The records of this status, the oldest first."""
+    """The records with this status, the oldest first."""
     experiment_id, condition = find_experiment(PROMOTIONS).experiment_id, f"attributes.status = '{status}'"
     return mlflow.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"], output_format="list")

@@ -1,17 +1,18 @@
-"""How often a holdout was asked, and how sure an answer it therefore owes.
+"""Count the questions to a holdout, one per challenger, and set the significance level of each.
 
-Each challenger asks the same holdout wines, so some day one without any gain would get in by chance. The k-th is judged
-at a level of its own, and the levels of all add up to ALPHA: however many are asked, and however alike they are, the
-chance that one without gain in kappa gets in is at most ALPHA. A level falls as k^-1.5, which is slow enough to leave
-some power to the fiftieth. Where a challenger gets in, its level was not used up, and the next has it on top. This is
-online fallback, from Tian and Ramdas, "Online control of the familywise error rate", Statistical Methods in Medical
-Research 30 (2021), arXiv 1910.04900.
+All challengers are tested on the same holdout wines, so in time one without any gain would be admitted by chance. The
+k-th challenger is therefore tested at its own level, and all levels add up to ALPHA. For any number of challengers,
+however similar, the chance that one without gain in kappa is admitted is at most ALPHA. The level falls as k^-1.5,
+slowly enough to leave some power for the fiftieth. If a challenger is admitted, its level is not spent: it is added to
+the next challenger's. This is online fallback, from Tian and Ramdas, "Online control of the familywise error rate",
+Statistical Methods in Medical Research 30 (2021), arXiv 1910.04900.
 
-The guarantee holds for a person who sees whether a challenger got in. Who tunes a model by the differences that a
-verdict shows, over many verdicts, learns more about the holdout than that.
+The guarantee holds for a person who sees only whether a challenger was admitted. A person who tunes models by the
+differences in many verdicts learns more about the holdout than the guarantee assumes.
 
-The count is kept on the registered model, a tag for each question under the fingerprint of the holdout, so that all who
-share the store share it. The same question (challenger, champion and recent wines, by digest) is not counted again.
+The count is stored on the registered model, with one tag per question under the holdout's fingerprint, so that all
+users of the store share it. A repeated question (same challenger, champion and recent wines, by digest) is counted
+once.
 """
 
 from dataclasses import dataclass, field
@@ -24,19 +25,19 @@ from wine_data.sources.load import fingerprint_wines
 if TYPE_CHECKING:
     import pandas as pd
 
-ALPHA = 0.05  # the chance that any challenger without gain gets in, over the life of a holdout
+ALPHA = 0.05  # the chance that any challenger without gain is admitted, over the life of a holdout
 DECAY, TOTAL = 1.5, 2.6123753486854883  # TOTAL: the sum of k^-1.5 over all k, which is zeta(1.5)
 ASKED, ADMITTED, REFUSED = "asked", "admitted", "refused"
-_PREFIX, _LETTERS = "gate", 16  # of a SHA-256 in a tag: enough for any number of holdouts
+_PREFIX, _LETTERS = "gate", 16  # digits of a SHA-256 in a tag: enough for any number of holdouts
 
 
 @dataclass(frozen=True)
 class Question:
-    """A challenger before a holdout: the how-manieth it is, and the level at which its kappa is judged."""
+    """A challenger's question to a holdout: its number, and the level at which kappa is tested."""
 
     number: int
     level: float
-    answer: str = field(default=ASKED, compare=False)  # whether it got in does not make it another question
+    answer: str = field(default=ASKED, compare=False)  # questions are equal whether admitted or not
 
     def sentence(self) -> str:
         """The count and the level, for people."""
@@ -45,7 +46,7 @@ class Question:
 
 
 def level_of(number: int, unused: float = 0.0) -> float:
-    """The level of the k-th question; `unused` is that of the question before, where its challenger got in."""
+    """The level of the k-th question; `unused` is the previous question's if its challenger was admitted."""
     return float(ALPHA * number**-DECAY / TOTAL + unused)
 
 
@@ -58,13 +59,13 @@ def fingerprint_holdout(holdout: "pd.DataFrame") -> str:
 
 
 def pose_question(model: str, fingerprint: str, *parts: str) -> Question:
-    """Count a question to a holdout on the registered model, or find it where it was asked before.
+    """Count a question to a holdout on the registered model, or find it if it was asked before.
 
-    `parts` tell it from others: digests of challenger and champion, and the fingerprint of the recent wines. Where the
-    store is a database, one process at a time asks. Through a server, two that ask within the same milliseconds may get
-    one level; both are counted, so ALPHA is exceeded by no more than the difference of two levels.
+    `parts` identify it: digests of challenger and champion, and the fingerprint of the recent wines. If the store is a
+    database, one process asks at a time. Through a server, two processes that ask within the same milliseconds may get
+    one level. Both are counted, so ALPHA is exceeded by at most the difference of two levels.
     """
-    from experiment_tracking.runs.store import hold_store  # MLflow, which --help does without
+    from experiment_tracking.runs.store import hold_store  # imports MLflow, which --help does not need
 
     with hold_store():
         asked = _list_questions(model, fingerprint)
@@ -79,14 +80,14 @@ def pose_question(model: str, fingerprint: str, *parts: str) -> Question:
 
 
 def answer_question(model: str, question: Question, admitted: bool, fingerprint: str, *parts: str) -> None:
-    """Note whether the challenger of a question got in."""
+    """Record whether the challenger of a question was admitted."""
     answered = Question(question.number, question.level, ADMITTED if admitted else REFUSED)
     if answered.answer != question.answer:
         _write(model, _name_tag(fingerprint, *parts), answered)
 
 
 def list_questions(model: str, holdout: "pd.DataFrame") -> list[Question]:
-    """The questions that a holdout was asked, the first one first."""
+    """The questions to a holdout, the oldest first."""
     asked = _list_questions(model, fingerprint_holdout(holdout))
     return sorted(asked.values(), key=lambda question: question.number)
 

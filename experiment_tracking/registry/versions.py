@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODEL, CHAMPION, CHALLENGER = NAME, "champion", "challenger"
-LONGEST_DESCRIPTION = 5000  # characters that MLflow's column takes; the run has the whole card
+LONGEST_DESCRIPTION = 5000  # characters, the limit of MLflow's column; the run has the whole card
 _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
 
 
@@ -55,11 +55,11 @@ class Version:
 def register_model(run_id: str) -> Version:
     """Register the model of a run as the next version, and make it the challenger.
 
-    A run that is registered already keeps its version, so this can be called again.
+    A run that is already registered keeps its version, so this function can be called again.
 
     Raises:
         NotThereError: there is no such run, or it cannot be read now.
-        BadInputError: the run has no model, or the model no signature or no leak-free score.
+        BadInputError: the run has no model, or the model has no signature or no leak-free score.
     """
     client = mlflow.MlflowClient()
     metadata = _read_metadata(run_id)
@@ -85,7 +85,7 @@ def list_versions() -> list[Version]:
 
 
 def find_version(name: str) -> Version:
-    """Find a version by its number or alias. Raises NotThereError, which lists those there are."""
+    """Find a version by its number or alias. Raises NotThereError, which lists the known versions."""
     versions = list_versions()
     for version in versions:
         if name == version.number or name in version.aliases:
@@ -105,7 +105,7 @@ def set_alias(alias: str, number: str) -> None:
 
 
 def load_version(version: Version) -> Bundle:
-    """Load a version. Raises BadInputError where its pickle was changed, or is of other features or libraries."""
+    """Load a version. Raises BadInputError if its pickle was changed, or its features or libraries differ."""
     pickled, metadata = _read_model(version)
     return Bundle(unpickle_model(pickled), metadata)
 
@@ -113,7 +113,7 @@ def load_version(version: Version) -> Bundle:
 def judge_version(
     version: Version, holdout: "pd.DataFrame", recent: "pd.DataFrame | None" = None, margin: float = MARGIN
 ) -> Verdict:
-    """Load a version and the champion, and let the gate compare them at the level that the holdout's count leaves.
+    """Load a version and the champion, and let the gate compare them at the level for the holdout's count.
 
     A version with the champion's digest is refused without a question to the holdout.
     """
@@ -121,7 +121,7 @@ def judge_version(
     if champion and champion.digest == version.digest:
         return Verdict(version.number, champion.number, ())
     challenger, rival = load_version(version), load_version(champion) if champion else None
-    check_models(challenger, rival)  # before the holdout is asked, which counts
+    check_models(challenger, rival)  # before the question, which is counted
     lately = "" if recent is None else fingerprint_holdout(pick_unseen(recent))
     question = (fingerprint_holdout(holdout), version.digest, champion.digest if champion else "", lately)
     posed = pose_question(MODEL, *question)
@@ -131,11 +131,11 @@ def judge_version(
 
 
 def export_version(version: Version, models: Path) -> Path:
-    """Return the serving bundle of a version; write it, from the store, if it is not there or not intact."""
+    """Return the serving bundle of a version; write it from the store if it is missing or damaged."""
     there = find_bundle(models, version.number, version.run_id)
     if there:
         return there
-    from wine_quality_training.bundle.compilation import compile_model  # two seconds, and it is seldom needed
+    from wine_quality_training.bundle.compilation import compile_model  # takes two seconds and is seldom needed
 
     pickled, metadata = _read_model(version)
     return write_bundle(models, pickled, metadata, compile_model(unpickle_model(pickled), metadata))
@@ -158,7 +158,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMet
     }
     card = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{CARD}")).read_text()
     card = card[:LONGEST_DESCRIPTION]
-    model_id = outputs[0].model_id  # a server with passwords asks for it by itself, to look up who may read it
+    model_id = outputs[0].model_id  # a server with passwords needs it to check who may read the model
     return client.create_model_version(MODEL, uri, run_id, tags=tags, description=card, model_id=model_id)
 
 
@@ -173,19 +173,20 @@ def _read_metadata(run_id: str) -> ModelMetadata:
     except (MlflowException, OSError) as error:
         if METADATA in [file.path for file in mlflow.MlflowClient().list_artifacts(run_id)]:
             raise NotThereError(
-                f"{METADATA} of run {run_id} is there and cannot be read: see that its disk or server answers, then "
-                "try again"
+                f"{METADATA} of run {run_id} exists but cannot be read: check its disk or server, then try again"
             ) from error
-        raise BadInputError(f"run {run_id} has no {METADATA}: it holds no model that was scored leak-free") from error
+        raise BadInputError(f"run {run_id} has no {METADATA}: it has no model that was scored leak-free") from error
     metadata = read_metadata(path)
-    needed = _KAPPA["kappa.holdout"]  # a model of partitioned wines was not cross-validated
+    needed = _KAPPA["kappa.holdout"]  # not kappa.cv: a model of partitioned wines has none
     if needed not in metadata.metrics:
-        raise BadInputError(f"run {run_id} lacks {needed}: only what was scored leak-free is registered")
+        raise BadInputError(
+            f"run {run_id} has no metric {needed}: only models that were scored leak-free can be registered"
+        )
     return metadata
 
 
 def _read_model(version: Version) -> tuple[bytes, ModelMetadata]:
-    """The pickle of a version, if it is the one that was tracked and fits these libraries, and its metadata."""
+    """The pickle and metadata of a version, if digest, features and libraries match."""
     client = mlflow.MlflowClient()
     folder = client.get_model_version_download_uri(MODEL, version.number)
     pickled = Path(mlflow.artifacts.download_artifacts(f"{folder}/{MODEL_FILE}")).read_bytes()
@@ -198,7 +199,7 @@ def _read_model(version: Version) -> tuple[bytes, ModelMetadata]:
         mismatch = f"was fitted on other features than wine_data/schema.py has now ({others})"
     if mismatch:
         name = f"{MODEL} version {version.number}"
-        raise BadInputError(f"{name} {mismatch}: what was changed needs new stores, as docs/your_own.md says")
+        raise BadInputError(f"{name} {mismatch}: changed features need new stores, see docs/your_own.md")
     return pickled, replace(metadata, name=MODEL, version=version.number, run_id=version.run_id)
 
 

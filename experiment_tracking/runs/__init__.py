@@ -1,1 +1,1 @@
-"""Runs in MLflow: the store, what a run holds, and MLflow's own way of logging beside it."""
+"""Runs in MLflow: the store, the content of a run, and a comparison with MLflow's autolog."""

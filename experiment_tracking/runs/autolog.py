@@ -1,4 +1,4 @@
-"""The same XGBoost run, logged once by hand and once by MLflow's autolog: what each of them keeps."""
+"""Compare what a run contains when the same XGBoost fit is logged by hand and by MLflow's autolog."""
 
 import time
 from importlib.metadata import version
@@ -20,9 +20,9 @@ SETTINGS = {"max_depth": 8, "learning_rate": 0.05, "subsample": 0.7, "colsample_
 
 
 def compare_logging(experiment_id: str, data: WineData, split: Split, seed: int, rounds: int = ROUNDS) -> pd.DataFrame:
-    """Train twice in two nested runs and count what each holds: one column a way of logging.
+    """Train twice in two nested runs and count what each contains: one column per way of logging.
 
-    A parameter, a metric or an artifact counts by its name, a series by its points.
+    Parameters, metrics and artifacts are counted by name, series by point.
     """
     parent_id = start_run(experiment_id, "autolog against by hand", data)
     counts = {}
@@ -45,7 +45,7 @@ def _train_by_hand(run_id: str, split: Split, seed: int, rounds: int) -> None:
         {f"{wines}-rmse": values["rmse"] for wines, values in history.items()},
     )
     wines = feature_frame(split.train).head(5)
-    with mlflow.start_run(run_id=run_id):  # without it the model would be kept under experiment 0
+    with mlflow.start_run(run_id=run_id):  # otherwise MLflow would put the model under experiment 0
         mlflow.xgboost.log_model(
             booster,
             name="model",
@@ -56,7 +56,7 @@ def _train_by_hand(run_id: str, split: Split, seed: int, rounds: int) -> None:
 
 
 def _train_with_autolog(run_id: str, split: Split, seed: int, rounds: int) -> None:
-    """Autolog must be on before the DMatrix is made: it takes the signature from the table that goes in there."""
+    """Enable autolog before the DMatrix is made, because it takes the signature from the DMatrix's table."""
     mlflow.xgboost.autolog(log_input_examples=True, silent=True)
     try:
         with mlflow.start_run(run_id=run_id):

@@ -1,7 +1,7 @@
-"""The store that runs and versions are kept in: opened by many at once, and found again after a move.
+"""The store of runs and versions: many processes can open it at once, and it can be moved.
 
-MLflow writes absolute artifact paths into its database. Where the artifacts are moved, or copied together with the
-database, open_store puts the paths right. Files that another folder for artifacts does not hold stay where they are.
+MLflow writes absolute artifact paths into its database. If the artifacts were moved, or copied together with the
+database, open_store corrects the paths. It keeps the paths of files that the new artifact folder does not contain.
 """
 
 import logging
@@ -27,8 +27,9 @@ from wine_data.schema import NAME
 
 EXPERIMENT, PROMOTIONS, MONITORING = f"{NAME}-experiment", f"{NAME}-promotions", f"{NAME}-monitoring"
 ANSWER_SECONDS = 10
-LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks have numbers for names
-MOVES_NUMBER = LOCK_NUMBER + 1  # of promotions, which open the store meanwhile
+LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks are named by numbers
+MOVES_NUMBER = LOCK_NUMBER + 1  # for promotions, which open the store while they hold this lock
+TIDY_NUMBER = LOCK_NUMBER + 2
 # Where MLflow 3.17 keeps artifact paths, as (table, column).
 _PATHS = (
     ("experiments", "artifact_location"),
@@ -42,19 +43,19 @@ _MOVED = "(:new || substr({0}, length(:old) + 1))"
 
 
 def open_store(uri: str, artifacts: Path | str) -> str:
-    """Point MLflow at its store, make the experiments that are new, and return the id of EXPERIMENT.
+    """Point MLflow at its store, create missing experiments, and return the id of EXPERIMENT.
 
-    Any number of processes may do this at once, to a new store too. Artifacts lie in a folder or at s3://bucket/path.
+    Any number of processes may do this at once, also with a new store. `artifacts` is a folder or s3://bucket/path.
 
     Raises:
-        BadInputError: an experiment was deleted there, or the server needs a password.
+        BadInputError: an experiment was deleted in the store, or the server needs a password.
         NotThereError: the server does not answer.
     """
     mlflow.set_tracking_uri(uri)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # says twice that it makes tables
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file read, else
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # else it reports twice that it creates tables
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # else one for each file that is read
     if hide_passwords(uri) != uri:
-        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # at the end of each run, password and all
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # else it prints the password after each run
     database = _find_database(uri)
     with _hold_store(uri, database):
         if database and isinstance(artifacts, Path):
@@ -65,9 +66,9 @@ def open_store(uri: str, artifacts: Path | str) -> str:
 
 @contextmanager
 def hold_store() -> Iterator[None]:
-    """Let no other process hold the open store meanwhile, where it is a database; a server has no lock.
+    """Lock the open store against other processes if it is a database; a server has no lock.
 
-    Not to be held around open_store, which would wait for ever.
+    Do not call open_store while holding the lock: it would wait forever.
     """
     uri = mlflow.get_tracking_uri()
     with _hold_store(uri, _find_database(uri)):
@@ -76,7 +77,7 @@ def hold_store() -> Iterator[None]:
 
 @contextmanager
 def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
-    """Let no other process open a database meanwhile, because its tables can be made only once."""
+    """Lock a database against other processes, because its tables can be created only once."""
     if database:
         with hold_lock(database.with_name(f"{database.name}.lock")):
             yield
@@ -92,23 +93,23 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def hold_between_machines() -> Iterator[None]:
-    """Let no other machine promote or roll back meanwhile, by a lock in a PostgreSQL that all of them share.
+def hold_between_machines(number: int = MOVES_NUMBER) -> Iterator[None]:
+    """Lock promotions, rollbacks and tidying on all machines, by a lock in a PostgreSQL that they share.
 
-    That is MLflow's store, or else, behind an MLflow server, the prediction log's. Without one there is no lock.
+    That PostgreSQL is MLflow's store or, behind an MLflow server, the prediction log's. Without one there is no lock.
 
     Raises:
-        NotThereError: that PostgreSQL does not answer.
+        NotThereError: the PostgreSQL does not answer.
     """
     shared = [uri for uri in (mlflow.get_tracking_uri(), load_settings().log_url) if uri.startswith("postgresql")]
     if not shared:
         yield
         return
     try:
-        connection = _lock_postgres(shared[0], MOVES_NUMBER)
+        connection = _lock_postgres(shared[0], number)
     except SQLAlchemyError as error:
         raise NotThereError(
-            f"the lock of promotions is in {hide_passwords(shared[0])}, which does not answer: start it, "
+            f"the lock of promotions and tidying is in {hide_passwords(shared[0])}, which does not answer: start it, "
             "or correct MLFLOW_TRACKING_URI or WINE_LOG_URL"
         ) from error
     with connection:
@@ -118,12 +119,12 @@ def hold_between_machines() -> Iterator[None]:
 def _lock_postgres(uri: str, number: int) -> AbstractContextManager[object]:
     engine = create_engine(uri, connect_args={"connect_timeout": ANSWER_SECONDS}, poolclass=NullPool)
     connection = engine.connect()
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")  # freed with the connection
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")  # released with the connection
     return closing(connection)
 
 
 def _reach_server(uri: str) -> AbstractContextManager[object]:
-    """Ask a server once, and briefly, whether it is there; MLflow would try for minutes. PostgreSQL is locked."""
+    """Check once that a server answers, because MLflow would retry for minutes; a PostgreSQL is also locked."""
     if uri.startswith("postgresql"):
         return _lock_postgres(uri, LOCK_NUMBER)
     if uri.startswith("http"):
@@ -140,12 +141,12 @@ def _find_database(uri: str) -> Path | None:
 
 
 def name_store() -> str:
-    """The address of the store that is open, without its password."""
+    """The address of the open store, without its password."""
     return hide_passwords(mlflow.get_tracking_uri())
 
 
 def find_experiment(name: str) -> Experiment:
-    """Find an experiment that open_store made. Raises BadInputError where it was deleted."""
+    """Find an experiment that open_store created. Raises BadInputError if it was deleted."""
     return _require_active(name, mlflow.get_experiment_by_name(name))
 
 
@@ -171,18 +172,18 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         ) from error
     if found is None:
-        location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own place
+        location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own location
         try:
             mlflow.create_experiment(name, artifact_location=location)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another process, a moment ago
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # created by another process just before
                 raise
         found = mlflow.get_experiment_by_name(name)
     return _require_active(name, found)
 
 
 def _follow_move(database: Path, artifacts: Path) -> None:
-    """Make the paths in a database point to `artifacts`, where its files are there and no longer in the old place."""
+    """Point the paths in a database to `artifacts`, for files that are there and no longer in the old folder."""
     with closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as store:
         if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_versions'").fetchone():
             return
@@ -203,7 +204,7 @@ def _follow_move(database: Path, artifacts: Path) -> None:
             )
         ]
         if kept and not any(kept):
-            return  # another folder, which holds nothing of this store
+            return  # another folder, without any file of this store
         with store:
             for table, column in _PATHS:
                 moved, under = _MOVED.format(column), _UNDER.format(column)

@@ -1,9 +1,9 @@
-"""Runs in MLflow: one parent a pipeline, one nested run a model, with all that is needed to trace a number.
+"""Runs in MLflow: one parent per pipeline and one nested run per model, with all that is needed to trace a number.
 
-A run has its parameters, the metrics of each protocol under full names (leak-free.cv.kappa), series where there are
-rounds, the wines as a dataset input, the commit, who ran it, the library versions; a model's run also its figures,
-metadata, card, and the pipeline with signature and input example. A run is named by its id, and not by being MLflow's
-"active" one, so that threads cannot mix theirs up.
+A run contains its parameters, the metrics of each protocol under full names (leak-free.cv.kappa), series if there are
+rounds, the wines as a dataset input, the commit, the developer and the library versions. A model's run also contains
+its figures, metadata, card, and the pipeline with signature and input example. Functions refer to a run by its id, not
+as MLflow's "active" run, so that threads cannot confuse their runs.
 """
 
 import json
@@ -32,22 +32,23 @@ from wine_quality_training.bundle.metadata import dump_metadata
 from wine_quality_training.coverage import list_coverage, name_coverage
 from wine_quality_training.evaluate import LEAK_FREE, Evaluation, Score
 
-if TYPE_CHECKING:  # most runs hold no model, and the registry's commands read runs and write none
+if TYPE_CHECKING:  # most runs have no model, and the registry's commands only read runs
     from mlflow.models.model import ModelInfo
 
     from wine_data.split import Split
 
 
-# The lock decides these versions. They are named because MLflow would infer them by importing the
+# The lock file sets these versions. They are listed because MLflow would infer them by importing the
 # model in a new process, which takes 9 to 15 s.
 LIBRARIES = ("mlflow", "numpy", "pandas", "scikit-learn", XGBOOST)
 METADATA, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
 KILLED, PROBLEM = "KILLED", "problem"
+PIPELINE, MODEL_RUN = "pipeline", "run."  # the name of a parent run; its tags for the runs of its models
 
 
 @dataclass(frozen=True)
 class TrackedModel:
-    """A leak-free model in the store: its run, where MLflow keeps it, and its scores under both protocols."""
+    """A leak-free model in the store: its run, its address in MLflow, and its scores under both protocols."""
 
     name: str
     run_id: str
@@ -81,7 +82,7 @@ def log_values(
     series: Mapping[str, Sequence[float]] = {},
     tags: Mapping[str, str] = {},
 ) -> None:
-    """Log everything in one write: one by one costs about twice as long. A series has a value a round, from 0."""
+    """Log everything in one write; single writes take about twice as long. A series has one value per round, from 0."""
     now = time.time_ns() // 1_000_000
     single = [Metric(name, value, now, 0) for name, value in metrics.items()]
     rounds = [Metric(name, value, now, step) for name, values in series.items() for step, value in enumerate(values)]
@@ -94,7 +95,7 @@ def log_values(
 
 
 def end_run(run_id: str, problem: str | BaseException = "", status: str = "FAILED") -> None:
-    """End a run as FINISHED, or, where there was a problem, with this status and the reason as a tag."""
+    """End a run as FINISHED or, if there was a problem, with this status and the reason as a tag."""
     client = mlflow.MlflowClient()
     if problem:
         text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}"
@@ -104,22 +105,32 @@ def end_run(run_id: str, problem: str | BaseException = "", status: str = "FAILE
 
 def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]) -> str:
     """Start the parent run of a pipeline; return its id."""
-    return start_run(experiment_id, "pipeline", data, parameters)
+    return start_run(experiment_id, PIPELINE, data, parameters)
 
 
 def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
-    """Put the two-protocol table and the run of each model, an earlier parent's too, on the parent run, and end it."""
+    """Log the two-protocol table and each model's run, also an earlier parent's, on the parent run, and end it."""
     mlflow.MlflowClient().log_text(run_id, table, "scores.md")
-    log_values(run_id, tags={f"run.{name}": model_run for name, model_run in models.items()})
+    log_values(run_id, tags={f"{MODEL_RUN}{name}": model_run for name, model_run in models.items()})
     end_run(run_id)
 
 
 def find_tracked(experiment_id: str) -> dict[str, str]:
-    """The run of each model under the newest parent that has ended, by the model's name; empty where there is none."""
-    finished = "attributes.status = 'FINISHED' and attributes.run_name = 'pipeline'"
+    """The run of each model, by name, under the newest finished parent; empty if there is none."""
+    finished = f"attributes.status = 'FINISHED' and attributes.run_name = '{PIPELINE}'"
     found = mlflow.MlflowClient().search_runs([experiment_id], finished, max_results=1)
     tags = found[0].data.tags if found else {}
-    return {name.removeprefix("run."): run_id for name, run_id in tags.items() if name.startswith("run.")}
+    return {name.removeprefix(MODEL_RUN): run_id for name, run_id in tags.items() if name.startswith(MODEL_RUN)}
+
+
+def is_tracked(model: TrackedModel) -> bool:
+    """Whether the run of a model is in the store; it may have been removed since."""
+    try:
+        return bool(mlflow.MlflowClient().get_run(model.run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def track_model(
@@ -127,7 +138,7 @@ def track_model(
 ) -> TrackedModel:
     """Log one model: parameters, metrics of each protocol, a figure, metadata, card, and the leak-free pipeline itself.
 
-    `evaluations` are of one model, the leak-free one among them. A run that fails half-way is ended as failed.
+    `evaluations` are all of one model and include the leak-free one. If logging fails, the run ends as failed.
     """
     leak_free = next(evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE)
     scores = tuple(score for evaluation in evaluations for score in evaluation.scores)
@@ -149,7 +160,7 @@ def track_model(
 
 @lru_cache
 def describe_code() -> dict[str, str]:
-    """What ran, as tags: commit, whether the tree was clean, and developer, each "unknown" outside git; versions."""
+    """Tags of the code that ran: commit, clean tree or not, developer (each "unknown" outside git), and versions."""
     changes = _run_git("status", "--porcelain")
     developer = _run_git("config", "user.name") or "unknown"
     return {
@@ -171,12 +182,12 @@ def _run_git(*arguments: str) -> str | None:
 
 
 def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "ModelInfo":
-    """Write the pipeline as an MLflow model, as the very pickle that a serving bundle will hold."""
+    """Write the pipeline as an MLflow model; a serving bundle will contain the same pickle."""
     from mlflow.models import infer_signature
 
     wines = feature_frame(split.train).head(5)
-    # MLflow warns at each call that a pickle can run anything when it is read. So can a skops file
-    # whose own list of types is trusted; what keeps us safe is the digest that is checked before loading.
+    # MLflow warns at each call that a pickle can run any code when it is loaded. So can a skops file
+    # whose own list of types is trusted. The protection is the digest, which is checked before loading.
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
     mlflow.start_run(run_id=run_id, nested=True)  # else MLflow puts the model under its default experiment
     try:
@@ -189,7 +200,7 @@ def _log_pipeline(run_id: str, evaluation: Evaluation, split: "Split") -> "Model
             pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
         )
     finally:
-        mlflow.end_run("RUNNING")  # no longer MLflow's active run, but its metrics and digest are still to come
+        mlflow.end_run("RUNNING")  # it is no longer MLflow's active run, but metrics and digest follow
     return model
 
 
@@ -213,10 +224,10 @@ def _log_files(
 
 
 def _log_dataset(run_id: str, data: Origin) -> None:
-    """Log the wines as the run's input; the digest is the start of our own fingerprint.
+    """Log the wines as the run's input; the digest is the start of this project's fingerprint.
 
-    MLflow searches for a dataset and then adds it, so of two runs that are the first on new wines, on PostgreSQL, one
-    may be refused; the second time it finds the other's.
+    MLflow searches for a dataset and then adds it. If two runs are the first on new wines, PostgreSQL may refuse one of
+    them; on its second attempt it finds the other's dataset.
     """
     columns = [{"type": "double", "name": name, "required": False} for name in FEATURES]
     dataset = Dataset(

@@ -1,1 +1,1 @@
-"""The search: which models are tried, how a trial is scored, and what the best of them come to."""
+"""The search: the space of models, the scoring of trials, and the selection of a winner."""

@@ -14,20 +14,19 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from experiment_tracking.search.trials import SCORED, Trial
+from figure_style import GREY, RED, make_axes
 
-RED, GREY, DPI = "#8c1c3f", "#b8b8b8", 110
 LOSS = "RMSE"
-ACROSS = 3  # panels beside each other
+ACROSS = 3  # panels per row
 LOGARITHMIC = ("learning_rate", "min_child_weight", "reg_alpha", "reg_lambda")
 
 
 def plot_study(trials: Sequence[Trial], family: str) -> Figure:
-    """Plot the loss of each trial in order, with the best so far, and against each value; stopped ones in grey."""
+    """Plot the loss of the trials in order, with the best so far, and against each value; pruned trials are grey."""
     rows = _tabulate(trials, family)
     names = ["trial", *map(str, _select_values(rows))]
     lines = -(-len(names) // ACROSS)
-    figure = Figure(figsize=(9, 2.4 * lines + 0.8), dpi=DPI, layout="constrained")
-    axes = figure.subplots(lines, ACROSS, sharey=True, squeeze=False).ravel()
+    figure, axes = make_axes(lines, ACROSS, height=2.4 + 0.8 / lines, width=9, share="y")
     for axis in axes[len(names) :]:
         axis.remove()
     for axis, name in zip(axes, names, strict=False):
@@ -43,18 +42,17 @@ def plot_study(trials: Sequence[Trial], family: str) -> Figure:
     for axis in axes[: len(names) : ACROSS]:
         axis.set_ylabel(LOSS)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    figure.suptitle(f"{family}: the loss of each trial, and by value")
+    figure.suptitle(f"{family}: the {LOSS} of each trial, in order and by its values")
     return figure
 
 
 def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
-    """Plot each trial as a line across its values; the darker, the lower its loss."""
+    """Plot each trial as a line across its values; darker lines have a lower loss."""
     rows = _tabulate(trials, family)
     values = _select_values(rows)
-    figure = Figure(figsize=(1.5 * values.shape[1] + 2.5, 3.8), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = make_axes(1, 1, height=3.8, width=1.5 * values.shape[1] + 2.5)
     norm = Normalize(rows["loss"].min(), float(rows["loss"].quantile(0.9)))
-    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # the rest cannot be seen on white
+    colours = ListedColormap(mpl.colormaps["magma"](np.linspace(0, 0.85, 256)))  # lighter ones are not visible on white
     lines = np.column_stack([_scale(values[name]) for name in values])
     for line, loss in sorted(zip(lines, rows["loss"], strict=True), key=lambda pair: -pair[1]):
         axis.plot(line, color=colours(norm(loss)), linewidth=0.9, alpha=0.8)
@@ -62,7 +60,12 @@ def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
         axis.axvline(position, color="black", linewidth=0.6)
         for height, end in ((-0.06, values[name].min()), (1.03, values[name].max())):
             axis.text(position, height, end if isinstance(end, str) else f"{end:.3g}", ha="center", fontsize=8)
-    axis.set(title=f"{family}: every trial", xticks=range(values.shape[1]), yticks=[], ylim=(-0.1, 1.1))
+    axis.set(
+        title=f"{family}: the values of each trial; dark lines have a low {LOSS}",
+        xticks=range(values.shape[1]),
+        yticks=[],
+        ylim=(-0.1, 1.1),
+    )
     axis.set_xticklabels(values.columns, fontsize=8)
     axis.spines[:].set_visible(False)
     figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=LOSS, extend="max")
@@ -70,9 +73,9 @@ def plot_parallel(trials: Sequence[Trial], family: str) -> Figure:
 
 
 def plot_importance(trials: Sequence[Trial], family: str) -> Figure:
-    """Plot the permutation importance of each value in a forest fitted to the trials, to predict their loss.
+    """Plot the permutation importance of each value in a forest that predicts the trials' loss.
 
-    It is the share of the losses' variance that the forest no longer explains, over 10 shuffles of a value.
+    It is the loss of R2 when a value is shuffled, averaged over 10 shuffles.
     """
     rows = _tabulate(trials, family)
     values = _select_values(rows)
@@ -80,18 +83,17 @@ def plot_importance(trials: Sequence[Trial], family: str) -> Figure:
     forest = RandomForestRegressor(100, random_state=0).fit(X, rows["loss"])
     drops = permutation_importance(forest, X, rows["loss"], n_repeats=10, random_state=0).importances_mean
     order = np.argsort(drops)
-    figure = Figure(figsize=(7, 0.4 * len(order) + 1.5), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = make_axes(1, 1, height=0.4 * len(order) + 1.5, width=7)
     axis.barh(values.columns[order], drops[order], color=RED)
     axis.set(
-        title=f"{family}: what the loss of the {len(rows)} trials hangs on",
+        title=f"{family}: how much the {LOSS} of the {len(rows)} trials depends on each value",
         xlabel="permutation importance in a random forest of values to loss",
     )
     return figure
 
 
 def _tabulate(trials: Sequence[Trial], family: str) -> pd.DataFrame:
-    """The trials of a family that have a loss, one row each: number, values, loss, whether scored on every fold."""
+    """The trials of a family with a loss, one per row: number, values, loss, whether scored on every fold."""
     return pd.DataFrame(
         [
             {"trial": trial.number, **trial.values, "loss": trial.result.loss, "scored": trial.result.outcome == SCORED}
@@ -112,7 +114,7 @@ def _scatter(axis: Axes, rows: pd.DataFrame, name: str, size: int) -> None:
 
 
 def _scale(values: pd.Series) -> np.ndarray:
-    """Values between 0 and 1: logarithmic ones by their logarithm, names by their place in the alphabet."""
+    """Scale values to 0 to 1: logarithmic ones by their logarithm, names by alphabetical order."""
     if not pd.api.types.is_numeric_dtype(values):
         values = values.astype("category").cat.codes
     numbers = np.asarray(np.log(values) if values.name in LOGARITHMIC else values, dtype=float)

@@ -1,9 +1,9 @@
 """The finalists of a search: the best of each family, a blend, and a default forest to compare them with.
 
-They are compared by their probabilities for wines that they were not fitted on, on folds of train that the trials did
-not use. Each member is fitted once a fold; a blend's probabilities are the mean of its members'. The rule that decides
-the grades of one fold is chosen on the others: a wine has no say in its own grade, and nothing is fitted four times, as
-inside OrdinalClassifier. What needs no trial, the default and the kernel, is fitted while the search begins.
+They are compared by their out-of-fold probabilities, on folds of train that the trials did not use. Each member is
+fitted once per fold; a blend's probabilities are the mean of its members'. The rule that decides the grades of one fold
+is chosen on the other folds. So a wine does not influence its own grade, and no model is fitted four times, as inside
+OrdinalClassifier. The default and the kernel need no trial; they are fitted while the search starts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,15 +42,15 @@ COLUMNS = {"rmse": "RMSE", "r2": "R2", "accuracy": "accuracy", "kappa": "kappa",
 SCALE = np.array(GRADES, dtype=float)
 
 Fold = tuple[np.ndarray, np.ndarray]  # rows to fit on, rows to score
-Fits = dict[str, Iterable[np.ndarray]]  # by model, the probabilities of each fold's wines, as they come
+Fits = dict[str, Iterable[np.ndarray]]  # by model, an iterator over the probabilities of each fold
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """An unfitted classifier, its measures, and for each wine of train what it says without having seen it.
+    """An unfitted classifier, its measures, and its out-of-fold predictions for the wines of train.
 
-    `probabilities` has shape (wines, grades), `decided` positions in GRADES, by rules of other folds; `rule` is that of
-    all folds, None for the default. RMSE, MAE and R2 are of the expected grade, the rest of the decided one.
+    `probabilities` has shape (wines, grades). `decided` has positions in GRADES, by rules of other folds. `rule` is the
+    rule of all folds, None for the default. RMSE, MAE and R2 are of the expected grade, the rest of the decided one.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class FitRunner:
-    """What runs the fits of a search, the folds that finalists are compared on, and the fits that have begun.
+    """The executor of a search's fits, the folds for comparing finalists, and the fits that have begun.
 
     `untuned` has the finalists that need no trial.
     """
@@ -82,9 +82,9 @@ class FitRunner:
 
 @contextmanager
 def open_runner(plan: Plan, split: Split) -> Iterator[FitRunner]:
-    """Open the plan's executor, and begin with the fits that need no trial."""
-    # The executor's threads use the cores. BLAS with threads of its own made the kernel's fits take four times as
-    # long on a busy machine, because they wait for each other.
+    """Open the plan's executor, and begin the fits that need no trial."""
+    # The executor's threads already use the cores. With BLAS's own threads, the kernel's fits took four times as long
+    # on a busy machine, because the threads wait for each other.
     with open_executor(plan.workers, plan.dask) as executor, threadpool_limits(1, "blas"):
         folds = cut_fresh_folds(split, plan.seed)
         untuned = make_untuned(split, plan.seed) if plan.protocol == LEAK_FREE else {}
@@ -92,14 +92,14 @@ def open_runner(plan: Plan, split: Split) -> Iterator[FitRunner]:
 
 
 def cut_fresh_folds(split: Split, seed: int) -> list[Fold]:
-    """As many folds as the search is tuned on, cut anew, so that its finds have no advantage over untuned models."""
+    """As many folds as the search uses, drawn again, so that tuned models have no advantage over untuned ones."""
     return fold_wines(split.train, len(split.folds), seed + 1)
 
 
 def make_untuned(split: Split, seed: int) -> dict[str, BaseEstimator]:
-    """The finalists that need no trial, unfitted; without the kernel where train holds too many wines for it.
+    """The finalists that need no trial, unfitted; without the kernel if train has too many wines for it.
 
-    The kernel comes first: its fits leave Python to what the search imports meanwhile, those of a forest wait for it.
+    The kernel comes first: its fits leave Python free for the search's imports, while a forest's fits wait for Python.
     """
     kernel = {KERNEL: make_kernel_grades()} if len(split.train) <= KERNEL_WINES else {}
     return kernel | {DEFAULT: make_model(DEFAULT, seed).named_steps["model"]}
@@ -108,7 +108,7 @@ def make_untuned(split: Split, seed: int) -> dict[str, BaseEstimator]:
 def make_finalists(
     untuned: Mapping[str, BaseEstimator], tuned: Mapping[str, BaseEstimator]
 ) -> dict[str, BaseEstimator]:
-    """All classifiers to compare, unfitted; `tuned` has those of TUNED_XGB and TUNED_FOREST there are."""
+    """All classifiers to compare, unfitted; `tuned` may have TUNED_XGB and TUNED_FOREST."""
     models = {DEFAULT: untuned[DEFAULT], **tuned, **untuned}
     return models | {BLEND: blend_grades(tuned[TUNED_FOREST])} if {KERNEL, TUNED_FOREST} <= models.keys() else models
 
@@ -116,7 +116,7 @@ def make_finalists(
 def begin_fits(
     models: Mapping[str, BaseEstimator], split: Split, folds: Sequence[Fold], map_fn: MapFunction = map
 ) -> Fits:
-    """Begin to fit each model on each fold, but for the blend, whose members say what it says; `map_fn` runs them."""
+    """Begin to fit each model on each fold, except the blend, which needs only its members; `map_fn` runs the fits."""
     X, y = feature_frame(split.train), split.train[TARGET].to_numpy()
     pieces = [(X.iloc[others], y[others], X.iloc[part]) for others, part in folds]
     return {
@@ -129,7 +129,7 @@ def begin_fits(
 def compare_finalists(
     models: Mapping[str, BaseEstimator], fits: Fits, split: Split, folds: Sequence[Fold]
 ) -> list[Finalist]:
-    """Wait for the fits of the models, and score each, in the order given."""
+    """Wait for the fits of the models, and score each, in the given order."""
     probabilities = {name: np.zeros((len(split.train), len(GRADES))) for name in models}
     for name in models.keys() - {BLEND}:
         for (_, part), predicted in zip(folds, fits[name], strict=True):
@@ -141,10 +141,9 @@ def compare_finalists(
 
 
 def choose_winner(finalists: Sequence[Finalist], split: Split) -> Finalist:
-    """The tuned forest, or of those whose RMSE is certainly lower than the forest's the one with the lowest.
+    """The tuned forest, or the finalist with the lowest RMSE among those significantly better than the forest.
 
-    Certain is what the one-sided 95 % interval of the paired difference says, as for the gate. Where no forest was
-    scored, XGBoost wins.
+    Significant: the 95 % interval of the paired difference lies below 0. If no forest was scored, XGBoost wins.
     """
     tuned = {each.name: each for each in finalists if each.name in (TUNED_FOREST, TUNED_XGB, BLEND)}
     if TUNED_FOREST not in tuned:
@@ -160,7 +159,7 @@ def choose_winner(finalists: Sequence[Finalist], split: Split) -> Finalist:
 
 
 def tabulate_finalists(finalists: Sequence[Finalist]) -> Table:
-    """The measures of the finalists, and the ratio of RMSE to that of the first, the default."""
+    """The measures of the finalists, and their RMSE as a ratio to that of the first, the default."""
     table = Table("model", box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     table.title = "\nFinalists on grouped cv of train, on folds that the trials did not use"
     for heading in (*COLUMNS.values(), "RMSE ratio"):

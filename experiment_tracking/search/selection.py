@@ -1,7 +1,8 @@
 """Model selection: a search from its plan to the runs of its winner.
 
-Finalists are compared on other folds of train than the trials were scored on, each fitted once a fold. What the winner
-said there is its "cv", and decides its rule. Its holdout, which had no say in all this, is opened once.
+Finalists are compared on folds of train that the trials did not use, each fitted once per fold. The winner's
+out-of-fold predictions give its "cv" scores and decide its rule. The holdout does not influence the choice:
+only the winner is scored on it, once.
 """
 
 from collections.abc import Sequence
@@ -58,14 +59,14 @@ from wine_quality_training.evaluate import (
 from wine_quality_training.models import impute_before
 from wine_quality_training.report.tables import list_scores, render_scores, tabulate_scores
 
-TREES = 100  # of the forest that is tracked; 500 gain 0.2 % of RMSE and make the pickle five times as large
+TREES = 100  # of the tracked forest; 500 lower RMSE by 0.2 % and make the pickle five times as large
 FEWEST_TO_PLOT = 4
 PUBLISHED = "PublishedXGBRegressor"
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A search that is over: its parent run, its trials, the models that were scored, and the runs to register."""
+    """A finished search: its parent run, its trials, the scored models, and the runs to register."""
 
     run_id: str
     trials: list[Trial]
@@ -74,13 +75,13 @@ class SearchResult:
 
 
 def search_models(plan: Plan, data: WineData, split: Split, experiment_id: str, console: Console) -> SearchResult:
-    """Run a search, or resume the last unfinished one like it, and put all it comes to into MLflow."""
+    """Run a search, or resume the last unfinished one like it, and log its results in MLflow."""
     with open_runner(plan, split) as runner:
         return search_with(runner, open_search(plan, data, split, experiment_id), plan, split, console)
 
 
 def search_with(runner: FitRunner, search: SearchRun, plan: Plan, split: Split, console: Console) -> SearchResult:
-    """Run a search whose parent run is open."""
+    """Run a search whose parent run has started."""
     try:
         trials = run_trials(runner.executor, plan, split, search, console)
         selection = Selection(plan, split, search, console, runner)
@@ -112,16 +113,16 @@ def open_search(plan: Plan, data: WineData, split: Split, experiment_id: str) ->
 
 
 def make_booster(values: Values, rounds: int, seed: int) -> XGBRegressor:
-    """An unfitted XGBoost that takes one core.
+    """An unfitted XGBoost that uses one core.
 
-    On so few wines a second core saves a third of 0.4 s while it is idle, and makes it 11 s while another process uses
-    it, because the threads wait for each other.
+    On so few wines, a second core saves a third of 0.4 s if it is idle. If another process uses it, the fit takes 11 s,
+    because the threads wait for each other.
     """
     return XGBRegressor(n_estimators=rounds, **values, random_state=seed, n_jobs=1)
 
 
 def make_regressor(classifier: Evaluation) -> Evaluation:
-    """The regressor inside an evaluated OrdinalClassifier, its expected grade: nothing has to be fitted for it."""
+    """The regressor inside an evaluated OrdinalClassifier: it predicts the expected grade, and needs no fit."""
     impute, model = classifier.pipeline.named_steps.values()
     pipeline = Pipeline([("impute", impute), ("model", ExpectedGrade.of_fitted(model.classifier_))])
     predictions = {
@@ -135,13 +136,13 @@ def make_regressor(classifier: Evaluation) -> Evaluation:
 
 
 def name_model(finalist: str, task: str) -> str:
-    """As in BlendClassifier."""
+    """A finalist's model name, such as BlendClassifier."""
     return f"{finalist}{task.capitalize()}"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What follows the trials of a search; `runner` ran their fits."""
+    """The steps after the trials of a search; `runner` ran their fits."""
 
     plan: Plan
     split: Split
@@ -153,7 +154,7 @@ class Selection:
         """Log a figure and the best values of each family on the parent run."""
         for family in dict.fromkeys(trial.family for trial in trials):
             if sum(trial.family == family and trial.result.loss is not None for trial in trials) >= FEWEST_TO_PLOT:
-                from experiment_tracking.search.figures import plot_study  # short searches never load matplotlib
+                from experiment_tracking.search.figures import plot_study  # short searches do not load matplotlib
 
                 figure = plot_study(trials, family)
                 mlflow.MlflowClient().log_figure(self.search.run_id, figure, f"figures/{family}.png")
@@ -165,19 +166,19 @@ class Selection:
             log_values(self.search.run_id, parameters, {f"best.{family}.loss": best.result.loss})
 
     def finish_leak_free(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
-        """Choose a winner, then open the holdout for it, and track what was asked for of it."""
+        """Choose a winner, score it on the holdout, and track it for the planned tasks."""
         evaluations = self.evaluate_winner(self._choose_winner(trials))
         tracked = self._track(*([evaluation] for evaluation in evaluations))
         for model in tracked:
             following = f"make mlflow shows {model.name}; the API serves classifiers: --task {CLASSIFIER}"
             if model.classifies:
                 command = f"python -m experiment_tracking.registry register {model.run_id}"
-                following = f"make {model.name} a version, {command}"
+                following = f"to register {model.name}: {command}"
             self.console.print(f"Next: {following}")
         return evaluations, tracked
 
     def finish_published(self, trials: Sequence[Trial]) -> tuple[list[Evaluation], list[TrackedModel]]:
-        """Score the published search's best values under both protocols, to show what its objective is worth."""
+        """Score the published search's best values under both protocols, to show that it tunes to memory."""
         self.log_trials(trials)
         best = choose_best(trials, XGBOOST)
         assert best is not None
@@ -198,7 +199,7 @@ class Selection:
         """The best of each family as an unfitted classifier, by name."""
         tuned: dict[str, BaseEstimator] = {}
         booster, forest = (choose_best(trials, family) for family in (XGBOOST, FOREST))
-        if booster:  # at a slower rate it takes as many more rounds
+        if booster:  # rounds are inversely proportional to the rate
             rounds = int(np.median(booster.result.rounds) * RANKING["learning_rate"] / RATE)
             slow = make_booster({**booster.values, "learning_rate": RATE}, rounds, self.plan.seed)
             tuned[TUNED_XGB] = GradesFromNumbers(slow)
@@ -207,7 +208,7 @@ class Selection:
         return tuned
 
     def evaluate_winner(self, winner: Finalist) -> list[Evaluation]:
-        """Fit the winner on all of train; it comes as regressor, as classifier or as both, by the plan."""
+        """Fit the winner on all of train, and evaluate it as regressor, classifier or both, as planned."""
         assert winner.rule is not None
         train, holdout = self.split.train, self.split.holdout
         fitted = impute_before(winner.model).fit(feature_frame(train), train[TARGET])
@@ -225,7 +226,7 @@ class Selection:
         tuned, untuned = self.make_tuned(trials), self.runner.untuned
         folds = self.runner.folds
         fits = self.runner.fits | begin_fits(tuned, self.split, folds, self.runner.executor.map)
-        self.log_trials(trials)  # draws while they run
+        self.log_trials(trials)  # draws figures while the fits run
         finalists = compare_finalists(make_finalists(untuned, tuned), fits, self.split, folds)
         self.console.print(tabulate_finalists(finalists))
         if KERNEL not in untuned:

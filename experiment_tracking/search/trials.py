@@ -1,8 +1,7 @@
-"""One trial: values in, a loss out. Nothing here knows of MLflow.
+"""One trial: values in, a loss out, without MLflow.
 
-The loss is the RMSE of the predicted number: XGBoost's own, or the expected grade under a forest's probabilities, as it
-would be with endless trees. A grade is decided by that number, so what ranks regressors ranks the classifiers that are
-made of them.
+The loss is the RMSE of the predicted number: XGBoost's number, or a forest's expected grade, corrected to infinitely
+many trees. That number decides the grade, so a ranking of regressors also ranks the classifiers that are made of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,8 @@ from wine_quality_training.evaluate import measure_predictions
 
 SCORED, PRUNED, FAILED = "scored", "pruned", "failed"
 TRIAL_TREES = 15
-STOPPING_PARTS = 6  # one of them decides when XGBoost stops
-FEWEST_TO_COMPARE = 3  # a median of fewer says little
+STOPPING_PARTS = 6  # one of these parts decides when XGBoost stops
+FEWEST_TO_COMPARE = 3  # with fewer, a median is not reliable
 FOLDS_BEFORE_STOPPING = 2
 
 
@@ -34,9 +33,9 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Fold:
-    """The wines of one fold as arrays (X, y): those to fit on, to stop by and to score; the seed of its model.
+    """The wines of one fold as arrays (X, y), to fit on, to stop by and to score; and the seed of its model.
 
-    `booster` has XGBoost's parameters besides the values of a trial.
+    `booster` has XGBoost's parameters besides a trial's values.
     """
 
     fit: tuple[np.ndarray, np.ndarray]
@@ -48,9 +47,9 @@ class Fold:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial; `loss` is what the optimiser gets, and a failed trial has none.
+    """The result of a trial; the optimiser gets `loss`, which a failed trial does not have.
 
-    `fold_losses` has the folds that were scored, `rounds` how many XGBoost was stopped at in each.
+    `fold_losses` has the loss of each scored fold, `rounds` the number of XGBoost's rounds in each.
     """
 
     outcome: str
@@ -63,7 +62,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that is over."""
+    """A finished trial."""
 
     number: int
     family: str
@@ -72,7 +71,7 @@ class Trial:
 
 
 def prepare_folds(split: Split, seed: int) -> list[Fold]:
-    """Prepare the folds of train, blank cells filled; a sixth of each fit fold, by group, is what XGBoost stops by."""
+    """Prepare the folds of train and fill blank cells; XGBoost stops by a sixth of each fit part, cut by group."""
     folds, wines = [], split.train
     for fit_on, score_on in split.folds:
         rest, stop_by = fold_wines(wines.iloc[fit_on].reset_index(drop=True), STOPPING_PARTS, seed)[0]
@@ -86,7 +85,7 @@ def prepare_folds(split: Split, seed: int) -> list[Fold]:
 
 
 def prepare_published(data: WineData, seed: int) -> list[Fold]:
-    """Prepare the published objective: the validation file both stops and scores; blank cells stay blank."""
+    """Prepare the published objective: the validation file is used to stop and to score; blank cells stay blank."""
     train, validation = (
         (feature_frame(wines).to_numpy(), wines[TARGET].to_numpy()) for wines in (data.train, data.validation)
     )
@@ -102,8 +101,8 @@ def run_trial(
 ) -> TrialResult:
     """Fit and score one fold after the other on one core, until the trial is pruned.
 
-    `earlier` has the results of the same family from earlier batches: without those of this batch it does not matter
-    which trial ends first. `is_stopped` is called between folds and between rounds; StoppedError follows.
+    `earlier` has the family's results from earlier batches only, so that the order in which the trials of this batch
+    end does not matter. `is_stopped` is called between folds and between rounds; if true, StoppedError is raised.
     """
     predictions: list[np.ndarray] = []
     losses: list[float] = []
@@ -119,7 +118,7 @@ def run_trial(
         if len(losses) < len(folds) and should_prune(losses, earlier):
             break
     outcome, loss = SCORED, float(np.mean(losses))
-    if len(losses) < len(folds):  # as far above the median over all folds as it was over the first ones
+    if len(losses) < len(folds):  # estimated: as far above the median over all folds as over the first ones
         outcome = PRUNED
         loss = loss - _find_median(len(losses), earlier) + _find_median(len(folds), earlier)
     grades = np.concatenate([fold.score[1] for fold in folds[: len(losses)]])
@@ -128,24 +127,24 @@ def run_trial(
 
 
 def should_prune(losses: Sequence[float], earlier: Sequence[TrialResult]) -> bool:
-    """Whether a trial does worse on its first folds than the median of the earlier ones did on the same."""
+    """Whether a trial's loss on its first folds is above the median of the earlier trials on the same folds."""
     return len(losses) >= FOLDS_BEFORE_STOPPING and float(np.mean(losses)) > _find_median(len(losses), earlier)
 
 
 def choose_best(trials: Sequence[Trial], family: str) -> Trial | None:
-    """The trial of a family with the lowest loss over all folds; None where every one failed."""
+    """The trial of a family with the lowest loss over all folds; None if no trial was scored on all folds."""
     scored = [trial for trial in trials if trial.family == family and trial.result.outcome == SCORED]
     return min(scored, key=lambda trial: (trial.result.loss, trial.number), default=None)
 
 
 def _find_median(folds: int, earlier: Sequence[TrialResult]) -> float:
-    """The median of the mean losses over the first folds; infinite where there are too few results."""
+    """The median of the mean losses over the first folds; infinite with too few results."""
     means = [np.mean(result.fold_losses[:folds]) for result in earlier if result.outcome == SCORED]
     return float(np.median(means)) if len(means) >= FEWEST_TO_COMPARE else np.inf
 
 
 def _fit(family: str, values: Values, fold: Fold, is_stopped: Callable[[], bool]) -> BaseEstimator:
-    """Fit on one core: the trials of a batch are what runs in parallel. A forest needs no part to stop by."""
+    """Fit on one core, because the trials of a batch run in parallel. A forest is also fitted on the stopping part."""
     if family == FOREST:
         X, y = (np.concatenate(both) for both in zip(fold.fit, fold.stop, strict=True))
         return make_forest(values, fold.seed, TRIAL_TREES, cores=1).fit(X, y)
@@ -153,11 +152,12 @@ def _fit(family: str, values: Values, fold: Fold, is_stopped: Callable[[], bool]
 
 
 def _predict(model: BaseEstimator, X: np.ndarray) -> tuple[np.ndarray, float]:
-    """Its numbers, and how much their mean squared error falls with endless trees: by the variance of the trees' mean.
+    """The predicted numbers, and how much infinitely many trees would lower their mean squared error.
 
-    Without that, the luck of few trees hides which values are better: over 16 forests of the published wines, losses
-    of 30 trees had a rank correlation of .51 with those of 120 others, and corrected .93. Over 16 more, the corrected
-    losses of 20 trees had .88, of 15 .95 and of 10 .91 with one seed, .66 with another.
+    That is the variance of the trees' mean. Without this correction, the noise of few trees hides which values are
+    better. Over 16 forests of the published wines, the losses of 30 trees had a rank correlation of .51 with those of
+    120 others; corrected, .93. Over 16 more, the corrected losses had .88 with 20 trees, .95 with 15, and with 10 trees
+    .91 for one seed and .66 for another.
     """
     if isinstance(model, XGBRegressor):
         return model.predict(X), 0.0
@@ -171,7 +171,7 @@ def _fit_booster(values: Values, fold: Fold, callbacks: Sequence[TrainingCallbac
 
 
 class _StopWhen(TrainingCallback):
-    """Ends XGBoost's rounds when the search is stopped: a fit of the published objective takes a minute."""
+    """Ends XGBoost's rounds when the search is stopped, because a fit of the published objective takes a minute."""
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
         super().__init__()

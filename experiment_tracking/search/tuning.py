@@ -1,12 +1,12 @@
 """Hyperparameter search: hyperopt suggests a batch of trials, they run in parallel, and it gets their losses.
 
-The number of workers does not change a batch, nothing in it depends on another trial of it, and losses are passed on
-in the order of the trials: the seed alone decides what is tried and found. Trials run in threads, where XGBoost and
-forests fit outside Python's lock and the wines need not be sent anywhere; or on a cluster (WINE_DASK).
+The seed alone decides the trials and the result. The number of workers does not change a batch, no trial depends on
+another of its batch, and hyperopt gets the losses in the order of the trials. Trials run in threads, where XGBoost and
+forests fit outside Python's lock (GIL) and the wines need not be sent anywhere, or on a cluster (WINE_DASK).
 
 In MLflow a search is a parent run with a nested run for each trial: FINISHED with its result, FAILED with the
-reason, or KILLED with the search. One tag holds the whole result: --resume reads back exactly what TPE got. A tag of
-the parent names the process that works on it, so that no other one takes over a search that is alive.
+reason, or KILLED with the search. One tag holds the whole result, so --resume reads back exactly what TPE got. A tag of
+the parent names the process that works on it, so that no other process takes over a running search.
 """
 
 import json
@@ -53,19 +53,19 @@ from wine_quality_training.evaluate import AS_PUBLISHED
 KIND, SEARCH, TRIAL = "search.kind", "search", "trial"
 IDENTITY, NUMBER, VALUES, RESULT = "search.identity", "search.trial", "search.values", "search.result"
 PROCESS = "search.process"
-RANDOM_DRAWS = 4  # before TPE models the losses, in 12 of 16 trials; hyperopt's 20 suit longer searches
+RANDOM_DRAWS = 4  # before TPE models the losses, for 12 of 16 trials; hyperopt's default of 20 suits longer searches
 
-RunTrial = Callable[..., TrialResult]  # as trials.run_trial, but for the folds
+RunTrial = Callable[..., TrialResult]  # trials.run_trial without its folds
 
 
 class TreeParzenOptimiser:
     """Hyperopt's tree of Parzen estimators (TPE): the same seed and losses give the same values.
 
-    Trials that wait for their loss count as bad meanwhile, which keeps the trials of a batch apart.
+    Trials without a loss yet count as bad, so that the trials of a batch differ.
     """
 
     def __init__(self, space: Space, seed: int, start: Mapping[str, float] = {}) -> None:
-        """Set the space, the seed and, where given, the values of the first trial, with choices by their index."""
+        """Set the space, the seed and, if given, the values of the first trial, with choices by index."""
         self._space, self._seed = space, seed
         self._domain = Domain(lambda values: None, space)
         self._trials = generate_trials_to_calculate([start] if start else [])
@@ -86,7 +86,7 @@ class TreeParzenOptimiser:
         return dict(space_eval(self._space, {name: values[0] for name, values in drawn.items() if values}))
 
     def observe(self, loss: float | None) -> None:
-        """Take the loss of the oldest trial without one: the lower the better, None for a failed trial."""
+        """Set the loss of the oldest trial without one; lower is better, None for a failed trial."""
         document = self._trials.trials[self._observed]
         document["result"] = {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss}
         document["state"] = JOB_STATE_DONE
@@ -95,7 +95,7 @@ class TreeParzenOptimiser:
 
 @dataclass(frozen=True)
 class SearchRun:
-    """The parent run of a search; `finished` has the trials, by number, of a search that is resumed."""
+    """The parent run of a search; `finished` has the finished trials of a resumed search, by number."""
 
     experiment_id: str
     run_id: str
@@ -106,16 +106,16 @@ class SearchRun:
 def start_search(
     experiment_id: str, data: WineData, identity: Mapping[str, Any], others: Mapping[str, Any] = {}
 ) -> SearchRun:
-    """Start the parent run of a new search; --resume finds it by its `identity`, `others` are only logged."""
+    """Start the parent run of a new search; --resume finds it by `identity`; `others` are only logged."""
     tags = {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True), PROCESS: _describe_process()}
     return SearchRun(experiment_id, start_run(experiment_id, "search", data, {**identity, **others}, tags), data)
 
 
 def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any]) -> SearchRun:
-    """Find the last unfinished search of this identity, with the trials that it finished.
+    """Find the last unfinished search with this identity, and its finished trials.
 
-    A trial that was running when the search was killed is marked and will run again. Raises BadInputError where there
-    is none, or another process works on it.
+    A trial that was running when the search was killed is marked and runs again. Raises BadInputError if there is no
+    such search, or another process works on it.
     """
     alike = _find_runs(experiment_id, {KIND: SEARCH, IDENTITY: json.dumps(identity, sort_keys=True)})
     unfinished = [run for run in alike if run.info.status != "FINISHED"]
@@ -135,13 +135,13 @@ def resume_search(experiment_id: str, data: WineData, identity: Mapping[str, Any
 
 
 def _take_over(run_id: str) -> None:
-    """Make a search this process's, of all on this machine that want it now only one's. Raises as _refuse_alive does.
+    """Take over a search; of several processes on this machine, only one succeeds. Raises as _refuse_alive does.
 
-    On two machines at once both may take it: what MLflow keeps has no step that looks and writes in one.
+    Two machines may both take it at the same moment: MLflow cannot check and write a tag in one atomic step.
     """
     client = mlflow.MlflowClient()
     with hold_lock(Path(tempfile.gettempdir(), f"wine-search-{os.getuid()}-{run_id}.lock")):
-        run = client.get_run(run_id)  # as the one before has left it
+        run = client.get_run(run_id)  # inside the lock, so with the tags of the process before
         _refuse_alive(run)
         client.update_run(run_id, status="RUNNING")
         client.set_tag(run_id, PROCESS, _describe_process())
@@ -150,13 +150,13 @@ def _take_over(run_id: str) -> None:
 
 
 def _describe_process() -> str:
-    """Name this process in a tag: its start tells it from a later one with the same number."""
+    """Name this process in a tag; its start time distinguishes it from a later process with the same id."""
     since = round(psutil.Process().create_time())
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since})
 
 
 def _refuse_alive(run: Run) -> None:
-    """Raise BadInputError where another process works on a search, or may do so on another machine."""
+    """Raise BadInputError if another process works on a search, or may do so on another machine."""
     if run.info.status != "RUNNING" or PROCESS not in run.data.tags:
         return
     process = json.loads(run.data.tags[PROCESS])
@@ -169,8 +169,8 @@ def _refuse_alive(run: Run) -> None:
         if pid == os.getpid() or abs(since - process["since"]) > 1:
             return
     raise BadInputError(
-        f"the search {run.info.run_id} is not to be resumed while process {pid} on {host} works on it: wait, or end "
-        f"that process. Where {host} is another machine and it is gone, delete the run's tag {PROCESS} in MLflow first"
+        f"the search {run.info.run_id} cannot be resumed while process {pid} on {host} works on it: wait, or end "
+        f"that process. If it is gone, and {host} is another machine, delete the run's tag {PROCESS} in MLflow first"
     )
 
 
@@ -182,7 +182,7 @@ def start_trial(search: SearchRun, number: int, family: str, values: Values) -> 
 
 
 def finish_trial(run_id: str, result: TrialResult) -> None:
-    """Log the result of a trial and end its run, as FAILED where the trial failed."""
+    """Log the result of a trial and end its run, as FAILED if the trial failed."""
     metrics = {} if result.loss is None else {"loss": result.loss}
     metrics |= {f"trial.{measure}": value for measure, value in result.metrics.items()}
     series = {"fold_loss": result.fold_losses, "rounds": result.rounds}
@@ -192,7 +192,7 @@ def finish_trial(run_id: str, result: TrialResult) -> None:
 
 
 def kill_open_trials(search: SearchRun) -> None:
-    """End the runs of open trials, by the store: a search stopped while it starts a run does not know its id yet."""
+    """End all open trials in the store: a search that is stopped while it starts a run does not know its id yet."""
     for run in _find_runs(search.experiment_id, {KIND: TRIAL, **nest_under(search.run_id)}):
         if run.info.status == "RUNNING":
             end_run(run.info.run_id, f"the search was stopped while trial {run.data.tags[NUMBER]} ran", KILLED)
@@ -200,7 +200,7 @@ def kill_open_trials(search: SearchRun) -> None:
 
 @dataclass(frozen=True)
 class TrialRunner:
-    """How trials are run and logged; `on_trial` is called after each."""
+    """Runs and logs trials; `on_trial` is called after each."""
 
     run_trial: RunTrial
     search: SearchRun
@@ -208,7 +208,7 @@ class TrialRunner:
     on_trial: Callable[[Trial], None] = lambda trial: None
 
     def run_batch(self, batch: Mapping[int, tuple[str, Values]], earlier: Sequence[Trial]) -> list[Trial]:
-        """Run a batch, by number, but for the trials that a resumed search has finished."""
+        """Run a batch, given by trial number, except the trials that a resumed search has finished."""
         over = {number: trial for number, trial in self.search.finished.items() if number in batch}
         for number, trial in sorted(over.items()):
             if (trial.family, trial.values) != batch[number]:
@@ -218,8 +218,8 @@ class TrialRunner:
                 )
             self.on_trial(trial)
         stopped = threading.Event()
-        is_stopped = [stopped.is_set] if is_local(self.executor) else []  # another process cannot know
-        runs: dict[int, str] = {}  # by trial
+        is_stopped = [stopped.is_set] if is_local(self.executor) else []  # another process cannot read the event
+        runs: dict[int, str] = {}  # run id by trial number
         futures: dict[Future[TrialResult], int] = {}
         try:
             for number, (family, values) in batch.items():
@@ -232,7 +232,7 @@ class TrialRunner:
                 over[number] = Trial(number, *batch[number], _take_result(future))
                 finish_trial(runs[number], over[number].result)
                 self.on_trial(over[number])
-        except BaseException:  # ctrl-c too: a run that nothing works on must not stay open
+        except BaseException:  # also on ctrl-c: a run that no process works on must not stay open
             stopped.set()
             wait([future for future in futures if not future.cancel()])
             kill_open_trials(self.search)
@@ -241,7 +241,7 @@ class TrialRunner:
 
 
 def run_trials(executor: Executor, plan: Plan, split: Split, search: SearchRun, console: Console) -> list[Trial]:
-    """Run the trials of a plan, under a progress bar that names the best so far."""
+    """Run the trials of a plan, with a progress bar that shows the best so far."""
     published = plan.protocol == AS_PUBLISHED
     folds = prepare_published(search.data, plan.seed) if published else prepare_folds(split, plan.seed)
     over: list[Trial] = []
@@ -262,7 +262,7 @@ def run_trials(executor: Executor, plan: Plan, split: Split, search: SearchRun, 
 
 
 def run_batches(optimisers: Mapping[str, TreeParzenOptimiser], plan: Plan, runner: TrialRunner) -> list[Trial]:
-    """Run trials in batches, dealt out to the families in turn; none is started after the minutes of the plan."""
+    """Run trials in batches, alternating the families; no batch starts after the plan's minutes."""
     deadline = time.monotonic() + 60 * plan.minutes if plan.minutes else np.inf
     families = list(optimisers)
     over: list[Trial] = []
@@ -281,7 +281,7 @@ def run_batches(optimisers: Mapping[str, TreeParzenOptimiser], plan: Plan, runne
 
 
 def _take_result(future: Future[TrialResult]) -> TrialResult:
-    """The result of a trial; one that raised has failed, and the search goes on."""
+    """The result of a trial; a trial that raised an Exception has failed, and the search continues."""
     error = future.exception()
     if error is None:
         return future.result()
@@ -297,7 +297,7 @@ def _describe_best(trials: Sequence[Trial]) -> str:
 
 
 def _find_runs(experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
-    """The runs that carry these tags, the latest first."""
+    """The runs with these tags, the latest first."""
     condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     return mlflow.search_runs([experiment_id], condition, output_format="list")
 

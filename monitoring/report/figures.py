@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from figure_style import GREY, RED, WHITE, make_axes
 from monitoring.drift import INPUTS, PREDICTIONS, QUALITY, REFUSALS
 from monitoring.quality import LOW_CONFIDENCE_SHARE, name_coverage
 from monitoring.report.marks import INK, SMALL, Mark, plot_marks
 from monitoring.watch import WindowReport
 from wine_data.schema import FEATURES, GRADES
 from wine_quality_training.bundle.grade_sets import name_percent
-from wine_quality_training.report.figures import DPI, GREY, RED, WHITE
 
 STRONGEST = 3.0  # multiples of the floor; stronger drift has the same colour
 PALE, UNKNOWN = "#f8f5ee", "#d3d3d3"
@@ -99,7 +99,7 @@ def plot_grades(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> 
 def plot_confidence(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> Figure:
     """Plot the share of predictions with a lower confidence than 90 % of the reference."""
     figure, axis = _lay_out(windows, marks)
-    axis.axhline(LOW_CONFIDENCE_SHARE, color=GREY, linewidth=1.2, linestyle="dotted", label="the usual tenth")
+    axis.axhline(LOW_CONFIDENCE_SHARE, color=GREY, linewidth=1.2, linestyle="dotted", label="in the training data")
     _plot(axis, [window.low_confidence for window in windows], RED, "low confidence")
     _start_at_zero(axis, least=2 * LOW_CONFIDENCE_SHARE)
     _show_shares(axis, "of the answers")
@@ -122,7 +122,7 @@ def plot_quality(windows: Sequence[WindowReport], marks: Sequence[Mark] = (), pr
     label = "measured" if measured else "measured: none yet"
     style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
     axis.errorbar(numbers, accuracy, yerr=np.abs(ends - accuracy), label=label, **style)
-    _plot(axis, [window.estimate for window in windows], INK, "estimate from its confidence", linestyle="dashed")
+    _plot(axis, [window.estimate for window in windows], INK, "estimate from confidence", linestyle="dashed")
     _widen(axis, least=0.2)
     _show_shares(axis, "right grades")
     _explain(figure, axis)
@@ -160,7 +160,7 @@ def plot_drift(windows: Sequence[WindowReport], marks: Sequence[Mark] = ()) -> F
     shades = STRENGTHS.with_extremes(bad=UNKNOWN)
     axis.pcolormesh(*edges, cells, cmap=shades, vmin=0, vmax=STRONGEST, edgecolors="white", linewidth=0.8)
     row, column = np.nonzero(drifted)
-    label = "drifted: it matters and is certain"
+    label = "drifted: above its floor, and certain"
     dots = axis.scatter(column, row, s=14, color="white", edgecolors=INK, linewidths=0.7, zorder=3, label=label)
     axis.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)))
     axis.yaxis.tick_right()  # beside the newest window, which phones show first
@@ -194,21 +194,19 @@ def tabulate_drift(windows: Sequence[WindowReport]) -> tuple[np.ndarray, np.ndar
 
 
 def _list_shades() -> list[Patch]:
-    labels = {0: "as the reference", 1: "1: it matters", 2: "2", 3: "3 times that, or more"}
+    labels = {0: "0: as the reference", 1: "1: its floor", 2: "2", 3: "3 times its floor, or more"}
     shades = [
         Patch(facecolor=STRENGTHS(strength / STRONGEST), edgecolor=GREY, linewidth=0.5, label=label)
         for strength, label in labels.items()
     ]
-    return [*shades, Patch(facecolor=UNKNOWN, label="too few wines to say")]
+    return [*shades, Patch(facecolor=UNKNOWN, label="not checked: too few wines")]
 
 
 def _lay_out(
     windows: Sequence[WindowReport], marks: Sequence[Mark], width: float = NARROW, height: float = 2.9
 ) -> tuple[Figure, Axes]:
     """Make a figure with one column per window, and draw the marks."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    axis.spines[["top", "right"]].set_visible(False)
+    figure, (axis,) = make_axes(1, 1, height=height, width=width)
     axis.tick_params(labelsize=TEXT)
     axis.set_xlim(-0.5, len(windows) - 0.5)
     plot_marks(axis, windows, marks, columns_a_point=len(windows) / (width * 72 * 0.86))

@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from figure_style import RED
 from monitoring.watch import WindowReport
-from wine_quality_training.report.figures import RED
 
 ALARM, PROMOTION, ROLLBACK = "alarm", "promotion", "rollback"
 INK = "#24201f"

@@ -19,18 +19,28 @@ from wine_data.schema import MEASUREMENTS
 def parse_arguments() -> argparse.Namespace:
     """Read the command's arguments. Raises BadInputError for an impossible number."""
     parser = argparse.ArgumentParser(
-        description="Ask a running API for wines of the twin with a drift, and send it tasters' grades, late."
+        description="Send generated wines with a drift to a running API, and later the grades of simulated tasters."
     )
     add = parser.add_argument
-    add("--drift", choices=DRIFTS, default="none")
-    add("--feature", choices=MEASUREMENTS, default=DRIFTING, help=f"of a shift or a unit ({DRIFTING})")
-    add("--size", type=float, default=1.0, help="standard deviations, share of red wines, or grades (1)")
-    add("--wines", type=int, default=1000, help="how many (1000)")
+    add("--drift", choices=DRIFTS, default="none", help="kind of drift (none)")
+    add(
+        "--feature",
+        choices=MEASUREMENTS,
+        default=DRIFTING,
+        help=f"measurement that a shift or a unit changes ({DRIFTING})",
+    )
+    add(
+        "--size",
+        type=float,
+        default=1.0,
+        help="size of the drift: standard deviations, share of red wines, or grades (1)",
+    )
+    add("--wines", type=int, default=1000, help="number of wines (1000)")
     add("--labels", type=float, default=0.0, help="share of answers that tasters grade (0)")
-    add("--delay", type=int, default=200, help="wines after which a grade comes (200)")
-    add("--rate", type=float, default=0.0, help="wines a second (as fast as one connection goes)")
-    add("--seed", type=int, default=0, help="decides which wines, and which are graded (0)")
-    add("--address", help="the API's (http://127.0.0.1:8000, by WINE_PORT)")
+    add("--delay", type=int, default=200, help="number of wines after which a grade is sent (200)")
+    add("--rate", type=float, default=0.0, help="wines per second (default: as fast as one connection allows)")
+    add("--seed", type=int, default=0, help="seed of the wines and of which are graded (0)")
+    add("--address", help="address of the API (http://127.0.0.1:8000; WINE_PORT sets the port)")
     arguments = parser.parse_args()
     if arguments.wines < 1 or arguments.delay < 0 or arguments.rate < 0 or not 0 <= arguments.labels <= 1:
         given = ", ".join(f"--{name} {getattr(arguments, name):g}" for name in ("wines", "labels", "delay", "rate"))

@@ -32,8 +32,8 @@ class Drift:
     def __post_init__(self) -> None:
         """Raise BadInputError for an unknown kind or feature, or an impossible share."""
         if self.kind not in DRIFTS:
-            raise BadInputError(f"{self.kind} is no drift; there are {', '.join(DRIFTS)}")
+            raise BadInputError(f"{self.kind} is not a drift; choose {', '.join(DRIFTS)}")
         if self.feature not in MEASUREMENTS:
-            raise BadInputError(f"{self.feature} is no measurement; there are {', '.join(MEASUREMENTS)}")
+            raise BadInputError(f"{self.feature} is not a measurement; choose {', '.join(MEASUREMENTS)}")
         if self.kind == "colour" and not 0 <= self.size <= 1:
-            raise BadInputError(f"a colour mix is a share of red wines, 0 to 1, and not {self.size:g}")
+            raise BadInputError(f"--size of a colour mix is the share of red wines, 0 to 1, not {self.size:g}")

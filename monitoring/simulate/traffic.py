@@ -142,7 +142,7 @@ def _post(client: httpx.Client, path: str, body: dict[Any, Any], headers: dict[s
         answer = client.post(path, json=body, headers=headers)
     except httpx.TransportError as error:
         raise NotThereError(
-            f"no API answers at {client.base_url} ({error}): make serve, or WINE_PORT if it serves elsewhere"
+            f"no API answers at {client.base_url} ({error}): start make serve, or set WINE_PORT to its port"
         ) from error
     if not answer.is_success and not (path == "/predict" and answer.status_code == 422):
         raise NotThereError(f"{answer.request.url} answered {answer.status_code}: {answer.text[:300]}")

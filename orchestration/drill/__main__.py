@@ -27,18 +27,16 @@ WINDOW, FOLDS = 400, 2
 def main() -> int:
     """Run the drill, draw it, and report whether every step had the expected result."""
     parser = argparse.ArgumentParser(
-        description="Drift, alarm, retraining, gate, reload and rollback, once, on servers of its own. "
-        "Takes some minutes; ends with 1 if a step did not come out as it should."
+        description="Run the whole loop once, on its own servers: drift, alarm, retraining, gate, reload and rollback. "
+        "It takes some minutes. Exit code: 1 if a step had an unexpected result."
     )
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep everything there (a folder that is not there)"
-    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep all files there; the folder must not exist")
     arguments = parser.parse_args()
     picture = load_settings().monitoring_reports / "drill.png"
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers stop too
     if arguments.keep and arguments.keep.exists():
-        raise NotThereError(f"{arguments.keep} is there already; name a folder that is not")
+        raise NotThereError(f"{arguments.keep} exists already: choose a new folder")
     with tempfile.TemporaryDirectory(prefix="wine-drill-") as name:
         folder = Path(name)
         small = {"WINE_DATA": "twin", "WINE_FOLDS": str(FOLDS), "WINE_WINDOW_ROWS": str(WINDOW)}
@@ -58,7 +56,7 @@ def main() -> int:
     console.print(
         f"{'Done' if not drill.missed else 'Not as it should be: ' + '; '.join(drill.missed)}. The story: {picture}"
     )
-    console.print("Next: open that picture; make monitor shows the same of your own API")
+    console.print("Next: open that figure; make monitor shows your own API in the same way")
     return FINDING if drill.missed else DONE
 
 

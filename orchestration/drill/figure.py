@@ -1,4 +1,4 @@
-"""A plot of a drill: drift, quality and version, window by window."""
+"""A drill in one figure: drift, quality and version, window by window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figure_style import GREY, RED, WHITE, make_axes
 from monitoring.drift import KS_FLOOR
 from monitoring.quality import Quality
 from monitoring.watch import WindowReport
-from wine_quality_training.report.figures import GREY, RED, WHITE
 
 VERSION_COLOURS = {"1": GREY, "2": RED}
 
@@ -31,8 +31,7 @@ def plot_story(
 
     All windows, oldest first, are compared with the first version's reference, whatever version served.
     """
-    figure = Figure(figsize=(10, 6), dpi=110, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure, (above, below) = make_axes(2, 1, height=3, width=10, share="x")
     versions = [max(window.versions, key=lambda name: window.versions[name]) for window in windows]
     colours = [VERSION_COLOURS.get(version, WHITE) for version in versions]
     _plot_drift(above, windows, feature, colours)
@@ -43,7 +42,7 @@ def plot_story(
     )
     below.set_xlabel("end of the window, UTC, and the version that answered")
     _mark_moments((above, below), windows, moments)
-    figure.suptitle("From drift to retraining and back: one bar a window of answers")
+    figure.suptitle("A drill, window by window: drift, alarm, retraining, promotion and rollback")
     return figure
 
 
@@ -51,7 +50,7 @@ def _plot_drift(axis: Axes, windows: Sequence[WindowReport], feature: str, colou
     checks = [next((c for c in window.checks if (c.kind, c.name) == ("inputs", feature)), None) for window in windows]
     axis.bar(range(len(windows)), [check.figures["KS"] if check else 0.0 for check in checks], color=colours)
     axis.axhline(KS_FLOOR, color="black", linewidth=0.8, linestyle="--")
-    axis.text(-0.45, KS_FLOOR + 0.01, "smaller is never an alarm", va="bottom", fontsize=8)
+    axis.text(-0.45, KS_FLOOR + 0.01, "below this line nothing is an alarm", va="bottom", fontsize=8)
     axis.set(ylabel=f"KS of {feature}\nagainst version 1's reference", ylim=(0, 1))
 
 
@@ -71,7 +70,6 @@ def _mark_moments(axes: Sequence[Axes], windows: Sequence[WindowReport], moments
     for moment in moments:
         places.setdefault(float(np.searchsorted(starts, moment.time)) - 0.5, []).append(moment.label)
     for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
         for place in places:
             axis.axvline(place, color="black", linewidth=0.8, linestyle=":")
     for place, labels in places.items():

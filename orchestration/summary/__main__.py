@@ -15,8 +15,10 @@ from settings import load_settings
 
 def main() -> int:
     """Summarise the last run of the pipeline."""
-    parser = argparse.ArgumentParser(description="What the last run of the pipeline came to, in Markdown.")
-    parser.add_argument("--folder", type=Path, help="keep the summary, the figures and the models' cards here too")
+    parser = argparse.ArgumentParser(description="Print the result of the last run of the pipeline, in Markdown.")
+    parser.add_argument(
+        "--folder", type=Path, help="also write the summary, the figures and the model cards into this folder"
+    )
     folder, settings = parser.parse_args().folder, load_settings()
 
     from orchestration.summary.outcome import summarise

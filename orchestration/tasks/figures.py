@@ -8,7 +8,7 @@ from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter, TaskRun
 from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
-from wine_quality_training.report.figures import GREY, RED, make_axes
+from figure_style import GREY, RED, make_axes
 
 KEPT = "Cached"
 

@@ -1,6 +1,7 @@
 """Deployment runs that ended badly: runs whose process is gone, and retrainings without a result."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -9,7 +10,10 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     DeploymentFilterTags,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -70,3 +74,16 @@ def find_bad_end(run_id: str) -> str:
     except (ObjectNotFound, ValueError):  # of another server, or deleted
         return ""
     return state.type.value.lower() if state and state.type in BAD else ""
+
+
+def has_succeeded(flow: str, since: datetime) -> bool:
+    """Whether a run of a flow that was begun since then went well."""
+    begun = FlowRunFilterStartTime(after_=since)
+    well = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            flow_run_filter=FlowRunFilter(start_time=begun, state=well),
+            limit=1,
+        )
+    return bool(found)

@@ -51,4 +51,4 @@ def post_webhook(message: Mapping[str, Any]) -> None:
             logger: Any = get_run_logger()
         except MissingContextError:  # no run context, as after a crash
             logger = get_logger("wine.notification")
-        logger.warning("the webhook of WINE_WEBHOOK did not get this: %s", type(error).__name__)
+        logger.warning("the message could not be sent to WINE_WEBHOOK: %s", type(error).__name__)

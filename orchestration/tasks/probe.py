@@ -39,7 +39,7 @@ def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
     for values, grade in zip(feature_frame(holdout).to_dict("records"), holdout[TARGET], strict=True):
         with suppress(ValidationError):
             return WineQuality.model_validate(values), int(grade)
-    raise BadInputError("no holdout wine is one that the API takes: python -m wine_data.audit says what is wrong")
+    raise BadInputError("the API accepts no wine of the holdout: run python -m wine_data.audit to see why")
 
 
 @contextmanager

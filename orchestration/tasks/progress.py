@@ -1,4 +1,4 @@
-"""Progress output of a command on stderr: its own log lines, and a message during long silences."""
+"""Progress output of a command on stderr: its own log lines, and a repeated line during long silences."""
 
 import logging
 import sys
@@ -12,10 +12,10 @@ _ROOM = Path(__file__).resolve().parents[1]
 
 
 class Progress(logging.Handler):
-    """Prints each step with the seconds since the start, and a message if one takes over QUIET_SECONDS."""
+    """Prints each step with the seconds since the start, and repeats a step that takes more than QUIET_SECONDS."""
 
     def __init__(self) -> None:
-        """Start counting the seconds."""
+        """Start the clock."""
         super().__init__()
         self._start = self._last = time.monotonic()
         self._step = ""
@@ -43,7 +43,7 @@ class Progress(logging.Handler):
     def _watch(self) -> None:
         while not self._ended.wait(0.5):
             if time.monotonic() - self._last > QUIET_SECONDS:
-                self._print(f"still at work after: {self._step}")
+                self._print(f"still running; last step: {self._step}")
 
     def _print(self, text: str) -> None:
         self._last = time.monotonic()

@@ -93,8 +93,8 @@ def gather_labelled(log_url: str, since: float, snapshots: Path) -> str:
     labelled = divide_labelled(pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype="float64"))
     if len(labelled.validation) < FEWEST_RECENT:
         raise BadInputError(
-            f"{labelled.source}, {len(labelled.validation)} of them in the holdout, where the gate needs "
-            f"{FEWEST_RECENT}: more of them have to come before a retraining can be judged"
+            f"{labelled.source}, {len(labelled.validation)} of them in the holdout: the gate needs {FEWEST_RECENT}. "
+            "Collect more grades before a retraining"
         )
     keep_snapshot(labelled, snapshots)
     return labelled.fingerprint

@@ -74,6 +74,11 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     return make_task(function)
 
 
+def use_kept(kept: T, is_there: Callable[[T], bool], again: Task[P, T], *args: P.args, **parameters: P.kwargs) -> T:
+    """A result of a cached task; where what it names was removed since, the task does its work again."""
+    return kept if is_there(kept) else again.with_options(refresh_cache=True)(*args, **parameters)
+
+
 @contextmanager
 def prefect_server() -> Iterator[None]:
     """Start Prefect's temporary server, if no other is set, and shield it from Ctrl-C.

@@ -1,4 +1,4 @@
-"""Find what is wrong with the wines: above all, wines that are in both files.
+"""Find problems in the wines: above all, wines that are in both files.
 
     python -m wine_data.audit [--strict]
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tabulate_audit(audit: "Audit") -> Table:
-    """The audit as a table for a terminal: one row a finding, and one a check that found nothing."""
+    """The audit as a table for a terminal: one row per finding, and one per check that found nothing."""
     from wine_data.audit.checks import CHECKS
 
     table = Table("check", "file", "count", "of", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -36,8 +36,8 @@ def tabulate_audit(audit: "Audit") -> Table:
 
 def main() -> int:
     """Audit the wines, print and plot the findings."""
-    parser = argparse.ArgumentParser(description="Find what is wrong with the wines.")
-    parser.add_argument("--strict", action="store_true", help="end with exit code 1 when wines are in both files")
+    parser = argparse.ArgumentParser(description="Find leaks, repeats and errors in the wines.")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 1 if wines are in both files")
     strict = parser.parse_args().strict
     settings = load_settings()
 
@@ -52,8 +52,8 @@ def main() -> int:
     console.print(tabulate_audit(audit))
     settings.audit_figure.parent.mkdir(parents=True, exist_ok=True)
     plot_audit(data.train, data.validation).savefig(settings.audit_figure)
-    console.print(f"\nDrawn in {settings.audit_figure}")
-    console.print("Next: python -m wine_quality_training.train shows what the overlap does to a score")
+    console.print(f"\nFigure: {settings.audit_figure}")
+    console.print("Next: python -m wine_quality_training.train shows how the overlap changes a score")
     return FINDING if strict and audit.leaks else DONE
 
 

@@ -12,8 +12,8 @@ from wine_data.schema import BOUNDS, IDENTITY, MEASUREMENTS, PARTS, RED, SEEN, T
 from wine_data.sources.load import WineData
 from wine_data.split import WINE, drop_duplicates, is_in
 
-DRIFT_FLOOR = 0.05  # of many rows the smallest difference is no chance: a smaller distance is no finding
-CHANCE = 0.01  # of a finding in any column where two files are of one origin; of few rows, large distances are chance
+DRIFT_FLOOR = 0.05  # a smaller distance is no finding: with many rows, even tiny differences are significant
+CHANCE = 0.01  # of a finding in any column if both files have one origin; with few rows, chance gives large distances
 LEAK = "on both sides"
 COLUMNS = [*WINE, TARGET]
 
@@ -22,7 +22,7 @@ Check = Callable[[WineData], Iterable["Finding"]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: `count` of `total` rows, cells or columns of `where`."""
+    """One problem: it affects `count` of `total` rows, cells or columns of `where`."""
 
     check: str
     where: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What all checks found."""
+    """The findings of all checks."""
 
     findings: tuple[Finding, ...]
 
@@ -138,7 +138,7 @@ def _find_drift(data: WineData) -> Iterator[Finding]:
 
 
 def _check_each(check: Callable[[str, pd.DataFrame], Iterable[Finding]]) -> Check:
-    """A check of both files, made of one of a file."""
+    """Make a check of both files from a check of one file."""
     return lambda data: chain(check("train", data.train), check("validation", data.validation))
 
 
@@ -155,7 +155,7 @@ CHECKS: dict[str, Check] = {
 
 
 def _find_swapped(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Columns whose median was never seen under their name, but was under that of another such column."""
+    """Pairs of columns with medians outside their published ranges, where the first fits the second's range."""
     medians = table[list(MEASUREMENTS)].median()
     strange = [column for column in MEASUREMENTS if not _is_seen(medians[column], column)]
     return [(one, two) for one in strange for two in strange if one != two and _is_seen(medians[one], two)]

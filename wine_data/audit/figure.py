@@ -1,12 +1,11 @@
-"""The audit as a figure: how few wines there are, and how many of them are in both files."""
+"""The audit as a figure: the number of distinct wines, and how many of them are in both files."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from figure_style import RED, WHITE, make_axes
 from wine_data.split import drop_duplicates, is_in
-
-AGAIN_COLOUR, NEW_COLOUR = "#8c1c3f", "#c9b458"
 
 
 def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
@@ -14,17 +13,15 @@ def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
     new_to_train, known = len(drop_duplicates(train)), int(is_in(validation, train).sum())
     new = np.array([new_to_train, len(validation) - known])
     again = np.array([len(train) - new_to_train, known])
-    figure = Figure(figsize=(9, 2.8), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    axes.barh([0, 1], new, color=NEW_COLOUR, label="wine met for the first time")
-    axes.barh([0, 1], again, left=new, color=AGAIN_COLOUR, label="wine met before")
+    figure, (axes,) = make_axes(1, 1, height=2.8, width=9)
+    axes.barh([0, 1], new, color=WHITE, label="new wine")
+    axes.barh([0, 1], again, left=new, color=RED, label="repeats a wine of an earlier row")
     for position in (0, 1):
         total = new[position] + again[position]
         axes.annotate(f" {new[position]:,} new of {total:,} rows", (total, position), va="center")
     axes.set(xlabel="rows", xlim=(0, (new + again).max() * 1.32), yticks=[0, 1])
     axes.set_yticklabels(["train file", "validation file"])
     axes.invert_yaxis()
-    axes.set_title("Reading the train file and then the validation file: how many wines are new?", loc="left")
+    axes.set_title(f"{known / len(validation):.0%} of the validation rows repeat a wine of the train file")
     axes.legend(loc="lower right", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure

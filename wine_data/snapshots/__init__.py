@@ -1,1 +1,1 @@
-"""Wines that runs were fitted on, kept on disk, and labelled answers that join them."""
+"""Snapshots of the wines that runs were fitted on, and the labelled answers that are added to them."""

@@ -1,7 +1,7 @@
-"""Labelled answers: wines that the API predicted and a taster graded since, as data to train on.
+"""Labelled answers: wines that the API predicted and a taster graded later, as training data.
 
-They are divided by content, as all wines are (split.py). Those of train may join the known wines; those of the holdout
-stay unseen, for the gate to judge a retrained model on.
+They are divided by content, like all wines (split.py). Those of train may be added to the known wines. Those of the
+holdout stay unseen, so that the gate can test a retrained model on them.
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ from wine_data.split import distinct_wines, divide_wines
 
 
 def divide_labelled(answers: pd.DataFrame) -> WineData:
-    """Make data of labelled answers: `train` those of train, `validation` those of the holdout, each wine once.
+    """Make data from labelled answers: `train` has those of train, `validation` those of the holdout, each wine once.
 
-    `answers` has FEATURES and `quality`. Those without a grade are left out. A wine that was graded several times has
-    the median, and grades that no published wine has count as the nearest of GRADES; the note says how many there were.
-    Raises BadInputError where none is left.
+    `answers` has FEATURES and `quality`. Answers without a grade are left out. A wine with several grades gets their
+    median. Grades that no published wine has become the nearest of GRADES. The note gives both counts.
+    Raises BadInputError if no answer has a grade.
     """
     graded = answers[answers[TARGET].between(*SCALE)]
     if graded.empty:
-        raise BadInputError("no answer of the log has a grade from a taster yet: send them to POST /feedback")
+        raise BadInputError("no answer in the log has a taster's grade yet: send grades to POST /feedback")
     wines = graded[list(MEASUREMENTS)].assign(
         **{TYPE: pd.Series(np.where(graded[RED] == 1, *TYPES), index=graded.index, dtype="str")},
         **{RED: graded[RED].astype("int64"), TARGET: graded[TARGET].astype("int64")},
@@ -36,7 +36,7 @@ def divide_labelled(answers: pd.DataFrame) -> WineData:
 
 
 def _describe_grades(contested: int, rare: int) -> str:
-    """Say what was done with grades that contradict each other, and with those that the model does not know."""
+    """Describe what was done with contradicting grades, and with grades that the model does not know."""
     notes = []
     if contested:
         notes.append(f"{contested:,} wines that tasters graded differently have the median")
@@ -46,7 +46,7 @@ def _describe_grades(contested: int, rare: int) -> str:
 
 
 def join_labelled(data: WineData, labelled: WineData) -> WineData:
-    """The known wines with the labelled answers of train, which are marked in the column ANSWERED."""
+    """Add the labelled answers of train to the known wines, and mark them in the column ANSWERED."""
     train = pd.concat(
         [data.train.assign(**{ANSWERED: False}), labelled.train.assign(**{ANSWERED: True})], ignore_index=True
     )

@@ -1,4 +1,4 @@
-"""The wines of one run on disk, under their fingerprint: tasks pass that name on, not a table.
+"""The wines of one run on disk, named by their fingerprint, so that tasks pass on a name and not a table.
 
 <snapshots>/<fingerprint>/train.parquet, validation.parquet, about.json
 """
@@ -19,9 +19,9 @@ TABLES = ("train", "validation")
 
 
 def keep_snapshot(data: WineData, snapshots: Path) -> Path:
-    """Write the wines under their fingerprint, whole or not at all, if they are not there; return the folder.
+    """Write the wines under their fingerprint, atomically, if they are not there yet; return the folder.
 
-    The same wines may come from another source the next time: about.json has the last one.
+    The same wines may later come from another source; about.json names the last one.
     """
     folder = snapshots / data.fingerprint
     about = {"source": data.source, "note": data.note, "labelled": data.labelled}
@@ -37,15 +37,15 @@ def keep_snapshot(data: WineData, snapshots: Path) -> Path:
         try:
             Path(partial).rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another run kept the same wines a moment ago
+            if not folder.is_dir():  # if it exists, another run has just written the same wines
                 raise
     return folder
 
 
 def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
-    """Read wines back by their fingerprint.
+    """Read wines by their fingerprint.
 
-    Raises NotThereError where no run kept them, BadInputError where they have changed since, or the schema has.
+    Raises NotThereError if no run kept them, BadInputError if they or the schema have changed since.
     """
     folder = snapshots / fingerprint
     if not folder.is_dir():
@@ -58,7 +58,7 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
         data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-            raise  # the disk fails, not what it holds
+            raise  # the disk failed; the files may be intact
         raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
@@ -66,7 +66,7 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
 
 
 def _require_columns(wines: pd.DataFrame, folder: Path) -> None:
-    """Refuse wines from before the schema changed: the models fitted on them have their columns too."""
+    """Refuse wines from before a change of the schema: models fitted on them have the old columns too."""
     odd = sorted({*FEATURES, TYPE, TARGET}.symmetric_difference(wines.columns) - {ANSWERED})
     if odd:
         raise BadInputError(

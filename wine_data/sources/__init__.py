@@ -1,1 +1,1 @@
-"""Where the wines come from: UCI, Kaggle, a folder, many files, or the twin."""
+"""The sources of the wines: UCI, Kaggle, a folder, many files, or the twin."""

@@ -1,4 +1,4 @@
-"""Fetch the published files: the originals from UCI, the pair from Kaggle."""
+"""Download the published files: the originals from UCI, the pair from Kaggle."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import requests
 
 from commands import BadInputError, NotThereError
 
-UCI_FILES = {  # SHA-256 of the files as UCI has published them since 2009
+UCI_FILES = {  # SHA-256 of the files that UCI has published since 2009
     "winequality-red.csv": "sha256:4a402cf041b025d4566d954c3b9ba8635a3a8a01e039005d97d6a710278cf05e",
     "winequality-white.csv": "sha256:76c3f809815c17c07212622f776311faeb31e87610d52c26d87d6e361b169836",
 }
@@ -15,16 +15,16 @@ KAGGLE_SETS = ("subhajournal/wine-quality-data-combined", "rajyellow46/wine-qual
 
 
 def download_uci(folder: Path, url: str, timeout: float) -> None:
-    """Fetch the two originals into a folder, with a progress bar; a file that is there and right is kept.
+    """Download the two originals into a folder, with a progress bar; intact files are kept.
 
-    Each file is checked against its hash before it gets its name, so a broken download leaves nothing. `url` ends with
+    Each file is checked against its hash before it gets its name, so a failed download leaves no file. `url` ends with
     a slash; `timeout` is in seconds, for each step.
 
     Raises:
         NotThereError: the server cannot be reached, or has no such file.
-        BadInputError: what came is not the published file.
+        BadInputError: the downloaded file is not the published one.
     """
-    pooch.get_logger().setLevel("WARNING")  # it announces a download that may yet fail
+    pooch.get_logger().setLevel("WARNING")  # else it announces a download that may still fail
     client = pooch.create(folder, base_url=url, registry=UCI_FILES, retry_if_failed=0)
     fetch = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
     for name in UCI_FILES:
@@ -33,18 +33,18 @@ def download_uci(folder: Path, url: str, timeout: float) -> None:
         except requests.RequestException as error:
             raise NotThereError(
                 f"{url}{name} could not be downloaded ({_say_why(error)}): try again, put both files into wine_data/, "
-                "or name a mirror in WINE_UCI_URL"
+                "or set WINE_UCI_URL to a mirror"
             ) from error
-        except ValueError as error:  # what pooch raises for a wrong hash
-            raise BadInputError(f"{url}{name} is not the published file: its SHA-256 is another") from error
+        except ValueError as error:  # pooch raises it for a wrong hash
+            raise BadInputError(f"{url}{name} is not the published file: its SHA-256 differs") from error
 
 
 def download_kaggle() -> tuple[Path, Path]:
-    """Fetch the train and the validation file from Kaggle and return their paths in kagglehub's cache.
+    """Download the train and the validation file from Kaggle; return their paths in kagglehub's cache.
 
     Raises:
         NotThereError: the extra is not installed, or Kaggle cannot be reached.
-        BadInputError: a set holds other than one CSV file.
+        BadInputError: a set does not hold exactly one CSV file.
     """
     try:
         import kagglehub

@@ -1,6 +1,6 @@
-"""Loads the wines from a source: WINE_DATA=auto|uci|kaggle|twin|<folder>.
+"""Load the wines from a source: WINE_DATA=auto|uci|kaggle|twin|<folder>.
 
-`auto` takes the first that is available: the files dropped into wine_data/, the originals from UCI, the synthetic twin.
+`auto` uses the first available source: files put into wine_data/, the originals from UCI, the synthetic twin.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from commands import BadInputError, NotThereError
 from settings import ROOT
 from wine_data.schema import FEATURES, MEASUREMENTS, TARGET, TYPE, TYPES
 
-if TYPE_CHECKING:  # each source imports what it needs, so that a command's --help is fast
+if TYPE_CHECKING:  # each source imports its own libraries, so that a command's --help is fast
     import pandas as pd
 
 TRAIN_FILE, VALIDATION_FILE = "train_wine_data.csv", "test_wine_data.csv"
 PAIR_FILES = (TRAIN_FILE, VALIDATION_FILE)
 ORIGINALS = {"red": "winequality-red.csv", "white": "winequality-white.csv"}
 DROP_FOLDER = ROOT / "wine_data"
-AUTO_SECONDS = 5.0  # that `auto` waits for UCI to answer
+AUTO_SECONDS = 5.0  # how long `auto` waits for UCI to answer
 FEWEST_GRADES = 3
-DISTINCT_WINES = 5320  # of UCI; the twin makes as many
+DISTINCT_WINES = 5320  # in the UCI files; the twin has as many
 
 Pair = tuple["pd.DataFrame", "pd.DataFrame"]
 
@@ -33,7 +33,7 @@ Pair = tuple["pd.DataFrame", "pd.DataFrame"]
 class WineData:
     """The train and the validation file, their source and a fingerprint of their content.
 
-    `note` says why `auto` took this source; `labelled` is the fingerprint of the labelled answers in it (labelled.py).
+    `note` says why `auto` chose this source; `labelled` is the fingerprint of any labelled answers (labelled.py).
     """
 
     train: "pd.DataFrame"
@@ -54,7 +54,7 @@ class WineData:
 
 
 class Origin(Protocol):
-    """What a run and a model record of their wines: WineData, or Partitions, which memory need not hold."""
+    """The record that runs and models keep of their wines: WineData, or Partitions, which need not fit into memory."""
 
     @property
     def source(self) -> str:
@@ -70,15 +70,15 @@ class Origin(Protocol):
 
 
 def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type: str = "") -> WineData:
-    """Load the pair of files from a source named as in WINE_DATA. One file makes a pair as the UCI originals do.
+    """Load the pair of files from a source named as in WINE_DATA; from one file, make a pair.
 
-    `seed` decides what the twin draws, and how a pair is made from the UCI originals or from one file. The originals
-    are downloaded from `uci_url` and kept in `downloads`. `wine_type` is the colour of all wines of a file that has no
-    column for it.
+    `seed` decides the draws of the twin, and the pair that is made from the UCI originals or from one file. The
+    originals are downloaded from `uci_url` and kept in `downloads`. `wine_type` is the colour of all wines in a file
+    without a column for it.
 
     Raises:
-        BadInputError: the source is unknown, or its files are not what they should be.
-        NotThereError: a source that was asked for by name cannot be reached.
+        BadInputError: the source is unknown, or its files are not valid.
+        NotThereError: a source that was given by name cannot be reached.
     """
     loaders: dict[str, Callable[[], WineData]] = {
         "auto": lambda: _load_first(seed, downloads, uci_url),
@@ -88,23 +88,23 @@ def load_wines(source: str, seed: int, downloads: Path, uci_url: str, wine_type:
     }
     if source in loaders:
         return loaders[source]()
-    if source.startswith("s3://"):  # the block that opens a bucket is Prefect's, which this room does without
+    if source.startswith("s3://"):  # Prefect's block opens a bucket, and this package does not use Prefect
         raise BadInputError(
-            "this command reads no bucket. python -m orchestration.s3 download s3://bucket/prefix "
-            "fetches the wines into a folder, for WINE_DATA"
+            "this command cannot read a bucket: download the wines into a folder with "
+            "python -m orchestration.s3 download s3://bucket/prefix, and set WINE_DATA to that folder"
         )
     path = Path(source).expanduser()
     if path.is_file():
         return _load_file(path, seed, wine_type)
     if not path.is_dir():
-        if len(path.parts) > 1:  # a path, then, and what it leads to may come
+        if len(path.parts) > 1:  # so it is a path, and the file may appear later
             raise NotThereError(f"WINE_DATA={source}: there is no such file or folder")
         raise BadInputError(f"WINE_DATA={source} is no file or folder, and none of {', '.join(loaders)}")
     return _describe(read_folder(path, seed), f"folder {path.name}")
 
 
 def read_folder(folder: Path, seed: int) -> Pair:
-    """Read the pair of a folder, or make it from the two UCI originals that lie there."""
+    """Read the pair of a folder, or make it from the two UCI originals in the folder."""
     from wine_data.sources.pair import publish_pair
     from wine_data.table.wines import read_wines
 
@@ -135,7 +135,7 @@ def read_originals(folder: Path) -> "pd.DataFrame":
 
 
 def fingerprint_wines(*tables: "pd.DataFrame") -> str:
-    """SHA-256 of the tables' content: the same wines in the same order give the same from any form of file."""
+    """SHA-256 of the tables' content: equal for the same wines in the same order, whatever the file format."""
     digest = hashlib.sha256()
     for table in tables:
         numbers = table[[*FEATURES, TARGET]].to_numpy("float64")
@@ -150,7 +150,7 @@ def _load_first(seed: int, downloads: Path, uci_url: str) -> WineData:
     try:
         return _load_uci(seed, downloads, uci_url, AUTO_SECONDS)
     except (NotThereError, BadInputError) as error:
-        return _load_twin(seed, f"There are no wines in {DROP_FOLDER.name}/, and {error}. These wines are synthetic.")
+        return _load_twin(seed, f"These wines are synthetic: there are none in {DROP_FOLDER.name}/, and {error}.")
 
 
 def _load_file(path: Path, seed: int, wine_type: str) -> WineData:
@@ -194,7 +194,7 @@ def _holds(folder: Path, names: Iterable[str]) -> bool:
 
 
 def require_grades(grades: Iterable[int], where: str) -> None:
-    """Refuse grades that are but two words, such as good or not: models, measures and figures are made for a scale."""
+    """Refuse fewer than three different grades, such as good or bad: models, measures and figures need a scale."""
     found = sorted(set(grades))
     if len(found) < FEWEST_GRADES:
         raise BadInputError(
@@ -206,7 +206,7 @@ def require_grades(grades: Iterable[int], where: str) -> None:
 def _describe(pair: Pair, source: str, note: str = "") -> WineData:
     for name, table in zip(PAIR_FILES, pair, strict=True):
         for column in MEASUREMENTS:
-            if table[column].isna().all():  # there is no mean to fill its holes with
+            if table[column].isna().all():  # no mean exists to fill its blank cells
                 raise BadInputError(f"{source}, {name}, column {column}: there is no value in any row")
         require_grades(table[TARGET].unique().tolist(), f"{source}, {name}")
     return WineData(*pair, source, fingerprint_wines(*pair), note)

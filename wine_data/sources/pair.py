@@ -1,7 +1,7 @@
-"""Makes a pair of files as the published one from any wines.
+"""Make a pair of files like the published one from any wines.
 
-As published: a train file of 5 x 6,497 draws with replacement from the 6,497 UCI rows, and a validation file that is
-those 6,497 rows with 38 cells blanked. That is how the same wines came to be in both files.
+The published train file has 5 x 6,497 draws with replacement from the 6,497 UCI rows. The published validation file has
+those 6,497 rows with 38 blank cells. So the same wines are in both files.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from wine_data.schema import MEASUREMENTS
 
 ROWS = 6497  # of which 5,320 are distinct in the UCI files
 DRAWS = 5 * ROWS
-BLANKS = {  # cells blanked in the published validation file; a column that the schema has lost is passed over
+BLANKS = {  # blank cells in the published validation file; a column that is no longer in the schema is ignored
     "fixed_acidity": 10,
     "volatile_acidity": 8,
     "citric_acid": 3,
@@ -23,9 +23,9 @@ BLANKS = {  # cells blanked in the published validation file; a column that the 
 
 
 def publish_pair(wines: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make the train file and the validation file from wines, the same for the same wines and seed.
+    """Make the train file and the validation file from wines; equal wines and seed give equal files.
 
-    Fewer than 6,497 wines are filled up with repeats of their own, as the UCI files are.
+    If there are fewer than 6,497 wines, random repeats are added, because the UCI files contain repeats too.
     """
     random = np.random.default_rng(seed)
     repeats = random.integers(len(wines), size=max(ROWS - len(wines), 0))

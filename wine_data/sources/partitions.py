@@ -1,7 +1,7 @@
-"""Wines in many files that need not fit into memory together: each file is a partition, and read by itself.
+"""Wines in many files that need not fit into memory together: each file is a partition and is read separately.
 
-A partition is a CSV or Parquet file with the columns of a train file. Train or holdout depends on a wine's content
-alone (split.py). A wine in several rows counts several times, and always in the same part.
+A partition is a CSV or Parquet file with the columns of a train file. A wine's content alone decides between train and
+holdout (split.py). A wine in several rows counts several times, always in the same part.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from wine_data.split import Split, divide_wines, hash_to_unit
 from wine_data.table.wines import read_wines
 
 SUFFIXES = (".csv", ".parquet")
-SAMPLE = 50_000  # wines that describe all of them
+SAMPLE = 50_000  # wines in the sample that describes all of them
 LOT = "lot"
-NUMBERS = {**dict.fromkeys(FEATURES, "float32"), TARGET: "float32", LOT: "float64"}  # XGBoost itself keeps float32
+NUMBERS = {**dict.fromkeys(FEATURES, "float32"), TARGET: "float32", LOT: "float64"}  # XGBoost also stores float32
 
 
 @dataclass(frozen=True)
 class Partitions:
-    """Wines in files: a fingerprint of their content, their number, their grades, and a sample, split."""
+    """Wines in files: a fingerprint of their content, their number, their grades, and a divided sample."""
 
     files: tuple[Path, ...]
     fingerprint: str
@@ -47,11 +47,11 @@ class Partitions:
 
 
 def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) -> Partitions:
-    """Read every file of a folder once, and describe them. `map_fn` runs the reading, here or on a cluster.
+    """Read every file of a folder once, and describe them. `map_fn` reads the files, here or on a cluster.
 
     Raises:
-        NotThereError: there is no file of wines in it, or no such folder.
-        BadInputError: a file is not one of wines; names file, column and row. Or all hold too few grades.
+        NotThereError: the folder does not exist, or has no file of wines.
+        BadInputError: a file does not contain wines (names file, column and row), or there are too few grades.
     """
     files = tuple(sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES))
     if not files:
@@ -65,7 +65,7 @@ def read_partitions(folder: Path, map_fn: Callable[..., Iterable[Any]] = map) ->
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
-    """Read a partition as NUMBERS: the features, the grade, and the number that decides between train and holdout.
+    """Read a partition as NUMBERS: the features, the grade, and the number that decides train or holdout.
 
     A wine with a blank in IDENTITY is left out.
     """

@@ -1,1 +1,1 @@
-"""Tables of wines as text: dialect, names of columns, colours, cells. Serving reads them too, with no pandas."""
+"""Tables of wines as text: dialect, column names, colours, cells. Serving also reads them, without pandas."""

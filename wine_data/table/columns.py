@@ -1,4 +1,4 @@
-"""Which column of a file holds what: names by their letters, the colour by its words."""
+"""Find the columns of a wine in a file: by the letters of their names, and the colour by its words."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,13 +8,13 @@ from commands import BadInputError
 from wine_data.schema import MEASUREMENTS, RED, TARGET, TYPE, TYPES
 
 BLANKS = ("", "NA", "N/A", "n/a", "#N/A", "na", "NaN", "nan", "NAN", "NULL", "null", "None", "?")
-_INDEX_NAMES = ("", "index", "id")  # not worth a word where they are not used
+_INDEX_NAMES = ("", "index", "id")  # not reported as unused
 _WORDS = {"red": 1.0, "redwine": 1.0, "r": 1.0, "white": 0.0, "whitewine": 0.0, "w": 0.0}
 _FLAGS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
 _TYPE_NAMES = ("type", "color", "colour", "winetype", "winecolor", "winecolour")
 _FLAG_NAMES = ("redwine", "isred")
-_NAME_LETTERS = 200  # a longer name is no column of a wine, and reading its units takes the square of its length
-ONE_COLOUR = ". If all its wines have one colour, say which: WINE_TYPE=red, or --type red"  # the end of a refusal
+_NAME_LETTERS = 200  # longer names are not a wine's; the time to remove units grows with the square of the length
+ONE_COLOUR = ". If all its wines have one colour, say which: WINE_TYPE=red, or --type red"  # ends a message
 NO_COLOUR = f"is neither {TYPES[0]} nor {TYPES[1]}"
 _WAY_ON = f"name it is_red if 1 is red, or write {' and '.join(TYPES)}"
 
@@ -31,9 +31,10 @@ _KNOWN |= dict.fromkeys(_TYPE_NAMES, TYPE) | dict.fromkeys(_FLAG_NAMES, RED)
 
 @dataclass(frozen=True)
 class Columns:
-    """The position of each column of a wine in a file; `wine_type` is the colour of all wines of a file without one.
+    """The position of each column of a wine in a file.
 
-    `name` is the colour's column as the file calls it; `has_flags` says that 1 and 0 may be under it.
+    `name` is the file's name for the colour's column; `has_flags` says that it may contain 1 and 0. `wine_type` is the
+    colour of all wines in a file without such a column.
     """
 
     fields: dict[str, int]
@@ -44,7 +45,7 @@ class Columns:
     unused: tuple[str, ...]
 
     def describe(self) -> list[str]:
-        """What is unusual about them, for a person to read."""
+        """Describe, for people, what is unusual about the columns."""
         unusual = {
             f"colour from {self.name}": self.colour is not None and self.name not in (TYPE, RED),
             f"all wines {self.wine_type}": self.colour is None,
@@ -53,13 +54,13 @@ class Columns:
         return [text for text, applies in unusual.items() if applies]
 
     def read_colour(self, cell: object) -> float | None:
-        """1.0 for red, 0.0 for white, None for neither: also 0 and 1 under a name that does not explain them."""
+        """1.0 for red, 0.0 for white, None for neither; 0 and 1 count only if the column's name explains them."""
         text = str(cell).strip().lower()
         word = _WORDS.get(re.sub(r"[^a-z]", "", text)) if not re.search(r"\d", text) else None
         return _FLAGS.get(text) if word is None and self.has_flags else word
 
     def require_colours(self, cells: Iterable[object], name: object) -> None:
-        """Refuse a file none of whose first colours can be read: that is one mistake, not one a row."""
+        """Refuse a file if none of its first colours can be read: this is one error, not one per row."""
         given = [cell for cell in cells if cell is not None and str(cell).strip() not in BLANKS]
         if not given or any(self.read_colour(cell) is not None for cell in given):
             return
@@ -71,17 +72,17 @@ class Columns:
 
 
 def find_known(name: str) -> str:
-    """A column's name as the schema has it; "" for one that is not known."""
+    """The schema's name for a column; "" for an unknown column."""
     return _KNOWN.get(_letters(name), "") if len(name) <= _NAME_LETTERS else ""
 
 
 def is_known(name: str) -> bool:
-    """Whether a column's name is one of a wine's."""
+    """Whether a name is that of a wine's column."""
     return bool(find_known(name))
 
 
 def find_type_of_file(name: object) -> str:
-    """The colour that the name of a UCI original gives, as in winequality-red.csv; "" for any other."""
+    """The colour in the name of a UCI original, such as winequality-red.csv; "" for any other name."""
     match = re.match(rf"winequality[-_ ]?({'|'.join(TYPES)})\b", str(name).rsplit("/", 1)[-1].lower())
     return match[1] if match else ""
 
@@ -90,13 +91,13 @@ def match_columns(names: Sequence[str], name: object, wine_type: str = "", grade
     """Find the columns of a wine among the names of a header.
 
     Args:
-        names: as the file has them.
-        name: what errors call the file; that of a UCI original gives the colour of its wines.
-        wine_type: red or white, the colour of every wine of a file without such a column.
-        graded: the grade is needed too.
+        names: the header's names.
+        name: the file's name in errors; the name of a UCI original gives the colour of its wines.
+        wine_type: red or white, the colour of every wine in a file without such a column.
+        graded: whether the grade is also required.
 
     Raises:
-        BadInputError: a column is missing, or there twice.
+        BadInputError: a column is missing, or is there more than once.
     """
     places: dict[str, list[int]] = {}
     for at, text in enumerate(names):

@@ -1,6 +1,6 @@
-"""How a file writes its table: compression, encoding, lines before the header, separator, decimal sign.
+"""The dialect of a table file: compression, encoding, lines before the header, separator, decimal sign.
 
-All is found from the first bytes of the file. What could be read in two ways is refused.
+It is found from the first bytes of the file. An ambiguous file is refused.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from wine_data.table.columns import find_known, is_known
 
 SAMPLE_BYTES, SAMPLE_ROWS = 65_536, 100
 MOST_COLUMNS = 500
-FEWEST_KNOWN = 3  # known names that make a line a header
+FEWEST_KNOWN = 3  # known names that make a comment line a header
 GZIP = b"\x1f\x8b"
 PARQUET = ".parquet"
 TEXTS = (".csv", ".tsv", ".txt")
@@ -35,11 +35,11 @@ _WRAPPED = re.compile(r'[ \t]*"((?:[^"\r\n]|"")*)"[ \t]*([\r\n]*)')
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one file writes its table.
+    """The dialect of one file.
 
     `names` has one entry for each field of a row, "" for a field that the header does not name. `row` is the
     header's line, from 1. `length` counts the bytes of decode_blocks up to the end of the header. In a
-    `wrapped` file each row is quoted once more as a whole. `sample` has the cells of its first rows.
+    `wrapped` file, each row is also quoted as a whole. `sample` has the cells of the first rows.
     """
 
     names: tuple[str, ...]
@@ -54,11 +54,11 @@ class Dialect:
 
     @property
     def is_divisible(self) -> bool:
-        """Whether rows can be read from the middle of the file, as its bytes are."""
+        """Whether rows can be read from the middle of the file, without the bytes before."""
         return not (self.compressed or self.wrapped or self.separator == " " or self.encoding == "utf-16")
 
     def describe(self) -> list[str]:
-        """What is unusual about it, for a person to read."""
+        """Describe, for people, what is unusual about the dialect."""
         unusual = {
             f"separated by {SEPARATOR_NAMES.get(self.separator, repr(self.separator))}": self.separator != ",",
             "decimal comma": self.decimal == ",",
@@ -71,7 +71,7 @@ class Dialect:
 
 
 def has_wine_suffix(name: str) -> bool:
-    """Whether a file's name ends as a table's does: .csv, .tsv, .txt, each maybe with .gz, or .parquet."""
+    """Whether a file's name has a table's suffix: .csv, .tsv, .txt, each also with .gz, or .parquet."""
     return is_parquet(name) or name.lower().removesuffix(".gz").endswith(TEXTS)
 
 
@@ -81,14 +81,14 @@ def is_parquet(name: str) -> bool:
 
 
 def find_dialect(start: bytes, name: object) -> Dialect:
-    """Find how a file writes its table.
+    """Find the dialect of a file.
 
     Args:
-        start: its first SAMPLE_BYTES bytes; fewer are the whole file.
-        name: what errors call it.
+        start: its first SAMPLE_BYTES bytes; fewer bytes are the whole file.
+        name: its name in errors.
 
     Raises:
-        BadInputError: it is no text, has no header, or can be read in two ways.
+        BadInputError: it is not text, has no header, or is ambiguous.
     """
     for content, problem in FOREIGN.items():
         if start.startswith(content):
@@ -98,7 +98,7 @@ def find_dialect(start: bytes, name: object) -> Dialect:
     encoding = _find_encoding(sample, name)
     lines = list(io.StringIO(_decode(sample, encoding), newline=""))
     if len(sample) >= SAMPLE_BYTES and len(lines) > 1:
-        del lines[-1]  # it is cut off
+        del lines[-1]  # it may be incomplete
     at, separator = _find_header(lines, name)
     header, rows = unwrap(lines[at].lstrip("\ufeff")), lines[at + 1 :]
     separator = separator or max(SEPARATORS, key=lambda candidate: _count_known(header, candidate))
@@ -123,13 +123,13 @@ def find_dialect(start: bytes, name: object) -> Dialect:
 
 
 def read_cells(lines: Iterable[str], separator: str, wrapped: bool) -> Iterator[list[str]]:
-    """Divide lines into rows of cells. A quotation mark within a cell is a letter like others."""
+    """Divide lines into rows of cells. A quotation mark inside a cell is an ordinary character."""
     lines = map(unwrap, lines) if wrapped else lines
     return csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ")
 
 
 def unwrap(line: str) -> str:
-    """A line without the quotation marks around all of it; a line that has none stays as it is."""
+    """Remove the quotation marks around a whole line; return a line without them as it is."""
     match = _WRAPPED.fullmatch(line)
     if match and any(separator in match[1] for separator in SEPARATORS[:-1]):
         return match[1].replace('""', '"') + match[2]
@@ -137,10 +137,10 @@ def unwrap(line: str) -> str:
 
 
 def decode_blocks(blocks: Iterable[bytes], dialect: Dialect) -> Iterator[bytes]:
-    """The content of a file as UTF-8, block by block; cells that are no text in its encoding get a mark."""
+    """The content of a file as UTF-8, block by block; bytes that are invalid in UTF-16 become U+FFFD."""
     if dialect.compressed:
         blocks = _unzip(blocks)
-    if dialect.encoding != "utf-16":  # the names and numbers are the same letters in UTF-8 and Latin-1
+    if dialect.encoding != "utf-16":  # names and numbers have the same bytes in UTF-8 and Latin-1
         yield from blocks
         return
     decoder = codecs.getincrementaldecoder(dialect.encoding)("replace")
@@ -155,7 +155,7 @@ def _unzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
         while block:
             yield unzip.decompress(block)
             block = unzip.unused_data
-            if block:  # another file is joined on
+            if block:  # another gzip file is appended
                 unzip = zlib.decompressobj(wbits=31)
     if not unzip.eof:
         raise zlib.error("it ends in the middle")
@@ -187,7 +187,7 @@ def _decode(sample: bytes, encoding: str) -> str:
 
 
 def _find_header(lines: Sequence[str], name: object) -> tuple[int, str]:
-    """The place of the header among the lines, and the separator where a line before it names one."""
+    """The position of the header in the lines, and the separator if a line before it names one."""
     separator = ""
     for at, line in enumerate(lines):
         text = line.strip("\ufeff\r\n")
@@ -219,7 +219,7 @@ def _require_names(names: list[str], name: object) -> list[str]:
 
 
 def _fit_names(names: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Name a field that all rows have and the header does not: a comma at their end, or R's row names before them."""
+    """Add or drop an empty name where all rows differ from the header by one field: a last comma, or R's row names."""
     if rows and all(len(row) == len(names) + 1 for row in rows):
         if not any(row[-1].strip() for row in rows):
             return [*names, ""]
@@ -231,7 +231,7 @@ def _fit_names(names: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _counts_rows(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first cells count the rows, from 0 or 1."""
+    """Whether the first cells number the rows, from 0 or 1."""
     first = int(rows[0][0])
     return first in (0, 1) and [int(row[0]) for row in rows] == list(range(first, first + len(rows)))
 

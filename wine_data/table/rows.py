@@ -1,4 +1,4 @@
-"""All rows of a table of text, cell by cell: for files that fit into memory, and for bodies of requests."""
+"""Read all rows of a text table, cell by cell, from files that fit into memory and from request bodies."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text whose header was read; `rows` gives each row's number in the file and its cells."""
+    """A text table whose header was read; `rows` yields each row's number in the file and its cells."""
 
     dialect: Dialect
     columns: Columns
@@ -28,7 +28,7 @@ def read_header(start: bytes, name: object, wine_type: str = "", graded: bool = 
     """Find dialect and columns from the first SAMPLE_BYTES bytes of a file; arguments as in match_columns.
 
     Raises:
-        BadInputError: it is no table of wines, or none of its first colours can be read.
+        BadInputError: it is not a table of wines, or none of its first colours can be read.
     """
     dialect = find_dialect(start, name)
     columns = match_columns(dialect.names, name, wine_type, graded)
@@ -41,7 +41,7 @@ def read_header(start: bytes, name: object, wine_type: str = "", graded: bool = 
 def read_table(content: bytes, name: object, wine_type: str = "", graded: bool = False) -> TextTable:
     """Read a table of wines from the whole content of a file; arguments and errors as in read_header.
 
-    Blank lines count as rows and are left out. A row may be shorter or longer than the header.
+    Blank lines are counted as rows but left out. A row may be shorter or longer than the header.
     """
     dialect, columns = read_header(content[:SAMPLE_BYTES], name, wine_type, graded)
     with explain_packing(name):
@@ -71,7 +71,7 @@ def _read_rows(text: str, dialect: Dialect, name: object) -> Iterator[tuple[int,
 
 
 def read_number(cell: str, decimal: str) -> float | None:
-    """The number in a cell, NaN where it is blank, None where it is anything else."""
+    """The number in a cell; NaN if it is blank, None if it is anything else."""
     text = cell.strip()
     if text in BLANKS:
         return float("nan")
@@ -81,5 +81,5 @@ def read_number(cell: str, decimal: str) -> float | None:
 
 
 def explain_width(fields: int, expected: int) -> str:
-    """Why a row with another number of fields than the header is no wine."""
+    """The error for a row whose number of fields differs from the header's."""
     return f"the row has {fields} fields, the header {expected}"

@@ -1,6 +1,6 @@
-"""One file of wines into one table, for training: CSV in any of the dialects of wine_data/table, or Parquet.
+"""Read one file of wines into one table, for training: CSV in any dialect of wine_data/table, or Parquet.
 
-Nothing is left out: a row or cell that cannot be read refuses the file, with all such rows in one message.
+No row is left out: if a row or cell cannot be read, the file is refused, with one message for all problems.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,19 +17,19 @@ from wine_data.table.dialect import SAMPLE_ROWS, is_parquet
 from wine_data.table.rows import explain_width, read_number, read_table
 
 COLUMNS = (TYPE, *MEASUREMENTS, TARGET)
-SHOWN = 5  # problems that a message names
+SHOWN = 5  # problems that a message lists
 
 
 def read_wines(path: Path, wine_type: str = "") -> pd.DataFrame:
     """Read one file of graded wines.
 
     Args:
-        path: the file; one that ends in .parquet is that.
-        wine_type: the colour of every wine, for a file that has no such column.
+        path: the file; it is Parquet if its name ends in .parquet, otherwise text.
+        wine_type: the colour of every wine, for a file without such a column.
 
     Returns:
-        A table with the columns type, the eleven measurements (float64, holes as NaN), quality
-        (int64) and red_wine, one row a wine, in the file's order.
+        A table with the columns type, the eleven measurements (float64, blank cells as NaN), quality
+        (int64) and red_wine, one row per wine, in the file's order.
 
     Raises:
         BadInputError: names the file, the column and the rows (the first line of the file is row 1).
@@ -38,7 +38,7 @@ def read_wines(path: Path, wine_type: str = "") -> pd.DataFrame:
 
 
 def read_described_wines(path: Path, wine_type: str = "") -> tuple[pd.DataFrame, str]:
-    """Read a file as read_wines does, and say in one line what is unusual about it; "" for a plain one."""
+    """Read a file like read_wines, and describe in one line what is unusual about it; "" if nothing is."""
     columns, cells = _read_parquet(path, wine_type) if is_parquet(path.name) else _read_text(path, wine_type)
     wines = pd.DataFrame({TYPE: _read_colours(columns, cells)})
     for name in (*MEASUREMENTS, TARGET):
@@ -50,17 +50,17 @@ def read_described_wines(path: Path, wine_type: str = "") -> tuple[pd.DataFrame,
 
 @dataclass(frozen=True)
 class _Cells:
-    """The cells of a file by column, with the number of each row, and the problems that were found so far."""
+    """The cells of a file by column, with the number of each row, and the problems found so far."""
 
     path: Path
     rows: Sequence[int]
     by_name: dict[str, Sequence[object]]
     decimal: str
-    unusual: Sequence[str] = ()  # about how they are written
+    unusual: Sequence[str] = ()  # about the format
     problems: list[str] = field(default_factory=list)
 
     def read_numbers(self, name: str) -> np.ndarray:
-        """A column to the last bit, as JSON is read in the API; NaN where a cell is blank, or no number."""
+        """A column's numbers, exact to the last bit like the API's; NaN if a cell is blank or not a number."""
         cells = self.by_name[name]
         try:
             plain = np.fromiter(map(float, cells), "float64", len(cells))  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ class _Cells:
         return np.array([np.nan if number is None else number for number in numbers])
 
     def note(self, name: str, wrong: Iterable[bool], problem: str) -> None:
-        """Remember cells of a column that are wrong."""
+        """Record the wrong cells of a column as problems."""
         cells = self.by_name[name]
         for at, is_wrong in enumerate(wrong):
             if is_wrong:
@@ -81,7 +81,7 @@ class _Cells:
                 self.problems.append(f"column {name}, row {self.rows[at]}: {value} {problem}")
 
     def require_no_problem(self) -> None:
-        """Raise BadInputError that names the first problems, and how many there are."""
+        """If there are problems, raise BadInputError with the first ones and the number of others."""
         if self.problems:
             more = len(self.problems) - SHOWN
             shown = "; ".join(self.problems[:SHOWN])

@@ -1,1 +1,1 @@
-"""The synthetic twin: wines that are drawn where no data can be had."""
+"""The synthetic twin: random wines for use when no data is available."""

@@ -1,4 +1,4 @@
-"""Fit the twin's parameters, twin.json, on real wines: only train of the split, only complete rows.
+"""Fit the twin's parameters, twin.json, on real wines: only complete rows of train.
 
 python -m wine_data.twin.fit FOLDER
 """
@@ -53,7 +53,7 @@ def _fit_type(wines: "pd.DataFrame", components: int, random: np.random.Generato
 
 
 def _score_normally(values: "pd.Series", random: np.random.Generator) -> np.ndarray:
-    """Normal scores of the ranks, ties in random order, so a grade is spread over its whole share."""
+    """Normal scores of the ranks, with ties in random order, so that a grade covers its whole share."""
     from scipy.special import ndtri
 
     ranks = np.argsort(np.lexsort((random.random(len(values)), values)))
@@ -61,7 +61,7 @@ def _score_normally(values: "pd.Series", random: np.random.Generator) -> np.ndar
 
 
 def _count_decimals(values: "pd.Series") -> int:
-    """The decimals that 99 of 100 values get by with: a few published values are averages."""
+    """The decimals that are enough for more than 99 % of the values; a few published values are averages."""
     return next(digits for digits in range(7) if ((values.round(digits) - values).abs() < 1e-9).mean() > 0.99)
 
 

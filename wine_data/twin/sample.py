@@ -1,7 +1,8 @@
-"""Synthetic wines: what the project runs on where no data can be had.
+"""Synthetic wines, for use when no data is available.
 
-Per colour, a Gaussian mixture over the normal scores of the measurements and the grade, with a table of quantiles that
-takes each score back to its unit. fit.py fitted twin.json in train of the real wines, so the holdout stays unseen.
+The model of each colour is a Gaussian mixture over the normal scores of the measurements and the grade. A table of
+quantiles maps each score back to its unit. fit.py fitted twin.json on train of the real wines, so the holdout stays
+unseen.
 """
 
 import itertools
@@ -20,10 +21,11 @@ PARAMETERS = Path(__file__).with_name("twin.json")
 
 
 def sample_twin(count: int, seed: int) -> pd.DataFrame:
-    """Draw synthetic wines, independent of each other, the same for the same count and seed.
+    """Draw independent synthetic wines; equal count and seed give equal wines.
 
-    Returns a table as read_wines does, without holes. A measurement that the schema has lost is drawn and left out, so
-    the others stay as they were. Raises BadInputError where the schema has one that was never fitted, or other colours.
+    Returns a table like read_wines, without blank cells. A measurement that is no longer in the schema is drawn but
+    left out, so that the others do not change. Raises BadInputError if a measurement or colour of the schema was not
+    fitted.
     """
     parameters = _read_parameters()
     random = np.random.default_rng(seed)
@@ -53,7 +55,7 @@ def _read_parameters() -> dict[str, Any]:
 
 
 def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random: np.random.Generator) -> pd.DataFrame:
-    """Draw scores component by component, then take each column back to its unit."""
+    """Draw scores component by component, then map each column back to its unit."""
     shares = ndtr(_sample_scores(parameters, count, random))
     wines = pd.DataFrame({TYPE: np.full(count, wine_type, dtype=object)}).astype({TYPE: "str"})
     for (column, table), share in zip(parameters["quantiles"].items(), shares.T[:-1], strict=True):
@@ -67,7 +69,7 @@ def _sample_type(wine_type: str, parameters: dict[str, Any], count: int, random:
 
 def _sample_scores(parameters: dict[str, Any], count: int, random: np.random.Generator) -> np.ndarray:
     weights = np.array(parameters["weights"])
-    size = len(parameters["quantiles"]) + 1  # and the grade
+    size = len(parameters["quantiles"]) + 1  # one more for the grade
     components = np.sort(random.choice(len(weights), count, p=weights / weights.sum()))
     scores = random.standard_normal((count, size))
     starts = np.searchsorted(components, np.arange(len(weights) + 1))

@@ -1,22 +1,22 @@
-"""A pickled model with the metadata that makes it safe to load: as a serving bundle, or as a candidate.
+"""A pickled model with its metadata, which is checked before loading: a serving bundle or a candidate.
 
     <models>/<version>/model.pkl     a serving bundle is one folder: the fitted scikit-learn Pipeline
-    <models>/<version>/model.onnx    the same model compiled, where it could be (compilation.py)
+    <models>/<version>/model.onnx    the same model compiled, if that is possible (compilation.py)
     <models>/<version>/facts.json    features, versions, data, metrics, run, a few answers, SHA-256 of each file
     <models>/current                 names the bundle that serves
 
     <models>/rfr.pkl, rfr.json       a candidate, as the training command writes it
 
-A pickle can run any code when it is read, so everything else is checked before: the files in the folder, their digests,
-the features and the library versions. That refuses a damaged, mixed-up or mismatched bundle; it is no signature, so
-load only bundles you have written. Where a compiled form is enough, the pickle is not read, and scikit-learn need not
-be installed.
+A pickle can run any code when it is loaded, so everything else is checked first: the files in the folder, their
+digests, the features and the library versions. These checks refuse a damaged, mixed-up or mismatched bundle. They are
+not a signature, so load only bundles you have written. If the compiled form is enough, the pickle is not loaded and
+scikit-learn need not be installed.
 """
 
 import errno
 import hashlib
 import itertools
-import pickle
+import pickle  # nosec B403  # read by unpickle_model alone
 import platform
 import shutil
 import sys
@@ -38,13 +38,13 @@ if TYPE_CHECKING:  # serving a compiled model needs no scikit-learn
 
 MODEL_FILE, COMPILED_FILE, METADATA_FILE, CURRENT = "model.pkl", "model.onnx", "facts.json", "current"
 XGBOOST = "xgboost-cpu" if sys.platform == "linux" else "xgboost"  # the same library under two names
-# How many parts of a version must be equal. All of scikit-learn's and xgboost's: another may predict otherwise.
+# How many parts of a version must be equal; None: all parts, because another version may predict differently.
 EQUAL_PARTS = {"python": 2, "numpy": 2, "scikit-learn": None, "xgboost": None}
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The compiled form of a model, and how it was proved; without content, why there is none."""
+    """The compiled form of a model and its proof; without content, `proof` says why there is none."""
 
     content: bytes | None
     proof: str
@@ -64,7 +64,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class CompiledBundle:
-    """A bundle of which only the compiled form was read."""
+    """A bundle from which only the compiled form was read."""
 
     compiled: bytes
     metadata: ModelMetadata
@@ -76,12 +76,12 @@ def pickle_model(pipeline: "Pipeline") -> bytes:
 
 
 def unpickle_model(pickled: bytes) -> "Pipeline":
-    """The pipeline of a pickle whose digest, features and versions have been checked."""
-    return pickle.loads(pickled)
+    """The pipeline of a pickle; the caller has checked its digest, features and versions."""
+    return pickle.loads(pickled)  # nosec B301  # the docstring says what was checked
 
 
 def find_mismatch(metadata: ModelMetadata) -> str:
-    """The first library of a pickle that is another version here, in words; "" where it may be unpickled."""
+    """Describe the first library whose version differs from the pickle's; "" if it can be unpickled."""
     for library, parts in EQUAL_PARTS.items():
         there, here = metadata.versions.get(library, "none"), _find_version(library)
         is_needed = library != "xgboost" or there != "none"
@@ -91,10 +91,10 @@ def find_mismatch(metadata: ModelMetadata) -> str:
 
 
 def write_bundle(models: Path, pickled: bytes, metadata: ModelMetadata, compiled: Compiled = NOT_COMPILED) -> Path:
-    """Write the serving bundle of a pickled pipeline, whole or not at all, and return its folder.
+    """Write the serving bundle of a pickled pipeline atomically, and return its folder.
 
-    The folder is named for the version. Nothing is ever written over: where an older store has used that name, the
-    next free of <version>-2, <version>-3, … is taken. Raises OSError where the disk is full or may not be written.
+    The folder is named after the version. It never replaces another: if the name is taken, the next free one of
+    <version>-2, <version>-3, … is used. Raises OSError if the disk is full or not writable.
     """
     models.mkdir(parents=True, exist_ok=True)
     _remove_old_partials(models)
@@ -103,18 +103,18 @@ def write_bundle(models: Path, pickled: bytes, metadata: ModelMetadata, compiled
     with tempfile.TemporaryDirectory(prefix=f".{metadata.version}.partial-", dir=models) as partial:
         for name, content in {**contents, METADATA_FILE: described}.items():
             write_atomically(Path(partial, name), content)
-        Path(partial).chmod(0o755)  # a temporary folder is its owner's only
+        Path(partial).chmod(0o755)  # only the owner can read a temporary folder
         return _move_to_free_name(Path(partial), models / metadata.version)
 
 
 def write_candidate(folder: Path, short_name: str, pipeline: "Pipeline", metadata: ModelMetadata) -> Path:
-    """Write <short_name>.pkl and then <short_name>.json, each whole or not at all; return the pickle's path.
+    """Write <short_name>.pkl and then <short_name>.json, each atomically; return the pickle's path.
 
-    The second has the digest of the first, which tells whether they belong together.
+    The JSON file holds the pickle's digest, which shows whether the two belong together.
     """
     path = folder / f"{short_name}.pkl"
     with open_atomically(path) as file:
-        pickle.dump(pipeline, file)  # not by way of bytes: a forest of 100,000 wines is a gigabyte
+        pickle.dump(pipeline, file)  # straight to the file: a forest fitted on 100,000 wines takes a gigabyte
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     write_atomically(path.with_suffix(".json"), dump_metadata(replace(metadata, files={path.name: digest})))
@@ -135,7 +135,7 @@ def find_bundle(models: Path, version: str, run_id: str) -> Path | None:
 
 
 def select_bundle(folder: Path) -> None:
-    """Make one bundle of a models folder the one that serves, in one step."""
+    """Make a bundle the one that serves from its models folder, atomically."""
     write_atomically(folder.with_name(CURRENT), f"{folder.name}\n")
 
 
@@ -150,13 +150,13 @@ def find_current(models: Path) -> Path:
 
     Raises:
         NotThereError: no model was exported yet.
-        BadInputError: it names none of the folders beside it.
+        BadInputError: `current` does not name a folder beside it.
     """
     try:
         name = (models / CURRENT).read_text().strip()
     except FileNotFoundError as error:
         raise NotThereError(
-            f"there is no model in {models} yet: run make pipeline; where its gate refused, it says what to do"
+            f"there is no model in {models} yet: run make pipeline. If its gate refuses the model, it prints what to do"
         ) from error
     if Path(name).name != name or name in ("", ".."):
         raise BadInputError(f"{models / CURRENT} names {name!r}, which is no bundle in {models}: run make pipeline")
@@ -164,7 +164,7 @@ def find_current(models: Path) -> Path:
 
 
 def load_current(models: Path) -> Bundle:
-    """Load the bundle that `current` names. Raises NotThereError where no model was exported yet."""
+    """Load the bundle that `current` names. Raises NotThereError if no model was exported yet."""
     return load_bundle(find_current(models))
 
 
@@ -172,15 +172,15 @@ def load_bundle(folder: Path) -> Bundle:
     """Check a bundle, and unpickle it only if every check passes.
 
     Raises:
-        NotThereError: the folder is not there, or scikit-learn is not installed.
-        BadInputError: a file is missing, damaged or too many, or of other features or library versions.
+        NotThereError: the folder does not exist, or scikit-learn is not installed.
+        BadInputError: a file is missing, damaged or unexpected, or the features or library versions differ.
     """
     metadata, contents = _read_bundle(folder)
     return Bundle(_unpickle_checked(folder, metadata, contents), metadata, contents.get(COMPILED_FILE))
 
 
 def load_compiled(folder: Path) -> CompiledBundle | None:
-    """Check a bundle and read its compiled form, or None where it has none; errors as in load_bundle."""
+    """Check a bundle and read its compiled form; None if it has none. Raises the errors of load_bundle."""
     metadata, contents = _read_bundle(folder)
     return CompiledBundle(contents[COMPILED_FILE], metadata) if COMPILED_FILE in contents else None
 
@@ -194,7 +194,7 @@ def _read_bundle(folder: Path) -> tuple[ModelMetadata, dict[str, bytes]]:
 
 
 def _read_checked(folder: Path, metadata: ModelMetadata) -> dict[str, bytes]:
-    """Read all files of a model for these features, and check their digests."""
+    """Read all files of a model, and check its features and their digests."""
     if metadata.features != FEATURES:
         raise _refusal(folder, f"was fitted on the features {', '.join(metadata.features)}")
     contents = {}
@@ -210,7 +210,7 @@ def _read_checked(folder: Path, metadata: ModelMetadata) -> dict[str, bytes]:
 
 
 def _unpickle_checked(folder: Path, metadata: ModelMetadata, contents: Mapping[str, bytes]) -> "Pipeline":
-    """Unpickle contents whose digests are right, if this Python has the libraries that pickled them."""
+    """Unpickle contents with checked digests, if the installed libraries match those that pickled them."""
     if MODEL_FILE not in metadata.files:
         raise _refusal(folder, f"names no digest for {MODEL_FILE}")
     if _find_version("scikit-learn") == "none":
@@ -230,7 +230,7 @@ def _dump_with_digests(metadata: ModelMetadata, contents: Mapping[str, bytes]) -
 
 
 def _move_to_free_name(partial: Path, folder: Path) -> Path:
-    """Rename a finished folder; a folder that holds something is never replaced by a rename."""
+    """Rename a finished folder to the next free name; a rename never replaces a folder that is not empty."""
     for name in itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2))):
         try:
             return partial.rename(folder.with_name(name))
@@ -241,7 +241,7 @@ def _move_to_free_name(partial: Path, folder: Path) -> Path:
 
 
 def _find_version(library: str) -> str:
-    """The version of this Python or of an installed library; "none" where there is none."""
+    """The version of Python or of a library; "none" if the library is not installed."""
     if library == "python":
         return platform.python_version()
     try:
@@ -259,7 +259,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def _remove_old_partials(models: Path) -> None:
-    """Remove what killed writers have left; a day is longer than any writer lives."""
+    """Remove folders that killed writers left more than a day ago; no writer runs that long."""
     for path in models.glob(".*.partial-*"):
         if path.is_dir() and time.time() - path.stat().st_mtime > 86_400:
             shutil.rmtree(path, ignore_errors=True)

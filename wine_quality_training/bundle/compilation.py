@@ -1,10 +1,11 @@
 """Compile a fitted classifier for ONNX Runtime, and prove that it predicts as the pickle does.
 
-A forest in scikit-learn takes milliseconds for one wine, most of them for checks and threads that one wine does not
-need; compiled, it takes a tenth of one. The proof compares both on every row of a twin of the wines, on 100,000 random
-rows in the range of the wines, and on the known answers. A forest must give each the same grade, and probabilities
-within 1e-6. What adds up in 32 bits may be off by 1e-5, and of wines within 1e-4 of the boundary between two grades 20
-in 100,000 may get the other one. Else there is no compiled form, and the pickle serves.
+For one wine, a scikit-learn forest takes milliseconds, mostly for checks and threads that one wine does not need.
+Compiled, it takes a tenth of a millisecond. The proof compares both forms on three sets: every row of a twin of the
+wines, 100,000 random rows in the range of the wines, and the known answers. A forest must give the same grade for every
+row, and probabilities within 1e-6. With sums in 32 bits, probabilities may differ by 1e-5, and 20 in 100,000 rows, all
+within 1e-4 of a boundary between grades, may get another grade. If the proof fails, there is no compiled form, and the
+pickle serves.
 """
 
 import numpy as np
@@ -22,7 +23,7 @@ from wine_quality_training.models import predicts_grades
 
 NEAR, ALLOWED = 1e-4, 20 / 100_000
 TWIN_ROWS, RANDOM_ROWS = 6_497, 100_000
-SEED = 0  # another than the pipeline's, so that no model was fitted on the twin's wines
+SEED = 0  # differs from the pipeline's, so that no model was fitted on these wines
 
 
 def compile_model(pipeline: Pipeline, metadata: ModelMetadata) -> Compiled:
@@ -38,7 +39,7 @@ def compile_model(pipeline: Pipeline, metadata: ModelMetadata) -> Compiled:
 
 
 def sample_rows(metadata: ModelMetadata) -> np.ndarray:
-    """The rows of a proof: a twin's wines, random ones in the range of the wines, the known answers."""
+    """The rows of a proof: a twin's wines, random rows in the range of the wines, and the known answers."""
     random = np.random.default_rng(SEED)
     low, high = np.array([metadata.ranges[name] for name in FEATURES]).T
     anywhere = random.uniform(low, high, size=(RANDOM_ROWS, len(FEATURES)))
@@ -70,7 +71,7 @@ def prove_equal(
 def _find_boundary(
     probabilities: np.ndarray, grades: np.ndarray, bounds: np.ndarray | None, near: float
 ) -> tuple[np.ndarray, str]:
-    """Which wines lie where a rounding may decide for another grade, and in words where that is."""
+    """Which wines are so near a boundary that rounding may change their grade, and the boundary in words."""
     if bounds is not None and near:
         expected = probabilities @ grades
         return (np.abs(expected[:, None] - bounds) <= near).any(axis=1), f"within {near:g} of a boundary between grades"

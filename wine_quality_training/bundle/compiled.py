@@ -10,23 +10,23 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from commands import BadInputError
 
 PROBABILITIES = "probabilities"
-ROWS_AT_ONCE = 1000  # a blend compares each with 4,241 wines: 60 MB
-EXACT, ROUNDED = 1e-6, 1e-5  # how far a probability may lie from the pickle's, where sums have 64 and 32 bits
+ROWS_AT_ONCE = 1000  # a blend compares each row with 4,241 wines: 60 MB
+EXACT, ROUNDED = 1e-6, 1e-5  # largest difference from the pickle's probability, with sums in 64 and 32 bits
 
 
 class CompiledModel:
     """Predicts as the pipeline it was compiled from.
 
-    On one thread: with two, votes are added up in another order, and a tie may go to another grade.
+    It uses one thread: two would add votes in another order, and a tie may then give another grade.
     """
 
     def __init__(self, content: bytes) -> None:
-        """Load a graph. Raises BadInputError if this version of ONNX Runtime cannot."""
+        """Load a graph. Raises BadInputError if this version of ONNX Runtime cannot load it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # Else a graph may have weights in other files of the folder where the server was started.
+        # Otherwise a graph may read weights from other files in the folder where the server was started.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-        options.log_severity_level = 3  # errors; a warning here is about this machine's devices
+        options.log_severity_level = 3  # errors only; warnings here concern this machine's devices
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
@@ -37,9 +37,9 @@ class CompiledModel:
         self.tolerance = EXACT if self.is_exact else ROUNDED
 
     def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
-        """Probabilities, shape (wines, grades), for an array as feature_array lays it out.
+        """Probabilities, shape (wines, grades), for an array from feature_array.
 
-        The graph may count votes; they are divided by their sum here.
+        The graph may return votes, so each row is divided by its sum.
         """
         starts = range(0, max(len(wines), 1), ROWS_AT_ONCE)
         votes = np.concatenate([self._run(wines[start : start + ROWS_AT_ONCE]) for start in starts], dtype="float64")
@@ -47,7 +47,7 @@ class CompiledModel:
         return probabilities
 
     def predict_one(self, wine: tuple[float, ...]) -> list[float]:
-        """The same for one wine in the order of FEATURES: for so few numbers Python is faster than NumPy."""
+        """Probabilities for one wine, in the order of FEATURES; for so few numbers Python is faster than NumPy."""
         counted: list[float] = self._run(np.array([wine]))[0].tolist()
         total = sum(counted)
         return [count / total for count in counted]
@@ -58,7 +58,7 @@ class CompiledModel:
 
 
 def _return_memory() -> None:
-    """Return to the system what loading a graph took and freed: on Linux glibc keeps it, 100 MB for a forest."""
+    """Return to the system the memory that loading a graph freed; glibc on Linux keeps it, 100 MB for a forest."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

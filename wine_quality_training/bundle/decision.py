@@ -1,22 +1,22 @@
-"""From the probabilities of the grades to the one that is answered.
+"""Decide a grade from the probabilities of the grades.
 
-The likeliest grade is right most often, but a miss by two grades costs four times a miss by one (quadratic weighted
-kappa), and a forest's expected grade keeps too close to the mean. So the decision is the expected grade, stretched away
-from the mean: mean + slope * (expected - mean), and of the grades that the model knows the nearest one.
+The likeliest grade is right most often. But in quadratic weighted kappa an error of two grades costs four times an
+error of one, and a forest's expected grade is too close to the mean. So the expected grade is stretched away from the
+mean: mean + slope * (expected - mean). The prediction is the nearest grade that the model knows.
 
-The pickled pipeline, its compiled form, the API and batch scoring all decide with this one function.
+The pickled pipeline, its compiled form, the API and batch scoring all use decide_grades.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-STEPS = 1e4  # the expected grade is rounded to 1 / STEPS, so that sums in another order decide alike
+STEPS = 1e4  # the expected grade is rounded to 1 / STEPS, so that the order of a sum does not change the decision
 
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How a grade is decided: `mean` is that of the training grades, `slope` 1 leaves the expected grade as it is."""
+    """How a grade is decided: `mean` is the mean training grade; `slope` 1 leaves the expected grade as it is."""
 
     mean: float
     slope: float
@@ -26,13 +26,13 @@ class DecisionRule:
         return f"the grade nearest to {self.mean:.4g} + {self.slope:g} x (expected quality - {self.mean:.4g})"
 
     def find_bounds(self, grades: np.ndarray) -> np.ndarray:
-        """The expected qualities from which on the next of some ascending grades is decided, shape (grades - 1,)."""
+        """The expected qualities at which the next of these ascending grades begins, shape (grades - 1,)."""
         bounds: np.ndarray = self.mean + ((grades[:-1] + grades[1:]) / 2 - self.mean) / self.slope
         return bounds
 
 
 def describe_decision(rule: DecisionRule | None) -> str:
-    """What a model with this rule, or without one, predicts, for people."""
+    """Describe, for people, what a model predicts with this rule or without one."""
     return rule.sentence() if rule else "the likeliest grade"
 
 
@@ -44,8 +44,8 @@ def decide_grades(
     Args:
         probabilities: float64, shape (wines, grades).
         grades: float64, ascending.
-        bounds: of a rule (find_bounds); an expected quality at a bound is decided for the higher grade. None decides
-            for the likeliest grade, of equally likely ones the lowest.
+        bounds: from a rule's find_bounds; an expected quality at a bound gets the higher grade. With None, the
+            likeliest grade is predicted, and the lowest of equally likely ones.
     """
     expected = np.rint(probabilities @ grades * STEPS) / STEPS
     if bounds is None:

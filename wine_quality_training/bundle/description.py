@@ -23,8 +23,8 @@ KNOWN_ANSWERS = 8
 def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame, **registration: str) -> ModelMetadata:
     """Collect the metadata of a fitted model.
 
-    `data` is where its wines come from, `fitted_on` the table of those it was fitted on. `registration` has the model's
-    name, version and run_id, once it is registered.
+    `data` says where the wines come from, `fitted_on` is the table that the model was fitted on. `registration` has
+    name, version and run_id, once the model is registered.
     """
     table = feature_frame(fitted_on)
     return ModelMetadata(
@@ -50,13 +50,13 @@ def describe_model(evaluation: Evaluation, data: Origin, fitted_on: pd.DataFrame
 
 
 def _find_fills(pipeline: Pipeline) -> dict[str, float]:
-    """What a pipeline made by models.impute_before puts into a blank cell, by measurement."""
+    """The value, by measurement, that a pipeline of models.impute_before puts into a blank cell."""
     means = getattr(pipeline.named_steps.get("impute"), "statistics_", ())
     return {name: float(mean) for name, mean in zip(FEATURES, means, strict=False) if name in MEASUREMENTS}
 
 
 def _list_versions(pipeline: Pipeline) -> dict[str, str]:
-    """The versions, in this Python, that a pickle of this pipeline depends on."""
+    """The versions of Python and of the libraries that a pickle of this pipeline depends on."""
     packages = {package: version(package) for package in ("scikit-learn", "numpy", "pandas")}
     if any(type(part).__module__.startswith("xgboost.") for part in pipeline.get_params().values()):
         packages["xgboost"] = version(XGBOOST)
@@ -64,7 +64,7 @@ def _list_versions(pipeline: Pipeline) -> dict[str, str]:
 
 
 def _predict_some(pipeline: Pipeline, table: pd.DataFrame) -> tuple[KnownAnswer, ...]:
-    """Predict KNOWN_ANSWERS wines that the API would take, so that a server can check its answers."""
+    """Predict KNOWN_ANSWERS wines that the API accepts, so that a server can check its predictions."""
     low, high = (pd.Series({name: BOUNDS[name][end] for name in FEATURES}) for end in (0, 1))
     possible = table[((table >= low) & (table <= high)).all(axis="columns")]
     if possible.empty:

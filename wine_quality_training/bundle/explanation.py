@@ -1,10 +1,10 @@
 """What each feature of a wine adds to its expected quality.
 
-Each feature in turn takes the median of the wines that the model was fitted on, and the model is asked again: what the
-expected quality loses is the feature's effect. The effects do not add up to anything, because features act together.
+Each feature in turn is set to its median over the wines that the model was fitted on, and the model predicts again. The
+loss of expected quality is the feature's effect. Features interact, so the effects do not add up to anything.
 
-TreeSHAP's would, but it needs the trees with their counts of wines, which a compiled model no longer has, and a blend
-has members that are no trees. This asks any model, for as many predictions a wine as it has features.
+TreeSHAP's effects do add up, but it needs the trees' counts of wines, which a compiled model no longer has, and some
+members of a blend are not trees. This method works with any model; it takes one prediction per wine and feature.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ from wine_quality_training.bundle.profile import Marginal, Profile
 
 METHOD = "one feature at a time takes its median"
 ADDS_UP = False
-SLICE = 1_000  # wines at once, so that memory does not grow with their number
+SLICE = 1_000  # wines per block, so that memory does not grow with their number
 
 
 def find_medians(profiles: Sequence[Profile]) -> np.ndarray | None:
-    """The median of each of FEATURES over the wines of the first profile; None where there is no profile."""
+    """The median of each of FEATURES over the wines of the first profile; None without a profile."""
     return np.array([_find_median(profiles[0].features[name]) for name in FEATURES]) if profiles else None
 
 
 def find_effects(
     wines: np.ndarray, expected: np.ndarray, medians: np.ndarray, expect: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """The effects of each feature of some wines, in grades to four decimal places, shape (wines, features).
+    """The effect of each feature of each wine, in grades to four decimal places, shape (wines, features).
 
     Args:
-        wines: as feature_array lays them out.
+        wines: an array from feature_array.
         expected: their expected qualities.
-        medians: of find_medians.
-        expect: gives the expected qualities of such an array.
+        medians: from find_medians.
+        expect: returns the expected qualities of such an array.
     """
     effects = np.empty(wines.shape)
     places = np.arange(len(medians))

@@ -1,17 +1,17 @@
-"""Sets of consecutive grades that hold the true one about as often as they promise, for 80 and for 90 % of the wines.
+"""Sets of consecutive grades that contain the true grade for about 80 or 90 % of the wines.
 
-A set begins with the prediction and grows by the likelier of the two grades beside it, of equal ones the lower, for as
-long as the probability in it is at most a threshold. A grade's mass is the probability in the set just before it
-joins, 0 for the prediction; so a set is all grades whose mass is at most the threshold, and one of 90 % holds that of
-80 %. The threshold is the conformal quantile of the masses of the true grades in cross-validation: of n, the
-ceil((n + 1) x level)-th smallest. Serving needs no more than these two numbers.
+A set begins with the prediction. It grows by the likelier of the two neighbouring grades, or by the lower if they are
+equally likely, as long as its probability is at most a threshold. A grade's mass is the probability of the set just
+before the grade joins; the prediction's is 0. So a set is all grades whose mass is at most the threshold, and the 90 %
+set contains the 80 % set. The threshold is the conformal quantile of the true grades' masses in cross-validation: of n
+masses, the ceil((n + 1) x level)-th smallest. Serving needs only the two thresholds.
 
-What holds (GUARANTEE): sets made by the models of the folds themselves would hold the grade of at least
-1 - 2 alpha - sqrt(2 / n) of exchangeable wines, alpha being 1 - level. Sources: cross-conformal prediction, V. Vovk,
-Annals of Mathematics and Artificial Intelligence 74 (2015); CV+, R. F. Barber, E. J. Candes, A. Ramdas, R. J.
-Tibshirani, Annals of Statistics 49 (2021), theorem 4. The model that serves is fitted on all of these wines, which no
-theorem covers unless a fold more hardly changes a model; for that, coverage is measured on the holdout. The growing
-set is that of Y. Romano, M. Sesia, E. J. Candes, NeurIPS 2020, with neighbours in the place of the next likeliest.
+Guarantee (GUARANTEE): sets of the folds' own models would contain the true grade for at least 1 - 2 alpha - sqrt(2 / n)
+of exchangeable wines, where alpha is 1 - level. Sources: cross-conformal prediction, V. Vovk, Annals of Mathematics and
+Artificial Intelligence 74 (2015); CV+, R. F. Barber, E. J. Candes, A. Ramdas, R. J. Tibshirani, Annals of Statistics 49
+(2021), theorem 4. The model that serves is fitted on all of these wines. No theorem covers it unless one more fold
+hardly changes a model, so coverage is measured on the holdout. The growing set is from Y. Romano, M. Sesia,
+E. J. Candes, NeurIPS 2020, but it grows by neighbouring grades, not by the next likeliest.
 """
 
 import math
@@ -26,36 +26,36 @@ if TYPE_CHECKING:  # a server reads thresholds and needs no pandas
     import pandas as pd
 
 LEVELS = (0.8, 0.9)
-STEPS = 1e4  # masses are rounded to 1 / STEPS, so that a forest's hundredths compare alike however they were summed
+STEPS = 1e4  # masses are rounded to 1 / STEPS, so that the order of a sum does not change a comparison
 GUARANTEE = (
-    "Cross-conformal: sets of 80 and 90 % hold the grade of about that share of wines like those of training, of more "
-    "where masses tie, as grades are discrete. Sure in theory is 1 - 2 alpha, 60 and 80 %, for sets of the folds' "
-    "models. It holds over wines on average, not for each wine, colour or grade, and not after a drift."
+    "Cross-conformal: for wines like those of training, 80 % and 90 % sets hold the true grade of about that share of "
+    "wines, and often of more, because grades are discrete. Theory guarantees 1 - 2 alpha, 60 % and 80 %, for sets by "
+    "the models of the folds. This is an average over wines: not for each wine, colour or grade, and not after drift."
 )
 
 
 def name_level(level: float) -> str:
-    """The level as it is a key in metadata and answers: "0.8"."""
+    """The level as a key in metadata and answers: "0.8"."""
     return f"{level:g}"
 
 
 def name_percent(level: str) -> str:
-    """A named level in percent, as it stands in the names of columns and metrics: "80"."""
+    """A named level in percent, as in the names of columns and metrics: "80"."""
     return f"{100 * float(level):.0f}"
 
 
 def measure_masses(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    """The mass of each grade, shape (wines, grades): the probability in the set just before the grade joins it.
+    """The mass of each grade, shape (wines, grades): the probability of the set just before the grade joins it.
 
     Args:
         probabilities: float64, shape (wines, grades), the grades ascending.
         decided: positions of the predictions, where the sets begin.
     """
     count, grades = probabilities.shape
-    width = grades + 2  # beyond the ends nothing is likelier
+    width = grades + 2  # padding at both ends, less likely than any grade
     padded = np.pad(probabilities, ((0, 0), (1, 1)), constant_values=-1.0).ravel()
     masses = np.zeros(count * width)
-    low = high = np.arange(count) * width + np.asarray(decided) + 1  # places in `padded`
+    low = high = np.arange(count) * width + np.asarray(decided) + 1  # positions in `padded`
     mass = padded[low]
     for _ in range(grades - 1):
         down = padded[low - 1] >= padded[high + 1]
@@ -74,7 +74,7 @@ def find_sets(masses: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndar
 
 
 def find_sets_of_one(row: Sequence[float], decided: int, thresholds: Sequence[float]) -> list[tuple[int, int]]:
-    """The same for one wine and ascending thresholds, without NumPy, whose calls would cost more than the work."""
+    """The same for one wine and ascending thresholds; for one wine Python is faster than NumPy."""
     low = high = decided
     mass, last, sets = row[decided], len(row) - 1, []
     for threshold in thresholds:
@@ -90,20 +90,20 @@ def find_sets_of_one(row: Sequence[float], decided: int, thresholds: Sequence[fl
 
 
 def calibrate_sets(predictions: "pd.DataFrame", grades: Sequence[int]) -> dict[str, float]:
-    """The threshold of each of LEVELS, by name, from predictions of wines that the models had not seen.
+    """The threshold of each of LEVELS, by name, from out-of-fold predictions.
 
     Args:
-        predictions: of a classifier, as an Evaluation has them, with the true grades.
-        grades: ascending, those that the model knows.
+        predictions: a classifier's table in an Evaluation, with the true grades.
+        grades: the grades that the model knows, ascending.
     """
-    everything = 1.0  # the set is all grades: what too few wines allow to promise
+    everything = 1.0  # the set of all grades: with too few wines, the only one that keeps the level
     masses = np.append(np.sort(find_true_masses(predictions, grades)), everything).clip(max=everything)
     ranks = {level: math.ceil(len(masses) * level) for level in LEVELS}
     return {name_level(level): float(masses[rank - 1]) for level, rank in ranks.items()}
 
 
 def find_true_masses(predictions: "pd.DataFrame", grades: Sequence[int]) -> np.ndarray:
-    """The mass of each wine's true grade, infinite for one that the model does not know: no set holds it."""
+    """The mass of each wine's true grade; infinite, so in no set, for a grade that the model does not know."""
     known = np.asarray(grades)
     probabilities = predictions[[f"probability_{grade}" for grade in grades]].to_numpy("float64")
     decided, true = (np.searchsorted(known, predictions[name]) for name in ("prediction", TARGET))

@@ -1,8 +1,8 @@
 """A fitted classifier as an ONNX graph, from wines to the probabilities of their grades.
 
-Made by hand from the fitted arrays, in less than a second: the library for it takes ten and knows no kernel. Blank
-cells are no part of it; who asks fills them first (ModelMetadata.fills). A graph of a forest counts votes in 64 bits,
-as scikit-learn does. XGBoost adds up in 32 bits, the error function has no more, and so has what they are blended to.
+The graph is built directly from the fitted arrays, in less than a second; the usual library takes ten and does not
+support the kernel. It does not handle blank cells: the caller fills them first (ModelMetadata.fills). A forest's graph
+sums votes in 64 bits, as scikit-learn does. XGBoost, the error function and blends with them use 32 bits.
 """
 
 import json
@@ -26,23 +26,23 @@ from wine_quality_training.estimators import GradesFromNumbers, KernelRegressor,
 
 WINES, WINES_32 = "wines", "wines32"
 OPSETS = {"": 21, "ai.onnx.ml": 5}
-AT_MOST, LESS = 0, 1  # how a branch compares a measurement with its threshold, as TreeEnsemble numbers it
-BRANCHES = 50_000  # of the trees that all wines go through before the next ones: a megabyte, which a core's cache holds
+AT_MOST, LESS = 0, 1  # how a branch compares a measurement with its threshold, by TreeEnsemble's numbers
+BRANCHES = 50_000  # in one group of trees, which all wines pass before the next: a megabyte, so it fits a core's cache
 SUM = 1
-BLOCK = 64  # fitted wines of a kernel that are summed in 32 bits
+BLOCK = 64  # a kernel's fitted wines per sum in 32 bits
 SIDES = ("left", "right")
-# Of XGBoost, in the order of a Tree; a leaf has what it adds where a branch has its threshold.
+# XGBoost's arrays in the order of Tree's fields; a leaf's value is in the place of a branch's threshold.
 XGBOOST_ARRAYS = ("left_children", "right_children", "split_indices", "split_conditions", "split_conditions")
 FORESTS = (DecisionTreeClassifier, RandomForestClassifier, ExtraTreesClassifier)
 
 
 class NoGraphError(ValueError):
-    """A model, or a part of it, is of a kind that is not compiled."""
+    """The model, or a part of it, is of a kind that cannot be compiled."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A fitted tree: by node its children (-1: a leaf), feature and threshold, and what a leaf adds."""
+    """A fitted tree: for each node its children (-1: a leaf), feature, threshold and leaf value."""
 
     left: np.ndarray
     right: np.ndarray
@@ -52,23 +52,23 @@ class Tree:
 
 
 class Graph:
-    """A graph to which nodes are added; each is named by its output."""
+    """An ONNX graph under construction; the name of a node is that of its output."""
 
     def __init__(self) -> None:
-        """Begin with the wines and their rounding to 32 bits, which trees compare."""
+        """Begin with the wines, also rounded to 32 bits for the trees."""
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self.add("Cast", WINES, to=TensorProto.FLOAT, output=WINES_32)
 
     def add(self, kind: str, *inputs: str | np.ndarray, output: str = "", domain: str = "", **attributes: Any) -> str:
-        """Add a node; arrays among its inputs become constants. Returns the name of its output."""
+        """Add a node, and return the name of its output; arrays among the inputs become constants."""
         output = output or f"{kind}{len(self._nodes)}"
         names = [self._keep(each) if isinstance(each, np.ndarray) else each for each in inputs]
         self._nodes.append(helper.make_node(kind, names, [output], domain=domain, **attributes))
         return output
 
     def finish(self, output: str, kind: int, grades: int) -> bytes:
-        """The graph whose output is that of one node."""
+        """Serialize the graph, with the output of one node as its output."""
         self.add("Identity", output, output=PROBABILITIES)
         wines = helper.make_tensor_value_info(WINES, TensorProto.DOUBLE, [None, len(FEATURES)])
         probabilities = helper.make_tensor_value_info(PROBABILITIES, kind, [None, grades])
@@ -84,11 +84,11 @@ class Graph:
 
 
 def convert_pipeline(pipeline: Pipeline) -> bytes:
-    """Convert a pipeline of models.impute_before. Raises NoGraphError where it holds a model without a graph."""
+    """Convert a pipeline of models.impute_before. Raises NoGraphError if its model cannot be compiled."""
     *before, model = (step for _, step in pipeline.steps)
     if not all(isinstance(step, SimpleImputer) for step in before):
-        raise NoGraphError("more than blank cells is prepared before the model")
-    if isinstance(model, OrdinalClassifier):  # its rule decides outside the graph
+        raise NoGraphError("a step before the model does more than fill blank cells")
+    if isinstance(model, OrdinalClassifier):  # its rule is applied outside the graph
         model = model.classifier_
     graph = Graph()
     if isinstance(model, FORESTS):
@@ -113,10 +113,10 @@ def _list_trees(forest: BaseEstimator) -> list[Any]:
 
 
 def _add_votes(graph: Graph, forest: BaseEstimator) -> str:
-    """The votes of a forest, added up. A leaf names its votes by their row in a table: most leaves are of one grade."""
+    """The sum of a forest's votes; a leaf names a row in a table of votes, because most leaves have a single grade."""
     fitted = _list_trees(forest)
     votes = np.concatenate([tree.value[:, 0] for tree in fitted])
-    votes[np.concatenate([tree.children_left for tree in fitted]) >= 0] = 0  # of branches
+    votes[np.concatenate([tree.children_left for tree in fitted]) >= 0] = 0  # branches have no votes
     distinct, rows = np.unique(votes.view(f"V{votes[0].nbytes}"), return_inverse=True)
     table = distinct.view("float64").reshape(-1, votes.shape[1])
     leaves = np.split(rows.ravel(), np.cumsum([tree.node_count for tree in fitted])[:-1])
@@ -135,22 +135,22 @@ def _add_votes(graph: Graph, forest: BaseEstimator) -> str:
 
 
 def _round_down(thresholds: np.ndarray) -> np.ndarray:
-    """The highest 32-bit number that is at most each threshold: no 32-bit measurement lies between the two."""
+    """Round each threshold down to 32 bits; no 32-bit measurement lies between the two numbers."""
     rounded = thresholds.astype("float32")
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def _group_trees(trees: Sequence[Tree]) -> Iterator[Sequence[Tree]]:
-    """Trees in their order, in groups of at most BRANCHES branches or of one tree."""
+    """Trees in order, in groups of about BRANCHES branches, or of one larger tree."""
     groups = np.cumsum([np.count_nonzero(tree.left >= 0) for tree in trees]) // BRANCHES
     ends = [*np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)).tolist(), len(trees)]
     return (trees[start:end] for start, end in pairwise(ends))
 
 
 def _add_trees(graph: Graph, trees: Sequence[Tree], comparison: int, targets: np.ndarray) -> str:
-    """Add what the leaves of trees add to the target of each tree, shape (wines, targets).
+    """Add trees to the graph; each adds its leaf value to its target, shape (wines, targets).
 
-    Branches and leaves are numbered apart, each through all trees.
+    Branches and leaves have separate numbers, each consecutive over all trees.
     """
     trees = [_with_branch(tree) for tree in trees]
     sizes = [len(tree.left) for tree in trees]
@@ -181,7 +181,7 @@ def _add_trees(graph: Graph, trees: Sequence[Tree], comparison: int, targets: np
 
 
 def _with_branch(tree: Tree) -> Tree:
-    """A tree that is one leaf, with a branch before it, which the format requires; any other tree as it is."""
+    """Put a branch, which the format requires, before a tree that is one leaf; return any other tree as it is."""
     if len(tree.left) > 1:
         return tree
     left, right = np.array([[1, -1, -1], [2, -1, -1]])
@@ -189,7 +189,7 @@ def _with_branch(tree: Tree) -> Tree:
 
 
 def _add_masses(graph: Graph, model: GradesFromNumbers) -> str:
-    """The masses of a normal around a number: halves of the differences of error functions at the bounds."""
+    """The masses of a normal distribution around a number: half the differences of error functions at the bounds."""
     grades = len(model.classes_)
     bounds = (model.classes_[:-1] + model.classes_[1:]) / 2
     number = _add_number(graph, model.regressor_)
@@ -198,7 +198,7 @@ def _add_masses(graph: Graph, model: GradesFromNumbers) -> str:
     differences = (np.eye(grades - 1, grades) - np.eye(grades - 1, grades, k=1)) / 2
     ends = np.eye(1, grades)[0] / 2 + np.eye(1, grades, k=grades - 1)[0] / 2
     masses = graph.add("Gemm", below, differences.astype("float32"), ends.astype("float32"))
-    return graph.add("Relu", masses)  # a difference of roundings may be below 0
+    return graph.add("Relu", masses)  # a rounding error may make a difference negative
 
 
 def _add_number(graph: Graph, model: BaseEstimator) -> str:
@@ -212,7 +212,7 @@ def _add_number(graph: Graph, model: BaseEstimator) -> str:
 
 
 def _add_xgboost(graph: Graph, model: Any) -> str:
-    """The sum of the leaves of XGBoost's trees, and what it begins with."""
+    """The sum of XGBoost's base score and the leaf values of its trees."""
     learner = json.loads(bytes(model.get_booster().save_raw("json")))["learner"]
     booster = learner["gradient_booster"]
     if booster["name"] != "gbtree":
@@ -224,16 +224,16 @@ def _add_xgboost(graph: Graph, model: Any) -> str:
 
 
 def _add_kernel(graph: Graph, power: PowerTransformer, kernel: KernelRegressor) -> str:
-    """Kernel ridge on measurements made nearly normal: exp(-distance / length) to each fitted wine, times its weight.
+    """Kernel ridge on power-transformed measurements: the sum over fitted wines of weight * exp(-distance / length).
 
-    Measurements are never negative, so of Yeo and Johnson's transform this is the half for those. What follows it is
-    done step by step, as scikit-learn does: it takes density, with a power of -39, to numbers that differ in their last
-    digits only. Distances are those of |x|^2 + |w|^2 - 2 x w, in 64 bits lest small ones drown in the difference. What
-    the wines add is summed in 32 bits in blocks, and the blocks in 64: for one wine that is faster than a product in 64
-    bits, and more accurate than one in 32.
+    Measurements are never negative, so only that half of the Yeo-Johnson transform is needed. The steps after it are
+    separate, as in scikit-learn, because the transform maps density, with a power of -39, to numbers that differ only
+    in their last digits. Squared distances are |x|^2 + |w|^2 - 2 x w, in 64 bits because rounding would hide small
+    ones. The terms of the sum are added in 32 bits in blocks, and the blocks in 64 bits. For one wine this is faster
+    than a product in 64 bits, and more accurate than one in 32.
     """
     powers, blocks = power.lambdas_, -(-len(kernel.wines_) // BLOCK)
-    padding = blocks * BLOCK - len(kernel.wines_)  # wines of no weight
+    padding = blocks * BLOCK - len(kernel.wines_)  # wines with weight 0
     fitted = np.pad(kernel.wines_ / kernel.length, ((0, padding), (0, 0)))
     weights = np.pad(kernel.weights_, (0, padding)).astype("float32")[None]
     wines = graph.add("Pow", graph.add("Add", WINES, np.array(1.0)), powers)

@@ -14,7 +14,7 @@ from wine_quality_training.bundle.profile import Profile
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """A wine and what the model predicted for it when it was pickled; a regressor has no probabilities."""
+    """A wine and its prediction by the model when it was pickled; a regressor has no probabilities."""
 
     wine: dict[str, float]
     prediction: float
@@ -25,10 +25,10 @@ class KnownAnswer:
 class ModelMetadata:
     """The metadata of a pickled model.
 
-    `files` is filled in when it is written. `compiled` is a sentence: how the compiled form was proved, or why there is
-    none. Monitoring compares live traffic with `profiles` (profile.py). `fills` is what the model puts into a blank
-    cell, by measurement. `decision` is how a grade is made of its probabilities; None is the likeliest one.
-    `grade_sets` has the threshold of each level (grade_sets.py), ascending; none for a regressor or in an old bundle.
+    `files` has the digest of each file, added on writing. `compiled` is a sentence: how the compiled form was proved,
+    or why there is none. Monitoring compares live traffic with `profiles` (profile.py). `fills` has the value for a
+    blank cell of each measurement. `decision` is the rule that decides a grade; None decides for the likeliest.
+    `grade_sets` has the threshold of each level (grade_sets.py), ascending; empty for a regressor or an old bundle.
     """
 
     name: str
@@ -57,13 +57,13 @@ _FORM = TypeAdapter(ModelMetadata)
 
 
 def dump_metadata(metadata: ModelMetadata) -> str:
-    """Metadata as JSON, as read_metadata reads it, with each list on one line."""
+    """Metadata as JSON for read_metadata, with each list on one line."""
     text = json.dumps(_FORM.dump_python(metadata, mode="json", by_alias=True), indent=2)
     return re.sub(r"\[[^][{}]*\]", lambda numbers: "[" + " ".join(numbers[0][1:-1].split()) + "]", text) + "\n"
 
 
 def read_metadata(path: Path) -> ModelMetadata:
-    """Read metadata. Raises NotThereError where there is no such file, BadInputError where it has another form."""
+    """Read metadata. Raises NotThereError if the file does not exist, BadInputError if it is not valid."""
     try:
         return _FORM.validate_json(path.read_bytes())
     except FileNotFoundError as error:

@@ -1,11 +1,11 @@
-"""The distributions of the wines that a model was fitted on, in its metadata: what live traffic is compared with.
+"""Profiles: the distributions of the wines a model was fitted on; live traffic is compared with them.
 
-A profile has no wines in it: each column is a few points with the share of wines at or below each. The predictions and
-their confidence are those of cross-validation, from models that had not seen the wine: on wines that it was fitted on,
-a forest is always right and always confident, and live traffic would be drift from the first hour on.
+A profile is part of the metadata and contains no wines: each column is a few points with the share of wines at or below
+each. The predictions and their confidence are out-of-fold, from cross-validation. On wines that it was fitted on, a
+forest is always right and always confident, so live traffic would look like drift from the first hour.
 
-A model that was retrained on labelled answers has two profiles, of its first wines and of those answers. Traffic that
-is like one of them, or like a mixture of both, is no drift.
+A model that was retrained on labelled answers has two profiles: of its first wines and of those answers. Traffic that
+is like either of them, or like a mixture of both, is not drift.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from wine_data.schema import ANSWERED, FEATURES, TARGET
 if TYPE_CHECKING:  # a server reads metadata and needs no pandas
     import pandas as pd
 
-LEVELS = 20  # quantiles a column: points 5 % apart
+LEVELS = 20  # quantiles per column: points 5 % apart
 CALIBRATION_BINS = 10
 KNOWN, LABELLED = "the wines it was trained on", "labelled answers"
 
@@ -37,9 +37,9 @@ class PredictionProfile:
     """A classifier's predictions in cross-validation.
 
     Attributes:
-        predictions: the grades that it predicts.
+        predictions: the predicted grades.
         confidence: the probabilities of these predictions.
-        calibration: pairs (confidence, share of right grades), from the tenth with the least confidence to the most.
+        calibration: pairs (confidence, share of correct grades), from the least to the most confident tenth.
         bias: mean of quality - prediction, in grades, and its standard deviation over the wines.
         squared_error: mean of (quality - prediction) squared, and its standard deviation.
     """
@@ -53,7 +53,7 @@ class PredictionProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """A part of the wines that a model was fitted on: their number, features, grades and a classifier's predictions."""
+    """A part of the wines a model was fitted on: number, features, grades and a classifier's predictions."""
 
     part: str
     wines: int
@@ -63,9 +63,9 @@ class Profile:
 
 
 def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> tuple[Profile, ...]:
-    """Profile the wines that a model was fitted on, and apart from them the labelled answers among them.
+    """Profile the wines that a model was fitted on, and separately the labelled answers among them.
 
-    `predictions` is of the same wines in the same order, with `prediction` and, of a classifier, `confidence`.
+    `predictions` has the same wines in the same order, with `prediction` and, for a classifier, `confidence`.
     """
     answered = wines[ANSWERED].eq(True) if ANSWERED in wines else wines[TARGET].isna()
     profiles = []
@@ -82,11 +82,11 @@ def profile_wines(wines: "pd.DataFrame", predictions: "pd.DataFrame | None") -> 
 
 
 def mix_profiles(first: Profile, second: Profile, share: float) -> Profile:
-    """The profile of wines of which a share is like those of the second, and the others like those of the first."""
+    """The profile of a mixture: this share of the wines is like the second profile, the rest like the first."""
 
     def mix(one: Marginal, other: Marginal) -> Marginal:
         known, guest = (one.points, other.points) if share <= 1 / 2 else (other.points, one.points)
-        # where the larger part has no point of its own, its share would have to be estimated
+        # between the larger part's own points, its share would have to be estimated
         points = np.array(sorted({*known, *(point for point in guest if not known[0] <= point <= known[-1])}))
         shares = (1 - share) * _read_shares(one, points) + share * _read_shares(other, points)
         return Marginal(tuple(points.tolist()), tuple(shares.tolist()))
@@ -110,7 +110,7 @@ def mix_profiles(first: Profile, second: Profile, share: float) -> Profile:
 
 
 def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
-    """The distribution of a column; holes are left out."""
+    """The distribution of a column without its blank cells."""
     known = np.sort(np.asarray(values, dtype="float64"))
     known = known[~np.isnan(known)]
     if len(set(known.tolist())) <= LEVELS:
@@ -122,7 +122,7 @@ def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
 
 
 def _read_shares(column: Marginal, points: np.ndarray) -> np.ndarray:
-    """The share of wines at or below each point; between quantiles it rises evenly, between few values not at all."""
+    """The share of wines at or below each point: linear between quantiles, a step function if values are few."""
     if len(column.points) <= LEVELS:
         steps: np.ndarray = np.append(0.0, column.shares)[np.searchsorted(column.points, points, side="right")]
         return steps
@@ -142,7 +142,7 @@ def _describe_predictions(predictions: "pd.DataFrame", grades: np.ndarray) -> Pr
     errors = grades - prediction
     return PredictionProfile(
         predictions=describe_column(prediction),
-        confidence=describe_column(confidence.round(6)),  # trees add up to .43 or to .43000000000000005
+        confidence=describe_column(confidence.round(6)),  # a sum over trees may be .43 or .43000000000000005
         calibration=tuple(
             (float(confidence[tenth].mean()), float((errors[tenth] == 0).mean()))
             for tenth in np.array_split(np.argsort(confidence, kind="stable"), CALIBRATION_BINS)

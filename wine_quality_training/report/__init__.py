@@ -1,1 +1,1 @@
-"""What people read and look at of a training: tables, figures, and the files of both."""
+"""The report of a training: tables, figures and their files."""

@@ -1,4 +1,4 @@
-"""The pictures of this stage: the wines, the models, and the difference between the two protocols.
+"""Figures of the wines, the models, and the difference between the two protocols.
 
 Each function returns a matplotlib Figure and saves nothing.
 """
@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.inspection import PartialDependenceDisplay, permutation_importance
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.pipeline import Pipeline
 
+from figure_style import GREY, RED, WHITE, make_axes
 from wine_data.schema import FEATURES, GRADES, MEASUREMENTS, TARGET, TYPE, TYPES, feature_frame
 from wine_data.split import Split
 from wine_quality_training.benchmark_copies import CopyBenchmark
@@ -26,10 +26,8 @@ from wine_quality_training.evaluate import (
     round_predictions,
 )
 
-RED, WHITE, GREY = "#8c1c3f", "#c9b458", "#b8b8b8"
 COLOURS = dict(zip(TYPES, (RED, WHITE), strict=True))
-DPI = 110
-SHUFFLES, POINTS = 10, 100  # of a feature, for its importance and its partial dependence
+SHUFFLES, POINTS = 10, 100  # per feature, for its importance and its partial dependence
 
 
 def plot_boxes(wines: pd.DataFrame) -> Figure:
@@ -40,7 +38,7 @@ def plot_boxes(wines: pd.DataFrame) -> Figure:
     for axis, column in zip(axes, [*MEASUREMENTS, TARGET], strict=True):
         sns.boxplot(wines, x=TYPE, y=column, hue=TYPE, palette=COLOURS, order=list(COLOURS), fliersize=1.5, ax=axis)
         axis.set(title=column, xlabel="", ylabel="")
-    figure.suptitle("Every measurement and the grade: boxes of red and of white wines")
+    figure.suptitle("The distribution of each measurement and of the grade, in red and in white wines")
     return figure
 
 
@@ -62,7 +60,7 @@ def plot_grades(wines: pd.DataFrame) -> Figure:
     counts = wines[TARGET].value_counts().reindex(GRADES, fill_value=0)
     bars = axis.bar(list(map(str, GRADES)), counts, color=RED)
     axis.bar_label(bars, fmt="{:,.0f}")
-    axis.set(title="Wines by grade", xlabel="grade", ylabel="wines")
+    axis.set(title="How many wines have each grade", xlabel="grade", ylabel="wines")
     return figure
 
 
@@ -73,7 +71,11 @@ def plot_grades_by_type(wines: pd.DataFrame) -> Figure:
     figure, (axis,) = make_axes(1, 1, height=3.5, width=7)
     shares = wines.groupby(TYPE)[TARGET].value_counts(normalize=True).rename("share").reset_index()
     sns.barplot(shares, x=TARGET, y="share", hue=TYPE, palette=COLOURS, ax=axis)
-    axis.set(title="The grades of red and of white wines", xlabel="grade", ylabel="share of the wines of that colour")
+    axis.set(
+        title="The share of each grade, by colour",
+        xlabel="grade",
+        ylabel="share of the wines",
+    )
     return figure
 
 
@@ -100,7 +102,7 @@ def plot_protocols(scores: Sequence[Score]) -> Figure:
         axis.axvline(0, color="black", linewidth=0.6)
     axes[1].set_yticklabels([])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    figure.suptitle("The same models, the same measures, two ways to score")
+    figure.suptitle("The same models, scored on wines that they were fitted on (grey) and on new wines (red)")
     return figure
 
 
@@ -121,7 +123,7 @@ def plot_predictions(evaluations: Sequence[Evaluation]) -> Figure:
     figure.supxlabel("true grade", fontsize=10)
     figure.supylabel("prediction on the holdout, leak-free", fontsize=10)
     figure.suptitle(
-        "Predictions on the holdout. Each dot is a wine, scattered by up to a quarter of a grade to be seen"
+        "Predictions for the holdout wines by true grade (each dot is a wine, moved by up to a quarter of a grade)"
     )
     return figure
 
@@ -135,7 +137,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
         table[TARGET], predictions, labels=list(GRADES), cmap="Reds", ax=axis, colorbar=False
     )
     axis.set(
-        title=f"{evaluation.name}: grades and predictions on the holdout, leak-free",
+        title=f"{evaluation.name}: holdout wines by true and predicted grade",
         xlabel="prediction",
         ylabel="true grade",
     )
@@ -149,18 +151,18 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
     confidence = [each.confidence for each in reliability.bins]
     right = np.array([each.right for each in reliability.bins])
     low, high = np.array([each.interval for each in reliability.bins]).T
-    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as often right as sure")
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="confidence = share right")
     style = {"fmt": "o", "markersize": 4, "color": RED, "elinewidth": 1.2, "capsize": 2}
     label = f"{len(reliability.bins)} bins of equally many wines, 95 % intervals"
     axis.errorbar(confidence, right, yerr=(right - low, high - right), label=label, **style)  # type: ignore[arg-type]
-    title = f"{evaluation.name}: how often it is right, by confidence, leak-free cv: ECE {reliability.error:.3f}"
+    title = f"{evaluation.name}: confidence and share of right predictions, leak-free cv (ECE {reliability.error:.3f})"
     axis.set(title=title, xlabel="confidence of the prediction", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
     axis.legend(loc="upper left", frameon=False, fontsize=8)
     return figure
 
 
 def plot_copies(benchmark: CopyBenchmark) -> Figure:
-    """Plot the RMSE of each model on the rows of a public copy and on distinct wines, a line a model."""
+    """Plot the RMSE of each model on the rows of a public copy and on distinct wines, one line per model."""
     figure, (axis,) = make_axes(1, 1, height=4.8, width=8)
     columns = ("copy", "distinct")
     best = benchmark.rank("distinct")[0]
@@ -177,14 +179,18 @@ def plot_copies(benchmark: CopyBenchmark) -> Figure:
         axis.plot([0, 1], [score.copy, score.distinct], color=colour, marker="o", markersize=4)
     labels = [f"{benchmark.rows:,} rows,\nsplit at random", f"{benchmark.wines:,} distinct wines,\ngrouped folds"]
     axis.set_xticks([0, 1], labels)
-    axis.set(xlim=(-0.7, 1.7), ylabel="RMSE, in grades", title="The same models with and without repeats")
+    axis.set(
+        xlim=(-0.7, 1.7),
+        ylabel="RMSE, in grades",
+        title="RMSE with repeated wines, and without",
+    )
     axis.spines["bottom"].set_visible(False)
     axis.tick_params(axis="x", length=0)
     return figure
 
 
 def _spread(values: Sequence[float], least: float) -> list[float]:
-    """Ascending values, moved up where they lie closer than `least`, so that their labels can be read."""
+    """Ascending values, moved up to lie at least `least` apart, so that their labels do not overlap."""
     places: list[float] = []
     for value in values:
         places.append(max(value, places[-1] + least) if places else value)
@@ -192,18 +198,18 @@ def _spread(values: Sequence[float], least: float) -> list[float]:
 
 
 def plot_importance(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES) -> Figure:
-    """Plot how much of a model's R2 on the holdout is lost when one feature is shuffled, several times each."""
+    """Plot a model's loss of R2 on the holdout when one feature is shuffled, several times per feature."""
     figure, (axis,) = make_axes(1, 1, height=4, width=7)
     drops = _permute_features(evaluation.pipeline, split.holdout, shuffles)
     order = drops.mean(axis=1).sort_values().index
     axis.boxplot(drops.loc[order].to_numpy().T, orientation="horizontal", tick_labels=list(order), widths=0.6)
     axis.axvline(0, color="black", linewidth=0.6)
-    axis.set(title=f"{evaluation.name}: permutation importance on the holdout", xlabel="loss of R2")
+    axis.set(title=f"{evaluation.name}: how much R2 falls if a feature is shuffled", xlabel="fall of R2 on the holdout")
     return figure
 
 
 def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFLES, points: int = POINTS) -> Figure:
-    """Plot how the expected grade moves with each of the three features that matter most, at so many points."""
+    """Plot the partial dependence of the expected grade on each of the three most important features."""
     wines = feature_frame(split.holdout)
     top = list(_permute_features(evaluation.pipeline, split.holdout, shuffles).mean(axis=1).nlargest(3).index)
     figure, axes = make_axes(1, 3, height=3.2, width=10)
@@ -212,12 +218,12 @@ def plot_dependence(evaluation: Evaluation, split: Split, shuffles: int = SHUFFL
     )
     for axis in axes:
         axis.set_ylabel("expected grade")
-    figure.suptitle(f"{evaluation.name}: partial dependence of the three features that matter most")
+    figure.suptitle(f"{evaluation.name}: how the predicted grade changes with the three most important features")
     return figure
 
 
 def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Plot what each feature adds to the expected quality of some wines, a panel a wine under its title."""
+    """Plot what each feature adds to the expected quality of some wines, one titled panel per wine."""
     figure, axes = make_axes(1, len(effects), height=3.8, width=5 * len(effects))
     widest = max(abs(effect) for wine in effects.values() for effect in wine.values()) or 1
     for axis, (title, wine) in zip(axes, effects.items(), strict=True):
@@ -239,7 +245,7 @@ def plot_bars(values: Mapping[str, float], label: str, title: str) -> Figure:
 
 
 def plot_comparison(evaluations: Sequence[Evaluation], split: Split) -> dict[str, Figure]:
-    """Plot every figure that these evaluations have the scores for, by file name."""
+    """Plot every figure for which these evaluations have the scores, by file name."""
     wines = pd.concat([split.train, split.holdout], ignore_index=True)
     figures = {
         "boxes": plot_boxes(wines),
@@ -269,12 +275,3 @@ def _permute_features(pipeline: Pipeline, wines: pd.DataFrame, shuffles: int) ->
         pipeline, feature_frame(wines), wines[TARGET], scoring="r2", n_repeats=shuffles, random_state=0
     )
     return pd.DataFrame(result.importances, index=pd.Index(FEATURES))
-
-
-def make_axes(rows: int, columns: int, height: float, width: float = 11) -> tuple[Figure, list[Axes]]:
-    """A figure in the style of this project, and its axes row by row; height and width in inches, height of a row."""
-    figure = Figure(figsize=(width, height * rows), dpi=DPI, layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes

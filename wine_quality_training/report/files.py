@@ -1,4 +1,4 @@
-"""Writes a training's results: each model with its metadata, the comparison of all, and figures."""
+"""Write a training's results: each model with its metadata, the comparison of all, and figures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from wine_quality_training.report.tables import dump_report, render_report
 
 
 def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: WineData, split: Split) -> list[Path]:
-    """Write one pickle a model with its metadata: the leak-free fit, or the published one where there is no other."""
+    """Write one pickle per model with its metadata: the leak-free fit, or else the as-published one."""
     paths = []
     for evaluation in {each.name: each for each in evaluations}.values():  # the leak-free one comes last
         fitted_on = split.train if evaluation.protocol == LEAK_FREE else data.train
@@ -30,7 +30,7 @@ def write_candidates(folder: Path, evaluations: Sequence[Evaluation], data: Wine
 def drop_fit(evaluation: Evaluation) -> Evaluation:
     """Replace a fitted classifier by an unfitted one; the figures predict with regressors only.
 
-    A forest of 100,000 wines takes a gigabyte.
+    A forest fitted on 100,000 wines takes a gigabyte.
     """
     if not evaluation.classifies:
         return evaluation

@@ -29,7 +29,7 @@ MEANING = {
     LEAK_FREE: "no wine in both parts, so this is what to expect",
 }
 NOT_SCORED = "\N{EN DASH}"
-NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit 80 columns; the files have all six
+NARROW = ("rmse", "r2", "accuracy", "kappa")  # the intervals that fit into 80 columns; the files have all six
 
 
 def list_scores(evaluations: Sequence[Scored]) -> list[Score]:
@@ -39,7 +39,7 @@ def list_scores(evaluations: Sequence[Scored]) -> list[Score]:
 
 
 def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
-    """The two-protocol table for a terminal of 80 columns: a block a protocol, and one of intervals."""
+    """The two-protocol table for a terminal of 80 columns: one block per protocol, and one of intervals."""
     tables = []
     for protocol in dict.fromkeys(score.protocol for score in scores):
         cells = [(s, _format_measures(s)) for s in _add_unscored(scores) if s.protocol == protocol]
@@ -51,7 +51,7 @@ def tabulate_scores(scores: Sequence[Score]) -> list[Table]:
 
 
 def render_scores(scores: Sequence[Score]) -> str:
-    """The two-protocol table in Markdown, with intervals where there are any."""
+    """The two-protocol table in Markdown, with intervals if there are any."""
     rows = [
         (s.model, s.protocol, s.scored_on, f"{s.wines:,}", *_format_measures(s, True)) for s in _add_unscored(scores)
     ]
@@ -68,7 +68,7 @@ def render_slices(slices: Sequence[Slice]) -> str:
 
 
 def render_coverage(coverage: Sequence[Coverage]) -> str:
-    """Coverage and mean size of the grade sets in Markdown, a row a slice, two columns a level."""
+    """Coverage and mean size of the grade sets in Markdown, one row per slice, two columns per level."""
     levels = list(dict.fromkeys(each.level for each in coverage))
     rows: dict[str, list[str]] = {}
     for each in coverage:
@@ -80,7 +80,7 @@ def render_coverage(coverage: Sequence[Coverage]) -> str:
 
 
 def render_reliability(reliability: Reliability) -> str:
-    """The reliability diagram in Markdown: a row a bin."""
+    """The reliability diagram in Markdown, one row per bin."""
     rows = [
         (f"{each.confidence:.3f}", f"{each.right:.3f} ({each.interval[0]:.2f}-{each.interval[1]:.2f})")
         for each in reliability.bins
@@ -89,7 +89,7 @@ def render_reliability(reliability: Reliability) -> str:
 
 
 def list_slices(evaluations: Sequence[Evaluation]) -> list[Slice]:
-    """The leak-free scores by colour and grade, from cross-validation where there was one: it has the most wines."""
+    """The leak-free scores by colour and grade, from cross-validation if possible, because it has the most wines."""
     return [
         part
         for evaluation in evaluations
@@ -140,7 +140,7 @@ def _render_table(words: Sequence[str], numbers: Sequence[str], rows: Sequence[S
 
 
 def _add_unscored(scores: Sequence[Score]) -> list[Score]:
-    """The scores, with one without metrics for each model that is missing where others were scored as published."""
+    """The scores, and an empty score for each model that, unlike others, was not scored as published."""
     models = dict.fromkeys(score.model for score in scores)
     blocks: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
