@@ -31,7 +31,7 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
         BadInputError: a file could not be scored. The others were.
     """
     settings, logger = load_settings(), get_run_logger()
-    answers = parse_location(str(answers)) if answers else settings.batch_answers  # Prefect gives a path as a text
+    answers = parse_location(str(answers)) if answers else settings.batch_answers  # Prefect passes a path as text
     files = find_files([parse_location(str(wines))] if wines else [], settings.batch_wines)
     if not files:
         logger.info("nothing to score: %s holds no CSV or Parquet file", settings.batch_wines)

@@ -267,8 +267,8 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-# A flow that hangs between its tasks would keep its deployment's only slot for ever. This is longer than all tasks
-# together may take. A run that is ended has failed, and is not tried again: it would take the same time.
+# A flow that hangs between its tasks would keep its deployment's only slot forever. The timeout is longer than those of
+# all tasks together. A run that reaches it has failed, and is not retried: it would need the same time again.
 @flow(
     name=f"{NAME}-pipeline",
     flow_run_name=name_run,
@@ -297,7 +297,7 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
 
 @flow(name=f"{NAME}-tidy", timeout_seconds=5 * 3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def tidy_flow() -> None:
-    """Remove what is old and not needed from every store, as `make tidy` does."""
+    """Remove old data that is no longer needed from all stores, as `make tidy` does."""
     logger = get_run_logger()
     for sentence in tidy_task(load_settings()):
         logger.info(sentence)

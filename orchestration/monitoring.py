@@ -73,7 +73,7 @@ from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = f"{NAME}-pipeline/train"
-MOST_BAD_ENDS = 3  # of retrainings in a row, after which alarms start no more
+MOST_BAD_ENDS = 3  # retrainings in a row, after which alarms start no more of them
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,10 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
 
 
 def find_stop() -> str:
-    """Why alarms start no retraining any more, and how to start anew; "" where they do.
+    """The reason why alarms start no more retrainings, with advice; "" if they do.
 
-    Whatever made MOST_BAD_ENDS of them fail would make the next one fail too, every hour. A run that went well since
-    the first of these, by hand or by its schedule, shows that it was mended.
+    A problem that made MOST_BAD_ENDS of them fail would make the next one fail too, every hour. A successful run since
+    the first of these, manual or scheduled, shows that the problem is solved.
     """
     row = list_bad_ends()[:MOST_BAD_ENDS]
     if len(row) < MOST_BAD_ENDS or has_succeeded(f"{NAME}-pipeline", row[-1].when):

@@ -77,7 +77,7 @@ def find_bad_end(run_id: str) -> str:
 
 
 def has_succeeded(flow: str, since: datetime) -> bool:
-    """Whether a run of a flow that was begun since then went well."""
+    """Whether a run of a flow that started after `since` has succeeded."""
     begun = FlowRunFilterStartTime(after_=since)
     well = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
     with get_client(sync_client=True) as client:

@@ -75,7 +75,7 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
 
 
 def use_kept(kept: T, is_there: Callable[[T], bool], again: Task[P, T], *args: P.args, **parameters: P.kwargs) -> T:
-    """A result of a cached task; where what it names was removed since, the task does its work again."""
+    """Return a cached task's result; if the object it names was removed since, run the task again."""
     return kept if is_there(kept) else again.with_options(refresh_cache=True)(*args, **parameters)
 
 
