@@ -95,7 +95,7 @@ def make_service(settings: Settings) -> "Service":
 
 
 def start_traces(endpoint: str) -> "Traces | None":
-    """Traces for a collector; None without one. Raises NotThereError where their packages are not installed."""
+    """Start traces for a collector; None without one. Raises NotThereError if their packages are missing."""
     if not endpoint:
         return None
     try:

@@ -1,10 +1,9 @@
-"""The pipeline: the functions of every room as Prefect tasks, in one flow of parts; and the flow that tidies up.
+"""The pipeline: functions of all packages as Prefect tasks, in one flow of subflows; and the clean-up flow.
 
     python -m orchestration.flows
 
-runs it here and now, with a Prefect server that lives only as long (or with yours, where
-PREFECT_API_URL names one). Each part can be run alone, by the fingerprint of wines that a run has kept
-or by the id of a tracked run.
+runs it once, in this process, with a temporary Prefect server, or with the one that PREFECT_API_URL names. Each subflow
+can run alone, with the fingerprint of a stored snapshot of wines or the id of a tracked run.
 """
 
 import argparse
@@ -17,7 +16,7 @@ progress = Progress()
 
 
 def parse_pipeline() -> argparse.Namespace:
-    """The arguments of orchestration.flows."""
+    """Parse the arguments of orchestration.flows."""
     parser = argparse.ArgumentParser(
         description="Run the pipeline once: wine data to a registered model, a serving bundle and one prediction. "
         "WINE_DATA names the source of the wines."
@@ -32,7 +31,7 @@ def parse_pipeline() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
+# Handle --help and wrong arguments here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     if not parse_pipeline().verbose:
         os.environ.setdefault(PREFECT_CONSOLE, "ERROR")
@@ -106,24 +105,24 @@ tidy_task = wire(tidy_stores, "tidy", timeout=4 * 3600)
 
 
 def name_run() -> str:
-    """Name a run of the pipeline by the source of its wines."""
+    """Name a run of the pipeline after the source of its wines."""
     return f"wine quality from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
 def name_wines() -> str:
-    """Name a run that loads wines by their source."""
+    """Name a run that loads wines after their source."""
     return f"wines from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
 def shorten_source(source: str) -> str:
-    """A source in a few letters: empty is what WINE_DATA says, and of a folder or bucket the last part is enough."""
+    """Shorten a source to the last part of its path or address; empty means WINE_DATA."""
     source = source or load_settings().data
     return source.rstrip("/").rpartition("/")[2] or source
 
 
 @flow(name=f"{NAME}-data", flow_run_name=name_wines)
 def prepare_flow(source: Source = "", seed: Seed = None) -> str:
-    """Load the wines of a source, keep them, audit them, and return their fingerprint."""
+    """Load the wines of a source, store a snapshot, audit it, and return its fingerprint."""
     settings, logger = load_settings(), get_run_logger()
     fingerprint: str = fetch_task(source or settings.data, choose_plan(None, seed)[1], **name_places(settings))
     logger.info(read_snapshot(settings.snapshots, fingerprint).introduce())
@@ -137,22 +136,22 @@ def prepare_flow(source: Source = "", seed: Seed = None) -> str:
 
 
 def choose_plan(folds: Folds, seed: Seed) -> tuple[int, int]:
-    """Folds and seed as given, or else as WINE_FOLDS and WINE_SEED have them where this runs."""
+    """Folds and seed as given, else from WINE_FOLDS and WINE_SEED on the machine that runs this."""
     settings = load_settings()
     return settings.folds if folds is None else folds, settings.seed if seed is None else seed
 
 
 def name_places(settings: Settings) -> dict[str, Any]:
-    """What fetch_wines takes from the settings beside source and seed."""
+    """The settings that fetch_wines needs besides source and seed."""
     names = ("downloads", "uci_url", "snapshots", "s3_block", "wine_type")
     return {name: getattr(settings, name) for name in names}
 
 
 @flow(name=f"{NAME}-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
 def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str:
-    """Add labelled answers to wines, and return the fingerprint of what a model may learn from.
+    """Add labelled predictions to wines, and return the fingerprint of the training data.
 
-    With a reason, those of the log; without, those that the champion learned from, if any.
+    With a reason, they come from the log; without, they are those that the champion learned from, if any.
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -172,7 +171,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
 def compare_flow(
     fingerprint: str, folds: Folds = None, seed: Seed = None, models: Models = ALL_MODELS
 ) -> list[TrackedModel]:
-    """Fit, score and track models on the wines with this fingerprint; what nothing changed for is not fitted again."""
+    """Fit, score and track models on the wines with this fingerprint; unchanged models come from the cache."""
     settings, logger = load_settings(), get_run_logger()
     folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -203,7 +202,7 @@ def compare_flow(
             tracked.append(model)
         scores = list_scores(tracked)
         finish_task(parent_id, render_scores(scores), {model.name: model.run_id for model in tracked})
-    except BaseException as problem:  # ctrl-c too: a run that nobody works on may not stay RUNNING
+    except BaseException as problem:  # also Ctrl-C: an abandoned run must not stay RUNNING
         end_run(parent_id, problem)
         raise
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
@@ -214,7 +213,7 @@ def compare_flow(
 def _train_each(
     dask: str, models: Sequence[str], same: dict[str, Any], on_step: Callable[[str], None]
 ) -> Iterator[TrackedModel]:
-    """Train one model after the other, or all at once on a cluster, each a task on a worker; in the order given."""
+    """Train models one after the other, or all at once on a cluster, one task each; yield them in the given order."""
     if not dask:
         for name in models:
             parameters = {"name": name, **same, "on_step": on_step}
@@ -232,7 +231,7 @@ def _train_each(
 
 @flow(name=f"{NAME}-search", flow_run_name="search on {fingerprint:.8}")
 def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: Seed = None) -> list[TrackedModel]:
-    """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
+    """Tune classifiers on the wines with this fingerprint, one run per trial, and track the best one."""
     settings = load_settings()
     folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -246,7 +245,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
 
 @flow(name=f"{NAME}-release", flow_run_name="release run {run_id:.8}")
 def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
-    """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
+    """Register the model of a run, let the gate judge it, and promote it if the API can serve it."""
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     models = settings.serving_models
@@ -260,7 +259,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     wine, grade = pick_holdout_wine(fingerprint, settings.snapshots)
     if serving is None or (verdict and verdict.admitted):
         serving = export_task(challenger, models)
-    answer = ask_task(serving, wine)  # before anybody else can: what does not answer is not promoted
+    answer = ask_task(serving, wine)  # before promotion: a model that the API cannot serve is not promoted
     if verdict and verdict.admitted:
         promote_task(challenger, verdict, models, reason)
     elif verdict:
@@ -268,8 +267,8 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-# A flow that hangs between its tasks would keep its deployment's only slot for ever. This is longer than all tasks
-# together may take. A run that is ended has failed, and is not tried again: it would take the same time.
+# A flow that hangs between its tasks would keep its deployment's only slot forever. The timeout is longer than those of
+# all tasks together. A run that reaches it has failed, and is not retried: it would need the same time again.
 @flow(
     name=f"{NAME}-pipeline",
     flow_run_name=name_run,
@@ -286,7 +285,7 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     reason: Reason = "",
     labelled_since: Since = 0.0,
 ) -> PipelineResult:
-    """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
+    """Run the whole pipeline: load and audit wines, train and track models, register, judge and export the best."""
     fingerprint = learn_flow(prepare_flow(source, seed), reason, labelled_since)
     tracked = compare_flow(fingerprint, folds, seed, models)
     if search_trials:
@@ -298,19 +297,19 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
 
 @flow(name=f"{NAME}-tidy", timeout_seconds=5 * 3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def tidy_flow() -> None:
-    """Remove what is old and not needed from every store, as `make tidy` does."""
+    """Remove old data that is no longer needed from all stores, as `make tidy` does."""
     logger = get_run_logger()
     for sentence in tidy_task(load_settings()):
         logger.info(sentence)
 
 
 def main() -> int:
-    """Run the pipeline once and show what it came to."""
+    """Run the pipeline once and print the result."""
     arguments = parse_pipeline()
     if arguments.search < 0:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
-    # A mistake in the source, or too few wines to divide, is reported at once, before anything starts.
+    # Report a wrong source, or too few wines to split, before anything starts.
     progress.print_step("reading the wines")
     fingerprint = fetch_wines(settings.data, settings.seed, **name_places(settings))
     data = read_snapshot(settings.snapshots, fingerprint)

@@ -1,9 +1,9 @@
-"""Monitoring by itself: check the newest windows of the prediction log, and act on what they show.
+"""Automatic monitoring: check the newest windows of the prediction log, and react to an alarm.
 
     python -m orchestration.monitoring
 
-runs it here and now; the deployment `monitor` of prefect.yaml does so every hour. An alarm starts the training
-deployment with its reason. What that trains has to pass the gate, as every model has.
+runs it once, in this process; the deployment `monitor` of prefect.yaml runs it every hour. An alarm starts the training
+deployment with its reason. The new model must pass the gate, as every model must.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from wine_quality_training.models import ALL_MODELS
 
 
 def parse_monitoring() -> argparse.Namespace:
-    """The arguments of orchestration.monitoring."""
+    """Parse the arguments of orchestration.monitoring."""
     parser = argparse.ArgumentParser(
         description="Check the newest windows of the prediction log; an alarm starts the training deployment. "
         "Exit code: 1 if there is an alarm."
@@ -29,7 +29,7 @@ def parse_monitoring() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
+# Handle --help and wrong arguments here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     parse_monitoring()
 
@@ -73,12 +73,12 @@ from wine_data.schema import NAME
 from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = f"{NAME}-pipeline/train"
-MOST_BAD_ENDS = 3  # of retrainings in a row, after which alarms start no more
+MOST_BAD_ENDS = 3  # retrainings in a row, after which alarms start no more of them
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the windows, the alarm, "" for none, what was done about it, and the page."""
+    """The result of a run: number of windows, reason of the alarm ("" for none), action, and path of the page."""
 
     windows: int
     alarm: str
@@ -98,9 +98,9 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
     """Check the newest windows, report them, and start a retraining if there is an alarm.
 
     Args:
-        retrain: whether an alarm starts a retraining; else it is only reported.
-        models: those that a retraining compares.
-        folds: of its cross-validation. Empty: WINE_FOLDS.
+        retrain: whether an alarm starts a retraining; if not, it is only reported.
+        models: the models that a retraining compares.
+        folds: folds of its cross-validation. Empty: WINE_FOLDS.
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -137,7 +137,7 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
 
 
 def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Folds) -> str:
-    """Start the training deployment because of an alarm, unless there is a reason not to; say which it was."""
+    """Start the training deployment after an alarm, unless a reason prevents it; return the action as text."""
     if stopped := find_stop():
         return f"no retraining: {stopped}"
     last = find_last_retraining()
@@ -163,10 +163,10 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
 
 
 def find_stop() -> str:
-    """Why alarms start no retraining any more, and how to start anew; "" where they do.
+    """The reason why alarms start no more retrainings, with advice; "" if they do.
 
-    Whatever made MOST_BAD_ENDS of them fail would make the next one fail too, every hour. A run that went well since
-    the first of these, by hand or by its schedule, shows that it was mended.
+    A problem that made MOST_BAD_ENDS of them fail would make the next one fail too, every hour. A successful run since
+    the first of these, manual or scheduled, shows that the problem is solved.
     """
     row = list_bad_ends()[:MOST_BAD_ENDS]
     if len(row) < MOST_BAD_ENDS or has_succeeded(f"{NAME}-pipeline", row[-1].when):
@@ -179,7 +179,7 @@ def find_stop() -> str:
 
 
 def note_bad_end() -> str:
-    """Record it if the last retraining was cancelled, crashed or failed, and say so; "" for none."""
+    """Record a last retraining that was cancelled, crashed or failed; return a sentence on it, "" for none."""
     last = find_last_retraining()
     state = find_bad_end(last.flow_run()) if last else ""
     if not last or not state:
@@ -196,21 +196,20 @@ def notify_alarm(watch: Watch, action: str) -> None:
 
 
 def publish(watch: Watch, action: str, settings: Settings) -> str:
-    """Record the run, draw and keep the reports of its latest window, and renew the page; return the page's path.
+    """Record the run, draw and log the reports of its latest window, and update the page; return the page's path.
 
-    What was done is on record before anything is drawn: a library that fails to draw must not make the next run
-    start another retraining.
+    The action is recorded before anything is drawn: if drawing fails, the next run must not start another retraining.
     """
     run_id = record_task(watch, action)
     latest = read_window(settings.log_url, watch.windows[-1].span)
     written = write_window_reports(latest, watch.metadata, settings.monitoring_reports)
-    if written:  # all may have been refused
+    if written:  # none if all wines were refused
         keep_task(run_id, written[0].parent)
     return str(write_page(watch, list_monitoring_runs(), list_records(), settings.monitoring_reports, time.time()))
 
 
 def render_checks(watch: Watch) -> str:
-    """The checks of the latest window as Markdown, those that drifted first."""
+    """The checks of the latest window as Markdown, drifted ones first."""
     latest = watch.windows[-1]
     rows = [("check", "kind", "measured", "drifted"), ("---",) * 4]
     for check in sorted(latest.checks, key=lambda check: (not check.drifted, -check.strength)):
@@ -221,10 +220,10 @@ def render_checks(watch: Watch) -> str:
 
 
 def main() -> int:
-    """Run monitoring once, and print what came of it."""
+    """Run monitoring once, and print the result."""
     arguments = parse_monitoring()
     settings = load_settings()
-    watch_log(settings, 1)  # a missing model or log is reported at once, before anything starts
+    watch_log(settings, 1)  # report a missing model or log before anything starts
     with prefect_server():
         outcome = monitoring_flow(not arguments.no_retraining, tuple(arguments.models), arguments.folds)
     console = Console(highlight=False, soft_wrap=True)

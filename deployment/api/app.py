@@ -39,7 +39,7 @@ logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
 NO_COUNTS = LogCounts(0, 0, 0, "")
 Explain = Annotated[bool, Query(description="also return how much each feature adds; takes a few times as long")]
-FEEDBACK_THREADS = 2  # a pool of its own: a slow log delays no prediction
+FEEDBACK_THREADS = 2  # a separate pool: a slow log delays no prediction
 TAGS = [
     {"name": "predictions", "description": "Ask for grades, and send those that tasters gave"},
     {"name": "model", "description": "What serves, and since when"},
@@ -72,7 +72,7 @@ def create_app(
     fast = {route.path: route for route in (Predict(service), PredictBatch(service))}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        method = scope.get("method")  # the lifespan has none
+        method = scope.get("method")  # lifespan events have none
         route = fast.get(find_path(scope)) if method == "POST" else None
         if method == "HEAD":  # uvicorn sends no body for HEAD
             scope = {**scope, "method": "GET"}

@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry: a span for each request that the guard lets in, and in it one for each call of the model.
+"""OpenTelemetry traces: a span for each request that the guard accepts, with a child span for each call of the model.
 
-Only imported where OTEL_EXPORTER_OTLP_ENDPOINT names a collector. The SDK reads the other variables of that standard
-itself: OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and so on.
+Imported only if OTEL_EXPORTER_OTLP_ENDPOINT names a collector. The SDK reads the standard's other variables itself:
+OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and so on.
 """
 
 import os
@@ -28,17 +28,17 @@ CLOSE_SECONDS = 3.0
 
 
 class Traces:
-    """Makes spans, and sends them from a thread of its own: a collector that is slow or gone delays no answer."""
+    """Creates spans, and exports them on a separate thread: a slow or missing collector delays no response."""
 
     def __init__(self, endpoint: str) -> None:
-        """Take the address of a collector that speaks OTLP over HTTP."""
+        """Set up the export to a collector's address, with OTLP over HTTP."""
         resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", NAME)})
         self._provider = TracerProvider(resource=resource)
         self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
 
     def load_predictor(self, models: Path) -> Predictor:
-        """Load and check the bundle that serves, as predictor.load_predictor does, and trace its predictions."""
+        """Load and check the serving bundle, as predictor.load_predictor does, and trace its predictions."""
         predictor, tracer = load_predictor(models), self._provider.get_tracer(__name__)
         traced = tracer.start_as_current_span("predict", attributes={"wine.model_version": predictor.metadata.version})
         for name in ("predict_one", "predict_probabilities"):
@@ -46,7 +46,7 @@ class Traces:
         return predictor
 
     def trace_requests(self, app: ASGIApp) -> ASGIApp:
-        """The application with a span for each request. A `traceparent` header makes it part of the caller's trace."""
+        """Wrap an application in a span per request. A `traceparent` header makes it part of the client's trace."""
         return OpenTelemetryMiddleware(
             app,
             default_span_details=_name_span,
@@ -57,7 +57,7 @@ class Traces:
         )
 
     def close(self) -> None:
-        """Send what waits, within CLOSE_SECONDS; the exporter by itself would ask again for ten."""
+        """Send the waiting spans within CLOSE_SECONDS; otherwise the exporter would retry for ten seconds."""
         give_up = Timer(CLOSE_SECONDS, self._exporter.shutdown)
         give_up.start()
         self._provider.shutdown()
@@ -65,7 +65,7 @@ class Traces:
 
 
 def _name_span(scope: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """A name of which there are few, whatever strangers ask for."""
+    """Name a span by method and route; all unknown paths share one name."""
     path = find_path(scope)
     return f"{scope['method']} {path if path in ROUTES else OTHER}", {}
 

@@ -206,14 +206,14 @@ class PredictionLog:
                     self._report("")
                 except Exception as error:  # no error may stop the API
                     self._report(explain_error(error))
-                    self._engine.dispose()  # a connection that found the file read-only would take it so for ever
+                    self._engine.dispose()  # a connection that found the file read-only keeps treating it so
                     if may_pass(error):
                         return
                     self._count_lost(len(self._batch), self._failure)
                 self._batch = []
 
     def _follow_file(self) -> bool:
-        """Open the log anew if its file was deleted or replaced: SQLite would write on where nobody finds it."""
+        """Reopen the log if its file was deleted or replaced: SQLite would go on writing to the old file."""
         if identify_file(self._engine) == self._file:
             return True
         self._engine.dispose()
@@ -294,7 +294,7 @@ class PredictionLog:
 
 
 def say(news: str) -> None:
-    """Print news of the log on stderr."""
+    """Print a message about the log to stderr."""
     with suppress(OSError, ValueError):  # stderr may be closed
         print(f"prediction log {news}", file=sys.stderr, flush=True)
 

@@ -99,7 +99,7 @@ def find_file(engine: sa.Engine) -> Path | None:
 
 
 def identify_file(engine: sa.Engine) -> tuple[int, int] | None:
-    """The numbers of the file that has the name of a SQLite database now; None for none, and for another database."""
+    """The device and inode of a SQLite database's file; None if it is missing, and for other databases."""
     with suppress(OSError):
         if file := find_file(engine):
             found = file.stat()

@@ -104,7 +104,7 @@ def find_last_retraining() -> MonitoringRun | None:
 
 
 def list_bad_ends() -> list[MonitoringRun]:
-    """The runs whose retrainings, one after the other, ended badly, the newest first, down to one that did not."""
+    """The latest runs in a row whose retrainings ended badly, newest first."""
     started = [run for run in reversed(list_monitoring_runs()) if run.action.startswith(RETRAINING)]
     return list(takewhile(lambda run: run.bad_end, started))
 
