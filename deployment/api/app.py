@@ -241,7 +241,7 @@ def _refusals(unprocessable: str) -> dict[int | str, dict[str, Any]]:
         403: "The key is for other routes",
         408: "The body did not arrive in time",
         413: "The body is too large",
-        421: "The host was asked for under a name that is not its own",
+        421: "The host name of the request is not allowed",
         415: "The body is of another type",
         422: unprocessable,
         503: "Too many requests at once",

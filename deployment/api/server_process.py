@@ -80,7 +80,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
     """Check every so many seconds until something has happened; return how many checks that took.
 
     Raises:
-        NotThereError: it did not happen in that time: "waited 60 s in vain for what".
+        NotThereError: it did not happen in that time: "waited 60 s for what: it did not happen".
     """
     deadline = time.monotonic() + seconds
     checks = 1
