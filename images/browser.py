@@ -94,5 +94,5 @@ def encode_picture(png: bytes) -> bytes:
         if file.tell() < MOST_BYTES:
             return file.getvalue()
     raise RefusedError(
-        f"{file.tell():,} bytes with {colours} colours, where a picture may have {MOST_BYTES:,}: photograph less"
+        f"{file.tell():,} bytes with {colours} colours; a picture may have {MOST_BYTES:,}: take a smaller part"
     )

@@ -125,7 +125,9 @@ def open_bucket(address: str, block: str = "") -> "FileSystem":
     session = saved.credentials.get_boto3_session()
     keys, server = session.get_credentials(), saved.credentials.aws_client_parameters.endpoint_url
     if keys is None:
-        raise BadInputError(f"the S3Bucket block {block} holds no keys, and this machine has none")
+        raise BadInputError(
+            f"the S3Bucket block {block} has no keys, and there are none on this machine: add them to the block"
+        )
     return fs.S3FileSystem(
         access_key=keys.access_key,
         secret_key=keys.secret_key,

@@ -146,7 +146,7 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
 def _add_feedback(app: FastAPI, service: Service) -> None:
     refusals = _refusals("The body is no feedback") | {
         404: {"model": Problem, "description": "No answer has this request id, or it was deleted since"},
-        409: {"model": Problem, "description": "This answer has a feedback already"},
+        409: {"model": Problem, "description": "This answer has a grade already"},
     }
 
     threads = ThreadPoolExecutor(FEEDBACK_THREADS, "feedback")
@@ -168,13 +168,13 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         except ValidationError as error:
             raise refuse_body(error, "The body is no feedback") from error
         if service.log is None:
-            raise ProblemError(503, "The prediction log is off here, so no feedback is kept")
+            raise ProblemError(503, "The prediction log is off here, so no grade can be kept")
         try:
             await service.log.add_feedback(feedback.request_id, feedback.quality, threads)
         except UnknownRequestError as error:
             raise ProblemError(404, str(error)) from error
         except RepeatedFeedbackError as error:
-            raise ProblemError(409, "This answer has a feedback already") from error
+            raise ProblemError(409, "This answer has a grade already") from error
         except NotThereError as error:
             reason = "The log cannot be written now; try again"
             raise ProblemError(503, reason, headers={"Retry-After": "5"}) from error
@@ -244,7 +244,7 @@ def _refusals(unprocessable: str) -> dict[int | str, dict[str, Any]]:
         403: "The key is for other routes",
         408: "The body did not arrive in time",
         413: "The body is too large",
-        421: "The host was asked for under a name that is not its own",
+        421: "The host name of the request is not allowed",
         415: "The body is of another type",
         422: unprocessable,
         503: "Too many requests at once",

@@ -245,7 +245,7 @@ class PredictionLog:
             with self._engine.begin() as connection:  # without the option psycopg's count is -1
                 return connection.execute(added.execution_options(preserve_rowcount=True)).rowcount == 1
         except IntegrityError as error:
-            raise RepeatedFeedbackError(f"the answer {request_id} has its feedback already") from error
+            raise RepeatedFeedbackError(f"the answer {request_id} has a grade already") from error
         except SQLAlchemyError as error:
             raise NotThereError(
                 f"the prediction log cannot be written now ({explain_error(error)}): send the feedback again later"

@@ -94,7 +94,7 @@ def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
         elif len(recorded) > 1:
             former = find_version(recorded[-2])
         else:
-            raise RefusedError("no version was champion before this one")
+            raise RefusedError("no version was champion before this one, so there is nothing to roll back to")
         bundle = export_version(former, models)
         return former, _move(ROLLED_BACK, former, bundle, None, reason)
 

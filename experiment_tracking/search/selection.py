@@ -91,7 +91,7 @@ def search_with(runner: FitRunner, search: SearchRun, plan: Plan, split: Split, 
         end_run(search.run_id, error)
         raise
     except BaseException:
-        end_run(search.run_id, "the search was stopped; --resume goes on with it", KILLED)
+        end_run(search.run_id, "the search was stopped; --resume continues it", KILLED)
         raise
     end_run(search.run_id)
     return SearchResult(search.run_id, trials, evaluations, tracked)
