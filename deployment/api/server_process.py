@@ -80,11 +80,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
     """Check at intervals of `every` seconds until `happened` is true; return the number of checks.
 
     Raises:
-<<<<<<< HEAD
-        NotThereError: timeout: "waited 60 s in vain for what".
-=======
-        NotThereError: it did not happen in that time: "waited 60 s for what: it did not happen".
->>>>>>> f8270ad1c12e1551d168a48bac1b0556c30be874
+        NotThereError: timeout: "waited 60 s for what: it did not happen".
     """
     deadline = time.monotonic() + seconds
     checks = 1
