@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pipeline data audit summary serve load load-ui bench-serving mlflow search prefect deploy worker stop \
-  simulate monitor drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
+  simulate monitor tidy drill lab notebooks images test test-all test-fast soak coverage check lint-workflows security sbom \
   system-packages lock clean reset
 
 help: ## list these targets
@@ -84,6 +84,9 @@ simulate: .venv/monitoring ## send 1,000 generated wines to make serve; simulate
 monitor: .venv/monitoring ## write a page on the API's answers: drift, quality, traffic, alarms
 	@$(VENV) -m monitoring.page
 
+tidy: .venv/pipeline ## remove old runs, models, reports and wines that nobody needs (make tidy --dry-run only lists them)
+	+@$(VENV) -m experiment_tracking.tidy $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run)
+
 drill: .venv/monitoring ## run the whole loop once, on its own servers: drift, alarm, retraining, rollback
 	@$(VENV) -m orchestration.drill
 
@@ -109,6 +112,8 @@ test-fast: .venv/installed ## the tests without servers, browser and long fits, 
 
 soak: .venv/installed ## break the API under load, 20 times each; a million predictions; attacks in their long form; hours
 	@$(VENV) -m tests.benchmarks.fault_trials
+	@$(VENV) -m tests.benchmarks.command_trials
+	@$(VENV) -m tests.benchmarks.prefect_trials
 	@$(VENV) -m tests.benchmarks.soak
 	@$(VENV) -m tests.benchmarks.open_loop
 	@$(PYTEST) -m soak --timeout 36000

@@ -12,7 +12,7 @@ DPI = 110
 def make_axes(
     rows: int, columns: int, height: float, width: float = 11, share: Literal["", "x", "y"] = ""
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure and its axes, row by row; width and the height of a row in inches, `share` an axis of all."""
+    """Make a figure and its axes, row by row; width and height per row are in inches, `share` is a common axis."""
     figure = Figure(figsize=(width, height * rows), dpi=DPI, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share == "x", sharey=share == "y").ravel())
     for axis in axes:

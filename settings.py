@@ -147,6 +147,11 @@ class Settings(BaseSettings):
         False, description="fill blank measurements with the means of the training wines, and add a warning"
     )
     body_seconds: float = Field(10, gt=0, description="seconds a request may take to arrive")
+    otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://.+)?$")] = Field(
+        "",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="OpenTelemetry collector that gets traces of the API's requests, as http://127.0.0.1:4318",
+    )
     log_url: str = Field(
         f"sqlite:///{ROOT}/deployment/predictions.db",
         description="database of the prediction log, an SQLAlchemy address; off: nothing is logged",
@@ -181,7 +186,13 @@ class Settings(BaseSettings):
         description="parts of a file that are scored at once; default: the number of cores",
     )
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server of make prefect")
-    keep_days: int = Field(90, ge=1, description="days after which the server of make prefect removes a run that ended")
+    keep_days: int = Field(
+        90,
+        ge=1,
+        description="days after which the server of make prefect removes a run that ended, and make tidy those of "
+        "MLflow with their models, wines, bundles, and downloads from S3 that nobody needs",
+    )
+    keep_reports: int = Field(50, ge=1, description="newest windows whose reports make tidy keeps, some 12 MB each")
     load_users: int = Field(20, ge=1, description="users of the load test")
     load_rate: float = Field(5, gt=0, description="users that the load test starts each second")
     load_seconds: int = Field(60, ge=1, description="length of the load test")

@@ -23,7 +23,8 @@ from deployment.load_test.gate import LINES, Line
 from settings import ROOT, load_settings
 
 LOCUSTFILE = Path(__file__).parent / "load_test" / "locustfile.py"
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # how to reach a listener on all interfaces
+ANY_HOST = "0.0.0.0"  # nosec B104  # nothing here listens there
+EVERYWHERE = {ANY_HOST: "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # how to reach a listener on all interfaces
 UI_HOST, UI_PORT = "127.0.0.1", 8089
 PATIENCE = 10  # seconds to wait for unfinished requests at the end
 

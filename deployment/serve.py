@@ -14,14 +14,14 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from commands import DONE, BadInputError, require_free_port, run_command
+from commands import DONE, BadInputError, NotThereError, require_free_port, run_command
 from settings import Settings, load_settings
 
 if TYPE_CHECKING:  # a port in use and a missing model are reported before these slow imports
     from starlette.types import ASGIApp
 
     from deployment.api.predict import Service
-
+    from deployment.api.traces import Traces
 
 PORTS = {"http": 80, "https": 443}
 
@@ -82,14 +82,30 @@ def make_service(settings: Settings) -> "Service":
     from deployment.api.metrics import Metrics
     from deployment.api.predict import Service
     from deployment.prediction_log.log import PredictionLog
+    from deployment.predictor import load_predictor
 
-    metrics = Metrics()
-    live = LiveModel(settings.serving_models, metrics.count_load)
+    metrics, traces = Metrics(), start_traces(settings.otlp_endpoint)
+    load = traces.load_predictor if traces else load_predictor
+    live = LiveModel(settings.serving_models, metrics.count_load, load)
     log = None
     if settings.log_url != "off":
         log = PredictionLog(settings.log_url, settings.log_days, settings.log_rows)
         log.open()
-    return Service(live, metrics, log, settings.batch_rows, settings.body_seconds, settings.fill_blanks)
+    return Service(live, metrics, log, settings.batch_rows, settings.body_seconds, settings.fill_blanks, traces)
+
+
+def start_traces(endpoint: str) -> "Traces | None":
+    """Start traces for a collector; None without one. Raises NotThereError if their packages are missing."""
+    if not endpoint:
+        return None
+    try:
+        from deployment.api.traces import Traces
+    except ModuleNotFoundError as error:
+        raise NotThereError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, and {error.name} is not installed: pip install "
+            "opentelemetry-instrumentation-asgi opentelemetry-exporter-otlp-proto-http, or unset it"
+        ) from error
+    return Traces(endpoint)
 
 
 def serve(settings: Settings, service: "Service") -> None:

@@ -59,7 +59,7 @@ def pack_registry(file: Path, places: dict[str, Path]) -> list[str]:
 
 def unpack_registry(file: Path, places: dict[str, Path]) -> None:
     """Move the registry of a file to its places. Raises BadInputError if one of them already exists."""
-    if not hasattr(tarfile, "data_filter"):  # prevents an archive from writing outside the folder
+    if not hasattr(tarfile, "data_filter"):  # the filter prevents writing outside the folder
         raise NotThereError("unpacking safely needs Python 3.11.4 or newer")
     taken = [str(place) for place in places.values() if place.exists()]
     if taken:

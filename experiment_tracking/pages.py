@@ -27,10 +27,10 @@ def serve_pages(uri: str, port: int) -> NoReturn:
     """Replace this process by MLflow's server, without its job workers, which this project does not use."""
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")  # not this code
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # not an argument: others can read a command line, with any password
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # not as an argument: others can read it, with any password
     server = ("mlflow", "server", "--workers", "1", "--host", HOST, "--port", str(port))
     os.chdir(ROOT)
-    os.execv(sys.executable, [sys.executable, "-m", *server])
+    os.execv(sys.executable, [sys.executable, "-m", *server])  # nosec B606  # no word is a user's
 
 
 def main() -> int:

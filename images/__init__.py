@@ -1,1 +1,1 @@
-"""Pictures of the running system, and the command that takes them."""
+"""Screenshots of the running system, and the command that takes them."""

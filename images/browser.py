@@ -1,4 +1,4 @@
-"""The browser that takes the pictures: Debian's chromium, driven by Playwright, and the PNG that is kept."""
+"""Take screenshots with Debian's Chromium, driven by Playwright, and encode them as PNG."""
 
 import io
 import shutil
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 WIDTH = 1600  # pixels of every picture
 MOST_BYTES = 200_000
-COLOURS = (256, 128, 64)  # of the palette; fewer where a picture would be too large
-PATIENCE = 60_000  # milliseconds that a page of a busy server may take
+COLOURS = (256, 128, 64)  # in the palette; fewer if a picture is too large
+PATIENCE = 60_000  # timeout in milliseconds for a page of a busy server
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--hide-scrollbars", "--font-render-hinting=none"]
 
 
 def find_chromium() -> str | None:
-    """Where chromium is, or Chrome, its twin; None where neither is."""
+    """The path of Chromium or Chrome; None if neither is installed."""
     return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @contextmanager
 def open_browser() -> "Iterator[Browser]":
-    """Start chromium for as long as the block lasts. Raises NotThereError where there is none."""
+    """Run Chromium while the block runs. Raises NotThereError if it is not installed."""
     path = find_chromium()
     if path is None:
         raise NotThereError("chromium, which takes the pictures, is not installed: make system-packages")
@@ -42,7 +42,7 @@ def open_browser() -> "Iterator[Browser]":
 
 @contextmanager
 def open_page(browser: "Browser", width: int, height: int) -> "Iterator[Page]":
-    """A page in a fresh profile: light, still, in English and UTC. Its size is in CSS pixels."""
+    """Open a page in a new profile: light, without animations, in English and UTC. The size is in CSS pixels."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         device_scale_factor=WIDTH / width,
@@ -60,10 +60,10 @@ def open_page(browser: "Browser", width: int, height: int) -> "Iterator[Page]":
 
 
 def photograph(page: "Page", first: "Locator | None" = None, last: "Locator | None" = None) -> bytes:
-    """A PNG of the window; with `last`, of the page from one element, or its top, to the end of another."""
+    """A PNG of the window; with `last`, of the page from `first`, or its top, to the end of `last`."""
     from playwright.sync_api import Error
 
-    with suppress(Error):  # some pages ask for news for ever
+    with suppress(Error):  # some pages poll the server forever
         page.wait_for_load_state("networkidle", timeout=8_000)
     page.evaluate("document.fonts.ready")
     page.wait_for_timeout(700)
@@ -79,12 +79,12 @@ def photograph(page: "Page", first: "Locator | None" = None, last: "Locator | No
 
 
 def encode_picture(png: bytes) -> bytes:
-    """A picture on white of the one width, in as many colours as fit. Raises RefusedError where it stays too large."""
+    """Encode a picture WIDTH wide, on white, in as many colours as fit. Raises RefusedError if it stays too large."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as opened:
         picture = opened.convert("RGBA")
-    picture.thumbnail((WIDTH, 10 * WIDTH))  # a figure may be wider
+    picture.thumbnail((WIDTH, 10 * WIDTH))  # a figure may be wider than WIDTH
     page = Image.new("RGBA", (WIDTH, picture.height), "white")
     page.alpha_composite(picture, ((WIDTH - picture.width) // 2, 0))
     for colours in COLOURS:
@@ -94,5 +94,5 @@ def encode_picture(png: bytes) -> bytes:
         if file.tell() < MOST_BYTES:
             return file.getvalue()
     raise RefusedError(
-        f"{file.tell():,} bytes with {colours} colours, where a picture may have {MOST_BYTES:,}: photograph less"
+        f"{file.tell():,} bytes with {colours} colours; a picture may have {MOST_BYTES:,}: take a smaller part"
     )

@@ -1,9 +1,9 @@
-"""Take the pictures of the running system anew.
+"""Take the pictures of the running system again.
 
     python -m images.capture [NAME ...]     (make images)
 
-It starts everything on ports of its own with the wines that WINE_DATA names, in a temporary folder that goes when it
-ends, drives real traffic, and photographs what there is to see.
+It starts all servers on their own ports, with the wines of WINE_DATA, in a temporary folder that is deleted at the end.
+It sends real traffic, and takes screenshots of the pages.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent
 
 
 def take_pictures(pictures: Sequence[Picture], stage: "Stage", target: Path) -> list[str]:
-    """Take pictures one after the other; return what went wrong, one sentence a picture."""
+    """Take pictures one after the other; return one sentence per failed picture."""
     from playwright.sync_api import Error
 
     problems = []
@@ -39,7 +39,7 @@ def take_pictures(pictures: Sequence[Picture], stage: "Stage", target: Path) -> 
             try:
                 with open_page(browser, picture.width, picture.height) as page:
                     png = encode_picture(picture.take(stage, page))
-            except (Error, RefusedError) as error:  # another picture may be fine
+            except (Error, RefusedError) as error:  # the others may succeed
                 problems.append(f"failed: {picture.name}: {error}")
                 continue
             write_atomically(target / f"{picture.name}.png", png)
@@ -49,9 +49,9 @@ def take_pictures(pictures: Sequence[Picture], stage: "Stage", target: Path) -> 
 
 @contextmanager
 def make_folder() -> Iterator[Path]:
-    """The stage's folder, which goes with all that was made in it when the block ends.
+    """Create the stage's folder, and delete it with its content when the block ends.
 
-    Some pictures show its name, so it is the same each time.
+    Some pictures show its name, so it is always the same.
     """
     folder = Path(tempfile.gettempdir()) / "wine-images"
     try:
@@ -65,7 +65,7 @@ def make_folder() -> Iterator[Path]:
 
 
 def choose_pictures(names: Sequence[str]) -> list[Picture]:
-    """The pictures with these names, or all. Raises BadInputError for a name that is none."""
+    """The pictures with these names, or all. Raises BadInputError for an unknown name."""
     known = {picture.name: picture for picture in PICTURES}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -91,7 +91,7 @@ def main() -> int:
     from images.stage import Stage
 
     console = Console(highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers end with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers stop too
     with make_folder() as folder, Stage(folder, console) as stage:
         problems = take_pictures(pictures, stage, arguments.into)
     console.print(*problems, "Next: look at every picture, then git diff --stat images", sep="\n")

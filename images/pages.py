@@ -1,4 +1,4 @@
-"""The pictures: which there are, and how each is taken."""
+"""The list of pictures, and how to take each."""
 
 import json
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from images.browser import photograph
 from wine_data.schema import EXAMPLE
 from wine_quality_training.models import ALL_MODELS
 
-if TYPE_CHECKING:  # the command's help names the pictures, long before a browser and servers are needed
+if TYPE_CHECKING:  # the command's help lists the pictures without a browser and servers
     from playwright.sync_api import Page
 
     from images.stage import Stage
 
-# Not the wine that the form begins with: the model has learned from that one, and is sure of it.
+# Not the default wine of the form: the model was trained on that one, and is very confident.
 WINE = EXAMPLE | {"alcohol": 11.2, "residual_sugar": 5.1, "density": 0.9945}
 ONLY_THE_ANSWER = """
 .responses-table:not(.live-responses-table), .responses-inner > div > h4, .opblock-description-wrapper,
 .parameters-container { display: none }
 """
 NO_ASSISTANT = "[data-assistant-ui] { display: none !important }"
-# Of each chart, cut after two of the runs; the list beside the charts has the colours of all.
+# Each chart's legend shows only two of the runs; the list beside the charts has the colours of all.
 NO_LEGEND = '[data-testid="experiment-view-compare-runs-card"] > div:last-child > div:last-child { visibility: hidden }'
 NO_TIMELINE = ".flow-run-graphs { display: none }"
-READABLE_TAGS = ".deployment-schedule-tags__tag { color: white !important }"  # it is black on dark grey, else
+READABLE_TAGS = ".deployment-schedule-tags__tag { color: white !important }"  # else it is black on dark grey
 COLUMNS = ("as-published.validation.accuracy", "leak-free.cv.accuracy", "leak-free.cv.kappa", "loss")
 COMPARED = r"(validation|cv)\.(accuracy|kappa|r2)"  # three measures under each protocol
 PARENTS = ("pipeline", "search", "autolog against by hand")
@@ -40,7 +40,7 @@ COMPLETED = 2  # the third of the dashboard's tabs, by state
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture: images/NAME.png, taken as PNG of a page of this size in CSS pixels."""
+    """A picture: images/NAME.png, a screenshot of a page of this size in CSS pixels."""
 
     name: str
     take: "Callable[[Stage, Page], bytes]"
@@ -68,7 +68,7 @@ def take_docs(address: str, page: "Page") -> bytes:
 
 
 def take_answer(address: str, page: "Page") -> bytes:
-    """A request that was made at /docs, and its answer."""
+    """A request sent from /docs, and its response."""
     page.goto(f"{address}/docs")
     page.locator(".opblock", has_text="/predict").first.click()
     page.get_by_role("button", name="Try it out").click()
@@ -81,7 +81,7 @@ def take_answer(address: str, page: "Page") -> bytes:
 
 
 def take_load_table(report: Path, page: "Page") -> bytes:
-    """The load test's tables: how many requests, and how long they took."""
+    """The load test's tables: numbers of requests and response times."""
     page.goto(report.as_uri())
     return photograph(page, last=page.locator("table").nth(1))
 
@@ -109,7 +109,7 @@ def take_drift(folder: Path, page: "Page") -> bytes:
 
 
 def take_distribution(folder: Path, page: "Page") -> bytes:
-    """The distribution of the column that drifted beside what the champion learned from."""
+    """The distribution of the drifted column beside the champion's reference."""
     from images.stage import VINTAGE
 
     page.goto(max(folder.glob("*/inputs.html")).as_uri())
@@ -118,16 +118,16 @@ def take_distribution(folder: Path, page: "Page") -> bytes:
     page.get_by_role("tab", name="Data distribution").click()
     detail = row.locator("xpath=following-sibling::tr").first
     detail.locator(".js-plotly-plot").first.wait_for()
-    detail.locator(".updatemenu-button", has_text="perc").click()  # the two are of different sizes
+    detail.locator(".updatemenu-button", has_text="perc").click()  # in percent: the two sizes differ
     return photograph(page, row, detail)
 
 
 def take_runs(stage: "Stage", page: "Page") -> bytes:
-    """MLflow's table of runs: the pipeline's with a nested run a model, a search with its trials."""
+    """MLflow's table of runs: the pipeline's with one nested run per model, a search with its trials."""
     open_mlflow(stage, page, f"/experiments/{stage.runs}/runs?")
     page.locator("a", has_text="ExtraTrees").first.wait_for()
     for column in ("attributes.`Run Name`", *(f"metrics.`{name}`" for name in COLUMNS)):
-        page.locator(f'[col-id="{column}"] .ag-header-cell-resize').first.dblclick()  # as wide as what it holds
+        page.locator(f'[col-id="{column}"] .ag-header-cell-resize').first.dblclick()  # fits the width to the content
     return photograph(page)
 
 
@@ -138,7 +138,7 @@ def take_run(stage: "Stage", page: "Page") -> bytes:
 
 
 def take_comparison(stage: "Stage", page: "Page") -> bytes:
-    """The models beside each other, by what they reach as published and leak-free."""
+    """The models beside each other, by their scores as published and leak-free."""
     open_mlflow(stage, page, f"/experiments/{stage.runs}/runs?compareRunsMode=CHART&", PARENTS[:1])
     page.get_by_label("Toggle sidebar").click()
     page.get_by_placeholder("Search metric charts").fill(COMPARED)
@@ -147,7 +147,7 @@ def take_comparison(stage: "Stage", page: "Page") -> bytes:
     x, y = page.evaluate(LINE)
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + 70, y, steps=5)  # the names of the runs can be read
+    page.mouse.move(x + 70, y, steps=5)  # makes room for the names of the runs
     page.mouse.up()
     page.mouse.move(0, 0)
     page.add_style_tag(content=NO_LEGEND)
@@ -184,21 +184,21 @@ def take_home(stage: "Stage", page: "Page") -> bytes:
 
 
 def take_timeline(stage: "Stage", page: "Page") -> bytes:
-    """The pipeline's run: its parts in the order in which they ran."""
+    """The pipeline's run: its parts in order of execution."""
     open_prefect(stage, page, f"/runs/flow-run/{stage.training}")
     page.get_by_text("Completed").first.wait_for()
-    page.wait_for_timeout(3_000)  # it is drawn on a canvas, of which nothing can be awaited
+    page.wait_for_timeout(3_000)  # it is drawn on a canvas, which has no elements to wait for
     return photograph(page)
 
 
 def take_logs(stage: "Stage", page: "Page") -> bytes:
-    """What its comparison of models logged."""
+    """The log of its comparison of models."""
     open_prefect(stage, page, f"/runs/flow-run/{stage.find_flow_run('wine-quality-comparison')}?tab=Logs")
     return photograph_with(page, f"Model 1 of {len(ALL_MODELS)}", NO_TIMELINE)
 
 
 def take_artifacts(stage: "Stage", page: "Page") -> bytes:
-    """An artifact of that run: what is wrong with the wines."""
+    """An artifact of that run: the audit of the wines."""
     assert stage.training
     open_prefect(stage, page, "/artifacts/key/audit")
     page.locator("a[href*='/artifacts/artifact/']").first.click()
@@ -219,7 +219,7 @@ def take_schedules(stage: "Stage", page: "Page") -> bytes:
 
 
 def photograph_with(page: "Page", text: str, style: str = "") -> bytes:
-    """A PNG of the window once it shows a text, under a style of ours."""
+    """A PNG of the window with extra style, once it shows a text."""
     page.get_by_text(text).first.wait_for()
     if style:
         page.add_style_tag(content=style)
@@ -227,15 +227,15 @@ def photograph_with(page: "Page", text: str, style: str = "") -> bytes:
 
 
 def open_prefect(stage: "Stage", page: "Page", path: str) -> None:
-    """Go to a page of the server, light."""
+    """Open a page of the server in its light theme."""
     page.add_init_script("localStorage.setItem('color-scheme', '\"light\"')")
     page.goto(f"{stage.prefect}{path}")
 
 
 def open_mlflow(stage: "Stage", page: "Page", path: str, expanded: tuple[str, ...] = PARENTS) -> None:
-    """Go to a page of the server, with the sections for training, without the assistant.
+    """Open a page of the server, with the sections for training, without the assistant.
 
-    MLflow keeps a visitor's choices in the browser; `expanded` are the parent runs whose nested ones are shown.
+    MLflow stores a user's choices in the browser; `expanded` are the parent runs whose nested runs are shown.
     """
     experiment_id = stage.runs
     table = {
@@ -267,7 +267,7 @@ def open_mlflow(stage: "Stage", page: "Page", path: str, expanded: tuple[str, ..
     page.add_style_tag(content=NO_ASSISTANT)
 
 
-# Monitoring before the API's own pictures, whose questions would be in its windows too.
+# Monitoring before the API's own pictures, whose requests would be in its windows too.
 PICTURES = (
     Picture("heatmap", lambda stage, _: (stage.figures / "correlations.png").read_bytes()),
     Picture("protocols", lambda stage, _: (stage.figures / "protocols.png").read_bytes()),

@@ -1,6 +1,6 @@
-"""What the pictures show: every server of the project with real data, in a temporary folder of its own.
+"""The stage for the pictures: every server of the project with real data, in its own temporary folder.
 
-Each part is started when a picture first asks for it, with what it needs, and all of them are ended together.
+Each part starts when a picture first needs it, together with the parts it depends on. All of them stop together.
 """
 
 import os
@@ -30,20 +30,20 @@ from wine_data.sources.load import load_wines
 from wine_data.split import split_wines
 
 WINDOW, TRIALS, ROUNDS, LOAD_SECONDS = 500, 12, 100, 40
-FLOW_SECONDS = 1800.0  # a busy machine takes three times as long as an idle one
+FLOW_SECONDS = 1800.0  # a busy machine is three times slower
 NORMAL, VINTAGE = Drift("none"), Drift("shift", "alcohol", 1.0)
 TRAFFIC = ((NORMAL, 4), (VINTAGE, 2))  # windows of each
-RATE = WINDOW / 5  # wines a second: windows end seconds apart, as the labels of the plots say
+RATE = WINDOW / 5  # wines per second: windows end seconds apart, as the labels of the plots show
 
 
 class Stage(ExitStack):
-    """The servers and what they were asked to do; a property is the address, id or file of what it starts.
+    """The servers and their work; each property starts one part, and is its address, id or file.
 
-    What needs another part first asserts it, and so starts it. All servers end with the block.
+    A part that depends on another one asserts that property, which starts it. All servers stop when the block ends.
     """
 
     def __init__(self, folder: Path, console: Console) -> None:
-        """Choose places and ports, for this process too; nothing is started yet."""
+        """Choose folders and ports, for this process too, without starting anything."""
         super().__init__()
         self.folder, self.console = folder, console
         os.environ.update(make_environment(folder, load_settings()))
@@ -59,7 +59,7 @@ class Stage(ExitStack):
 
     @cached_property
     def training(self) -> str:
-        """A run of the deployment `train`, which left a champion; its id."""
+        """A run of the deployment `train`, which made a champion; its id."""
         return self._run_deployment("wine-quality-pipeline/train", {"source": self.settings.data})
 
     @cached_property
@@ -78,7 +78,7 @@ class Stage(ExitStack):
 
     @cached_property
     def mlflow(self) -> str:
-        """An MLflow server on the store of the runs; its address."""
+        """An MLflow server for the store of the runs; its address."""
         assert self.runs
         return self._serve("experiment_tracking.pages", self.settings.mlflow_port, "/health")
 
@@ -107,14 +107,14 @@ class Stage(ExitStack):
 
     @cached_property
     def load(self) -> Path:
-        """The report of a load test, after monitoring has looked: its questions are in the same log."""
+        """The report of a load test, run after monitoring."""
         assert self.monitoring
         self.run("deployment.load", "--users", "10", "--seconds", str(LOAD_SECONDS))
         return next(self.settings.load_reports.glob("*/report.html"))
 
     @cached_property
     def figures(self) -> Path:
-        """The figures of a training of all models under both protocols; their folder."""
+        """The folder of the figures of a training of all models under both protocols."""
         self.run("wine_quality_training.train")
         return self.settings.training_models / "figures"
 
@@ -125,12 +125,12 @@ class Stage(ExitStack):
         return self.settings.monitoring_reports / "drill.png"
 
     def run(self, *command: str, ends: Sequence[int] = (DONE,)) -> None:
-        """Run a command of the project to its end. Raises NotThereError where it fails."""
+        """Run a command of the project to its end. Raises NotThereError if it fails."""
         self.console.print(f"python -m {' '.join(command)}")
         run_module(os.environ, self.folder / "commands.log", *command, ends=ends)
 
     def find_run(self, name: str) -> str:
-        """The id of the newest tracked run with a name, in the store that is open."""
+        """The id of the newest tracked run with a name, in the open store."""
         found = mlflow.MlflowClient().search_runs(
             [find_experiment(EXPERIMENT).experiment_id], f"attributes.run_name = '{name}'", max_results=1
         )
@@ -144,21 +144,21 @@ class Stage(ExitStack):
         return str(answer.raise_for_status().json()[0]["id"])
 
     def _serve(self, module: str, port: int, path: str) -> str:
-        """Start a server in a process of its own, and wait until it answers; return its address."""
+        """Start a server as a child process, and wait until it responds; return its address."""
         address = f"http://{HOST}:{port}"
         self.console.print(f"python -m {module}")
         self.enter_context(run_server(module, address + path, os.environ, self.folder / f"{module}.log"))
         return address
 
     def _run_deployment(self, name: str, parameters: dict[str, object]) -> str:
-        """Let the worker run a deployment, and wait for its end; return the id of the flow run."""
+        """Run a deployment on the worker, and wait for its end; return the id of the flow run."""
         assert self.prefect
         self.console.print(f"Prefect runs {name} {parameters or ''}")
 
-        from prefect.deployments import run_deployment  # not before the environment is this stage's
+        from prefect.deployments import run_deployment  # only after the environment is set
 
         options: dict[str, Any] = {"parameters": parameters, "timeout": FLOW_SECONDS, "poll_interval": 2}
-        with ThreadPoolExecutor(1) as thread:  # the browser has an event loop in this one, where Prefect would not wait
+        with ThreadPoolExecutor(1) as thread:  # this thread has the browser's event loop, where Prefect would not wait
             run: Any = thread.submit(run_deployment, name, **options).result()
         if not run.state.is_completed():
             log = (self.folder / ".prefect" / "worker.log").read_text()
@@ -167,11 +167,11 @@ class Stage(ExitStack):
 
 
 def make_environment(folder: Path, settings: Settings) -> dict[str, str]:
-    """The environment of the stage: places and ports of its own, the user's wines, seed and folds."""
+    """The environment of the stage: its own folders and ports; the user's wines, seed and folds."""
     source, figures = Path(settings.data).expanduser(), folder / "matplotlibrc"
     if source.is_dir():
-        (folder / "wine_data").symlink_to(source.resolve())  # pictures do not show where it lies
-    figures.write_text(f"savefig.dpi: {WIDTH / 10:g}\n")  # a figure of ten inches is as wide as a picture
+        (folder / "wine_data").symlink_to(source.resolve())  # so pictures do not show the real path
+    figures.write_text(f"savefig.dpi: {WIDTH / 10:g}\n")  # a figure ten inches wide is as wide as a picture
     return (
         move_paths(folder)
         | move_ports()
@@ -182,9 +182,9 @@ def make_environment(folder: Path, settings: Settings) -> dict[str, str]:
             "WINE_SEED": str(settings.seed),
             "WINE_FOLDS": str(settings.folds),
             "WINE_WINDOW_ROWS": str(WINDOW),
-            "WINE_LOAD_P95": "60000",  # this is no measurement
+            "WINE_LOAD_P95": "60000",  # not a measurement
             "MATPLOTLIBRC": str(figures),
-            "GIT_CONFIG_COUNT": "2",  # runs are tagged with the person whom git names
+            "GIT_CONFIG_COUNT": "2",  # runs are tagged with git's user
             "GIT_CONFIG_KEY_0": "user.name",
             "GIT_CONFIG_VALUE_0": "A developer",
             "GIT_CONFIG_KEY_1": "user.email",

@@ -1,1 +1,1 @@
-"""Watching what the server really answered: drift, missing values, quality over time, and the alarm."""
+"""Monitoring of the service: drift, missing values, quality over time, and the alarm."""

@@ -106,7 +106,7 @@ def measure_health(window: Window) -> Health | None:
 
 
 def find_answered_masses(labelled: pd.DataFrame) -> np.ndarray:
-    """The mass of the taster's grade in each graded prediction: a set with this threshold or more holds the grade.
+    """The mass of the taster's grade in each graded prediction: a set contains it if its threshold is not lower.
 
     All are of one model. Masses come from the logged probabilities; predictions with unreadable ones are left out.
     """

@@ -1,5 +1,5 @@
-"""The rooms wired into Prefect flows; imported by none of them."""
+"""Prefect flows that connect the other packages; none of them imports this one."""
 
-# Before Prefect, which a user without a home cannot import; commands first, so that it is our settings.py.
+# Before Prefect, which needs a home folder at import; commands first, so that settings is our settings.py.
 import commands  # noqa: F401
 import settings  # noqa: F401

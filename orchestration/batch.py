@@ -1,4 +1,4 @@
-"""Score files of wines with the champion, as a Prefect flow: what `score` in prefect.yaml runs by itself."""
+"""Score files of wines with the champion, as a Prefect flow: the deployment `score` in prefect.yaml."""
 
 from typing import Any
 
@@ -8,31 +8,31 @@ from prefect.artifacts import create_markdown_artifact
 from commands import BadInputError
 from deployment.batch.file import ScoredFile, find_files, map_chunks, score_file
 from deployment.batch.job import Options
-from deployment.batch.storage import Location
+from deployment.batch.storage import Location, parse_location
 from executors import open_executor
 from orchestration.tasks.notification import notify_webhook
 from orchestration.tasks.wiring import wire
 from settings import load_settings
 from wine_data.schema import NAME, ROWS
 
-# A file takes as long as it has wines; one that is ended goes on where it was.
+# No timeout: the time depends on the number of wines. An interrupted file resumes where it stopped.
 score_task = wire(score_file, "score file", retries=1, run_name="score {wines}", timeout=None)
 
 
 @flow(name=f"{NAME}-batch", on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def batch_flow(wines: Location | None = None, answers: Location | None = None) -> list[ScoredFile]:
-    """Score a file of wines, or every file of a folder, with the model that serves.
+    """Score a file of wines, or every file of a folder, with the serving model.
 
     Args:
-        wines: a CSV or Parquet file, or a folder of them, here or s3://bucket/path. Empty: WINE_BATCH_WINES.
-        answers: the folder of the answers, here or s3://bucket/path. Empty: WINE_BATCH_ANSWERS.
+        wines: a CSV or Parquet file, or a folder of them, local or s3://bucket/path. Empty: WINE_BATCH_WINES.
+        answers: the folder for the predictions, local or s3://bucket/path. Empty: WINE_BATCH_ANSWERS.
 
     Raises:
         BadInputError: a file could not be scored. The others were.
     """
     settings, logger = load_settings(), get_run_logger()
-    answers = answers or settings.batch_answers
-    files = find_files([wines] if wines else [], settings.batch_wines)
+    answers = parse_location(str(answers)) if answers else settings.batch_answers  # Prefect passes a path as text
+    files = find_files([parse_location(str(wines))] if wines else [], settings.batch_wines)
     if not files:
         logger.info("nothing to score: %s holds no CSV or Parquet file", settings.batch_wines)
         return []
@@ -54,7 +54,7 @@ def batch_flow(wines: Location | None = None, answers: Location | None = None) -
 
 
 def render_files(files: list[ScoredFile]) -> str:
-    """The table of what became of each file, as Markdown."""
+    """The result for each file, as a Markdown table."""
     rows: list[tuple[Any, ...]] = [
         ("file", "version", f"{ROWS} scored", "rows refused", "answers", "new"),
         ("---",) * 6,

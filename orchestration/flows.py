@@ -1,10 +1,9 @@
-"""The pipeline: the functions of every room as Prefect tasks, in one flow of parts.
+"""The pipeline: functions of all packages as Prefect tasks, in one flow of subflows; and the clean-up flow.
 
     python -m orchestration.flows
 
-runs it here and now, with a Prefect server that lives only as long (or with yours, where
-PREFECT_API_URL names one). Each part can be run alone, by the fingerprint of wines that a run has kept
-or by the id of a tracked run.
+runs it once, in this process, with a temporary Prefect server, or with the one that PREFECT_API_URL names. Each subflow
+can run alone, with the fingerprint of a stored snapshot of wines or the id of a tracked run.
 """
 
 import argparse
@@ -17,7 +16,7 @@ progress = Progress()
 
 
 def parse_pipeline() -> argparse.Namespace:
-    """The arguments of orchestration.flows."""
+    """Parse the arguments of orchestration.flows."""
     parser = argparse.ArgumentParser(
         description="Run the pipeline once: data to a registered model, a serving bundle and one prediction. "
         "WINE_DATA names the source of the data."
@@ -32,7 +31,7 @@ def parse_pipeline() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
+# Handle --help and wrong arguments here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     if not parse_pipeline().verbose:
         os.environ.setdefault(PREFECT_CONSOLE, "ERROR")
@@ -53,7 +52,8 @@ from experiment_tracking.pages import find_address
 from experiment_tracking.registry.promotion import promote, record_refusal, settle_moves
 from experiment_tracking.registry.versions import export_version, find_champion, register_model
 from experiment_tracking.runs.store import open_store
-from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, start_parent
+from experiment_tracking.runs.tracking import TrackedModel, end_run, finish_parent, is_tracked, start_parent
+from experiment_tracking.tidy.tidying import tidy_stores
 from orchestration.summary.result import PipelineResult, Release, show_result
 from orchestration.tasks.artifacts import create_picture_artifact, start_progress
 from orchestration.tasks.notification import notify_webhook
@@ -71,7 +71,7 @@ from orchestration.tasks.steps import (
     search_and_track,
     train_and_track,
 )
-from orchestration.tasks.wiring import prefect_server, wire
+from orchestration.tasks.wiring import prefect_server, use_kept, wire
 from settings import Settings, load_settings
 from wine_data.schema import NAME, ROWS, TITLE
 from wine_data.snapshots.snapshot import read_snapshot
@@ -101,27 +101,28 @@ export_task = wire(export_version, "export version")
 ask_task = wire(ask_api, "ask the API")
 promote_task = wire(promote, "promote version")
 refuse_task = wire(record_refusal, "record refusal")
+tidy_task = wire(tidy_stores, "tidy", timeout=4 * 3600)
 
 
 def name_run() -> str:
-    """Name a run of the pipeline by the source of its wines."""
+    """Name a run of the pipeline after the source of its wines."""
     return f"{TITLE.lower()} from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
 def name_wines() -> str:
-    """Name a run that loads wines by their source."""
+    """Name a run that loads wines after their source."""
     return f"{ROWS} from {shorten_source(flow_run.parameters.get('source', ''))}"
 
 
 def shorten_source(source: str) -> str:
-    """A source in a few letters: empty is what WINE_DATA says, and of a folder or bucket the last part is enough."""
+    """Shorten a source to the last part of its path or address; empty means WINE_DATA."""
     source = source or load_settings().data
     return source.rstrip("/").rpartition("/")[2] or source
 
 
 @flow(name=f"{NAME}-data", flow_run_name=name_wines)
 def prepare_flow(source: Source = "", seed: Seed = None) -> str:
-    """Load the wines of a source, keep them, audit them, and return their fingerprint."""
+    """Load the wines of a source, store a snapshot, audit it, and return its fingerprint."""
     settings, logger = load_settings(), get_run_logger()
     fingerprint: str = fetch_task(source or settings.data, choose_plan(None, seed)[1], **name_places(settings))
     logger.info(read_snapshot(settings.snapshots, fingerprint).introduce())
@@ -135,22 +136,22 @@ def prepare_flow(source: Source = "", seed: Seed = None) -> str:
 
 
 def choose_plan(folds: Folds, seed: Seed) -> tuple[int, int]:
-    """Folds and seed as given, or else as WINE_FOLDS and WINE_SEED have them where this runs."""
+    """Folds and seed as given, else from WINE_FOLDS and WINE_SEED on the machine that runs this."""
     settings = load_settings()
     return settings.folds if folds is None else folds, settings.seed if seed is None else seed
 
 
 def name_places(settings: Settings) -> dict[str, Any]:
-    """What fetch_wines takes from the settings beside source and seed."""
+    """The settings that fetch_wines needs besides source and seed."""
     names = ("downloads", "uci_url", "snapshots", "s3_block", "wine_type")
     return {name: getattr(settings, name) for name in names}
 
 
 @flow(name=f"{NAME}-labelled", flow_run_name="labelled answers for {fingerprint:.8}")
 def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str:
-    """Add labelled answers to wines, and return the fingerprint of what a model may learn from.
+    """Add labelled predictions to wines, and return the fingerprint of the training data.
 
-    With a reason, those of the log; without, those that the champion learned from, if any.
+    With a reason, they come from the log; without, they are those that the champion learned from, if any.
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -170,7 +171,7 @@ def learn_flow(fingerprint: str, reason: Reason = "", since: Since = 0.0) -> str
 def compare_flow(
     fingerprint: str, folds: Folds = None, seed: Seed = None, models: Models = ALL_MODELS
 ) -> list[TrackedModel]:
-    """Fit, score and track models on the wines with this fingerprint; what nothing changed for is not fitted again."""
+    """Fit, score and track models on the wines with this fingerprint; unchanged models come from the cache."""
     settings, logger = load_settings(), get_run_logger()
     folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -201,7 +202,7 @@ def compare_flow(
             tracked.append(model)
         scores = list_scores(tracked)
         finish_task(parent_id, render_scores(scores), {model.name: model.run_id for model in tracked})
-    except BaseException as problem:  # ctrl-c too: a run that nobody works on may not stay RUNNING
+    except BaseException as problem:  # also Ctrl-C: an abandoned run must not stay RUNNING
         end_run(parent_id, problem)
         raise
     create_markdown_artifact(render_scores(scores), key="two-protocols", description="Scores under both protocols")
@@ -212,26 +213,30 @@ def compare_flow(
 def _train_each(
     dask: str, models: Sequence[str], same: dict[str, Any], on_step: Callable[[str], None]
 ) -> Iterator[TrackedModel]:
-    """Train one model after the other, or all at once on a cluster, each a task on a worker; in the order given."""
+    """Train models one after the other, or all at once on a cluster, one task each; yield them in the given order."""
     if not dask:
-        yield from (train_task(name, **same, on_step=on_step) for name in models)
+        for name in models:
+            parameters = {"name": name, **same, "on_step": on_step}
+            yield use_kept(train_task(**parameters), is_tracked, train_task, **parameters)
         return
 
     from orchestration.tasks.cluster import log_step, open_task_runner
 
     with open_task_runner(dask) as runner:
-        futures = [runner.submit(train_task, {"name": name, **same, "on_step": log_step}) for name in models]
-        for future in futures:
-            yield future.result()
+        plans = [{"name": name, **same, "on_step": log_step} for name in models]
+        futures = [runner.submit(train_task, plan) for plan in plans]
+        for future, plan in zip(futures, plans, strict=True):
+            yield use_kept(future.result(), is_tracked, train_task, **plan)
 
 
 @flow(name=f"{NAME}-search", flow_run_name="search on {fingerprint:.8}")
 def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: Seed = None) -> list[TrackedModel]:
-    """Tune models for grades on the wines with this fingerprint, every trial a run, and track the winner."""
+    """Tune classifiers on the wines with this fingerprint, one run per trial, and track the best one."""
     settings = load_settings()
     folds, seed = choose_plan(folds, seed)
     experiment_id = open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    tracked = search_task(trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
+    plan = (trials, fingerprint, settings.snapshots, folds, seed, experiment_id, settings.dask)
+    tracked = use_kept(search_task(*plan), lambda models: all(map(is_tracked, models)), search_task, *plan)
     create_markdown_artifact(
         render_scores(list_scores(tracked)), key="search", description="Scores of the winner of the search, leak-free"
     )
@@ -240,7 +245,7 @@ def search_flow(fingerprint: str, trials: Trials, folds: Folds = None, seed: See
 
 @flow(name=f"{NAME}-release", flow_run_name="release run {run_id:.8}")
 def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
-    """Register the model of a run, let the gate judge it, and promote it if the API answers with it."""
+    """Register the model of a run, let the gate judge it, and promote it if the API can serve it."""
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     models = settings.serving_models
@@ -254,7 +259,7 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     wine, grade = pick_holdout_wine(fingerprint, settings.snapshots)
     if serving is None or (verdict and verdict.admitted):
         serving = export_task(challenger, models)
-    answer = ask_task(serving, wine)  # before anybody else can: what does not answer is not promoted
+    answer = ask_task(serving, wine)  # before promotion: a model that the API cannot serve is not promoted
     if verdict and verdict.admitted:
         promote_task(challenger, verdict, models, reason)
     elif verdict:
@@ -262,7 +267,15 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     return Release(verdict, find_champion(), grade, answer)
 
 
-@flow(name=f"{NAME}-pipeline", flow_run_name=name_run, on_failure=[notify_webhook], on_crashed=[notify_webhook])
+# A flow that hangs between its tasks would keep its deployment's only slot forever. The timeout is longer than those of
+# all tasks together. A run that reaches it has failed, and is not retried: it would need the same time again.
+@flow(
+    name=f"{NAME}-pipeline",
+    flow_run_name=name_run,
+    timeout_seconds=12 * 3600,
+    on_failure=[notify_webhook],
+    on_crashed=[notify_webhook],
+)
 def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     source: Source = "",
     folds: Folds = None,
@@ -272,7 +285,7 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     reason: Reason = "",
     labelled_since: Since = 0.0,
 ) -> PipelineResult:
-    """Take wine data through audit, training, tracking, gate and registration to a bundle that answers."""
+    """Run the whole pipeline: load and audit wines, train and track models, register, judge and export the best."""
     fingerprint = learn_flow(prepare_flow(source, seed), reason, labelled_since)
     tracked = compare_flow(fingerprint, folds, seed, models)
     if search_trials:
@@ -282,13 +295,21 @@ def main_flow(  # noqa: PLR0913 (Prefect shows them in its form)
     return PipelineResult(data.source, fingerprint, data.note, list_scores(tracked), release)
 
 
+@flow(name=f"{NAME}-tidy", timeout_seconds=5 * 3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
+def tidy_flow() -> None:
+    """Remove old data that is no longer needed from all stores, as `make tidy` does."""
+    logger = get_run_logger()
+    for sentence in tidy_task(load_settings()):
+        logger.info(sentence)
+
+
 def main() -> int:
-    """Run the pipeline once and show what it came to."""
+    """Run the pipeline once and print the result."""
     arguments = parse_pipeline()
     if arguments.search < 0:
         raise BadInputError("--search takes a number of trials, 0 or more")
     settings = load_settings()
-    # A mistake in the source, or too few wines to divide, is reported at once, before anything starts.
+    # Report a wrong source, or too few wines to split, before anything starts.
     progress.print_step(f"reading the {ROWS}")
     fingerprint = fetch_wines(settings.data, settings.seed, **name_places(settings))
     data = read_snapshot(settings.snapshots, fingerprint)

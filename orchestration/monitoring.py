@@ -1,9 +1,9 @@
-"""Monitoring by itself: check the newest windows of the prediction log, and act on what they show.
+"""Automatic monitoring: check the newest windows of the prediction log, and react to an alarm.
 
     python -m orchestration.monitoring
 
-runs it here and now; the deployment `monitor` of prefect.yaml does so every hour. An alarm starts the training
-deployment with its reason. What that trains has to pass the gate, as every model has.
+runs it once, in this process; the deployment `monitor` of prefect.yaml runs it every hour. An alarm starts the training
+deployment with its reason. The new model must pass the gate, as every model must.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from wine_quality_training.models import ALL_MODELS
 
 
 def parse_monitoring() -> argparse.Namespace:
-    """The arguments of orchestration.monitoring."""
+    """Parse the arguments of orchestration.monitoring."""
     parser = argparse.ArgumentParser(
         description="Check the newest windows of the prediction log; an alarm starts the training deployment. "
         "Exit code: 1 if there is an alarm."
@@ -29,7 +29,7 @@ def parse_monitoring() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# --help and mistakes in the arguments are reported here, before the slow imports below; main() reads the arguments.
+# Handle --help and wrong arguments here, before the slow imports below; main() reads the arguments.
 if __name__ == "__main__":
     parse_monitoring()
 
@@ -55,6 +55,7 @@ from monitoring.report.record import (
     describe_retraining,
     find_last_retraining,
     keep_reports,
+    list_bad_ends,
     list_monitoring_runs,
     record_bad_end,
     record_watch,
@@ -62,7 +63,7 @@ from monitoring.report.record import (
 from monitoring.watch import MOST_WINDOWS, Watch, list_findings, watch_log
 from orchestration.flows import open_task
 from orchestration.tasks.artifacts import create_picture_artifact
-from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
+from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end, has_succeeded
 from orchestration.tasks.notification import notify_webhook, post_webhook
 from orchestration.tasks.parameters import Folds, Models
 from orchestration.tasks.steps import gather_labelled
@@ -72,11 +73,12 @@ from wine_data.schema import NAME, ROWS
 from wine_data.snapshots.snapshot import read_snapshot
 
 TRAINING = f"{NAME}-pipeline/train"
+MOST_BAD_ENDS = 3  # retrainings in a row, after which alarms start no more of them
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the windows, the alarm, "" for none, what was done about it, and the page."""
+    """The result of a run: number of windows, reason of the alarm ("" for none), action, and path of the page."""
 
     windows: int
     alarm: str
@@ -91,14 +93,14 @@ keep_task = wire(keep_reports, "keep the reports")
 lost_task = wire(end_lost_runs, "end lost runs")
 
 
-@flow(name=f"{NAME}-monitoring", on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-monitoring", timeout_seconds=3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Folds = None) -> Outcome:
     """Check the newest windows, report them, and start a retraining if there is an alarm.
 
     Args:
-        retrain: whether an alarm starts a retraining; else it is only reported.
-        models: those that a retraining compares.
-        folds: of its cross-validation. Empty: WINE_FOLDS.
+        retrain: whether an alarm starts a retraining; if not, it is only reported.
+        models: the models that a retraining compares.
+        folds: folds of its cross-validation. Empty: WINE_FOLDS.
     """
     settings, logger = load_settings(), get_run_logger()
     open_task(settings.mlflow_uri, settings.mlflow_artifacts)
@@ -135,7 +137,9 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
 
 
 def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Folds) -> str:
-    """Start the training deployment because of an alarm, unless there is a reason not to; say which it was."""
+    """Start the training deployment after an alarm, unless a reason prevents it; return the action as text."""
+    if stopped := find_stop():
+        return f"no retraining: {stopped}"
     last = find_last_retraining()
     if last and datetime.now(UTC) - last.when < timedelta(hours=settings.cool_down_hours):
         return f"no retraining: the last was started at {last.when:%Y-%m-%d %H:%M} UTC, and the cool-down is not over"
@@ -158,14 +162,30 @@ def start_retraining(watch: Watch, settings: Settings, models: Models, folds: Fo
     return describe_retraining(f"{labelled.source}{note}", str(run.id))
 
 
+def find_stop() -> str:
+    """The reason why alarms start no more retrainings, with advice; "" if they do.
+
+    A problem that made MOST_BAD_ENDS of them fail would make the next one fail too, every hour. A successful run since
+    the first of these, manual or scheduled, shows that the problem is solved.
+    """
+    row = list_bad_ends()[:MOST_BAD_ENDS]
+    if len(row) < MOST_BAD_ENDS or has_succeeded(f"{NAME}-pipeline", row[-1].when):
+        return ""
+    ends = ", ".join(f"{run.when:%Y-%m-%d %H:%M} UTC {run.bad_end}" for run in reversed(row))
+    return (
+        f"the last {len(row)} ended badly ({ends}), and alarms start no more. Mend what Prefect's page says of them, "
+        f"then run {TRAINING} there by hand: once it went well, alarms start retrainings again"
+    )
+
+
 def note_bad_end() -> str:
-    """Record it if the last retraining was cancelled, crashed or failed, and say so; "" for none."""
+    """Record a last retraining that was cancelled, crashed or failed; return a sentence on it, "" for none."""
     last = find_last_retraining()
     state = find_bad_end(last.flow_run()) if last else ""
     if not last or not state:
         return ""
     record_bad_end(last, state)
-    return f"The retraining of {last.when:%Y-%m-%d %H:%M} UTC ended as {state}. It does not count, and is due again"
+    return f"The retraining of {last.when:%Y-%m-%d %H:%M} UTC ended as {state}. It does not count"
 
 
 def notify_alarm(watch: Watch, action: str) -> None:
@@ -176,21 +196,20 @@ def notify_alarm(watch: Watch, action: str) -> None:
 
 
 def publish(watch: Watch, action: str, settings: Settings) -> str:
-    """Record the run, draw and keep the reports of its latest window, and renew the page; return the page's path.
+    """Record the run, draw and log the reports of its latest window, and update the page; return the page's path.
 
-    What was done is on record before anything is drawn: a library that fails to draw must not make the next run
-    start another retraining.
+    The action is recorded before anything is drawn: if drawing fails, the next run must not start another retraining.
     """
     run_id = record_task(watch, action)
     latest = read_window(settings.log_url, watch.windows[-1].span)
     written = write_window_reports(latest, watch.metadata, settings.monitoring_reports)
-    if written:  # all may have been refused
+    if written:  # none if all wines were refused
         keep_task(run_id, written[0].parent)
     return str(write_page(watch, list_monitoring_runs(), list_records(), settings.monitoring_reports, time.time()))
 
 
 def render_checks(watch: Watch) -> str:
-    """The checks of the latest window as Markdown, those that drifted first."""
+    """The checks of the latest window as Markdown, drifted ones first."""
     latest = watch.windows[-1]
     rows = [("check", "kind", "measured", "drifted"), ("---",) * 4]
     for check in sorted(latest.checks, key=lambda check: (not check.drifted, -check.strength)):
@@ -201,10 +220,10 @@ def render_checks(watch: Watch) -> str:
 
 
 def main() -> int:
-    """Run monitoring once, and print what came of it."""
+    """Run monitoring once, and print the result."""
     arguments = parse_monitoring()
     settings = load_settings()
-    watch_log(settings, 1)  # a missing model or log is reported at once, before anything starts
+    watch_log(settings, 1)  # report a missing model or log before anything starts
     with prefect_server():
         outcome = monitoring_flow(not arguments.no_retraining, tuple(arguments.models), arguments.folds)
     console = Console(highlight=False, soft_wrap=True)

@@ -1,12 +1,12 @@
-"""Wines in a bucket: fetched when they changed, uploaded by one command.
+"""Wines in an S3 bucket: download them if they changed, and upload them with one command.
 
     WINE_DATA=s3://bucket/prefix make pipeline
     python -m orchestration.s3 upload FOLDER s3://bucket/prefix
     python -m orchestration.s3 download s3://bucket/prefix
 
-The keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS's own files, or the saved S3Bucket block of Prefect
-that WINE_S3_BLOCK names. They are never a parameter, so no run can show them. AWS_ENDPOINT_URL, or the block, names a
-server other than Amazon's.
+The keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS's own files, or Prefect's saved S3Bucket block that
+WINE_S3_BLOCK names. They are never a parameter, so no run can show them. AWS_ENDPOINT_URL or the block names a server
+other than Amazon's.
 """
 
 import argparse
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEME = "s3://"
 PAIR = (TRAIN_FILE, VALIDATION_FILE)
 DATA_SETS = (PAIR, tuple(ORIGINALS.values()))
-# As pyarrow writes them; it has no word of its own for an expired token or a request without keys.
+# As pyarrow writes them; it has no name of its own for an expired token or a request without keys.
 REFUSED_KEYS = (
     "ACCESS_DENIED",
     "INVALID_ACCESS_KEY_ID",
@@ -45,8 +45,8 @@ def load_bucket(address: str, seed: int, downloads: Path, block: str = "") -> Wi
     """Load wines from s3://bucket/prefix, as load_wines does from a folder.
 
     Raises:
-        BadInputError: the files are not what they should be, or the keys are refused.
-        NotThereError: the bucket cannot be reached, or there is none.
+        BadInputError: the files are invalid, or the keys are refused.
+        NotThereError: the bucket cannot be reached, or does not exist.
     """
     address = check_address(address)
     folder = fetch_folder(address, downloads, block)
@@ -56,7 +56,7 @@ def load_bucket(address: str, seed: int, downloads: Path, block: str = "") -> Wi
 def check_address(address: str) -> str:
     """Return s3://bucket/prefix without a slash at its end.
 
-    The error leaves out what was given, for somebody may have put keys into it.
+    The error does not show the address, which may contain keys.
     """
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^@:?]*)?", address):
         raise BadInputError(
@@ -66,10 +66,10 @@ def check_address(address: str) -> str:
 
 
 def fetch_folder(address: str, downloads: Path, block: str = "") -> Path:
-    """Fetch the data set at s3://bucket/prefix into a folder of its own under `downloads`, and return that folder.
+    """Download the data set at s3://bucket/prefix to its own folder in `downloads`, and return that folder.
 
-    A file of the same size and time is kept: where nothing changed, only the list of names travels. Each file is
-    written whole or not at all.
+    A file with the same size and time is kept: if nothing changed, only the file list is transferred. Each file is
+    written atomically.
     """
     path = address.removeprefix(SCHEME)
     folder = downloads / "s3" / path
@@ -84,14 +84,14 @@ def fetch_folder(address: str, downloads: Path, block: str = "") -> Path:
                 write_atomically(folder / name, file.read())
             os.utime(folder / name, ns=(found[name].mtime_ns, found[name].mtime_ns))
     for other in {name for data_set in DATA_SETS for name in data_set} - set(names):
-        (folder / other).unlink(missing_ok=True)  # it is gone from the bucket: it may not be read instead
+        (folder / other).unlink(missing_ok=True)  # no longer in the bucket: it must not be read instead
     return folder
 
 
 def upload_folder(folder: Path, address: str, block: str = "") -> list[str]:
-    """Upload the data set of a folder, once it has been read as the pipeline would; return the names.
+    """Upload the data set of a folder after reading it as the pipeline would; return the file names.
 
-    Large files go in parts. An interrupted upload leaves the object that was there before.
+    Large files are uploaded in parts. An interrupted upload keeps the earlier object.
     """
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a folder")
@@ -107,10 +107,10 @@ def upload_folder(folder: Path, address: str, block: str = "") -> list[str]:
 
 
 def open_bucket(address: str, block: str = "") -> "FileSystem":
-    """The server of an address, with the keys of a saved block or else of the environment."""
+    """Open the file system of an address, with the keys of a saved block, else of the environment."""
     from pyarrow import fs
 
-    # Else an upload ends with a checksum and does not begin with its length, which other servers than Amazon's refuse.
+    # Otherwise an upload sends a trailing checksum instead of its length, which servers other than Amazon's refuse.
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "WHEN_REQUIRED")
     if not block:
         return fs.FileSystem.from_uri(address)[0]
@@ -120,12 +120,14 @@ def open_bucket(address: str, block: str = "") -> "FileSystem":
         saved: Any = S3Bucket.load(block)
     except ModuleNotFoundError as error:
         raise NotThereError("WINE_S3_BLOCK needs the extra: .venv/bin/python -m uv pip install prefect-aws") from error
-    except ValueError as error:  # what Prefect raises for a block that is not there
+    except ValueError as error:  # Prefect raises it for a missing block
         raise NotThereError(f"WINE_S3_BLOCK={block} is no S3Bucket block of this Prefect server") from error
     session = saved.credentials.get_boto3_session()
     keys, server = session.get_credentials(), saved.credentials.aws_client_parameters.endpoint_url
     if keys is None:
-        raise BadInputError(f"the S3Bucket block {block} holds no keys, and this machine has none")
+        raise BadInputError(
+            f"the S3Bucket block {block} has no keys, and there are none on this machine: add them to the block"
+        )
     return fs.S3FileSystem(
         access_key=keys.access_key,
         secret_key=keys.secret_key,
@@ -137,13 +139,13 @@ def open_bucket(address: str, block: str = "") -> "FileSystem":
 
 @contextmanager
 def _explain_errors(address: str) -> Iterator[None]:
-    """Turn what pyarrow raises into what a user can do about it. Its own words may hold keys, so they are not shown."""
+    """Turn pyarrow's errors into advice for the user. Its messages may contain keys, so they are not shown."""
     try:
         yield
     except OSError as error:
         found = re.search(r"AWS Error ([A-Z_]+(?: \(HTTP status \d+\))?)", str(error))
         if found is None:
-            raise  # this side's disk
+            raise  # an error of the local disk
         code = found[1]
         if code in REFUSED_KEYS:
             raise BadInputError(
@@ -180,7 +182,7 @@ def _is_kept(path: Path, found: "FileInfo") -> bool:
 
 
 def main() -> int:
-    """Upload a folder's data set to a bucket, or download one."""
+    """Upload a folder's data set to a bucket, or download a data set."""
     parser = argparse.ArgumentParser(description="Upload wines to a bucket, or download them.")
     orders = parser.add_subparsers(dest="order", required=True)
     upload = orders.add_parser("upload", help="upload the data set in a folder")

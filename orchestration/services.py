@@ -1,9 +1,9 @@
-"""Prefect's server and a worker, started in the background and ended by order.
+"""Start Prefect's server and a worker in the background, and stop them.
 
     python -m orchestration.services prefect|deploy|worker|stop    (make prefect, make deploy, …)
 
-Both have a log and a pid file in <PREFECT_HOME>: server.log, worker.log, …. PREFECT_API_URL, where it is set, names
-the server that `deploy` and `worker` use.
+Both have a log and a pid file in <PREFECT_HOME>: server.log, worker.log, …. If PREFECT_API_URL is set, `deploy` and
+`worker` use that server.
 """
 
 import argparse
@@ -28,12 +28,12 @@ START_SECONDS, STOP_SECONDS = 120.0, 20.0
 
 
 def find_pid_file(name: str) -> Path:
-    """The file with the number of the process, where Prefect keeps that of its server too."""
+    """The pid file, in the folder where Prefect keeps its server's pid file too."""
     return Path(os.environ["PREFECT_HOME"]) / f"{name}.pid"
 
 
 def find_process(name: str) -> psutil.Process | None:
-    """The process of a pid file; None where it has ended, even if another program or another Prefect has its number."""
+    """The process of a pid file; None if it has ended, even if another program or another Prefect has its pid."""
     with suppress(FileNotFoundError, ValueError, psutil.Error):
         process = psutil.Process(int(find_pid_file(name).read_text()))
         is_prefect = any("prefect" in word for word in process.cmdline())
@@ -43,13 +43,13 @@ def find_process(name: str) -> psutil.Process | None:
 
 
 def start_server() -> None:
-    """Start the server, and wait until it answers."""
+    """Start the server, and wait until it responds."""
     port = load_settings().prefect_port
     address = f"http://{HOST}:{port}"
     os.environ["PREFECT_API_URL"] = f"{address}/api"
     is_up = partial(answers, f"{address}/api/health")
     if not is_up():
-        end_service("server")  # Prefect starts none beside a pid file, even of a server that was killed
+        end_service("server")  # with a pid file, even of a killed server, Prefect starts none
         log = start_process("server", f"server start --host {HOST} --port {port}")
         await_service("server", is_up, log)
         print(f"Prefect's server runs: {address}; log: {log}")
@@ -61,16 +61,16 @@ def start_server() -> None:
 
 
 def deploy() -> None:
-    """Make the pool if it is new, and deploy what prefect.yaml holds; a second time changes nothing."""
+    """Create the work pool if missing, and deploy prefect.yaml; a second call changes nothing."""
     pages = require_server()
-    run_prefect(f"work-pool create {POOL} --type process")  # fails where it is there; else the next line would
+    run_prefect(f"work-pool create {POOL} --type process")  # fails if it exists; on other errors the next line fails
     require_prefect("deploy --all")
-    print(f"Deployed to {pages}/deployments: train, score and monitor, on the work pool {POOL}")
+    print(f"Deployed to {pages}/deployments: train, score, monitor and tidy, on the work pool {POOL}")
     print("Next: make worker. To start a flow now: Quick run, on that page")
 
 
 def start_worker() -> None:
-    """Start a worker on the pool, and wait until the server knows of it."""
+    """Start a worker on the pool, and wait until it is ready."""
     pages = require_server()
     if find_process("worker"):
         print("A worker is running already")
@@ -83,16 +83,16 @@ def start_worker() -> None:
 
 
 def stop() -> None:
-    """End the worker and the server that were started here."""
-    for name in ("worker", "server"):  # the worker first: it would look for its server
+    """Stop the worker and the server that were started here."""
+    for name in ("worker", "server"):  # the worker first, because it needs its server
         print(f"The {name} has ended" if end_service(name) else f"No {name} was running")
     print("Next: make prefect starts the server again; deployments are kept")
 
 
 def start_process(name: str, order: str) -> Path:
-    """Start a command of Prefect that stays, and write its pid file; return its log.
+    """Start a long-running Prefect command, and write its pid file; return the path of its log.
 
-    Prefect's own `--background` gives a server a pipe that nobody reads: it ends at the first line of its log.
+    With Prefect's own `--background`, the server gets a pipe that nobody reads, and ends at its first log line.
     """
     pid_file = find_pid_file(name)
     pid_file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,14 +104,14 @@ def start_process(name: str, order: str) -> Path:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # closing the terminal does not end it
+            start_new_session=True,  # it keeps running when the terminal closes
         )
     pid_file.write_text(str(process.pid))
     return log
 
 
 def await_service(name: str, is_ready: Callable[[], bool], log: Path) -> None:
-    """Wait until a process is ready. One that is not in time is ended, and NotThereError says where its log is."""
+    """Wait until a process is ready. After a timeout, stop it and raise NotThereError with the path of its log."""
     with suppress(NotThereError):
         wait_until(lambda: is_ready() or not find_process(name), name, START_SECONDS)
         if find_process(name):
@@ -121,7 +121,7 @@ def await_service(name: str, is_ready: Callable[[], bool], log: Path) -> None:
 
 
 def end_service(name: str) -> bool:
-    """End the server or the worker, and say whether it was there."""
+    """Stop the server or the worker; return whether it was running."""
     process = find_process(name)
     if process:
         end_process(process)
@@ -130,7 +130,7 @@ def end_service(name: str) -> bool:
 
 
 def end_process(process: psutil.Process, seconds: float = STOP_SECONDS) -> None:
-    """End a process: ask once, ask again, as a worker sometimes needs, then kill it with all it started."""
+    """Stop a process: SIGTERM, a second SIGTERM, which a worker sometimes needs, then kill it and its children."""
     for _ in range(2):
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -143,7 +143,7 @@ def end_process(process: psutil.Process, seconds: float = STOP_SECONDS) -> None:
 
 
 def require_server() -> str:
-    """The address of the server's pages. Raises where it does not answer, or needs a password."""
+    """The address of the server's pages. Raises an error if it does not respond, or needs a password."""
     api = os.environ["PREFECT_API_URL"]
     if not answers(f"{api}/health"):
         raise NotThereError(f"no Prefect server answers at {api}: make prefect")
@@ -156,7 +156,7 @@ def require_server() -> str:
 
 
 def run_prefect(order: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Prefect to its end, out of reach of the terminal: what it leaves running stays."""
+    """Run a Prefect command in a new session, so that processes it leaves running are independent of the terminal."""
     command = [*PREFECT, *order.split()]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, start_new_session=True
@@ -164,7 +164,7 @@ def run_prefect(order: str) -> subprocess.CompletedProcess[str]:
 
 
 def require_prefect(order: str) -> None:
-    """Run a command of Prefect. Raises BadInputError with what it printed where it fails."""
+    """Run a Prefect command. Raises BadInputError with its output if it fails."""
     done = run_prefect(order)
     if done.returncode:
         raise BadInputError(f"prefect {order} failed:\n{done.stdout}{done.stderr}".rstrip())
@@ -179,7 +179,7 @@ ORDERS: dict[str, Callable[[], None]] = {
 
 
 def main() -> int:
-    """Start, deploy or end, as ordered."""
+    """Run the given order: prefect, deploy, worker or stop."""
     parser = argparse.ArgumentParser(
         description="Start Prefect's server, deploy the flows, start a worker, or stop both."
     )
@@ -187,13 +187,13 @@ def main() -> int:
     order, settings = parser.parse_args().order, load_settings()
     port = settings.prefect_port
     for name, value in {
-        "PREFECT_HOME": str(ROOT / ".prefect"),  # other projects' is left alone
+        "PREFECT_HOME": str(ROOT / ".prefect"),  # separate from other projects
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # Prefect's default lets any page that a browser here shows call it, which is to run commands on this machine.
+        # By default, any web page in a browser here may call Prefect, and so run commands on this machine.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
-        # In memory, else: a server that starts again would never free the slot of a run that ended meanwhile.
+        # The default keeps leases in memory: after a restart, the slot of a run that ended meanwhile is never freed.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(settings.keep_days * 86_400),

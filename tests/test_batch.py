@@ -179,7 +179,7 @@ def test_the_flow_scores_what_it_can_and_fails_for_the_rest(
     pipeline_run: PipelineRun, wines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WINE_SERVING_MODELS", str(pipeline_run.serving_models))
-    (scored,) = batch_flow(wines, tmp_path / "answers")
+    (scored,) = batch_flow(str(wines), str(tmp_path / "answers"))  # as Prefect's API and its pages give them
     assert isinstance(scored, ScoredFile)
     assert len(read_files(scored.answers)) == 1
     (wines.parent / "april.csv").write_text("type,alcohol\nred,9\n")

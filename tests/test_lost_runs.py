@@ -1,22 +1,24 @@
 """Workers and servers that are killed: the slot of a deployment is free again, and what was lost is ended."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import psutil
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 
 from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
-from tests.test_schedule import Services, run_services
+from tests.benchmarks.prefect_study import KILLED, SERVER, break_runs
+from tests.services import SCORE, Services, await_state, count_slots, kill_service, run_services
 from tests.waiting import wait_until
 
-SCORE = "wine-quality-batch/score"
 LEASE_SECONDS = 30  # the least that Prefect takes; 300 by default
 
 
@@ -44,50 +46,23 @@ def do_nothing() -> None:
     """A run that can be in any state."""
 
 
-def start_run(client: SyncPrefectClient) -> UUID:
-    return client.create_flow_run_from_deployment(client.read_deployment_by_name(SCORE).id).id
-
-
-def count_slots(client: SyncPrefectClient) -> int:
-    limit = client.read_deployment_by_name(SCORE).global_concurrency_limit
-    assert limit is not None
-    return limit.active_slots
-
-
-def await_state(client: SyncPrefectClient, run: UUID, *types: StateType) -> FlowRun:
-    def ask() -> FlowRun | None:
-        found = client.read_flow_run(run)
-        return found if found.state and found.state.type in types else None
-
-    found = wait_until(ask, f"{run} is {types}", seconds=180, every=0.1)
-    assert found is not None
-    return found
-
-
-def kill_service(services: Services, name: str) -> None:
-    """End a service and all that it started as the system does where memory runs out."""
-    process = psutil.Process(int(services.find_pid_file(name).read_text()))
-    for each in [process, *process.children(recursive=True)]:
-        each.kill()
-    process.wait(30)
-
-
 def kill_and_recover(services: Services, client: SyncPrefectClient, moment: StateType, patience: float) -> None:
     """Kill the worker at a moment of a run, and the server after it; the next run has its turn."""
     services.do("worker")
-    lost = start_run(client)
+    score = client.read_deployment_by_name(SCORE).id
+    lost = client.create_flow_run_from_deployment(score).id
     await_state(client, lost, moment)
     kill_service(services, "worker")
     assert end_lost_runs() == []  # its slot is held, as if it went on
     kill_service(services, "server")
     services.do("prefect")
-    wait_until(lambda: count_slots(client) == 0, "the slot is free", seconds=patience, every=1)
+    wait_until(lambda: count_slots(client, score) == 0, "the slot is free", seconds=patience, every=1)
     assert len(end_lost_runs()) == 1
     assert find_bad_end(str(lost)) == "crashed"
     assert end_lost_runs() == []
     services.do("worker")
-    await_state(client, start_run(client), StateType.COMPLETED)
-    assert count_slots(client) == 0
+    await_state(client, client.create_flow_run_from_deployment(score).id, StateType.COMPLETED)
+    assert count_slots(client, score) == 0
 
 
 @pytest.mark.full
@@ -95,6 +70,15 @@ def test_a_worker_killed_before_its_run_began_does_not_keep_the_slot(
     services: Services, client: SyncPrefectClient
 ) -> None:
     kill_and_recover(services, client, StateType.PENDING, LEASE_SECONDS + 60)
+
+
+@pytest.mark.full
+def test_of_runs_whose_worker_or_server_is_killed_none_keeps_its_slot(
+    services: Services, client: SyncPrefectClient
+) -> None:
+    services.do("worker")
+    tries = break_runs(services, client, {KILLED: 1, SERVER: 1}, seed=1, moments=(StateType.PENDING,))
+    assert [one.is_sound for one in tries] == [True, True], tries
 
 
 @pytest.mark.full
@@ -112,3 +96,23 @@ def test_only_what_ended_without_a_result_ended_badly(prefect: str, state: Calla
 @pytest.mark.parametrize("unknown", [str(UUID(int=1)), "some-run"])
 def test_a_run_that_the_server_does_not_know_did_not_end_badly(unknown: str) -> None:
     assert find_bad_end(unknown) == ""
+
+
+@pytest.mark.full
+def test_the_server_removes_runs_that_ended_longer_ago_than_keep_days(empty_stores: Path, tmp_path: Path) -> None:
+    """Prefect's own service does it, on the version in the lock, by the settings of make prefect."""
+    often = {"WINE_KEEP_DAYS": "2", "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "1"}
+    with run_services(tmp_path, empty_stores, **often) as services, SyncPrefectClient(api=services.api) as client:
+        young, old, unended = (
+            client.create_flow_run(do_nothing, state=state).id for state in (Completed(), Completed(), Running())
+        )
+        with closing(sqlite3.connect(tmp_path / ".prefect" / "prefect.db", timeout=30)) as database, database:
+            for run, days in ((young, 1), (old, 3)):
+                end = f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d %H:%M:%S.%f}"
+                database.execute("UPDATE flow_run SET end_time = ? WHERE id = ?", (end, str(run)))
+
+        def list_runs() -> set[UUID]:
+            return {run.id for run in client.read_flow_runs()}
+
+        assert wait_until(lambda: old not in list_runs(), "the old run is gone", seconds=90, every=0.5)
+        assert {young, unended} <= list_runs()

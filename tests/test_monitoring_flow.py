@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Crashed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 
 import orchestration.monitoring
 from deployment.prediction_log.findings import ALARM, DRIFTED_CHECKS, read_findings
@@ -24,8 +25,9 @@ from monitoring.report.record import RETRAINING, describe_retraining, list_monit
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import watch_log
-from orchestration.flows import compare_flow, learn_flow, main_flow
-from orchestration.monitoring import TRAINING, monitoring_flow, start_retraining
+from orchestration.flows import compare_flow, learn_flow, main_flow, tidy_flow
+from orchestration.monitoring import TRAINING, monitoring_flow, note_bad_end, start_retraining
+from orchestration.tasks.lost_runs import find_bad_end
 from settings import load_settings
 from tests.answers import log_grades, log_refusals, log_wines
 from tests.conftest import Receiver, isolated_environment, run_here, seed_store, write_few_wines
@@ -138,6 +140,48 @@ def test_a_retraining_that_came_to_nothing_is_asked_for_again(
     assert list_missing(ended, end().type.value.lower(), "no retraining") == []
     assert ended in unescape(Path(again.page).read_text())
     assert monitoring_flow(True, TREES, FOLDS).action == again.action
+
+
+def test_after_three_bad_ends_in_a_row_alarms_start_no_retraining_until_one_went_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log(VINTAGE, 2, start=90_000, labels=0.8)
+    watch = watch_log(load_settings())
+    monkeypatch.setattr(orchestration.monitoring, "run_deployment", Mock(return_value=Mock(id="another-run")))
+
+    def end_badly() -> str:
+        with get_client(sync_client=True) as client:
+            lost = client.create_flow_run(main_flow, state=Failed())
+        record_watch(watch, describe_retraining("labelled answers", str(lost.id)))
+        assert list_missing(note_bad_end(), "failed") == []
+        return start_retraining(watch, load_settings(), TREES, FOLDS)
+
+    assert [end_badly().startswith(RETRAINING) for _ in range(3)] == [True, True, False]
+    log(VINTAGE, 1, start=95_000)
+    stopped = monitoring_flow(True, TREES, FOLDS)
+    assert list_missing(stopped.action, "no retraining", "last 3", "failed", TRAINING, "by hand") == []
+    assert stopped.action in unescape(Path(stopped.page).read_text())
+    with get_client(sync_client=True) as client:
+        client.create_flow_run(main_flow, state=Running())
+        assert not start_retraining(watch, load_settings(), TREES, FOLDS).startswith(RETRAINING)
+        mended = client.create_flow_run(main_flow)
+        client.set_flow_run_state(mended.id, Running(), force=True)
+        client.set_flow_run_state(mended.id, Completed(), force=True)
+    assert start_retraining(watch, load_settings(), TREES, FOLDS).startswith(RETRAINING)
+    assert [end_badly().startswith(RETRAINING) for _ in range(3)] == [True, True, False]
+
+
+def test_a_run_that_hangs_between_its_tasks_fails_once_and_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orchestration.monitoring, "note_bad_end", lambda: time.sleep(300))
+    hangs = monitoring_flow.with_options(timeout_seconds=5)
+    state = hangs(False, return_state=True)
+    assert (state.name, state.type.value) == ("TimedOut", "FAILED")
+    with get_client(sync_client=True) as client:
+        assert state.state_details.flow_run_id
+        assert client.read_flow_run(state.state_details.flow_run_id).run_count == 1
+    assert find_bad_end(str(state.state_details.flow_run_id)) == "failed"
+    for scheduled in (main_flow, monitoring_flow, tidy_flow):
+        assert (bool(scheduled.timeout_seconds), scheduled.retries) == (True, 0), scheduled.name
 
 
 def test_the_command_ends_with_1_and_says_what_it_did_about_an_alarm() -> None:

@@ -23,7 +23,6 @@ from deployment.prediction_log.log import (
 from deployment.prediction_log.reader import count_answers, iterate_answers, read_answers, read_refusals
 from settings import ROOT
 from tests.messages import list_missing, naming
-from tests.small_disk import FILLER, fill_disk, mount_small_disk
 from tests.test_schema import WINE
 from tests.waiting import wait_until
 
@@ -182,32 +181,6 @@ def test_kill_9_loses_at_most_the_last_second(url: str) -> None:
     due = [number.decode() for number, at in lines if float(at) < killed - 1]
     assert len(due) > 100
     assert read_answers(url)["request_id"].tolist()[: len(due)] == due
-
-
-def test_a_full_disk_loses_rows_which_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with mount_small_disk(tmp_path, 4) as disk:
-        url = f"sqlite:///{disk / 'predictions.db'}"
-        log = PredictionLog(url, days=90, rows=100_000)
-        log.open()
-        log.add_answer(make_answer("before"))
-        wait_for_rows(log, 1)
-        fill_disk(disk)
-        add_answers(log, 5_000)
-        wait_until(lambda: log.counts.waiting == 0, "an empty queue")
-        counts = log.counts
-        assert counts.lost + counts.written == 5_001
-        assert counts.lost >= 2_048
-        assert counts.problem == "database or disk is full"
-        (disk / FILLER).unlink()
-        log.add_answer(make_answer("after"))
-        wait_for_rows(log, counts.written + 1)
-        log.close()
-        logged = read_answers(url)["request_id"].tolist()
-        assert (logged[0], logged[-1], len(logged)) == ("before", "after", counts.written + 1)
-        assert log.counts.lost == counts.lost
-    trouble, end = capfd.readouterr().err.splitlines()
-    assert list_missing(trouble, "prediction log", "database or disk is full") == []
-    assert list_missing(end, "prediction log", f"{counts.lost:,}") == []
 
 
 def test_a_locked_database_loses_nothing(log: PredictionLog, url: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.flows import Flow
@@ -31,72 +28,14 @@ from orchestration.monitoring import monitoring_flow
 from orchestration.services import POOL, end_process
 from orchestration.tasks.wiring import prefect_server
 from settings import ROOT
-from tests.conftest import isolated_environment, seed_store, write_few_wines
+from tests.conftest import isolated_environment
 from tests.messages import assert_failed_in_one_line, find_lines, list_missing, naming
+from tests.services import Services, run_services, schedule_soon
 from tests.waiting import free_port, wait_until
 from tests.web import WEB
 from wine_quality_training.bundle.bundle import load_current
 
 PLAN = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-
-
-@dataclass(frozen=True)
-class Services:
-    """A project of its own: its folder, its environment, and what each order printed."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def api(self) -> str:
-        return f"http://127.0.0.1:{self.environment['WINE_PREFECT_PORT']}/api"
-
-    def order(self, order: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "orchestration.services", order],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-
-    def do(self, order: str) -> str:
-        done = self.order(order)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def find_pid_file(self, name: str) -> Path:
-        return self.folder / ".prefect" / f"{name}.pid"
-
-    def list_deployments(self) -> dict[str, Any]:
-        """All that the server knows of the deployments, without the dates."""
-        found = WEB.post(f"{self.api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
-        return {deployment["name"]: forget_dates(deployment) for deployment in found}
-
-
-def forget_dates(found: Any) -> Any:
-    if isinstance(found, dict):
-        passing = ("created", "updated", "status", "last_polled", "version_id", "version_info")
-        return {name: forget_dates(value) for name, value in found.items() if name not in passing}
-    return [forget_dates(value) for value in found] if isinstance(found, list) else found
-
-
-@contextmanager
-def run_services(folder: Path, empty_stores: Path, **settings: str) -> Iterator[Services]:
-    """A project in a folder, with few wines, and a server that runs; all is ended after the block."""
-    seed_store(folder, empty_stores)
-    environment = isolated_environment(folder) | {
-        "WINE_DATA": str(write_few_wines(folder / "wines")),
-        "WINE_FOLDS": "2",
-        "WINE_PREFECT_PORT": str(free_port()),
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # 60, else: a schedule for the next moments is missed
-        **settings,
-    }
-    environment.pop("PREFECT_API_URL", None)
-    services = Services(folder, environment)
-    try:
-        assert "make deploy" in services.do("prefect")
-        yield services
-    finally:
-        services.order("stop")
 
 
 @pytest.fixture(scope="module")
@@ -112,20 +51,6 @@ def test_a_command_whose_prefect_server_is_down_says_so_before_a_run_begins() ->
     refused = pytest.raises(NotThereError, match=naming(api, "PREFECT_API_URL"))
     with temporary_settings({PREFECT_API_URL: api}), refused, prefect_server():
         pass
-
-
-def schedule_soon(services: Services) -> IntervalSchedule:
-    """Give `train` one more schedule, due in some seconds, for a run that takes little time."""
-    soon = IntervalSchedule(
-        interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=4), timezone="UTC"
-    )
-    small = {"models": ["ExtraTreesClassifier"]}
-    with SyncPrefectClient(api=services.api) as client:
-        train = client.read_deployment_by_name("wine-quality-pipeline/train")
-        client.create_deployment_schedules(
-            train.id, [DeploymentScheduleCreate(schedule=soon, active=True, parameters=small)]
-        )
-    return soon
 
 
 def wait_for_end(services: Services, schedule: IntervalSchedule) -> FlowRun:
@@ -193,7 +118,10 @@ def test_what_is_deployed_runs_by_its_schedule_until_the_services_end(empty_stor
     with run_services(tmp_path, empty_stores) as services:
         assert "Next: make worker" in services.do("deploy")
         assert "A worker runs scheduled flows" in services.do("worker")
-        run = wait_for_end(services, schedule_soon(services))
+        with SyncPrefectClient(api=services.api) as client:  # a training that takes little time
+            train = client.read_deployment_by_name("wine-quality-pipeline/train").id
+            soon = schedule_soon(client, train, models=["ExtraTreesClassifier"])
+        run = wait_for_end(services, soon)
         assert run.state is not None
         assert run.state.is_completed(), run.state.message
         assert run.auto_scheduled

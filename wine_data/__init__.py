@@ -1,1 +1,1 @@
-"""The wines: their sources, the audit of their quality, and the split."""
+"""The wines: their sources, the audit of the data, and the split."""

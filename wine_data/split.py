@@ -5,9 +5,9 @@ hash is of the colour and the columns that are never blank in the published file
 significant digits. So a wine with a blank in another column keeps its part.
 
 Wines with equal values in these columns form one group and share a part and a fold, whatever their other values. A
-near-repeat that differs in one of them, for example in the last digit of the density, is another group and may be in
-the other part. Of the 5,320 distinct published wines, 98 differ from another in only one feature, and both wines of
-each such pair have the same grade. 6 of the 1,079 holdout wines have such a near-repeat in train; 8 if up to three
+near-repeat that differs in one of these columns, for example in the last digit of the density, is another group and may
+be in the other part. Of the 5,320 distinct published wines, 98 differ from another in only one feature, and both wines
+of each such pair have the same grade. 6 of the 1,079 holdout wines have such a near-repeat in train; 8 if up to three
 features may differ (tests/test_split.py counts them).
 """
 

@@ -2,8 +2,8 @@
 
     python -m wine_quality_training.train [--model NAME|all] [--protocol as-published|leak-free|both]
 
-Writes to wine_quality_training/models/ each model (rfr.pkl) with its metadata (rfr.json), the comparison as scores.md
-and scores.json, and figures/.
+It writes to wine_quality_training/models/: each model (rfr.pkl) with its metadata (rfr.json), the comparison as
+scores.md and scores.json, and figures/.
 """
 
 import argparse

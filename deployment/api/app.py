@@ -40,7 +40,7 @@ logger = logging.getLogger("uvicorn.error")
 REPORT_SECONDS = 0.5
 NO_COUNTS = LogCounts(0, 0, 0, "")
 Explain = Annotated[bool, Query(description="also return how much each feature adds; takes a few times as long")]
-FEEDBACK_THREADS = 2  # a pool of its own: a slow log delays no prediction
+FEEDBACK_THREADS = 2  # a separate pool: a slow log delays no prediction
 TAGS = [
     {"name": "predictions", "description": f"Ask for grades, and send those that {RATERS} gave"},
     {"name": "model", "description": "What serves, and since when"},
@@ -72,13 +72,14 @@ def create_app(
     fast = {route.path: route for route in (Predict(service), PredictBatch(service))}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        method = scope.get("method")  # the lifespan has none
+        method = scope.get("method")  # lifespan events have none
         route = fast.get(find_path(scope)) if method == "POST" else None
         if method == "HEAD":  # uvicorn sends no body for HEAD
             scope = {**scope, "method": "GET"}
         await (route or app)(scope, receive, send)
 
-    guarded = Guard(dispatch, service.metrics, in_flight, callers, service.log)
+    traced = service.traces.trace_requests(dispatch) if service.traces else dispatch
+    guarded = Guard(traced, service.metrics, in_flight, callers, service.log)
     if not cors_origins:
         return guarded
     return _OtherPages(
@@ -143,7 +144,7 @@ def _describe_predictions(app: FastAPI, service: Service) -> None:
 def _add_feedback(app: FastAPI, service: Service) -> None:
     refusals = _refusals("The body is no feedback") | {
         404: {"model": Problem, "description": "No answer has this request id, or it was deleted since"},
-        409: {"model": Problem, "description": "This answer has a feedback already"},
+        409: {"model": Problem, "description": "This answer has a grade already"},
     }
 
     threads = ThreadPoolExecutor(FEEDBACK_THREADS, "feedback")
@@ -165,13 +166,13 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         except ValidationError as error:
             raise refuse_body(error, "The body is no feedback") from error
         if service.log is None:
-            raise ProblemError(503, "The prediction log is off here, so no feedback is kept")
+            raise ProblemError(503, "The prediction log is off here, so no grade can be kept")
         try:
             await service.log.add_feedback(feedback.request_id, feedback.quality, threads)
         except UnknownRequestError as error:
             raise ProblemError(404, str(error)) from error
         except RepeatedFeedbackError as error:
-            raise ProblemError(409, "This answer has a feedback already") from error
+            raise ProblemError(409, "This answer has a grade already") from error
         except NotThereError as error:
             reason = "The log cannot be written now; try again"
             raise ProblemError(503, reason, headers={"Retry-After": "5"}) from error
@@ -217,6 +218,8 @@ async def _run_tasks(service: Service) -> AsyncIterator[None]:
     await asyncio.gather(*tasks, return_exceptions=True)
     if service.log:
         await asyncio.to_thread(service.log.close)
+    if service.traces:
+        await asyncio.to_thread(service.traces.close)
 
 
 async def _report_counts(service: Service) -> None:
@@ -239,7 +242,7 @@ def _refusals(unprocessable: str) -> dict[int | str, dict[str, Any]]:
         403: "The key is for other routes",
         408: "The body did not arrive in time",
         413: "The body is too large",
-        421: "The host was asked for under a name that is not its own",
+        421: "The host name of the request is not allowed",
         415: "The body is of another type",
         422: unprocessable,
         503: "Too many requests at once",

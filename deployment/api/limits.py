@@ -39,7 +39,7 @@ def find_path(scope: Scope) -> str:
 
 
 class Guard:
-    """ASGI middleware: limits requests in flight, checks the key, and gives each request a timer and an id.
+    """ASGI middleware: limits requests in flight, checks the key, measures each request and gives it an id.
 
     The id is in a header of every response, and in `scope`, from which refusals and the log read it.
     """

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -26,6 +26,9 @@ from deployment.api.wines import NO_WINE, Fills, Wines, fill_wine, read_csv, rea
 from deployment.prediction_log.log import LoggedAnswer, PredictionLog
 from deployment.predictor import NO_MEDIANS
 from wine_data.schema import FEATURES, WineQuality, feature_values
+
+if TYPE_CHECKING:  # its packages are optional
+    from deployment.api.traces import Traces
 
 JSON, CSV = "application/json", "text/csv"
 WINE_BYTES = 16_384  # a wine takes 300
@@ -47,6 +50,7 @@ class Service:
     batch_rows: int = 5_000
     body_seconds: float = 10.0
     fill_blanks: bool = False
+    traces: "Traces | None" = None
 
 
 @dataclass

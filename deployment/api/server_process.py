@@ -80,7 +80,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
     """Check at intervals of `every` seconds until `happened` is true; return the number of checks.
 
     Raises:
-        NotThereError: timeout: "waited 60 s in vain for what".
+        NotThereError: timeout: "waited 60 s for what: it did not happen".
     """
     deadline = time.monotonic() + seconds
     checks = 1
@@ -94,6 +94,6 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = WAIT_
 
 def answers(address: str) -> bool:
     """Whether a server responds with success at an address."""
-    with suppress(OSError, HTTPException), urlopen(address, timeout=5):
+    with suppress(OSError, HTTPException), urlopen(address, timeout=5):  # nosec B310  # servers of this machine
         return True
     return False

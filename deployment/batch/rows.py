@@ -130,7 +130,7 @@ def _read_column(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _read_colours(raw: RawRows) -> np.ndarray | float:
-    """1.0 for red, 0.0 for white, NaN for neither: each colour that is there is read once."""
+    """1.0 for red, 0.0 for white, NaN for neither; each distinct colour is read once."""
     if raw.columns.colour is None:
         return float(raw.columns.wine_type == TYPES[0])
     coded = raw.table[TYPE].combine_chunks().dictionary_encode()

@@ -101,7 +101,7 @@ def render_lines(lines: Sequence[Line]) -> str:
 def find_findings(total: Line, faults: Sequence[Fault], target: float) -> list[str]:
     """The reasons why the test fails, with an example of each unexpected response; empty if it passes."""
     if not total.requests:
-        return ["No request was answered in that time; see locust.log beside the report"]
+        return ["No request was answered in that time: see locust.log in the folder of the report"]
     findings = [
         f"Unexpected, {fault.times:,} times: {fault.name}: {fault.fault}"
         + (f"\n  asked     {_shorten(fault.asked)}" if fault.asked else "")
@@ -109,7 +109,7 @@ def find_findings(total: Line, faults: Sequence[Fault], target: float) -> list[s
         for fault in faults[:MOST_FAULTS]
     ]
     if len(faults) > MOST_FAULTS:
-        findings.append(f"and {len(faults) - MOST_FAULTS} more kinds, in {FAULTS} beside the report")
+        findings.append(f"and {len(faults) - MOST_FAULTS} more kinds: see {FAULTS} in the folder of the report")
     if total.p95 > target:
         findings.append(f"p95 is {total.p95:.1f} ms, over the target of {target:g} ms (WINE_LOAD_P95)")
     return findings

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Float, Integer, insert, literal, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from commands import NotThereError
+from commands import BadInputError, NotThereError
 from deployment.prediction_log.findings import Findings, read_findings
 from deployment.prediction_log.tables import (
     FEEDBACK,
@@ -28,6 +28,8 @@ from deployment.prediction_log.tables import (
     REFUSALS,
     explain_error,
     find_edge,
+    find_file,
+    identify_file,
     insert_rows,
     make_engine,
     may_pass,
@@ -38,7 +40,7 @@ from wine_data.schema import TARGET
 
 LOW_PRIORITY = 10
 FLUSH_SECONDS = 0.25
-BATCH_ROWS = 2_048  # per transaction; all are lost if it fails for good
+BATCH_ROWS = 2_048  # per transaction; all are lost if the database refuses one of them for good
 TRIM_EVERY = 60.0
 TRIM_SECONDS = 0.1  # for deletions between two flushes
 PAUSES = (0.0, 0.0, 0.15, 0.15, 0.15)  # before each search for a prediction; in total longer than another's flush
@@ -113,6 +115,7 @@ class PredictionLog:
         """Create missing parts of the database and start the writer. Errors as in make_engine and prepare_tables."""
         self._engine = make_engine(self._url)
         prepare_tables(self._engine)
+        self._file = identify_file(self._engine)
         self._trimming: Iterator[None] = trim_tables(self._engine, self._days, self._rows)
         self._writer = threading.Thread(target=self._run_writer, name="prediction log", daemon=True)
         self._writer.start()
@@ -192,6 +195,8 @@ class PredictionLog:
     def _flush(self) -> None:
         """Write the rows that wait now, in batches; one thread at a time."""
         with self._writing:
+            if not self._follow_file():
+                return
             left = self._waiting
             while left > 0:
                 if not self._batch:
@@ -202,10 +207,25 @@ class PredictionLog:
                     self._report("")
                 except Exception as error:  # no error may stop the API
                     self._report(explain_error(error))
+                    self._engine.dispose()  # a connection that found the file read-only keeps treating it so
                     if may_pass(error):
                         return
                     self._count_lost(len(self._batch), self._failure)
                 self._batch = []
+
+    def _follow_file(self) -> bool:
+        """Reopen the log if its file was deleted or replaced: SQLite would go on writing to the old file."""
+        if identify_file(self._engine) == self._file:
+            return True
+        self._engine.dispose()
+        try:
+            prepare_tables(self._engine)
+        except (BadInputError, NotThereError) as error:
+            self._report(str(error))
+            return False
+        self._file = identify_file(self._engine)
+        say(f"was deleted or replaced, and is opened anew: {find_file(self._engine)}")
+        return True
 
     def _write_batch(self) -> None:
         answers = [row[:4] + row.wine + row[5:] for row in self._batch if isinstance(row, LoggedAnswer)]
@@ -226,7 +246,7 @@ class PredictionLog:
             with self._engine.begin() as connection:  # without the option psycopg's count is -1
                 return connection.execute(added.execution_options(preserve_rowcount=True)).rowcount == 1
         except IntegrityError as error:
-            raise RepeatedFeedbackError(f"the answer {request_id} has its feedback already") from error
+            raise RepeatedFeedbackError(f"the answer {request_id} has a grade already") from error
         except SQLAlchemyError as error:
             raise NotThereError(
                 f"the prediction log cannot be written now ({explain_error(error)}): send the feedback again later"
@@ -270,10 +290,14 @@ class PredictionLog:
     def _report(self, failure: str) -> None:
         """Print to stderr when writing starts to fail and when it works again, not at each flush in between."""
         if bool(failure) != bool(self._failure):
-            news = f"cannot be written: {failure}" if failure else f"is written again; {self._lost:,} rows are lost"
-            with suppress(OSError, ValueError):  # stderr may be closed
-                print(f"prediction log {news}", file=sys.stderr, flush=True)
+            say(f"cannot be written: {failure}" if failure else f"is written again; {self._lost:,} rows are lost")
         self._failure = failure
+
+
+def say(news: str) -> None:
+    """Print a message about the log to stderr."""
+    with suppress(OSError, ValueError):  # stderr may be closed
+        print(f"prediction log {news}", file=sys.stderr, flush=True)
 
 
 def lay_out_refusal(refusal: LoggedRefusal) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,8 @@ BUSY_SECONDS = 2.0  # timeout of a statement that waits for another process's tr
 OPEN_SECONDS = 20.0  # timeout of open() while other processes open the same database
 TRIM_ROWS = 2_000  # deleted per transaction, in about 20 ms
 INSERT_ROWS = 512  # per statement; 20 values per row; SQLite allows 32,766 values, PostgreSQL 65,535
+PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN)
+PASSING += (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 LOCK_NUMBER = 20_091_007  # of the PostgreSQL advisory lock for creating tables; any fixed number
 
 METADATA = sa.MetaData()
@@ -93,6 +96,15 @@ def make_engine(url: str) -> sa.Engine:
 def find_file(engine: sa.Engine) -> Path | None:
     """The file of a SQLite database; None for another database."""
     return Path(str(engine.url.database)) if engine.dialect.name == "sqlite" else None
+
+
+def identify_file(engine: sa.Engine) -> tuple[int, int] | None:
+    """The device and inode of a SQLite database's file; None if it is missing, and for other databases."""
+    with suppress(OSError):
+        if file := find_file(engine):
+            found = file.stat()
+            return found.st_dev, found.st_ino
+    return None
 
 
 def prepare_tables(engine: sa.Engine) -> None:
@@ -190,13 +202,9 @@ def find_edge(connection: sa.Connection, table: Table, rows: int) -> float:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether a retry of a failed write may succeed: the database is locked or unreachable, not full or wrong."""
-    cause = getattr(error, "orig", None)
-    if isinstance(cause, sqlite3.Error):
-        return _is_busy(error) or _find_code(error) == sqlite3.SQLITE_CANTOPEN
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg, psycopg2
-    if state.startswith("53"):  # PostgreSQL's class "insufficient resources": disk, memory, connections
-        return state == "53300"
+    """Whether a retry of a failed write may succeed: the database is locked, unreachable, full or read-only."""
+    if isinstance(getattr(error, "orig", None), sqlite3.Error):
+        return _find_code(error) in PASSING
     return isinstance(error, (OperationalError, InterfaceError, sa.exc.TimeoutError))
 
 

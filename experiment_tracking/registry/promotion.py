@@ -20,10 +20,12 @@ from commands import RefusedError
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.versions import (
     CHAMPION,
+    MODEL,
     Version,
     export_version,
     find_champion,
     find_version,
+    list_versions,
     set_alias,
 )
 from experiment_tracking.runs.locks import hold_lock
@@ -92,7 +94,7 @@ def roll_back(models: Path, reason: str = "") -> tuple[Version, Path]:
         elif len(recorded) > 1:
             former = find_version(recorded[-2])
         else:
-            raise RefusedError("no version was champion before this one")
+            raise RefusedError("no version was champion before this one, so there is nothing to roll back to")
         bundle = export_version(former, models)
         return former, _move(ROLLED_BACK, former, bundle, None, reason)
 
@@ -120,11 +122,42 @@ def settle_moves(models: Path) -> Path | None:
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
     """Make the champion's bundle serve from this folder, if another machine promoted it or the bundles were lost."""
-    with hold_lock(models / ".moving.lock"), hold_between_machines():
+    with hold_moves(models):
         champion = find_version(CHAMPION)
         bundle = export_version(champion, models)
         _serve(bundle)
         return champion, bundle
+
+
+def divide_versions(before: datetime) -> tuple[list[Version], list[Version]]:
+    """The versions that stay, and those that may go: refused before then, and never champion nor named by an alias."""
+    needed, refusals = set(list_champions()), {}
+    for record in list_records():
+        needed |= {record.champion} if record.event == REFUSED else {record.champion, record.version}
+        if record.event == REFUSED:
+            refusals[record.version] = record.when
+    versions = list_versions()
+    go = [
+        version
+        for version in versions
+        if version.number not in needed and not version.aliases
+        if version.registered < before and refusals.get(version.number, before) < before
+    ]
+    return [version for version in versions if version not in go], go
+
+
+def remove_refused(number: str, before: datetime, models: Path) -> None:
+    """Remove a version from the registry, if it may still go; its number is not used again."""
+    with hold_moves(models):
+        if number in [version.number for version in divide_versions(before)[1]]:
+            mlflow.MlflowClient().delete_model_version(MODEL, number)
+
+
+@contextmanager
+def hold_moves(models: Path) -> Iterator[None]:
+    """Let nobody else promote or roll back meanwhile, on this machine or another."""
+    with hold_lock(models / ".moving.lock"), hold_between_machines():
+        yield
 
 
 @dataclass(frozen=True)
@@ -138,7 +171,7 @@ class _Settled:
 @contextmanager
 def _moving(models: Path) -> Iterator[_Settled]:
     """Hold the lock of all moves, make the champion's bundle serve, and finish killed moves."""
-    with hold_lock(models / ".moving.lock"), hold_between_machines():
+    with hold_moves(models):
         champion, finished = find_champion(), []
         bundle = export_version(champion, models) if champion else None
         if bundle:

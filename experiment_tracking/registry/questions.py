@@ -8,7 +8,7 @@ the next challenger's. This is online fallback, from Tian and Ramdas, "Online co
 Statistical Methods in Medical Research 30 (2021), arXiv 1910.04900.
 
 The guarantee holds for a person who sees only whether a challenger was admitted. A person who tunes models by the
-differences in many verdicts learns more about the holdout than that.
+differences in many verdicts learns more about the holdout than the guarantee assumes.
 
 The count is stored on the registered model, with one tag per question under the holdout's fingerprint, so that all
 users of the store share it. A repeated question (same challenger, champion and recent wines, by digest) is counted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; wait while another process has it. It is released when the process ends or is killed."""
+    """Hold the lock of a file; wait while another process has it. It is also released if the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -29,6 +29,7 @@ EXPERIMENT, PROMOTIONS, MONITORING = f"{NAME}-experiment", f"{NAME}-promotions",
 ANSWER_SECONDS = 10
 LOCK_NUMBER = 0x57494E45  # "WINE"; PostgreSQL's advisory locks are named by numbers
 MOVES_NUMBER = LOCK_NUMBER + 1  # for promotions, which open the store while they hold this lock
+TIDY_NUMBER = LOCK_NUMBER + 2
 # Where MLflow 3.17 keeps artifact paths, as (table, column).
 _PATHS = (
     ("experiments", "artifact_location"),
@@ -92,8 +93,8 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def hold_between_machines() -> Iterator[None]:
-    """Lock promotions and rollbacks on all machines, by a lock in a PostgreSQL that they share.
+def hold_between_machines(number: int = MOVES_NUMBER) -> Iterator[None]:
+    """Lock promotions, rollbacks and tidying on all machines, by a lock in a PostgreSQL that they share.
 
     That PostgreSQL is MLflow's store or, behind an MLflow server, the prediction log's. Without one there is no lock.
 
@@ -105,10 +106,10 @@ def hold_between_machines() -> Iterator[None]:
         yield
         return
     try:
-        connection = _lock_postgres(shared[0], MOVES_NUMBER)
+        connection = _lock_postgres(shared[0], number)
     except SQLAlchemyError as error:
         raise NotThereError(
-            f"the lock of promotions is in {hide_passwords(shared[0])}, which does not answer: start it, "
+            f"the lock of promotions and tidying is in {hide_passwords(shared[0])}, which does not answer: start it, "
             "or correct MLFLOW_TRACKING_URI or WINE_LOG_URL"
         ) from error
     with connection:
@@ -123,7 +124,7 @@ def _lock_postgres(uri: str, number: int) -> AbstractContextManager[object]:
 
 
 def _reach_server(uri: str) -> AbstractContextManager[object]:
-    """Check once, within seconds, that a server answers; MLflow would retry for minutes. Also lock a PostgreSQL."""
+    """Check once that a server answers, because MLflow would retry for minutes; a PostgreSQL is also locked."""
     if uri.startswith("postgresql"):
         return _lock_postgres(uri, LOCK_NUMBER)
     if uri.startswith("http"):

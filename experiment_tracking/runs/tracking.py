@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # most runs have no model, and the registry's commands only r
 LIBRARIES = ("mlflow", "numpy", "pandas", "scikit-learn", XGBOOST)
 METADATA, CARD, DIGEST = "facts.json", "model_card.md", "model.sha256"
 KILLED, PROBLEM = "KILLED", "problem"
+PIPELINE, MODEL_RUN = "pipeline", "run."  # the name of a parent run; its tags for the runs of its models
 
 
 @dataclass(frozen=True)
@@ -104,22 +105,32 @@ def end_run(run_id: str, problem: str | BaseException = "", status: str = "FAILE
 
 def start_parent(experiment_id: str, data: Origin, parameters: Mapping[str, Any]) -> str:
     """Start the parent run of a pipeline; return its id."""
-    return start_run(experiment_id, "pipeline", data, parameters)
+    return start_run(experiment_id, PIPELINE, data, parameters)
 
 
 def finish_parent(run_id: str, table: str, models: Mapping[str, str]) -> None:
     """Log the two-protocol table and each model's run, also an earlier parent's, on the parent run, and end it."""
     mlflow.MlflowClient().log_text(run_id, table, "scores.md")
-    log_values(run_id, tags={f"run.{name}": model_run for name, model_run in models.items()})
+    log_values(run_id, tags={f"{MODEL_RUN}{name}": model_run for name, model_run in models.items()})
     end_run(run_id)
 
 
 def find_tracked(experiment_id: str) -> dict[str, str]:
     """The run of each model, by name, under the newest finished parent; empty if there is none."""
-    finished = "attributes.status = 'FINISHED' and attributes.run_name = 'pipeline'"
+    finished = f"attributes.status = 'FINISHED' and attributes.run_name = '{PIPELINE}'"
     found = mlflow.MlflowClient().search_runs([experiment_id], finished, max_results=1)
     tags = found[0].data.tags if found else {}
-    return {name.removeprefix("run."): run_id for name, run_id in tags.items() if name.startswith("run.")}
+    return {name.removeprefix(MODEL_RUN): run_id for name, run_id in tags.items() if name.startswith(MODEL_RUN)}
+
+
+def is_tracked(model: TrackedModel) -> bool:
+    """Whether the run of a model is in the store; it may have been removed since."""
+    try:
+        return bool(mlflow.MlflowClient().get_run(model.run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def track_model(

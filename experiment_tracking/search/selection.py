@@ -91,7 +91,7 @@ def search_with(runner: FitRunner, search: SearchRun, plan: Plan, split: Split, 
         end_run(search.run_id, error)
         raise
     except BaseException:
-        end_run(search.run_id, "the search was stopped; --resume goes on with it", KILLED)
+        end_run(search.run_id, "the search was stopped; --resume continues it", KILLED)
         raise
     end_run(search.run_id)
     return SearchResult(search.run_id, trials, evaluations, tracked)
@@ -199,7 +199,7 @@ class Selection:
         """The best of each family as an unfitted classifier, by name."""
         tuned: dict[str, BaseEstimator] = {}
         booster, forest = (choose_best(trials, family) for family in (XGBOOST, FOREST))
-        if booster:  # rounds grow by the factor that the rate falls by
+        if booster:  # rounds are inversely proportional to the rate
             rounds = int(np.median(booster.result.rounds) * RANKING["learning_rate"] / RATE)
             slow = make_booster({**booster.values, "learning_rate": RATE}, rounds, self.plan.seed)
             tuned[TUNED_XGB] = GradesFromNumbers(slow)

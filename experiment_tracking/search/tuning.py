@@ -213,7 +213,7 @@ class TrialRunner:
         for number, trial in sorted(over.items()):
             if (trial.family, trial.values) != batch[number]:
                 raise BadInputError(
-                    f"trial {number} of the search to resume had other values than it would get now: the space, the "
+                    f"trial {number} of the search to resume had other values than it would have now: the space, the "
                     "optimiser or a library has changed since. Start a new search without --resume"
                 )
             self.on_trial(trial)

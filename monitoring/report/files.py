@@ -123,10 +123,12 @@ def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -
     when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
     if len(answers):
         wines = distinct_answers(answers)
-        title = f"Inputs of {len(answers):,} answers on {len(wines):,} wines {when}, beside {part.part}"
+        title = f"Inputs of {len(answers):,} answers on {len(wines):,} wines {when}, compared with {part.part}"
         yield INPUTS, title, _report_drift(wines, part, FEATURES)
     if len(ours) and part.predictions:
-        title = f"Predictions in {len(ours):,} answers{of} {when}, beside those of cross-validation on {part.part}"
+        title = (
+            f"Predictions in {len(ours):,} answers{of} {when}, compared with those of cross-validation on {part.part}"
+        )
         yield PREDICTIONS, title, _report_drift(distinct_answers(ours), part, PREDICTED)
     if len(graded) >= FEWEST_GRADED:
         yield QUALITY, f"Quality of the {len(graded):,} graded answers{of} {when}", _report_quality(graded)
@@ -141,7 +143,7 @@ def _report_file(wines: pd.DataFrame, file: str, part: Profile) -> Iterator[tupl
     yield MISSING, title, _run_report([MissingValueCount(column=name) for name in holes.index], wines)
     filled = [name for name in FEATURES if holes[name] < len(wines)]  # Evidently refuses to compare an empty column
     if filled:
-        yield INPUTS, f"{len(wines):,} rows of {file}, beside {part.part}", _report_drift(wines, part, filled)
+        yield INPUTS, f"{len(wines):,} rows of {file}, compared with {part.part}", _report_drift(wines, part, filled)
 
 
 def _report_drift(table: pd.DataFrame, part: Profile, columns: Sequence[str]) -> Any:

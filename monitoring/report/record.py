@@ -8,6 +8,7 @@ is added later.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 import mlflow
@@ -100,6 +101,12 @@ def list_monitoring_runs() -> list[MonitoringRun]:
 def find_last_retraining() -> MonitoringRun | None:
     """The last run that started a retraining; a cancelled, crashed or failed retraining does not count."""
     return next((run for run in reversed(list_monitoring_runs()) if run.retrained()), None)
+
+
+def list_bad_ends() -> list[MonitoringRun]:
+    """The latest runs in a row whose retrainings ended badly, newest first."""
+    started = [run for run in reversed(list_monitoring_runs()) if run.action.startswith(RETRAINING)]
+    return list(takewhile(lambda run: run.bad_end, started))
 
 
 def record_bad_end(run: MonitoringRun, state: str) -> None:

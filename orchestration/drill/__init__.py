@@ -1,1 +1,1 @@
-"""A drill: the whole loop once, from normal traffic to a rollback, on servers of its own."""
+"""A drill: the whole MLOps loop once, from normal traffic to a rollback, on its own servers."""

@@ -1,10 +1,10 @@
-"""The whole loop once, from normal traffic to a rollback, with real servers.
+"""Run the whole MLOps loop once, from normal traffic to a rollback, with real servers.
 
     python -m orchestration.drill     (make drill)
 
-It has a tracking store, Prefect server, worker, API and prediction log of its own in a temporary folder, and
-touches nothing of yours. The wines are the twin's; the drift is a hot vintage: alcohol rises, and tasters take two
-grades off a wine that has more of it than nearly all had before (monitoring/simulate/drifts.py).
+It has its own tracking store, Prefect server, worker, API and prediction log in a temporary folder, and does not change
+yours. The wines come from the twin. The drift is a hot vintage: alcohol rises, and tasters give two grades less to a
+wine with more alcohol than nearly all earlier ones (monitoring/simulate/drifts.py).
 """
 
 import argparse
@@ -25,7 +25,7 @@ WINDOW, FOLDS = 400, 2
 
 
 def main() -> int:
-    """Run the drill, draw it, and say whether every step came out as it should."""
+    """Run the drill, draw it, and report whether every step had the expected result."""
     parser = argparse.ArgumentParser(
         description="Run the whole loop once, on its own servers: drift, alarm, retraining, gate, reload and rollback. "
         "It takes some minutes. Exit code: 1 if a step had an unexpected result."
@@ -34,14 +34,14 @@ def main() -> int:
     arguments = parser.parse_args()
     picture = load_settings().monitoring_reports / "drill.png"
     console = Console(highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers end with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its servers stop too
     if arguments.keep and arguments.keep.exists():
         raise NotThereError(f"{arguments.keep} exists already: choose a new folder")
     with tempfile.TemporaryDirectory(prefix="wine-drill-") as name:
         folder = Path(name)
         small = {"WINE_DATA": "twin", "WINE_FOLDS": str(FOLDS), "WINE_WINDOW_ROWS": str(WINDOW)}
         environment = move_paths(folder) | move_ports() | small
-        # This process works in the drill's stores too. It must know them before it imports Prefect.
+        # This process uses the drill's stores too, so set them before it imports Prefect.
         os.environ.update(environment | {"PREFECT_LOGGING_LEVEL": "CRITICAL"})
         try:
             with run_services(environment, folder / "drill.log") as (server, worker):

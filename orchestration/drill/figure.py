@@ -18,7 +18,7 @@ VERSION_COLOURS = {"1": GREY, "2": RED}
 
 @dataclass(frozen=True)
 class Moment:
-    """Something that happened at a time, seconds since 1970."""
+    """An event and its time, in seconds since 1970."""
 
     time: float
     label: str
@@ -27,9 +27,9 @@ class Moment:
 def plot_story(
     windows: Sequence[WindowReport], qualities: Sequence[Quality | None], moments: Sequence[Moment], feature: str
 ) -> Figure:
-    """Plot drift of a feature above measured quality, by window, with the moments between windows as lines.
+    """Plot the drift of a feature above the measured quality, by window, with moments between windows as lines.
 
-    All windows, the oldest first, are compared with the first version's reference, whatever version answered.
+    All windows, oldest first, are compared with the first version's reference, whatever version served.
     """
     figure, (above, below) = make_axes(2, 1, height=3, width=10, share="x")
     versions = [max(window.versions, key=lambda name: window.versions[name]) for window in windows]
@@ -64,7 +64,7 @@ def _plot_quality(axis: Axes, qualities: Sequence[Quality | None], colours: Sequ
 
 
 def _mark_moments(axes: Sequence[Axes], windows: Sequence[WindowReport], moments: Sequence[Moment]) -> None:
-    """Plot each moment before the first window that begins after it; those at one place share a line."""
+    """Plot each moment before the first window that starts after it; moments at the same place share a line."""
     starts = np.array([window.span.since for window in windows])
     places: dict[float, list[str]] = {}
     for moment in moments:

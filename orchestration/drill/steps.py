@@ -1,4 +1,4 @@
-"""The steps of a drill: each asks a server or a flow of the project for something, and checks the result."""
+"""The steps of a drill: each uses a server or flow of the project, and checks the result."""
 
 import os
 import time
@@ -31,14 +31,14 @@ from wine_quality_training.bundle.metadata import read_metadata
 WINDOWS, SEED = 3, 42
 NORMAL, VINTAGE = Drift("none"), Drift("shift", size=2.0)
 LABELS = 0.8  # the share of wines that tasters grade
-MODELS = ("ExtraTreesClassifier",)  # a small budget: one fit of a second where five are compared by default
+MODELS = ("ExtraTreesClassifier",)  # to save time: one fit of a second, where the default compares five models
 RETRAINING_SECONDS = 300
-DRIFT, ROLLBACK = "the drift begins", "rollback"  # moments that others ask for
+DRIFT, ROLLBACK = "the drift begins", "rollback"  # moments that other steps refer to
 
 
 @dataclass
 class Drill:
-    """A drill under way: where everything lies, and what has happened so far."""
+    """A running drill: its locations, and the events so far."""
 
     folder: Path
     console: Console
@@ -53,20 +53,20 @@ class Drill:
         return f"http://{HOST}:{self.settings.port}"
 
     def report(self, what: str, label: str = "") -> None:
-        """Say that a step is done; one with a label is a moment of the picture."""
+        """Report a finished step; one with a label is a moment in the plot."""
         self.console.print(f"{time.monotonic() - self.start:5.0f} s  {what}")
         if label:
             self.moments.append(Moment(time.time(), label))
 
     def require(self, fine: bool, problem: str) -> None:
-        """Remember what did not come out as it should; the drill goes on, and ends with 1."""
+        """Record an unexpected result; the drill continues, and ends with 1."""
         if not fine:
             self.missed.append(problem)
             self.console.print(f"         missed: {problem}")
 
 
 def run_drill(drill: Drill, server: Future[None], worker: Future[None]) -> None:
-    """Go through the loop, step by step."""
+    """Run the steps of the loop."""
     with ExitStack() as running:
         server.result()
         drill.report("a Prefect server is up")
@@ -95,7 +95,7 @@ def run_drill(drill: Drill, server: Future[None], worker: Future[None]) -> None:
 
 
 def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None:
-    """Ask the API for three windows of wines, and wait until its log has them."""
+    """Send three windows of wines to the API, and wait until its log has them."""
     wines = sample_drifted(drift, drill.settings.window_rows * WINDOWS, seed)
     before = count_answers(drill.settings.log_url) if label else 0
     if label:
@@ -107,7 +107,7 @@ def send_traffic(drill: Drill, drift: Drift, seed: int, label: str = "") -> None
 
 
 def monitor(drill: Drill, alarm: bool) -> str:
-    """Run monitoring on the log; return what it did about an alarm."""
+    """Run monitoring on the log; return its action after an alarm."""
     seen = monitoring_flow(True, MODELS, drill.settings.folds)
     result = f"Alarm: {seen.alarm}. {seen.action}" if seen.alarm else "No alarm"
     drill.report(f"monitoring: {seen.windows} windows. {result}", "alarm" if seen.alarm else "")
@@ -116,7 +116,7 @@ def monitor(drill: Drill, alarm: bool) -> str:
 
 
 def await_retraining(drill: Drill, action: str) -> None:
-    """Wait until the retraining that an alarm started has ended, and report what the gate made of it."""
+    """Wait until the retraining after an alarm has ended, and report the gate's verdict."""
     run_id = UUID(action.rpartition(" ")[2])
     with get_client(sync_client=True) as prefect:
 
@@ -136,7 +136,7 @@ def await_retraining(drill: Drill, action: str) -> None:
 
 
 def await_version(drill: Drill, http: httpx.Client, version: str) -> None:
-    """Ask the API until it answers with a version."""
+    """Wait until the API serves a version."""
 
     def answers_with_it() -> bool:
         answer = http.post("/predict", json=EXAMPLE).raise_for_status().json()
@@ -146,7 +146,7 @@ def await_version(drill: Drill, http: httpx.Client, version: str) -> None:
 
 
 def compare_quality(drill: Drill) -> None:
-    """Report how good version 1 and version 2 were on wines of the drifted vintage, by the tasters."""
+    """Report the quality of versions 1 and 2 on wines of the drifted vintage, by the tasters' grades."""
     begin = next(moment.time for moment in drill.moments if moment.label == DRIFT)
     answers = read_answers(drill.settings.log_url, since=begin)
     before, after = (measure_quality(answers[answers["version"] == version]) for version in ("1", "2"))
@@ -158,7 +158,7 @@ def compare_quality(drill: Drill) -> None:
 
 
 def _describe(quality: Quality | None) -> str:
-    """A measured quality in a line."""
+    """A measured quality in one line."""
     if quality is None:
         return "too few grades"
     kappa, (low, high) = quality.metrics["kappa"], quality.intervals["kappa"]
@@ -169,7 +169,7 @@ def _describe(quality: Quality | None) -> str:
 
 
 def plot_drill(drill: Drill, target: Path) -> None:
-    """Plot the story as it went, with the drift against version 1's reference throughout."""
+    """Plot the drill, with the drift of all windows against version 1's reference."""
     metadata = read_metadata(drill.settings.serving_models / "1" / METADATA_FILE)
     end = next(moment.time for moment in drill.moments if moment.label == ROLLBACK)
     spans = find_windows(drill.settings.log_url, drill.settings.window_rows, 0, end, most=20)

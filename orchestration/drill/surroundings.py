@@ -1,4 +1,4 @@
-"""Ports and commands of a project of its own: for the drill, the pictures and the tests."""
+"""Ports and commands of an isolated copy of the project's servers: for the drill, the pictures and the tests."""
 
 import subprocess
 import sys
@@ -12,11 +12,11 @@ from commands import DONE, NotThereError
 from deployment.api.server_process import HOST, find_free_ports
 from settings import ROOT
 
-COMMAND_SECONDS = 1800.0  # a busy machine takes three times as long as an idle one
+COMMAND_SECONDS = 1800.0  # a busy machine is three times slower
 
 
 def move_ports() -> dict[str, str]:
-    """Free ports for every server of the project, and a worker that asks each second."""
+    """Settings with free ports for all servers of the project, and a worker that polls every second."""
     api, mlflow, prefect = find_free_ports(3)
     return {
         "WINE_PORT": str(api),
@@ -28,7 +28,7 @@ def move_ports() -> dict[str, str]:
 
 
 def run_module(environment: Mapping[str, str], log: Path, *command: str, ends: Sequence[int] = (DONE,)) -> None:
-    """Run `python -m COMMAND` to its end, and add what it prints to a log. Raises NotThereError where it fails."""
+    """Run `python -m COMMAND` to its end, and append its output to a log. Raises NotThereError if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -48,9 +48,9 @@ def run_module(environment: Mapping[str, str], log: Path, *command: str, ends: S
 
 @contextmanager
 def run_services(environment: Mapping[str, str], log: Path) -> Iterator[tuple[Future[None], Future[None]]]:
-    """Start Prefect's services beside what the block does, and end them after it.
+    """Start Prefect's services while the block runs, and stop them after it.
 
-    Yields two results to wait for: a server that answers, and a worker for what is deployed.
+    Yields two futures: for a server that responds, and for a worker after the deployment.
     """
     order = partial(run_module, environment, log, "orchestration.services")
 
@@ -65,5 +65,5 @@ def run_services(environment: Mapping[str, str], log: Path) -> Iterator[tuple[Fu
         try:
             yield server, worker
         finally:
-            wait([server, worker])  # a worker that came later would outlive the drill
+            wait([server, worker])  # a worker that starts later would outlive the drill
             order("stop")

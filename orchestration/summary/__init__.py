@@ -1,1 +1,1 @@
-"""What the last finished pipeline came to, in Markdown."""
+"""The result of the last finished pipeline run, in Markdown."""

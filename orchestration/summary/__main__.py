@@ -1,8 +1,8 @@
-"""What the last run of the pipeline came to, in Markdown: the summary of a job in GitHub Actions.
+"""The result of the last pipeline run, in Markdown: the job summary in GitHub Actions.
 
     python -m orchestration.summary [--folder FOLDER]    (make summary)
 
-Appends to the file that GITHUB_STEP_SUMMARY names; prints where it names none.
+Appends to the file that GITHUB_STEP_SUMMARY names; prints if it is not set.
 """
 
 import argparse

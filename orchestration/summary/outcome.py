@@ -1,4 +1,4 @@
-"""What the last run of the pipeline left in the store, and its summary in Markdown."""
+"""Read the results of the last pipeline run from the store, and summarise them in Markdown."""
 
 import shutil
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SYNTHETIC = f"the {ROWS} are synthetic, so the scores say that the pipeline work
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the last run of the pipeline left in the store. `record` is None where it moved and refused nothing."""
+    """The results of the last pipeline run. `record` is None if it neither promoted nor refused a model."""
 
     source: str
     fingerprint: str
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def read_outcome() -> Outcome:
-    """Read what the last run left in the store that is open. Raises NotThereError if none has finished."""
+    """Read the results of the last run from the open store. Raises NotThereError if no run has finished."""
     runs = _find_pipelines()
     if not runs:
         raise NotThereError(f"no pipeline has finished in {name_store()}: run make pipeline")
@@ -57,7 +57,7 @@ def read_outcome() -> Outcome:
 
 
 def render_summary(outcome: Outcome, findings: list[str]) -> str:
-    """The summary in Markdown; its title says "rehearsal" where the run proves nothing."""
+    """The summary in Markdown; its title says "rehearsal" if the run proves nothing."""
     champion = outcome.champion
     parts = [
         "# Training: a rehearsal" if outcome.rehearsals else "# Training",
@@ -76,7 +76,7 @@ def render_summary(outcome: Outcome, findings: list[str]) -> str:
 
 
 def summarise(settings: Settings, folder: Path | None) -> str:
-    """Summarise the last run in the store of the settings; a folder gets the summary, the figures and the cards too."""
+    """Summarise the last run in the settings' store; write summary, figures and model cards to a folder, if given."""
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     outcome = read_outcome()
     summary = render_summary(outcome, audit_snapshot(outcome.fingerprint, settings.snapshots))
@@ -92,7 +92,7 @@ def summarise(settings: Settings, folder: Path | None) -> str:
 
 
 def _find_pipelines() -> list[Run]:
-    """The finished parent runs of pipelines, the newest first; two are enough to know whether there were others."""
+    """The last two finished parent runs of pipelines, newest first; the second shows that there were others."""
     condition = "attributes.status = 'FINISHED' and attributes.run_name = 'pipeline'"
     experiment = find_experiment(EXPERIMENT).experiment_id
     return list(

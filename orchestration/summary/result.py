@@ -1,4 +1,4 @@
-"""What a run of the pipeline came to, as the command prints it: a summary of three lines, the table, the gate."""
+"""The result of a pipeline run, as the command prints it: a summary of three lines, the table, the gate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +17,17 @@ SAME = 5e-5  # two scores of one model: the registry keeps four digits
 
 @dataclass(frozen=True)
 class Release:
-    """What came of a challenger; `verdict` is None for a model that is the champion already."""
+    """The result for a challenger; `verdict` is None if it already is the champion."""
 
     verdict: Verdict | None
     champion: Version | None
-    true_grade: int  # of the wine that was asked for
+    true_grade: int  # of the wine sent to the API
     answer: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a run of the pipeline came to."""
+    """The result of a pipeline run."""
 
     source: str
     fingerprint: str
@@ -37,7 +37,7 @@ class PipelineResult:
 
 
 def show_result(result: PipelineResult, console: Console) -> None:
-    """Print a summary of three lines, then the table and what the run came to, and what to do next."""
+    """Print a summary of three lines, then the table, the result and what to do next."""
     release, champion = result.release, result.release.champion
     console.print("\n".join(summarise_result(result)))
     console.print(*tabulate_scores(result.scores), sep="\n")
@@ -51,7 +51,7 @@ def show_result(result: PipelineResult, console: Console) -> None:
         f"make search                       tune XGBoost and forests on the same {ROWS}",
         "WINE_DATA=FOLDER make pipeline    the same on your own files",
     ]
-    if not champion:  # the same run again would end the same
+    if not champion:  # the same run would have the same result
         following.append(f"{PROMOTE}    overrules the gate")
     steps = "\n  ".join(following)
     console.print(
@@ -67,7 +67,7 @@ More
 
 
 def summarise_result(result: PipelineResult) -> list[str]:
-    """Which model serves, how good it is on unseen wines, and what to do next: a line each."""
+    """The serving model, its quality on unseen wines, and what to do next: one line each."""
     champion = result.release.champion
     if not champion:
         refused = "Serves      no model yet: the gate refused the first challenger"

@@ -1,1 +1,1 @@
-"""What the tasks of the flows do, and what they reach outside: a cluster, a webhook, the API, Prefect's pages."""
+"""The functions behind the flows' tasks, and their external services: cluster, webhook, API, Prefect's pages."""

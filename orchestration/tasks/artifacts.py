@@ -1,4 +1,4 @@
-"""What a run leaves on Prefect's pages beside its states: pictures, and how far a long part has come."""
+"""Artifacts of a run on Prefect's pages: pictures, and the progress of a long task."""
 
 import base64
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from prefect.artifacts import create_image_artifact, create_progress_artifact, u
 
 
 def create_picture_artifact(figure: Figure, key: str, description: str) -> None:
-    """Leave a figure as an image artifact, a PNG of some 40 KB that travels inside its own address."""
+    """Create an image artifact from a figure: a PNG of about 40 KB inside a data URL."""
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=80)
     address = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
@@ -19,7 +19,7 @@ def create_picture_artifact(figure: Figure, key: str, description: str) -> None:
 
 
 def start_progress(key: str, description: str) -> Callable[[float], None]:
-    """Leave a progress artifact at nothing, and return what moves it to a share between 0 and 1."""
+    """Create a progress artifact at 0, and return a function that sets it to a share between 0 and 1."""
     artifact_id = cast(UUID, create_progress_artifact(0.0, key=key, description=description))
 
     def move(share: float) -> None:

@@ -1,7 +1,7 @@
-"""A flow's tasks on a Dask cluster. Imported only where WINE_DASK names one.
+"""Run a flow's tasks on a Dask cluster; imported only if WINE_DASK names one.
 
-The workers need what the tasks use: this project's environment, the tracking store, the Prefect server, and the folder
-of snapshots, all by the addresses and paths of the machine that runs the flow.
+The workers need this project's environment, the tracking store, the Prefect server and the folder of snapshots, at the
+same addresses and paths as on the machine that runs the flow.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from executors import open_cluster
 
 
 class TrackingPlugin(WorkerPlugin):
-    """Sets the tracking store on every worker, one that takes a dead one's place too."""
+    """Sets the tracking store on every worker, including replacements of dead workers."""
 
     name = "tracking store"
 
@@ -27,16 +27,16 @@ class TrackingPlugin(WorkerPlugin):
         self.uri = uri
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002
-        """Called by the worker once."""
+        """Set the store; each worker calls this once."""
         mlflow.set_tracking_uri(self.uri)
 
 
 @contextmanager
 def open_task_runner(dask: str) -> Iterator[DaskTaskRunner]:
-    """What runs tasks on the cluster that WINE_DASK names. Raises as executors.open_executor does."""
+    """Open a task runner on the cluster of WINE_DASK; errors as in executors.open_executor."""
     with open_cluster(dask) as client, get_client(sync_client=True) as prefect:
         client.register_plugin(TrackingPlugin(mlflow.get_tracking_uri()))
-        # Where Prefect's server is a temporary one, a worker would start another of its own.
+        # If Prefect's server is temporary, a worker would start another one.
         with (
             temporary_settings({PREFECT_API_URL: str(prefect.api_url)}),
             DaskTaskRunner(address=client.scheduler_info()["address"]) as runner,
@@ -45,5 +45,5 @@ def open_task_runner(dask: str) -> Iterator[DaskTaskRunner]:
 
 
 def log_step(step: str) -> None:
-    """Log a fit that is done, in the task that did it."""
+    """Log a finished fit, in the task that ran it."""
     get_run_logger().info(step)

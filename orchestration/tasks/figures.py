@@ -1,4 +1,4 @@
-"""A run of the pipeline as a picture."""
+"""A plot of a pipeline run."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ KEPT = "Cached"
 
 
 def read_tasks(flow_run_names: Sequence[str]) -> list[TaskRun]:
-    """The finished task runs of flow runs with these names, in the order in which they started."""
+    """The finished task runs of flow runs with these names, in order of their start."""
     filters = FlowRunFilter.model_validate({"name": {"any_": list(flow_run_names)}})
     started = TaskRunFilter(start_time=TaskRunFilterStartTime(is_null_=False))
     with get_client(sync_client=True) as client:
@@ -23,7 +23,7 @@ def read_tasks(flow_run_names: Sequence[str]) -> list[TaskRun]:
 
 
 def plot_tasks(runs: Sequence[TaskRun], title: str) -> Figure:
-    """Plot when each task ran: a bar a task, from the first start on; grey for results that were kept before."""
+    """Plot when each task ran, one bar per task, from the first start on; grey for cached results."""
     figure, (axis,) = make_axes(1, 1, height=0.3 * len(runs) + 1.3, width=10)
     starts = [run.start_time.timestamp() if run.start_time else 0.0 for run in runs]
     ends = [run.end_time.timestamp() if run.end_time else 0.0 for run in runs]

@@ -1,6 +1,7 @@
-"""Runs of the deployments that ended badly: those whose process is gone, and retrainings that trained nothing."""
+"""Deployment runs that ended badly: runs whose process is gone, and retrainings without a result."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -9,7 +10,10 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     DeploymentFilterTags,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -27,11 +31,10 @@ BAD = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
 
 def end_lost_runs() -> list[str]:
-    """Mark runs as crashed whose worker was killed, as nobody else does; return a sentence on each.
+    """Mark runs as crashed if their worker was killed, because Prefect does not; return a sentence on each.
 
-    A run that lives renews its hold on its deployment's slot. Prefect frees the slot of one that is gone within
-    about five minutes. So where no slot is held, every run that is not over is gone, and for the deployment of
-    the run that asks, every other run.
+    A live run renews the lease on its deployment's concurrency slot. Prefect frees the slot of a dead run within about
+    five minutes. So if no slot is taken, every unfinished run is dead. The caller's own run and slot do not count.
     """
     own = UUID(flow_run.id) if flow_run.id else None
     with get_client(sync_client=True) as client:
@@ -43,12 +46,12 @@ def end_lost_runs() -> list[str]:
 
 
 def _end_lost(client: SyncPrefectClient, deployment: DeploymentResponse, own: UUID | None) -> Iterator[FlowRun]:
-    """End the runs of a deployment that are not over and hold no slot."""
+    """Mark a deployment's unfinished runs without a slot as crashed."""
     runs = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ALIVE)))),
     )
-    # Read after the runs: one that took its slot since then is not among them, and one that left it is over.
+    # Read after the runs: a run that took its slot since then is not among them, and one that freed it has finished.
     slots = client.read_deployment(deployment.id).global_concurrency_limit
     is_own = own in [run.id for run in runs]
     if slots is None or slots.active_slots > is_own:
@@ -57,17 +60,30 @@ def _end_lost(client: SyncPrefectClient, deployment: DeploymentResponse, own: UU
         now = client.read_flow_run(run.id)
         if run.id != own and now.state and now.state.type in ALIVE:
             client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
-            if is_own:  # Prefect frees a slot at the end of any run, of one that had lost its own too
+            if is_own:  # at the end of any run Prefect frees a slot, even if the run had lost its own
                 held = GlobalConcurrencyLimitUpdate(active_slots=slots.active_slots)
                 client.update_global_concurrency_limit(slots.name, held)
             yield now
 
 
 def find_bad_end(run_id: str) -> str:
-    """The name of the state in which a run ended without a result; "" for one that goes on, went well or is unknown."""
+    """The state in which a run failed, crashed or was cancelled; "" if it is unfinished, successful or unknown."""
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(run_id)).state
-    except (ObjectNotFound, ValueError):  # another server's, or removed since
+    except (ObjectNotFound, ValueError):  # of another server, or deleted
         return ""
     return state.type.value.lower() if state and state.type in BAD else ""
+
+
+def has_succeeded(flow: str, since: datetime) -> bool:
+    """Whether a run of a flow that started after `since` has succeeded."""
+    begun = FlowRunFilterStartTime(after_=since)
+    well = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            flow_run_filter=FlowRunFilter(start_time=begun, state=well),
+            limit=1,
+        )
+    return bool(found)

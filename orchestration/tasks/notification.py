@@ -1,7 +1,7 @@
-"""Messages to the webhook that WINE_WEBHOOK names: of a flow that failed or crashed, and of an alarm.
+"""Notifications to the webhook of WINE_WEBHOOK, about failed or crashed flows and alarms.
 
-The body is JSON: flow, run, state, message, link, and all of it as `text`, which Slack, Mattermost and
-Discord's Slack endpoint show as it is.
+The body is JSON: flow, run, state, message, link, and all of it as `text`, which Slack, Mattermost and Discord's Slack
+endpoint show.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 10.0
 
 
 def notify_webhook(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Post what became of a run, as a hook of a flow."""
+    """Post the end state of a run; a hook of a flow."""
     message = state.message or ""
     pages = get_current_settings().ui_url
     post_webhook(
@@ -38,17 +38,17 @@ def notify_webhook(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 
 
 def post_webhook(message: Mapping[str, Any]) -> None:
-    """Post a message to the webhook, if there is one. Whatever goes wrong here is logged, never raised.
+    """Post a message to the webhook, if there is one. Errors are logged, never raised.
 
-    The address may hold a secret, so no line names it.
+    The address may contain a secret, so it is never logged.
     """
     try:
         address = load_settings().webhook.get_secret_value()
         if address:
             httpx.post(address, json=dict(message), timeout=PATIENCE_SECONDS).raise_for_status()
-    except Exception as error:  # a run that failed has failed, whoever hears of it
+    except Exception as error:  # a failed notification must not change the run's state
         try:
             logger: Any = get_run_logger()
-        except MissingContextError:  # the run is over, as after a crash
+        except MissingContextError:  # no run context, as after a crash
             logger = get_logger("wine.notification")
         logger.warning("the message could not be sent to WINE_WEBHOOK: %s", type(error).__name__)

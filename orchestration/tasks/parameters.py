@@ -1,4 +1,4 @@
-"""The parameters of the flows, as Prefect's pages describe and check them."""
+"""The flows' parameters, with descriptions and validation for Prefect's pages."""
 
 from typing import Annotated, Literal
 

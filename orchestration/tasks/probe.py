@@ -1,4 +1,4 @@
-"""Ask the API one question over a real socket, from a server that lives only as long."""
+"""Send one request to a temporary API server over a real socket."""
 
 import threading
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ START_SECONDS = 20.0
 
 
 def ask_api(bundle: Path, wine: WineQuality) -> dict[str, Any]:
-    """Serve one bundle on a free port of 127.0.0.1, POST one wine to /predict, return the answer."""
+    """Serve one bundle on a free port of 127.0.0.1, POST one wine to /predict, and return the response."""
     with _serve(bundle) as address:
         answer = httpx.post(f"{address}/predict", json=wine.model_dump(), timeout=START_SECONDS)
         answer.raise_for_status()
@@ -31,7 +31,7 @@ def ask_api(bundle: Path, wine: WineQuality) -> dict[str, Any]:
 
 
 def pick_wine(holdout: pd.DataFrame) -> tuple[WineQuality, int]:
-    """The first holdout wine that the API takes, with the grade that the tasters gave it.
+    """The first holdout wine that the API accepts, with its tasters' grade.
 
     Raises:
         BadInputError: there is none.

@@ -1,4 +1,4 @@
-"""What a command prints while it works: its own log lines on stderr, and a line where there are none for a while."""
+"""Progress output of a command on stderr: its own log lines, and a repeated line during long silences."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 QUIET_SECONDS = 4.0
-PREFECT_CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"  # read when Prefect is imported; its server keeps all lines
+PREFECT_CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"  # Prefect reads it at import; its server keeps all lines
 _ROOM = Path(__file__).resolve().parents[1]
 
 
@@ -22,21 +22,21 @@ class Progress(logging.Handler):
         self._ended = threading.Event()
 
     def start(self, step: str) -> None:
-        """Print the first step, and watch for silence from now on."""
+        """Print the first step, and start watching for silence."""
         self.print_step(step)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def stop(self) -> None:
-        """Print no more."""
+        """Stop watching for silence."""
         self._ended.set()
 
     def print_step(self, step: str) -> None:
-        """Print what is done or begins now."""
+        """Print a step that is done or starts now."""
         self._step = step
         self._print(step)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a log line of this project's flows; Prefect's own lines on the same logger are left out."""
+        """Print a log line of this project's flows; skip Prefect's own lines on the same logger."""
         if Path(record.pathname).is_relative_to(_ROOM):
             self.print_step(record.getMessage())
 

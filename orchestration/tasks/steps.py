@@ -1,7 +1,7 @@
-"""What the tasks of the flows do, where it takes more than one room: plain functions, without Prefect.
+"""Plain functions for the flows' tasks that combine several packages, without Prefect.
 
-They take and return names and small results. Wines travel as the fingerprint of a snapshot, models as
-the id of a run or as a version, so that a task can be cached, retried or run alone.
+They take and return names and small results. The fingerprint of a snapshot stands for wines, a run id or a version for
+a model, so that a task can be cached, retried or run alone.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ from wine_data.sources.load import load_wines
 from wine_data.split import Split, split_wines
 from wine_quality_training.evaluate import Fitting, train_model
 
-# What decides how a model comes out and what its run holds; a change there makes every cached model stale.
+# The code that determines a model and the content of its run; a change there invalidates all cached models.
 FITTING_CODE = ("wine_data", "wine_quality_training", "experiment_tracking", "requirements.txt")
 
 
 def fetch_wines(  # noqa: PLR0913 (Prefect shows plain values)
     source: str, seed: int, downloads: Path, uci_url: str, snapshots: Path, s3_block: str = "", wine_type: str = ""
 ) -> str:
-    """Load wines from a source or a bucket, keep them as a snapshot, and return its fingerprint."""
+    """Load wines from a source or a bucket, store them as a snapshot, and return its fingerprint."""
     if source.startswith(SCHEME):
         data = load_bucket(source, seed, downloads, s3_block)
     else:
@@ -51,7 +51,7 @@ def fetch_wines(  # noqa: PLR0913 (Prefect shows plain values)
 
 
 def audit_snapshot(fingerprint: str, snapshots: Path) -> list[str]:
-    """What is wrong with the wines of a snapshot, in sentences."""
+    """Audit the wines of a snapshot; return the findings as sentences."""
     return audit_wines(read_snapshot(snapshots, fingerprint)).sentences()
 
 
@@ -75,7 +75,7 @@ def train_and_track(  # noqa: PLR0913 (Prefect caches by plain values)
 def search_and_track(  # noqa: PLR0913 (Prefect caches by plain values)
     trials: int, fingerprint: str, snapshots: Path, folds: int, seed: int, experiment_id: str, dask: str = ""
 ) -> list[TrackedModel]:
-    """Tune models for grades in so many trials, here or on a Dask cluster, and return the winner, tracked."""
+    """Tune classifiers in `trials` trials, here or on a Dask cluster, and return the best one, tracked."""
     data = read_snapshot(snapshots, fingerprint)
     split = split_wines(data.train, data.validation, folds, seed)
     plan = Plan(task=CLASSIFIER, trials=trials, seed=seed, workers=os.cpu_count() or 1, dask=dask)
@@ -83,10 +83,10 @@ def search_and_track(  # noqa: PLR0913 (Prefect caches by plain values)
 
 
 def gather_labelled(log_url: str, since: float, snapshots: Path) -> str:
-    """Keep the labelled answers that the log has since a time as a snapshot, and return its fingerprint.
+    """Store the log's labelled predictions since a time as a snapshot, and return its fingerprint.
 
     Raises:
-        BadInputError: there are too few for the gate to judge a model by.
+        BadInputError: there are too few for the gate to judge a model.
     """
     columns = [*FEATURES, TARGET]
     parts = [part.loc[part[TARGET].notna(), columns].dropna() for part in iterate_answers(log_url, since)]
@@ -101,9 +101,9 @@ def gather_labelled(log_url: str, since: float, snapshots: Path) -> str:
 
 
 def find_labelled(snapshots: Path) -> str:
-    """The fingerprint of the labelled answers that the champion learned from, "" for none, or none kept here.
+    """The fingerprint of the labelled predictions that the champion learned from; "" if there are none here.
 
-    A scheduled run learns from them too, or it would forget what the champion knows.
+    A scheduled run learns from them too, or its model would lose what the champion has learned.
     """
     champion = find_champion()
     try:
@@ -113,7 +113,7 @@ def find_labelled(snapshots: Path) -> str:
 
 
 def add_labelled(fingerprint: str, labelled: str, snapshots: Path) -> str:
-    """Keep the wines of one snapshot with the labelled answers of another, and return the fingerprint of both."""
+    """Store a snapshot of wines together with labelled predictions, and return the new fingerprint."""
     joined = join_labelled(read_snapshot(snapshots, fingerprint), read_snapshot(snapshots, labelled))
     keep_snapshot(joined, snapshots)
     return joined.fingerprint
@@ -122,7 +122,7 @@ def add_labelled(fingerprint: str, labelled: str, snapshots: Path) -> str:
 def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> Verdict:
     """Let the gate compare a version with the champion on the holdout wines of a snapshot.
 
-    Where labelled answers joined the wines, it takes those of the holdout too: the form for after drift.
+    If the snapshot has labelled predictions, it also uses those of the holdout: the gate's mode after drift.
     """
     labelled = read_snapshot(snapshots, fingerprint).labelled
     recent = read_snapshot(snapshots, labelled).validation if labelled else None
@@ -130,7 +130,7 @@ def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> 
 
 
 def note_replay(verdict: Verdict, settings: Settings) -> Verdict:
-    """A verdict with what the challenger would have answered lately; as it is where the log has nothing to replay."""
+    """Add the challenger's replay of recent traffic to a verdict; unchanged if the log has nothing to replay."""
     try:
         replay = replay_log(settings, verdict.challenger)
     except (BadInputError, NotThereError):
@@ -139,13 +139,13 @@ def note_replay(verdict: Verdict, settings: Settings) -> Verdict:
 
 
 def pick_holdout_wine(fingerprint: str, snapshots: Path) -> tuple[WineQuality, int]:
-    """A wine of the holdout to ask the API about, with the grade that the tasters gave it."""
+    """A holdout wine to send to the API, with its tasters' grade."""
     return pick_wine(_split(fingerprint, snapshots).holdout)
 
 
 @lru_cache
 def fingerprint_code() -> str:
-    """SHA-256 of the code and the lock that decide how a model comes out."""
+    """SHA-256 of the code and the lock file that determine a model."""
     digest = hashlib.sha256()
     for name in FITTING_CODE:
         paths = [ROOT / name] if (ROOT / name).is_file() else sorted((ROOT / name).rglob("*.py"))
@@ -155,7 +155,7 @@ def fingerprint_code() -> str:
 
 
 def identify_store() -> str:
-    """Name and age of this tracking store: a run that was cached for another store is not in it."""
+    """Name and creation time of this tracking store: it does not contain runs cached for another store."""
     return f"{name_store()} {find_experiment(EXPERIMENT).creation_time}"
 
 

@@ -1,4 +1,4 @@
-"""How plain functions become Prefect tasks, and the server that a flow of a command needs."""
+"""Turn plain functions into Prefect tasks, and start the server that a command's flow needs."""
 
 import hashlib
 import signal
@@ -22,20 +22,20 @@ from wine_data.schema import NAME
 
 P = ParamSpec("P")
 T = TypeVar("T")
-FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # a disk, a store, a server: may pass
+FROM_OUTSIDE = (OSError, NotThereError, MlflowException, SQLAlchemyError)  # of a disk, a store or a server: temporary
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Say whether a failure may pass: one from outside may, a mistake in wines, settings or code stays one.
+    """Whether a failure may be temporary: external ones may, errors in wines, settings or code are not.
 
-    A task that was ended after all its time would take that time again.
+    A task that reached its timeout is not retried: it would need the same time again.
     """
     result = state.result(raise_on_failure=False)
     return isinstance(result, FROM_OUTSIDE) and not isinstance(result, TaskRunTimeoutError)
 
 
 def key_by_content(names: Sequence[str]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """Make the cache key of a task from the named parameters, the code that decides its result, and the store."""
+    """Make a function for a task's cache key, from the named parameters, the code that affects it, and the store."""
 
     def make_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
         parts = [context.task.name, fingerprint_code(), identify_store(), *(str(parameters[name]) for name in names)]
@@ -52,10 +52,10 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     timeout: float | None = 300,
     cached_by: Sequence[str] = (),
 ) -> Task[P, T]:
-    """Make a task of a function, ended after `timeout` seconds, if that is not None, and then not tried again.
+    """Make a task from a function, with a timeout in seconds (None: no limit); a timeout is not retried.
 
-    A failure that may pass is tried again after about 2, 4 and 8 s. With `cached_by`, names of
-    parameters, a result is kept and used again until one of them, the code or the store is another.
+    Failures that may be temporary are retried after about 2, 4 and 8 s. With `cached_by`, names of parameters, the
+    result is cached and reused until one of them, the code or the store changes.
     """
     cache: dict[str, Any] = {"cache_policy": NO_CACHE}
     if cached_by:
@@ -74,15 +74,20 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     return make_task(function)
 
 
+def use_kept(kept: T, is_there: Callable[[T], bool], again: Task[P, T], *args: P.args, **parameters: P.kwargs) -> T:
+    """Return a cached task's result; if the object it names was removed since, run the task again."""
+    return kept if is_there(kept) else again.with_options(refresh_cache=True)(*args, **parameters)
+
+
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Start Prefect's temporary server, where no other is set, out of the reach of ctrl-c.
+    """Start Prefect's temporary server, if no other is set, and shield it from Ctrl-C.
 
-    A terminal sends ctrl-c to every process of the command. The server would end at once, and the
-    flow would try for minutes to tell it that it was stopped. A blocked signal stays blocked in a child.
+    A terminal sends Ctrl-C to every process of a command. The server would end at once, and the flow would try for
+    minutes to report its end to it. A signal blocked here stays blocked in the child process.
 
     Raises:
-        NotThereError: the temporary server does not start, or that of PREFECT_API_URL does not answer.
+        NotThereError: the temporary server does not start, or that of PREFECT_API_URL does not respond.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,152 +1,29 @@
 """One fault on a server under load, and what became of its answers."""
 
 import asyncio
-import os
+import math
 import random
 import shutil
 import signal
-import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from settings import ROOT
+from tests.benchmarks.command_faults import COMMAND_FAULTS
+from tests.benchmarks.fault_server import DEADLINE, Server
+from tests.benchmarks.log_faults import LOG_FAULTS
+from tests.benchmarks.server_faults import SERVER_FAULTS, Fault
 from tests.benchmarks.soak_study import find_missing
-from tests.benchmarks.traffic import LOST, POOL, Connection, Traffic
-from tests.folders import isolated_environment
-from tests.waiting import free_port, wait_for, wait_until
-from tests.web import WEB
-from wine_quality_training.bundle.bundle import COMPILED_FILE, METADATA_FILE, select_bundle
+from tests.benchmarks.traffic import LOST, Connection, Traffic
+from tests.waiting import free_port
 
-CLIENTS, IN_A_ROW, DEADLINE = 4, 10, 60.0
-LOCKED_SECONDS = 3.0
-
-
-@dataclass
-class Server:
-    """An API in a folder of its own, which can be started again on the same port."""
-
-    folder: Path
-    port: int
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def models(self) -> Path:
-        return self.folder / "deployment" / "models"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "predictions.db"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "output.txt"
-
-    def start(self) -> None:
-        """Serve with two processes. What they print is kept in a file."""
-        given = {"WINE_PORT": str(self.port), "WINE_WORKERS": "2", "WINE_SERVING_MODELS": str(self.models)}
-        environment = isolated_environment(self.folder) | given | {"WINE_LOG_URL": f"sqlite:///{self.log}"}
-        command = [sys.executable, "-m", "deployment.serve"]
-        with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-            )
-        wait_for(f"{self.address}/ready", self.process)
-
-    def send(self, number: int) -> None:
-        """Send the server a signal and wait for its end; kill -9 goes to all of its processes."""
-        assert self.process
-        if number == signal.SIGKILL:
-            os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
-        self.process.wait(timeout=DEADLINE)
-
-    def list_workers(self) -> list[int]:
-        """The processes that answer."""
-        assert self.process
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-    def read_refusal(self) -> str:
-        """Why a model is not served, as /ready says."""
-        return str(WEB.get(f"{self.address}/ready").json()["refused"])
-
-
-def kill_worker(server: Server) -> str:
-    killed = server.list_workers()[0]
-    os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: killed not in server.list_workers() and len(server.list_workers()) == 2, "another process")
-    return "uvicorn starts another process by itself"
-
-
-def kill_server(server: Server) -> str:
-    server.send(signal.SIGKILL)
-    server.start()
-    return "connections are refused until it is started again"
-
-
-def stop_server(server: Server) -> str:
-    server.send(signal.SIGTERM)
-    server.start()
-    return "requests in progress are answered; then connections are refused until it is started again"
-
-
-def promote_damaged(server: Server, damage: Callable[[Path], None]) -> str:
-    """Have a damaged bundle become current, see it refused, and roll back."""
-    damage(server.models / "2")
-    select_bundle(server.models / "2")
-    reason = wait_until(server.read_refusal, "a refusal")
-    select_bundle(server.models / "1")
-    return f"/ready: {reason.replace(str(server.models), 'MODELS')}"
-
-
-def swap_model(bundle: Path) -> None:
-    shutil.copy(bundle.with_name("1") / COMPILED_FILE, bundle / COMPILED_FILE)
-
-
-def truncate_model(bundle: Path) -> None:
-    os.truncate(bundle / COMPILED_FILE, (bundle / COMPILED_FILE).stat().st_size // 2)
-
-
-def flip_bit(bundle: Path) -> None:
-    data = bytearray((bundle / COMPILED_FILE).read_bytes())
-    data[len(data) // 2] ^= 1
-    (bundle / COMPILED_FILE).write_bytes(data)
-
-
-def truncate_metadata(bundle: Path) -> None:
-    os.truncate(bundle / METADATA_FILE, 100)
-
-
-def lock_log(server: Server) -> str:
-    connection = sqlite3.connect(server.log, timeout=30, isolation_level=None)
-    connection.execute("BEGIN EXCLUSIVE")
-    time.sleep(LOCKED_SECONDS)
-    connection.close()
-    return "nothing: rows wait in memory until the log is free"
-
-
-FAULTS: dict[str, Callable[[Server], str]] = {
-    "kill -9 of one of two processes": kill_worker,
-    "kill -9 of the server": kill_server,
-    "SIGTERM to the server": stop_server,
-    "model file swapped for another": lambda server: promote_damaged(server, swap_model),
-    "model file truncated": lambda server: promote_damaged(server, truncate_model),
-    "one bit of the model file flipped": lambda server: promote_damaged(server, flip_bit),
-    "metadata truncated": lambda server: promote_damaged(server, truncate_metadata),
-    f"log locked for {LOCKED_SECONDS:g} s": lock_log,
-}
+CLIENTS, IN_A_ROW = 4, 10
+API_FAULTS = SERVER_FAULTS | LOG_FAULTS
+FAULTS = API_FAULTS | COMMAND_FAULTS
 
 
 @dataclass(frozen=True)
@@ -158,7 +35,8 @@ class Outcome:
     errors: int
     rows: int
     seconds: float
-    seen: str
+    seen: str  # by an operator
+    problem: str = ""  # why it did not recover
 
 
 async def answers_in_a_row(traffic: Traffic) -> None:
@@ -179,41 +57,72 @@ async def answers_in_a_row(traffic: Traffic) -> None:
                 traffic.check([0], [answer], answer["model"]["version"])
 
 
-async def break_under_load(server: Server, traffic: Traffic, fault: str, pick: random.Random) -> tuple[float, str]:
+async def break_under_load(server: Server, traffic: Traffic, fault: Fault) -> tuple[float, str]:
     """Ask until the fault has come and gone; return the seconds from its beginning, and what an operator sees."""
-    over = asyncio.Event()
+    over, pick = asyncio.Event(), server.random
 
     async def keep_asking() -> None:
         connection = Connection(traffic.address)
         while not over.is_set():
-            await traffic.ask(connection, [pick.randrange(POOL)])
+            await traffic.ask(connection, [pick.randrange(len(traffic.wines))])
+            await asyncio.sleep(fault.pause)
         connection.close()
 
     asking = [asyncio.create_task(keep_asking()) for _ in range(CLIENTS)]
     await asyncio.sleep(pick.uniform(0.3, 1.5))
-    start = time.monotonic()
-    seen = await asyncio.to_thread(FAULTS[fault], server)
-    await answers_in_a_row(traffic)
-    seconds = time.monotonic() - start
-    over.set()
-    await asyncio.gather(*asking)
-    return seconds, seen
+    server.note_fault()
+    try:
+        seen = await asyncio.to_thread(fault.do, server)
+        await answers_in_a_row(traffic)
+        return time.monotonic() - server.broken, seen
+    finally:
+        over.set()
+        await asyncio.gather(*asking)
 
 
-def try_fault(fault: str, bundles: Path, table: pd.DataFrame, seed: int) -> Outcome:
-    """One fault, once, on a server of its own."""
-    with tempfile.TemporaryDirectory(prefix="wine-fault-") as folder:
-        server = Server(Path(folder), free_port())
-        shutil.copytree(bundles, server.models)
-        traffic = Traffic.of_bundles(server.address, server.models, table)
+def try_fault(name: str, bundles: Path, table: pd.DataFrame, seed: int, tries: int) -> list[Outcome]:
+    """Try a fault so often. One server takes all tries, unless it has not recovered or the fault is a slow one."""
+    outcomes: list[Outcome] = []
+    while len(outcomes) < tries:
+        with tempfile.TemporaryDirectory(prefix="wine-fault-") as folder:
+            pick = random.Random(f"{name} {seed} {len(outcomes)}")
+            server = Server(Path(folder), free_port(), bundles, pick)
+            left = 1 if FAULTS[name].slow else tries - len(outcomes)
+            outcomes += try_on_one_server(FAULTS[name], server, table, left)
+    return outcomes
+
+
+def try_on_one_server(fault: Fault, server: Server, table: pd.DataFrame, tries: int) -> list[Outcome]:
+    """Start a server, and break it so often, or until it does not recover."""
+    outcomes: list[Outcome] = []
+    with fault.around(server):
+        if not server.models.exists():
+            shutil.copytree(server.bundles, server.models)
+        first = Traffic.of_bundles(server.address, server.models, table)
+        traffics = [replace(first, ids=[], counts=Counter()) for _ in range(tries)]
         server.start()
         try:
-            seconds, seen = asyncio.run(break_under_load(server, traffic, fault, random.Random(f"{fault} {seed}")))
+            for traffic in traffics:
+                outcomes.append(break_and_recover(fault, server, traffic))
+                if outcomes[-1].problem:
+                    break
         finally:
             server.send(signal.SIGTERM)
-        counts, missing = traffic.counts, find_missing(server.log, traffic.ids)
-        errors = sum(counts[name] for name in counts if name.startswith("status") and name != "status 200")
-        return Outcome(counts["wrong"], counts["lost"], errors, missing, seconds, seen)
+        logs = [server.log, *server.kept_logs]
+        rows = [find_missing(logs, traffic.ids) for traffic in traffics]
+    return [replace(outcome, rows=missing) for outcome, missing in zip(outcomes, rows, strict=False)]
+
+
+def break_and_recover(fault: Fault, server: Server, traffic: Traffic) -> Outcome:
+    """Break a server once; its rows are counted after its end."""
+    seconds, seen, problem = math.inf, "", ""
+    try:
+        seconds, seen = asyncio.run(break_under_load(server, traffic, fault))
+    except (AssertionError, TimeoutError) as error:
+        problem = str(error) or type(error).__name__
+    counts = traffic.counts
+    errors = sum(counts[status] for status in counts if status.startswith("status") and status != "status 200")
+    return Outcome(counts["wrong"], counts["lost"], errors, 0, seconds, seen, problem)
 
 
 def make_row(fault: str, outcomes: list[Outcome]) -> dict[str, object]:
@@ -222,6 +131,7 @@ def make_row(fault: str, outcomes: list[Outcome]) -> dict[str, object]:
     return {
         "trial": fault,
         "tries": len(outcomes),
+        "not recovered": sum(bool(one.problem) for one in outcomes),
         "wrong answers": sum(one.wrong for one in outcomes),
         "answers lost": sum(one.lost for one in outcomes),
         "other statuses": sum(one.errors for one in outcomes),

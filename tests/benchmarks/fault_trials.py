@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.fault_trials     (--tries N, default 20; --seed S)
 
-Each try has a server of its own with two processes, four clients that ask without a pause, and one fault. It has
-recovered when ten requests in a row, on connections of their own, are answered. Exit code 1: an answer was wrong.
+A server with two processes has four clients that ask without a pause. It has recovered when ten requests in a row, on
+connections of their own, are answered. What this machine cannot break is left out, with the reason. Exit code 1: an
+answer was wrong, or a server did not recover.
 """
 
 import tempfile
@@ -13,24 +14,38 @@ from commands import DONE, FINDING, run_command
 from tests.benchmarks.results import parse_arguments, publish_result
 
 
-def main() -> int:
-    """Try every fault and write the table."""
-    arguments = parse_arguments(__doc__, tries=20, seed=0)
+def try_all(name: str, faults: list[str], tries: int, seed: int) -> int:
+    """Try each fault so often, and write the table under a name; return the exit code."""
+    import pytest
 
-    from tests.benchmarks.fault_study import FAULTS, make_row, try_fault
+    from tests.benchmarks.fault_study import make_row, try_fault
     from tests.benchmarks.traffic import make_bundles
 
-    rows, wrong = [], 0
+    rows, bad = [], 0
     with tempfile.TemporaryDirectory(prefix="wine-bundles-") as folder:
         bundles = Path(folder) / "models"
         table = make_bundles(bundles)
-        for fault in FAULTS:
-            outcomes = [try_fault(fault, bundles, table, arguments.seed + number) for number in range(arguments.tries)]
+        for fault in faults:
+            try:
+                outcomes = try_fault(fault, bundles, table, seed, tries)
+            except pytest.skip.Exception as missing:
+                print(f"{fault}: not tried, because {missing}", flush=True)
+                continue
             rows.append(make_row(fault, outcomes))
-            wrong += sum(one.wrong for one in outcomes)
-            print(f"{fault}: {len(outcomes)} tries, {sum(one.wrong for one in outcomes)} wrong answers", flush=True)
-    publish_result("fault_trials", f"fault_trials --tries {arguments.tries}", rows)
-    return FINDING if wrong else DONE
+            wrong, problems = sum(one.wrong for one in outcomes), [one.problem for one in outcomes if one.problem]
+            bad += wrong + len(problems)
+            print("\n".join([f"{fault}: {tries} tries, {wrong} wrong answers", *problems]), flush=True)
+    publish_result(name, f"{name} --tries {tries}", rows)
+    return FINDING if bad else DONE
+
+
+def main() -> int:
+    """Try every fault of the API, its log and its clock."""
+    arguments = parse_arguments(__doc__, tries=20, seed=0)
+
+    from tests.benchmarks.fault_study import API_FAULTS
+
+    return try_all("fault_trials", list(API_FAULTS), arguments.tries, arguments.seed)
 
 
 if __name__ == "__main__":

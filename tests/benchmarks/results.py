@@ -12,6 +12,7 @@ from subprocess import run
 from typing import Any
 
 from commands import DONE
+from settings import ROOT
 
 RESULTS = Path(__file__).with_name("results")
 REPEATED = "repeated grouped cv"
@@ -43,9 +44,20 @@ def make_row(figure: str, goal: str, measured: str) -> dict[str, str]:
 
 def publish_result(name: str, command: str, rows: Sequence[dict[str, Any]]) -> int:
     """Write a result file and print its table; returns the exit code."""
+    old = render_result(name) if (RESULTS / f"{name}.json").exists() else ""
     path = write_result(name, f"python -m tests.benchmarks.{command}", rows)
-    print(f"{render_result(name)}\n\nWritten to {path.name}. Next: copy the table into the page that shows it")
+    shown = replace_table(old, render_result(name)) if old else []
+    next_step = "git diff shows what has changed" if shown else "copy the table into the page that is to show it"
+    print(f"{render_result(name)}\n\nWritten to {', '.join([path.name, *shown])}. Next: {next_step}")
     return DONE
+
+
+def replace_table(old: str, new: str) -> list[str]:
+    """Put a new table in the place of the old one, in every page that shows it; return the names of the pages."""
+    pages = [page for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if old in page.read_text()]
+    for page in pages:
+        page.write_text(page.read_text().replace(old, new))
+    return [page.name for page in pages]
 
 
 def write_result(name: str, command: str, rows: Sequence[dict[str, Any]]) -> Path:

@@ -5,7 +5,8 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -118,10 +119,14 @@ def count_rows(log: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM predictions").fetchone()[0])
 
 
-def find_missing(log: Path, ids: list[str]) -> int:
-    """How many of these answers a log has no row for."""
-    with sqlite3.connect(log) as connection:
-        return len(set(ids) - {row[0] for row in connection.execute("SELECT request_id FROM predictions")})
+def find_missing(logs: Sequence[Path], ids: list[str]) -> int:
+    """How many of these answers none of the logs has a row for."""
+    missing = set(ids)
+    for log in logs:
+        if log.exists():
+            with closing(sqlite3.connect(log)) as connection:
+                missing -= {row[0] for row in connection.execute("SELECT request_id FROM predictions")}
+    return len(missing)
 
 
 def read_lost(address: str) -> float:
@@ -142,7 +147,7 @@ def run_soak(folder: Path, predictions: int, seed: int) -> tuple[list[dict[str, 
         seconds, answers = time.monotonic() - start, traffic.counts["answers"]
         wait_until(lambda: count_rows(log) >= answers, "a row for each answer", seconds=30)
         lost_rows = read_lost(address)
-    missing, extra = find_missing(log, traffic.ids), count_rows(log) - answers
+    missing, extra = find_missing((log,), traffic.ids), count_rows(log) - answers
     return make_rows(soak, seconds, (missing, extra, lost_rows))
 
 

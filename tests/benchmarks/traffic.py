@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from deployment.predictor import load_predictor_of
@@ -42,8 +44,10 @@ class Traffic:
     """What is asked, what the answer should be by version, and what came of it."""
 
     address: str
+    models: Path
+    values: NDArray[np.float64]
     wines: list[dict[str, float]]
-    expected: dict[str, list[tuple[int, float]]]
+    expected: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -51,17 +55,23 @@ class Traffic:
     def of_bundles(cls, address: str, models: Path, table: pd.DataFrame) -> "Traffic":
         """Compute beforehand what each version of the folder says of each wine."""
         values = feature_frame(table).to_numpy()
-        expected: dict[str, list[tuple[int, float]]] = {}
+        traffic = cls(address, models, values, [dict(zip(FEATURES, row, strict=True)) for row in values.tolist()])
         for version in ("1", "2"):
-            predictor = load_predictor_of(models / version)
-            places, means = predictor.decide(predictor.predict_probabilities(values))
-            grades = [predictor.grades[place] for place in places.tolist()]
-            expected[version] = list(zip(grades, means.tolist(), strict=True))
-        return cls(address, [dict(zip(FEATURES, row, strict=True)) for row in values.tolist()], expected)
+            traffic.expect(version)
+        return traffic
+
+    def expect(self, version: str) -> None:
+        """Compute what a version says of each wine."""
+        predictor = load_predictor_of(self.models / version)
+        places, means = predictor.decide(predictor.predict_probabilities(self.values))
+        grades = [predictor.grades[place] for place in places.tolist()]
+        self.expected[version] = list(zip(grades, means.tolist(), strict=True))
 
     def check(self, places: Sequence[int], answers: Sequence[dict[str, Any]], version: str) -> None:
         """Count the answers to some wines, and those that the model of this version would not give."""
         self.counts["wrong"] += len(places) != len(answers)
+        if version not in self.expected:  # promoted meanwhile
+            self.expect(version)
         for place, answer in zip(places, answers, strict=False):
             grade, mean = self.expected[version][place]
             self.counts["wrong"] += (

@@ -23,6 +23,6 @@ def plot_audit(train: pd.DataFrame, validation: pd.DataFrame) -> Figure:
     axes.set(xlabel="rows", xlim=(0, (new + again).max() * 1.32), yticks=[0, 1])
     axes.set_yticklabels(["train file", "validation file"])
     axes.invert_yaxis()
-    axes.set_title(f"{known / len(validation):.0%} of the validation rows repeat a {ROW} of the train file")
+    axes.set_title(f"{known / len(validation):.1%} of the validation rows repeat a {ROW} of the train file")
     axes.legend(loc="lower right", frameon=False)
     return figure

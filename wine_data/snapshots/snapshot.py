@@ -71,5 +71,5 @@ def _require_columns(wines: pd.DataFrame, folder: Path) -> None:
     if odd:
         raise BadInputError(
             f"{folder} was kept before the schema changed ({', '.join(odd)}), and so were the models of the registry: "
-            "the new features need stores of their own, see docs/your_own.md"
+            "new features need new stores, see docs/your_own.md"
         )

@@ -54,7 +54,7 @@ class WineData:
 
 
 class Origin(Protocol):
-    """The record that runs and models keep of their wines: from WineData, or from Partitions on disk."""
+    """The record that runs and models keep of their wines: WineData, or Partitions, which need not fit into memory."""
 
     @property
     def source(self) -> str:

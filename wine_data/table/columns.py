@@ -111,7 +111,7 @@ def match_columns(names: Sequence[str], name: object, wine_type: str = "", grade
     needed = (*MEASUREMENTS, *((TARGET,) if graded else ()))
     repeated = [known for known, found in places.items() if len(found) > 1]
     if repeated:
-        raise BadInputError(f"{name} has the column {', '.join(repeated)} more than once: keep the one that is meant")
+        raise BadInputError(f"{name} has the column {', '.join(repeated)} more than once: keep one of them")
     colour = next((known for known in (TYPE, *FLAGS) if known in places), "")
     wine_type = ("" if colour else wine_type or find_type_of_file(name)) if TYPES else KINDS[0]
     _require_columns([known for known in needed if known not in places], bool(colour or wine_type), names, name)

@@ -17,7 +17,7 @@ from wine_data.table.columns import find_known, is_known
 
 SAMPLE_BYTES, SAMPLE_ROWS = 65_536, 100
 MOST_COLUMNS = 500
-FEWEST_KNOWN = 3  # known names that a header has at least
+FEWEST_KNOWN = 3  # known names that make a comment line a header
 GZIP = b"\x1f\x8b"
 PARQUET = ".parquet"
 TEXTS = (".csv", ".tsv", ".txt")
@@ -54,7 +54,7 @@ class Dialect:
 
     @property
     def is_divisible(self) -> bool:
-        """Whether rows can be read from any byte position, without reading the file from its start."""
+        """Whether rows can be read from the middle of the file, without the bytes before."""
         return not (self.compressed or self.wrapped or self.separator == " " or self.encoding == "utf-16")
 
     def describe(self) -> list[str]:

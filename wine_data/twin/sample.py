@@ -50,7 +50,7 @@ def _read_parameters() -> dict[str, Any]:
     unknown = [name for name in (*MEASUREMENTS, *KINDS) if name not in fitted | parameters.keys()]
     if unknown:
         problem = f"there are no synthetic {ROWS} with {', '.join(unknown)}: {PARAMETERS.name} was fitted without"
-        raise BadInputError(f"{problem}. python -m wine_data.twin.fit FOLDER fits it anew, on your {ROWS}")
+        raise BadInputError(f"{problem}. To fit it on your {ROWS}: python -m wine_data.twin.fit FOLDER")
     return parameters
 
 

@@ -3,9 +3,9 @@
 For one wine, a scikit-learn forest takes milliseconds, mostly for checks and threads that one wine does not need.
 Compiled, it takes a tenth of a millisecond. The proof compares both forms on three sets: every row of a twin of the
 wines, 100,000 random rows in the range of the wines, and the known answers. A forest must give the same grade for every
-row, and probabilities within 1e-6. A model with sums in 32 bits may differ by 1e-5, and for 20 in 100,000 rows, all
-within 1e-4 of a boundary between grades, it may give another grade. If the proof fails, there is no compiled form, and
-the pickle serves.
+row, and probabilities within 1e-6. With sums in 32 bits, probabilities may differ by 1e-5, and 20 in 100,000 rows, all
+within 1e-4 of a boundary between grades, may get another grade. If the proof fails, there is no compiled form, and the
+pickle serves.
 """
 
 import numpy as np
@@ -71,7 +71,7 @@ def prove_equal(
 def _find_boundary(
     probabilities: np.ndarray, grades: np.ndarray, bounds: np.ndarray | None, near: float
 ) -> tuple[np.ndarray, str]:
-    """Which wines a rounding error may give another grade, and a description of that boundary."""
+    """Which wines are so near a boundary that rounding may change their grade, and the boundary in words."""
     if bounds is not None and near:
         expected = probabilities @ grades
         return (np.abs(expected[:, None] - bounds) <= near).any(axis=1), f"within {near:g} of a boundary between grades"

@@ -58,7 +58,7 @@ class CompiledModel:
 
 
 def _return_memory() -> None:
-    """Return memory freed after loading to the system: on Linux glibc keeps it, 100 MB for a forest."""
+    """Return to the system the memory that loading a graph freed; glibc on Linux keeps it, 100 MB for a forest."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

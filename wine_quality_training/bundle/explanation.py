@@ -1,9 +1,9 @@
 """What each feature of a wine adds to its expected quality.
 
 Each feature in turn is set to its median over the wines that the model was fitted on, and the model predicts again. The
-loss of expected quality is the feature's effect. Features interact, so the effects have no meaningful sum.
+loss of expected quality is the feature's effect. Features interact, so the effects do not add up to anything.
 
-TreeSHAP's effects have one. But it needs the trees' counts of wines, which a compiled model no longer has, and some
+TreeSHAP's effects do add up, but it needs the trees' counts of wines, which a compiled model no longer has, and some
 members of a blend are not trees. This method works with any model; it takes one prediction per wine and feature.
 """
 

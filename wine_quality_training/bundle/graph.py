@@ -113,7 +113,7 @@ def _list_trees(forest: BaseEstimator) -> list[Any]:
 
 
 def _add_votes(graph: Graph, forest: BaseEstimator) -> str:
-    """The sum of a forest's votes; a leaf names a row in a table of votes, because most leaves have equal votes."""
+    """The sum of a forest's votes; a leaf names a row in a table of votes, because most leaves have a single grade."""
     fitted = _list_trees(forest)
     votes = np.concatenate([tree.value[:, 0] for tree in fitted])
     votes[np.concatenate([tree.children_left for tree in fitted]) >= 0] = 0  # branches have no votes
@@ -135,13 +135,13 @@ def _add_votes(graph: Graph, forest: BaseEstimator) -> str:
 
 
 def _round_down(thresholds: np.ndarray) -> np.ndarray:
-    """The highest 32-bit number at most each threshold: no 32-bit measurement lies between the two."""
+    """Round each threshold down to 32 bits; no 32-bit measurement lies between the two numbers."""
     rounded = thresholds.astype("float32")
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def _group_trees(trees: Sequence[Tree]) -> Iterator[Sequence[Tree]]:
-    """Trees in their order, in groups of about BRANCHES branches or of one tree."""
+    """Trees in order, in groups of about BRANCHES branches, or of one larger tree."""
     groups = np.cumsum([np.count_nonzero(tree.left >= 0) for tree in trees]) // BRANCHES
     ends = [*np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)).tolist(), len(trees)]
     return (trees[start:end] for start, end in pairwise(ends))
@@ -227,10 +227,10 @@ def _add_kernel(graph: Graph, power: PowerTransformer, kernel: KernelRegressor) 
     """Kernel ridge on power-transformed measurements: the sum over fitted wines of weight * exp(-distance / length).
 
     Measurements are never negative, so only that half of the Yeo-Johnson transform is needed. The steps after it are
-    separate, as in scikit-learn, because the transform maps density, with a power of -39, to numbers that
-    differ only in their last digits. Squared distances are |x|^2 + |w|^2 - 2 x w, in 64 bits because rounding would
-    hide small ones. The terms of the sum are added in 32 bits in blocks, and the blocks in 64 bits. For one wine this
-    is faster than a product in 64 bits, and more accurate than one in 32.
+    separate, as in scikit-learn, because the transform maps density, with a power of -39, to numbers that differ only
+    in their last digits. Squared distances are |x|^2 + |w|^2 - 2 x w, in 64 bits because rounding would hide small
+    ones. The terms of the sum are added in 32 bits in blocks, and the blocks in 64 bits. For one wine this is faster
+    than a product in 64 bits, and more accurate than one in 32.
     """
     powers, blocks = power.lambdas_, -(-len(kernel.wines_) // BLOCK)
     padding = blocks * BLOCK - len(kernel.wines_)  # wines with weight 0

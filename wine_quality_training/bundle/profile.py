@@ -122,7 +122,7 @@ def describe_column(values: "np.ndarray | pd.Series") -> Marginal:
 
 
 def _read_shares(column: Marginal, points: np.ndarray) -> np.ndarray:
-    """The share of wines at or below each point: linear between quantiles, a step function between few values."""
+    """The share of wines at or below each point: linear between quantiles, a step function if values are few."""
     if len(column.points) <= LEVELS:
         steps: np.ndarray = np.append(0.0, column.shares)[np.searchsorted(column.points, points, side="right")]
         return steps

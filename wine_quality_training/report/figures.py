@@ -250,6 +250,7 @@ def plot_effects(effects: Mapping[str, Mapping[str, float]]) -> Figure:
         axis.bar_label(bars, fmt="{:+.2f}", padding=3, fontsize=8)
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set(title=title, xlabel="effect on the expected quality, in grades", xlim=(-1.35 * widest, 1.35 * widest))
+    figure.suptitle("How much each feature adds to the expected quality, against its median")
     return figure
 
 

@@ -1,0 +1,206 @@
+"""Prefect's worker or server killed in the middle of runs, and what became of the slots and of the next runs."""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import StateType
+
+from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
+from tests.benchmarks.traffic import make_bundles
+from tests.services import SCORE, Services, await_state, count_slots, kill_service, schedule_soon
+from tests.waiting import wait_until
+from tests.wines import load_as_default
+from wine_data.table.wines import COLUMNS
+
+WINES = 200_000  # so many are scored for some seconds
+BETWEEN = 4.0  # seconds between two of the next runs
+PATIENCE = 420.0  # Prefect's hold on a slot is 300 s
+MOMENTS = (StateType.PENDING, StateType.RUNNING)
+KILLED, ALONE, SERVER = (
+    "kill -9 of the worker and of all that it started",
+    "kill -9 of the worker alone",
+    "kill -9 of Prefect's server, which starts again 1 to 10 s later",
+)
+
+
+@dataclass
+class Try:
+    """One run, what was killed in the middle of it, the state that it had then, and what came of it."""
+
+    fault: str
+    deployment: UUID
+    run: UUID = field(init=False)
+    state: str = ""
+    killed: float = field(init=False)
+    is_free: bool = False
+    seconds: float = PATIENCE  # from the kill to the free slot
+    went_on: bool = False  # the run ended well by itself
+    marked: bool = False  # as crashed
+    next_ran: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        """The slot is free, the run is over in one way or the other, and the next one was done."""
+        return self.is_free and self.went_on != self.marked and self.next_ran
+
+
+def kill_all(services: Services, _: random.Random) -> None:
+    kill_service(services, "worker")
+    services.do("worker")
+
+
+def kill_alone(services: Services, _: random.Random) -> None:
+    worker = psutil.Process(int(services.find_pid_file("worker").read_text()))
+    worker.kill()
+    worker.wait(30)
+    services.do("worker")
+
+
+def kill_server(services: Services, pick: random.Random) -> None:
+    """The worker stays, and nobody starts it again."""
+    worker = services.find_pid_file("worker").read_text()
+    kill_service(services, "server")
+    time.sleep(pick.uniform(1, 10))
+    services.do("prefect")
+    services.do("worker")
+    assert services.find_pid_file("worker").read_text() == worker, "the worker ended with its server"
+
+
+BREAKS: dict[str, Callable[[Services, random.Random], None]] = {
+    KILLED: kill_all,
+    ALONE: kill_alone,
+    SERVER: kill_server,
+}
+
+
+def write_wines(services: Services) -> None:
+    """Write a model, and a file of wines for it, where the deployment `score` looks for them."""
+    make_bundles(Path(services.environment["WINE_SERVING_MODELS"]))
+    folder = Path(services.environment["WINE_BATCH_WINES"])
+    folder.mkdir(parents=True, exist_ok=True)
+    wines = load_as_default("twin").train[list(COLUMNS)]
+    wines.sample(WINES, replace=True, random_state=1).to_csv(folder / "wines.csv", index=False)
+
+
+def copy_score(client: SyncPrefectClient, folder: Path, name: str) -> UUID:
+    """Deploy `score` once more: a slot of its own, and a folder of its own for the answers."""
+    score = client.read_deployment_by_name(SCORE)
+    return client.create_deployment(
+        score.flow_id,
+        name,
+        concurrency_limit=1,
+        concurrency_options=score.concurrency_options,
+        parameters={"answers": str(folder / "answers" / name)},
+        work_pool_name=score.work_pool_name,
+        tags=score.tags,
+        path=score.path,
+        entrypoint=score.entrypoint,
+        parameter_openapi_schema=score.parameter_openapi_schema,
+        pull_steps=score.pull_steps,
+    )
+
+
+def measure_spans(client: SyncPrefectClient, deployment: UUID) -> dict[StateType, float]:
+    """How long a run that nobody disturbs is pending, and how long it runs."""
+    run = client.create_flow_run_from_deployment(deployment).id
+    times = []
+    for state in (*MOMENTS, StateType.COMPLETED):
+        await_state(client, run, state, StateType.COMPLETED)
+        times.append(time.monotonic())
+    return {MOMENTS[0]: times[1] - times[0], MOMENTS[1]: times[2] - times[1]}
+
+
+def break_run(
+    services: Services, client: SyncPrefectClient, one: Try, moment: tuple[StateType, float], pick: random.Random
+) -> None:
+    """Kill what is to be killed, up to so many seconds after a run is in a state; not once it is over."""
+    state, span = moment
+    while not one.state or one.state == "COMPLETED":
+        one.run = client.create_flow_run_from_deployment(one.deployment).id
+        await_state(client, one.run, state, StateType.COMPLETED)
+        time.sleep(pick.uniform(0, span))
+        found = client.read_flow_run(one.run).state
+        one.state = found.type.value if found else ""
+    one.killed = time.monotonic()
+    BREAKS[one.fault](services, pick)
+
+
+def await_slot(api: str, one: Try) -> None:
+    """Wait until the slot is free, and note how long that took."""
+    with SyncPrefectClient(api=api) as client, suppress(AssertionError):
+        wait_until(lambda: count_slots(client, one.deployment) == 0, "a free slot", seconds=PATIENCE, every=5)
+        one.is_free, one.seconds = True, time.monotonic() - one.killed
+        state = client.read_flow_run(one.run).state
+        one.went_on = bool(state and state.is_completed())
+
+
+def await_next(client: SyncPrefectClient, one: Try) -> None:
+    """Wait until the run that a schedule has started is over."""
+    chosen = DeploymentFilter(id=DeploymentFilterId(any_=[one.deployment]))
+
+    def is_over() -> bool:
+        runs = client.read_flow_runs(deployment_filter=chosen)
+        return any(run.auto_scheduled and run.state and run.state.is_completed() for run in runs)
+
+    with suppress(AssertionError):
+        wait_until(is_over, "the next run", seconds=180, every=1)
+        one.next_ran = True
+
+
+def break_runs(
+    services: Services,
+    client: SyncPrefectClient,
+    faults: Mapping[str, int],
+    seed: int,
+    moments: Sequence[StateType] = MOMENTS,
+) -> list[Try]:
+    """Try each fault so many times, each on a deployment of its own; wait for all slots, then for all next runs."""
+    write_wines(services)
+    pick, chosen = random.Random(seed), [fault for fault, number in faults.items() for _ in range(number)]
+    tries = [Try(fault, copy_score(client, services.folder, f"score {number}")) for number, fault in enumerate(chosen)]
+    spans = measure_spans(client, copy_score(client, services.folder, "undisturbed"))
+    with ThreadPoolExecutor(len(tries)) as waiting:
+        for number, one in enumerate(tries):
+            state = moments[number % len(moments)]
+            break_run(services, client, one, (state, spans[state]), pick)
+            end_lost_runs()  # ends runs of earlier tries whose slot is free by now
+            assert find_bad_end(str(one.run)) == "", "a run is marked as crashed, though its slot is held"
+            waiting.submit(await_slot, services.api, one)
+            print(f"{one.fault}: a run was {one.state}", flush=True)
+    for number, one in enumerate(tries):
+        schedule_soon(client, one.deployment, 4 + BETWEEN * number)
+    for one in tries:
+        await_next(client, one)
+    end_lost_runs()
+    for one in tries:
+        one.marked = find_bad_end(str(one.run)) == "crashed"
+    return tries
+
+
+def make_row(fault: str, state: str, tries: Sequence[Try]) -> dict[str, object]:
+    """The tries of a fault in which the run had the same state, as a row of the table."""
+    seconds = [one.seconds for one in tries]
+    return {
+        "trial": fault,
+        "the run was": state,
+        "tries": len(tries),
+        "slots that stayed taken": sum(not one.is_free for one in tries),
+        "seconds to a free slot": f"{min(seconds):.0f} to {max(seconds):.0f}",
+        "runs that went on to their end": sum(one.went_on for one in tries),
+        "lost, and marked as crashed": sum(one.marked for one in tries),
+        "next scheduled run done": sum(one.next_ran for one in tries),
+    }
+
+
+def make_rows(tries: Sequence[Try]) -> list[dict[str, object]]:
+    kinds = sorted({(one.fault, one.state) for one in tries})
+    return [make_row(*kind, [one for one in tries if (one.fault, one.state) == kind]) for kind in kinds]
