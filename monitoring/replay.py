@@ -143,7 +143,7 @@ def parse_arguments() -> argparse.Namespace:
         "champion."
     )
     parser.add_argument("version", metavar="VERSION", help="number or alias, such as challenger")
-    parser.add_argument("--days", type=float, default=DAYS, help=f"score the wines of so many days ({DAYS:g})")
+    parser.add_argument("--days", type=float, default=DAYS, help=f"score the {ROWS} of so many days ({DAYS:g})")
     arguments = parser.parse_args()
     if not arguments.days > 0:
         raise BadInputError(f"--days is {arguments.days:g}: it must be more than 0")

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from commands import BadInputError
 from deployment.batch.storage import Location, find_name, open_file
 from deployment.batch.text import divide_text, drop_start, parse_text, split_rows, tidy_rows
-from wine_data.schema import ROWS, TYPE
+from wine_data.schema import CATEGORY, ROWS, TYPE
 from wine_data.table.columns import Columns, match_columns
 from wine_data.table.dialect import SAMPLE_BYTES, SAMPLE_ROWS, Dialect, decode_blocks, is_parquet
 from wine_data.table.rows import explain_packing, read_header
@@ -154,7 +154,7 @@ def _match_parquet(content: parquet.ParquetFile, address: Location, wine_type: s
     if columns.colour is not None:
         kind = schema.types[columns.colour]
         if not (pa.types.is_boolean(kind) or any(is_kind(kind) for is_kind in plain)):
-            raise BadInputError(f"{address}, column {columns.name}: {kind} is not a colour")
+            raise BadInputError(f"{address}, column {columns.name}: {kind} is not a {CATEGORY}")
         first = next(content.iter_batches(SAMPLE_ROWS, columns=[schema.names[columns.colour]]), None)
         columns.require_colours(first.column(0).to_pylist() if first else (), address)
     return columns

@@ -157,7 +157,7 @@ def check_models(challenger: Bundle, champion: Bundle | None) -> None:
         if not predicts_grades(bundle.pipeline):
             raise BadInputError(f"{who} is a regressor; the API serves classifiers")
         if bundle.metadata.protocol != LEAK_FREE:
-            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}, on wines of the holdout too")
+            raise BadInputError(f"{who} was fitted {bundle.metadata.protocol}, on {ROWS} of the holdout too")
         if champion is None and not bundle.metadata.profiles:
             raise BadInputError(f"{who} has no profile of its training {ROWS}, which {MAJORITY} needs: train it again")
 

@@ -26,7 +26,7 @@ from deployment.batch.rows import read_numbers
 from deployment.prediction_log.windows import Span, Window, format_time, select_model
 from monitoring.drift import ALPHA, INPUTS, KS_FLOOR, PREDICTIONS, QUALITY, compare, distinct_answers, find_nearest
 from monitoring.quality import FEWEST_GRADED
-from wine_data.schema import FEATURES, FLAGS, TARGET
+from wine_data.schema import FEATURES, FLAGS, ROWS, TARGET
 from wine_quality_training.bundle.metadata import ModelMetadata
 from wine_quality_training.bundle.profile import Marginal, Profile
 
@@ -123,7 +123,7 @@ def _report_window(window: Window, part: Profile, ours: pd.DataFrame, of: str) -
     when = f"from {format_time(window.span.since)} to {format_time(window.span.until)}"
     if len(answers):
         wines = distinct_answers(answers)
-        title = f"Inputs of {len(answers):,} answers on {len(wines):,} wines {when}, compared with {part.part}"
+        title = f"Inputs of {len(answers):,} answers on {len(wines):,} {ROWS} {when}, compared with {part.part}"
         yield INPUTS, title, _report_drift(wines, part, FEATURES)
     if len(ours) and part.predictions:
         title = (

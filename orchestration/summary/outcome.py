@@ -62,7 +62,8 @@ def render_summary(outcome: Outcome, findings: list[str]) -> str:
     parts = [
         "# Training: a rehearsal" if outcome.rehearsals else "# Training",
         "\n".join(f"- Rehearsal: {why}." for why in outcome.rehearsals),
-        f"Wines: {outcome.source}, fingerprint {outcome.fingerprint[:12]}. Commit: {outcome.commit[:12]}.",
+        f"{ROWS.capitalize()}: {outcome.source}, fingerprint {outcome.fingerprint[:12]}. "
+        f"Commit: {outcome.commit[:12]}.",
         "## Gate",
         "\n".join(f"- {sentence}" for sentence in _describe_gate(outcome.record)),
         f"Champion: {MODEL} version {champion.number}, {champion.model}." if champion else "There is no champion.",

@@ -120,7 +120,7 @@ def plot_protocols(scores: Sequence[Score]) -> Figure:
         axis.axvline(0, color="black", linewidth=0.6)
     axes[1].set_yticklabels([])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    figure.suptitle("The same models, scored on wines that they were fitted on (grey) and on new wines (red)")
+    figure.suptitle(f"The same models, scored on {ROWS} that they were fitted on (grey) and on new {ROWS} (red)")
     return figure
 
 
@@ -155,7 +155,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
         table[TARGET], predictions, labels=list(GRADES), cmap="Reds", ax=axis, colorbar=False
     )
     axis.set(
-        title=f"{evaluation.name}: holdout wines by true and predicted grade",
+        title=f"{evaluation.name}: holdout {ROWS} by true and predicted grade",
         xlabel="prediction",
         ylabel="true grade",
     )
@@ -200,7 +200,7 @@ def plot_copies(benchmark: CopyBenchmark) -> Figure:
     axis.set(
         xlim=(-0.7, 1.7),
         ylabel="RMSE, in grades",
-        title="RMSE with repeated wines, and without",
+        title=f"RMSE with repeated {ROWS}, and without",
     )
     axis.spines["bottom"].set_visible(False)
     axis.tick_params(axis="x", length=0)
