@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import pickle
 import random
 import resource
 import signal
 import time
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,23 @@ from tests.processes import read_line, start_python
 from wine_data.schema import feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
+from wine_quality_training.bundle import bundle as bundle_file
 from wine_quality_training.bundle.bundle import (
+    CURRENT,
     METADATA_FILE,
     MODEL_FILE,
+    NOT_COMPILED,
+    XGBOOST,
     Compiled,
+    CompiledBundle,
+    find_bundle,
+    find_current,
     load_bundle,
+    load_compiled,
     load_current,
     pickle_model,
     select_bundle,
+    serves,
     unpickle_model,
     write_bundle,
     write_candidate,
@@ -69,11 +80,14 @@ def test_a_bundle_comes_back_as_it_went(folder: Path, evaluation: Evaluation, tw
 
 
 def test_a_bundle_brings_its_compiled_form(tmp_path: Path, evaluation: Evaluation, metadata: ModelMetadata) -> None:
-    compiled = Compiled(b"a graph", "proved")
-    assert (
-        load_bundle(write_bundle(tmp_path, pickle_model(evaluation.pipeline), metadata, compiled)).compiled
-        == b"a graph"
-    )
+    folder = write_bundle(tmp_path, pickle_model(evaluation.pipeline), metadata, Compiled(b"a graph", "proved"))
+    bundle, compiled = load_bundle(folder), load_compiled(folder)
+    assert (bundle.compiled, bundle.metadata.compiled) == (b"a graph", "proved")
+    assert compiled == CompiledBundle(b"a graph", bundle.metadata)
+
+
+def test_a_bundle_without_a_compiled_form_has_none(folder: Path) -> None:
+    assert (load_compiled(folder), load_bundle(folder).compiled) == (None, None)
 
 
 class Bomb:
@@ -87,8 +101,10 @@ class Bomb:
 
 
 def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_path: Path) -> None:
-    (folder / MODEL_FILE).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-    with pytest.raises(BadInputError, match=naming(MODEL_FILE, "SHA-256")):
+    bomb, before = pickle.dumps(Bomb(tmp_path / "exploded")), (folder / MODEL_FILE).read_bytes()
+    (folder / MODEL_FILE).write_bytes(bomb)
+    digests = [f"{hashlib.sha256(content).hexdigest()[:12]}…" for content in (bomb, before)]
+    with pytest.raises(BadInputError, match=naming(str(folder), MODEL_FILE, "SHA-256", *digests)):
         load_bundle(folder)
     assert not (tmp_path / "exploded").exists()
 
@@ -96,7 +112,7 @@ def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "facts"),
     [
-        ({"features": ["alcohol"]}, ("features", "alcohol")),
+        ({"features": ["alcohol", "pH"]}, ("features alcohol, pH",)),
         ({"versions": {"scikit-learn": "0.1"}}, ("python", "none")),
         ({"files": {}}, ("nothing", "model.pkl")),
         ({"ranges": None}, ("facts.json", "ranges")),
@@ -105,14 +121,18 @@ def test_a_changed_pickle_is_refused_before_it_is_unpickled(folder: Path, tmp_pa
 )
 def test_a_bundle_with_other_facts_is_refused(folder: Path, changes: dict[str, object], facts: tuple[str, ...]) -> None:
     edit_metadata(folder, **changes)
-    with pytest.raises(BadInputError, match=naming(*facts)):
+    with pytest.raises(BadInputError, match=naming(str(folder), *facts)):
         load_bundle(folder)
 
 
-@pytest.mark.parametrize(("library", "other"), [("scikit-learn", "1.9.0"), ("python", "3.9.1"), ("numpy", "1.26.4")])
+OTHERS = [("scikit-learn", "1.9.0"), ("python", "3.9.1"), ("numpy", "1.26.4"), ("xgboost", "1.0.0")]
+
+
+@pytest.mark.parametrize(("library", "other"), OTHERS)
 def test_other_libraries_are_refused(folder: Path, metadata: ModelMetadata, library: str, other: str) -> None:
+    here = metadata.versions.get(library) or version(XGBOOST)
     edit_metadata(folder, versions=metadata.versions | {library: other})
-    with pytest.raises(BadInputError, match=naming(f"{library} {other}", "make pipeline")):
+    with pytest.raises(BadInputError, match=naming(str(folder), f"{library} {other}", here, "make pipeline")):
         load_bundle(folder)
 
 
@@ -130,11 +150,84 @@ def test_a_file_too_many_or_too_few_is_refused(folder: Path) -> None:
     (folder / MODEL_FILE).unlink()
     with pytest.raises(BadInputError, match=naming("model.pkl", "nothing")):
         load_bundle(folder)
+    (folder / MODEL_FILE).symlink_to("a-file-that-was-moved")
+    with pytest.raises(BadInputError, match=naming(str(folder / MODEL_FILE), "missing", "make pipeline")):
+        load_bundle(folder)
+    (folder / MODEL_FILE).unlink()
+    edit_metadata(folder, files={})
+    with pytest.raises(BadInputError, match=naming(str(folder), "no digest", MODEL_FILE)):
+        load_bundle(folder)
+
+
+def test_without_scikit_learn_a_pickle_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(library: str) -> str:
+        raise PackageNotFoundError(library)
+
+    monkeypatch.setattr(bundle_file, "version", find)
+    with pytest.raises(
+        NotThereError, match=naming(str(folder), NOT_COMPILED.proof, "scikit-learn", "requirements.txt")
+    ):
+        load_bundle(folder)
 
 
 def test_without_a_model_the_pipeline_is_to_be_run(tmp_path: Path) -> None:
-    with pytest.raises(NotThereError, match="make pipeline"):
+    with pytest.raises(NotThereError, match=naming(str(tmp_path), "make pipeline")):
         load_current(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "..", "1/..", "/etc"])
+def test_a_current_that_names_no_folder_beside_it_is_refused(folder: Path, name: str) -> None:
+    (folder.parent / CURRENT).write_text(name)
+    with pytest.raises(BadInputError, match=naming(str(folder.parent / CURRENT), repr(name), "make pipeline")):
+        find_current(folder.parent)
+
+
+def test_a_bundle_serves_where_current_names_it(folder: Path) -> None:
+    assert not serves(folder)
+    select_bundle(folder)
+    assert (serves(folder), serves(folder.with_name("2"))) == (True, False)
+    assert find_current(folder.parent) == folder
+
+
+def test_the_intact_bundle_of_a_run_is_found_among_others(folder: Path, metadata: ModelMetadata) -> None:
+    models, pickled = folder.parent, (folder / MODEL_FILE).read_bytes()
+    written = [write_bundle(models, pickled, replace(metadata, run_id=run)) for run in ("damaged", "mine", "mine")]
+    assert [path.name for path in written] == ["1-2", "1-3", "1-4"]
+    write_bundle(models, pickled, replace(metadata, version="10", run_id="tenth"))
+    (written[0] / METADATA_FILE).write_text("{")
+    (written[1] / MODEL_FILE).write_bytes(b"other")
+    (models / "1-5").mkdir()
+    assert find_bundle(models, "1", "run") == folder
+    assert find_bundle(models, "1", "mine") == written[2]
+    assert [find_bundle(models, *other) for other in (("1", "damaged"), ("2", "run"), ("1", "tenth"))] == [None] * 3
+
+
+def test_a_bundle_is_put_together_beside_the_others_and_anybody_may_read_it(
+    folder: Path, metadata: ModelMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, places = folder.parent / "deployment" / "models", set()
+
+    def write(path: Path, content: bytes) -> None:
+        places.add(path.parent)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(bundle_file, "write_atomically", write)
+    for _ in range(2):
+        written = write_bundle(models, b"pickled", metadata)
+    assert all(place.parent == models and place.name.startswith(".1.partial-") for place in places)
+    assert written.stat().st_mode & 0o777 == 0o755
+
+
+def test_what_killed_writers_left_is_removed_after_a_day(folder: Path, metadata: ModelMetadata) -> None:
+    old, young, file = (folder.with_name(f".1.partial-{name}") for name in ("old", "young", "file"))
+    for path in (old, young):
+        path.mkdir()
+        (path / MODEL_FILE).touch()
+    file.touch()
+    for path, hours in ((old, 24.1), (young, 23.9), (file, 48)):
+        os.utime(path, times=(0, time.time() - hours * 3600))
+    write_bundle(folder.parent, b"pickled", metadata)
+    assert [path.exists() for path in (old, young, file)] == [False, True, True]
 
 
 def test_a_version_written_again_leaves_the_first_where_it_is(

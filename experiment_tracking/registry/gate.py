@@ -15,7 +15,7 @@ After drift the holdout of old wines cannot show what a retrained model is for. 
 tests on recent labelled wines, and on the holdout lose no more than MARGIN of kappa.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from commands import BadInputError
@@ -144,8 +144,7 @@ def judge_challenger(
     comparisons = tuple(hold_to_limits(scored_on, wines, difference, level) for difference in differences)
     if unseen is not None:
         wines, (kappa, *_) = _compare(challenger, champion, holdout)
-        old = Comparison(HOLDOUT, wines, KAPPA, kappa.challenger, kappa.rival, kappa.bound(LEVEL), -terms.margin)
-        comparisons = (*comparisons, old)
+        comparisons = (*comparisons, replace(hold_to_limits(HOLDOUT, wines, kappa, LEVEL), needed=-terms.margin))
     return Verdict(*versions, comparisons, terms.question)
 
 
