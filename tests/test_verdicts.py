@@ -81,8 +81,8 @@ def test_kappa_is_held_to_the_level_of_the_question_and_the_others_to_their_marg
     measure: str, level: float, needed: float, side: int
 ) -> None:
     held = hold_to_limits(HOLDOUT, 9, Difference(measure, 0.5, -1e-14, 0.02), 0.001)
-    bound = 0.5 + side * NormalDist().inv_cdf(1 - level) * 0.02
-    assert held == Comparison(HOLDOUT, 9, measure, 0.5, 0.0, pytest.approx(bound), needed)
+    assert held == Comparison(HOLDOUT, 9, measure, 0.5, 0.0, held.bound, needed)
+    assert held.bound == pytest.approx(0.5 + side * NormalDist().inv_cdf(1 - level) * 0.02)
     assert str(held.rival) == "0.0"  # a baseline's kappa is not shown as -0.000
     assert hold_to_limits(HOLDOUT, 9, Difference(measure, 0.5, 0.123456, 0.02), 0.001).rival == 0.123456
 
