@@ -218,7 +218,9 @@ def test_a_bundle_is_put_together_beside_the_others_and_anybody_may_read_it(
     assert written.stat().st_mode & 0o777 == 0o755
 
 
-def test_what_killed_writers_left_is_removed_after_a_day(folder: Path, metadata: ModelMetadata) -> None:
+def test_what_killed_writers_left_is_removed_after_a_day(
+    folder: Path, metadata: ModelMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, young, file = (folder.with_name(f".1.partial-{name}") for name in ("old", "young", "file"))
     for path in (old, young):
         path.mkdir()
@@ -228,6 +230,11 @@ def test_what_killed_writers_left_is_removed_after_a_day(folder: Path, metadata:
         os.utime(path, times=(0, time.time() - hours * 3600))
     write_bundle(folder.parent, b"pickled", metadata)
     assert [path.exists() for path in (old, young, file)] == [False, True, True]
+    os.utime(young, times=(0, 0))
+    with monkeypatch.context() as context:
+        context.setattr(os, "rmdir", lambda *_, **__: Path("gone").stat())  # another process is removing it
+        assert write_bundle(folder.parent, b"pickled", metadata).name == "1-3"
+    assert young.exists()
 
 
 def test_a_version_written_again_leaves_the_first_where_it_is(

@@ -1,7 +1,6 @@
 """Promotion and rollback of versions without models: what serves, what is recorded, and moves by hand or killed."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,34 +114,29 @@ def test_a_verdict_on_another_champion_is_refused(models: Path) -> None:
     assert list_champions() == ["1", "2", "3"]
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: str, move: Callable[[], object]) -> None:
-    """Let a move end in the middle, as a process that is killed does: nothing after the step is done."""
-    with monkeypatch.context() as context:
+def kill_move(monkeypatch: pytest.MonkeyPatch, models: Path, step: str, event: str, number: str) -> None:
+    """Let a move end in the middle, as a process that is killed does: nothing from this step on is done."""
+    with monkeypatch.context() as context, pytest.raises(SystemExit):
         context.setattr(promotion, step, lambda *_: sys.exit("killed"))
-        with pytest.raises(SystemExit):
-            move()
+        promotion._move(event, find_version(number), models / number, None, "")
 
 
 @pytest.mark.parametrize(
-    ("step", "champion", "status"),
-    [("set_alias", "3", "FAILED"), ("_serve", "4", "FINISHED"), ("end_run", "4", "FINISHED")],
+    ("step", "champion", "problem"),
+    [("set_alias", "3", "killed before the alias moved"), ("_serve", "4", ""), ("end_run", "4", "")],
 )
 def test_a_killed_promotion_is_settled(
-    models: Path, monkeypatch: pytest.MonkeyPatch, step: str, champion: str, status: str
+    models: Path, monkeypatch: pytest.MonkeyPatch, step: str, champion: str, problem: str
 ) -> None:
-    move = lambda: promotion._move(PROMOTED, find_version("4"), models / "4", ADMITTED, "")  # noqa: E731
-    kill_at(monkeypatch, step, move)
+    kill_move(monkeypatch, models, step, PROMOTED, "4")
     assert settle_moves(models) == models / champion
     assert (serves(models / champion), list_champions()[-1]) == (True, champion)
     run = mlflow.search_runs(search_all_experiments=True, output_format="list")[0]
-    assert (run.info.status, run.data.tags.get("problem", "")) == (
-        status,
-        "" if status == "FINISHED" else "killed before the alias moved",
-    )
+    assert (run.info.status, run.data.tags.get("problem", "")) == ("FAILED" if problem else "FINISHED", problem)
 
 
 def test_a_killed_rollback_is_finished_and_not_done_twice(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kill_at(monkeypatch, "_serve", lambda: promotion._move(ROLLED_BACK, find_version("2"), models / "2", None, ""))
+    kill_move(monkeypatch, models, "_serve", ROLLED_BACK, "2")
     version, folder = roll_back(models)
     assert (version.number, folder, serves(folder)) == ("2", models / "2", True)
     assert list_champions() == ["1", "2"]

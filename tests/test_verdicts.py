@@ -81,8 +81,8 @@ def test_kappa_is_held_to_the_level_of_the_question_and_the_others_to_their_marg
     measure: str, level: float, needed: float, side: int
 ) -> None:
     held = hold_to_limits(HOLDOUT, 9, Difference(measure, 0.5, -1e-14, 0.02), 0.001)
-    bound = 0.5 + side * NormalDist().inv_cdf(1 - level) * 0.02
-    assert held == Comparison(HOLDOUT, 9, measure, 0.5, 0.0, pytest.approx(bound), needed)
+    assert held == Comparison(HOLDOUT, 9, measure, 0.5, 0.0, held.bound, needed)
+    assert held.bound == pytest.approx(0.5 + side * NormalDist().inv_cdf(1 - level) * 0.02)
     assert str(held.rival) == "0.0"  # a baseline's kappa is not shown as -0.000
     assert hold_to_limits(HOLDOUT, 9, Difference(measure, 0.5, 0.123456, 0.02), 0.001).rival == 0.123456
 
@@ -127,15 +127,18 @@ def test_recent_wines_count_where_they_are_in_the_holdout_and_repeats_once(twin:
 
 
 def test_after_drift_the_old_holdout_comes_last_with_its_own_margin(twin: WineData, twin_split: Split) -> None:
-    champion = make_bundle(twin_split.train, DummyClassifier())
-    challenger = make_bundle(twin_split.train, DummyClassifier(strategy="stratified", random_state=0), "2")
+    champion, challenger = (
+        make_bundle(twin_split.train, DummyClassifier(strategy="stratified", random_state=version), str(version))
+        for version in (1, 2)
+    )
     recent = twin.validation[is_holdout(twin.validation)].head(300)
     terms = Terms(question=Question(4, level_of(4)))
     verdict = judge_challenger(challenger, champion, twin_split.holdout, recent, terms)
     assert (verdict.challenger, verdict.champion, verdict.question) == ("2", "1", terms.question)
     *new, old = verdict.comparisons
     alone = judge_challenger(challenger, champion, twin_split.holdout, terms=terms)
-    assert [one.scored_on for one in new] == ["recent wines"] * 3
+    distinct = len(recent.drop_duplicates(list(FEATURES)))
+    assert [(one.scored_on, one.wines) for one in new] == [("recent wines", distinct)] * 3
     kappa = alone.comparisons[0]
     assert (alone.challenger, kappa.scored_on, kappa.wines) == ("2", "holdout", len(twin_split.holdout))
     assert old == replace(kappa, bound=old.bound, needed=-MARGIN)
@@ -144,3 +147,4 @@ def test_after_drift_the_old_holdout_comes_last_with_its_own_margin(twin: WineDa
     assert not np.isclose(old.bound, kappa.bound)
     baseline = judge_challenger(challenger, None, twin_split.holdout)
     assert (baseline.champion, baseline.question) == ("", Terms().question)
+    assert kappa.rival != baseline.comparisons[0].rival == 0

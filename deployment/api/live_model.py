@@ -11,6 +11,7 @@ from commands import BadInputError, NotThereError
 from deployment.api.schemas import ResponseWriter
 from deployment.predictor import Predictor, load_predictor, load_predictor_of
 from wine_quality_training.bundle.bundle import CURRENT
+from wine_quality_training.bundle.compiled import return_memory
 
 POLL_SECONDS = 0.25
 
@@ -45,6 +46,7 @@ class LiveModel:
                 f"the model that {self._models / CURRENT} names cannot be loaded "
                 f"({type(error).__name__}: {error}): run make pipeline"
             ) from error
+        return_memory()  # now that the model before it is freed too
         self.loaded, self.refused = datetime.now(UTC), ""
         self._on_load(False)
 

@@ -167,7 +167,7 @@ def pick_unseen(recent: "pd.DataFrame") -> "pd.DataFrame":
     from wine_data.split import is_holdout
 
     unseen = recent[is_holdout(recent)]
-    wines = len(set(number_wines(unseen))) if len(unseen) else 0
+    wines = len(set(number_wines(unseen)))
     if wines < FEWEST_RECENT:
         raise BadInputError(f"{wines} of {len(recent)} recent {ROWS} are in the holdout; {FEWEST_RECENT} are needed")
     return unseen

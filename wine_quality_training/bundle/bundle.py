@@ -231,13 +231,14 @@ def _dump_with_digests(metadata: ModelMetadata, contents: Mapping[str, bytes]) -
 
 def _move_to_free_name(partial: Path, folder: Path) -> Path:
     """Rename a finished folder to the next free name; a rename never replaces a folder that is not empty."""
-    for name in itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2))):
+    name, numbers = folder.name, itertools.count(2)
+    while True:
         try:
             return partial.rename(folder.with_name(name))
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    raise AssertionError("there is always a free name")
+        name = f"{folder.name}-{next(numbers)}"
 
 
 def _find_version(library: str) -> str:

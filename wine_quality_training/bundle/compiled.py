@@ -11,6 +11,7 @@ from commands import BadInputError
 
 PROBABILITIES = "probabilities"
 ROWS_AT_ONCE = 1000  # a blend compares each row with 4,241 wines: 60 MB
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 EXACT, ROUNDED = 1e-6, 1e-5  # largest difference from the pickle's probability, with sums in 64 and 32 bits
 
 
@@ -31,7 +32,6 @@ class CompiledModel:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
             raise BadInputError(f"the compiled model cannot be loaded: {error}") from error
-        _return_memory()
         (wines,), (probabilities,) = self._session.get_inputs(), self._session.get_outputs()
         self._name, self.is_exact = wines.name, probabilities.type == "tensor(double)"
         self.tolerance = EXACT if self.is_exact else ROUNDED
@@ -57,8 +57,7 @@ class CompiledModel:
         return votes
 
 
-def _return_memory() -> None:
-    """Return to the system the memory that loading a graph freed; glibc on Linux keeps it, 100 MB for a forest."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
+def return_memory() -> None:
+    """Return to the system the memory that loading a model freed; glibc on Linux keeps it, 100 MB for a forest."""
+    if _trim:
+        _trim(0)
