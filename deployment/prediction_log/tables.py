@@ -26,8 +26,8 @@ BUSY_SECONDS = 2.0  # how long one statement waits for another process's transac
 OPEN_SECONDS = 20.0  # how long open waits for others that open the same database
 TRIM_ROWS = 2_000  # deleted in one transaction, some 20 ms
 INSERT_ROWS = 512  # in one statement; 20 values a row, SQLite takes 32,766 and PostgreSQL 65,535
-PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN)
-PASSING += (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+PASSING = (*BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 LOCK_NUMBER = 20_091_007  # of PostgreSQL's advisory lock on making the tables; any number that is always the same
 
 METADATA = sa.MetaData()
@@ -282,4 +282,4 @@ def _find_code(error: Exception) -> int:
 
 
 def _is_busy(error: Exception) -> bool:
-    return _find_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return _find_code(error) in BUSY
