@@ -1,10 +1,12 @@
 """What the README claims."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from settings import ROOT, Settings, name_variable
+from tests.benchmarks import results
 from tests.benchmarks.results import RESULTS, render_number_to_beat, render_result
 from tests.folders import PipelineRun
 from tests.processes import run_program
@@ -107,3 +109,18 @@ def test_the_data_card_describes_a_column_as_the_schema_does(name: str) -> None:
 
 def test_the_data_card_explains_every_source() -> None:
     assert [source for source in ("auto", "uci", "kaggle", "twin") if f"| `{source}` |" not in DATA_CARD] == []
+
+
+def test_a_result_that_is_measured_anew_takes_the_place_of_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    page = tmp_path / "docs" / "figures.md"
+    page.parent.mkdir()
+    (tmp_path / "README.md").touch()
+    results.publish_result("speed", "speed", [{"trial": "one", "tries": 1}])
+    page.write_text(f"# Figures\n\n{render_result('speed')}\n\nThe end\n")
+    results.publish_result("speed", "speed", [{"trial": "one", "tries": 20}])
+    assert page.read_text() == f"# Figures\n\n{render_result('speed')}\n\nThe end\n"
+    assert "| one | 20 |" in page.read_text()

@@ -26,8 +26,8 @@ BUSY_SECONDS = 2.0  # timeout of a statement that waits for another process's tr
 OPEN_SECONDS = 20.0  # timeout of open() while other processes open the same database
 TRIM_ROWS = 2_000  # deleted per transaction, in about 20 ms
 INSERT_ROWS = 512  # per statement; 20 values per row; SQLite allows 32,766 values, PostgreSQL 65,535
-PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN)
-PASSING += (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+PASSING = (*BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 LOCK_NUMBER = 20_091_007  # of the PostgreSQL advisory lock for creating tables; any fixed number
 
 METADATA = sa.MetaData()
@@ -282,4 +282,4 @@ def _find_code(error: Exception) -> int:
 
 
 def _is_busy(error: Exception) -> bool:
-    return _find_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return _find_code(error) in BUSY

@@ -57,7 +57,8 @@ def measure_seconds(store: Path, command: tuple[str, ...]) -> float:
     """How long a command takes that nobody disturbs."""
     with tempfile.TemporaryDirectory(prefix="wine-undisturbed-") as folder:
         place = Path(shutil.copytree(store, Path(folder) / "store"))
-        return time_work(lambda: run_module(*command[:1], describe_place(place), *command[1:], seconds=SECONDS))
+        module, *arguments = command
+        return time_work(lambda: run_module(module, describe_place(place), *arguments, seconds=SECONDS))
 
 
 def read_champion(folder: Path) -> tuple[str, str]:

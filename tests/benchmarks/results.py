@@ -74,6 +74,12 @@ def write_result(name: str, command: str, rows: Sequence[dict[str, Any]]) -> Pat
     return path
 
 
+def read_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a result file; none where there is no file yet."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
 def render_result(name: str) -> str:
     """A result file as a Markdown table with a line that says where its figures come from."""
     result = json.loads((RESULTS / f"{name}.json").read_text())
