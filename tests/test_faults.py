@@ -249,6 +249,7 @@ def test_after_some_faults_what_serves_is_whole_and_the_next_command_finishes(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7_200)  # a step takes seconds
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_after_each_fault_what_serves_is_whole_and_the_next_command_finishes(
