@@ -120,7 +120,7 @@ def settle_moves(models: Path) -> Path | None:
 
 def serve_champion(models: Path) -> tuple[Version, Path]:
     """Let the champion's bundle serve from this folder, where another machine promoted it, or the bundles were lost."""
-    with hold_lock(models / ".moving.lock"), hold_between_machines():
+    with _hold_moves(models):
         champion = find_version(CHAMPION)
         bundle = export_version(champion, models)
         _serve(bundle)
@@ -136,9 +136,16 @@ class _Settled:
 
 
 @contextmanager
-def _moving(models: Path) -> Iterator[_Settled]:
-    """Hold the lock of all moves, have the champion's bundle serve, and finish moves that were killed."""
+def _hold_moves(models: Path) -> Iterator[None]:
+    """Hold the lock of all moves, here and between machines."""
     with hold_lock(models / ".moving.lock"), hold_between_machines():
+        yield
+
+
+@contextmanager
+def _moving(models: Path) -> Iterator[_Settled]:
+    """Hold back other moves, have the champion's bundle serve, and finish moves that were killed."""
+    with _hold_moves(models):
         champion, finished = find_champion(), []
         bundle = export_version(champion, models) if champion else None
         if bundle:
