@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from commands import BadInputError
 from deployment.api import limits
@@ -31,7 +32,7 @@ async def answer(_: Scope, __: Receive, send: Send) -> None:
     await send(DONE)
 
 
-async def ask(guard: Guard, path: str, send: Callable[[Message], Any], server: str = "", **headers: str) -> None:
+async def ask(guard: ASGIApp, path: str, send: Callable[[Message], Any], server: str = "", **headers: str) -> None:
     named = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def receive() -> Message:
@@ -93,6 +94,35 @@ def test_an_answer_that_nobody_reads_gives_its_place_back(monkeypatch: pytest.Mo
             return [full, (await find_status(guard, "/predict"))[0]]
 
     assert asyncio.run(fill()) == [503, 200]
+
+
+@pytest.mark.parametrize("behind_cors", [False, True])
+def test_the_connection_of_a_client_that_reads_nothing_is_closed(
+    monkeypatch: pytest.MonkeyPatch, behind_cors: bool
+) -> None:
+    monkeypatch.setattr(limits, "SEND_SECONDS", 0.05)
+    app: ASGIApp = Guard(answer, Metrics(), in_flight=1)
+    if behind_cors:
+        app = CORSMiddleware(app, allow_origins=["*"])
+    cycle = UnreadCycle()
+    asyncio.run(ask(app, "/predict", cycle.send, origin="http://a.page"))
+    assert (cycle.disconnected, cycle.aborted) == (True, True)
+
+
+class UnreadCycle:
+    """As uvicorn's cycle of a request whose client reads nothing; it is its own transport."""
+
+    disconnected = aborted = False
+
+    @property
+    def transport(self) -> Self:
+        return self
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    async def send(self, message: Message) -> None:  # noqa: ARG002
+        await asyncio.sleep(3600)
 
 
 def test_an_answer_that_is_read_slowly_is_sent_whole() -> None:

@@ -7,6 +7,7 @@ import time
 import types
 import zlib
 from collections.abc import Generator
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -133,12 +134,18 @@ async def _finish_in_time(sending: Generator[Any, Any, None], awaited: object, s
         async with asyncio.timeout(SEND_SECONDS):
             await _go_on(sending, awaited)
     except TimeoutError as error:
-        # ASGI has no message that closes a connection. These are uvicorn's attributes; it then sends nothing more.
-        request: Any = getattr(send, "__self__", None)
-        if hasattr(request, "transport"):
-            request.disconnected = True
-            request.transport.abort()
+        _close_connection(send)
         raise SlowReaderError from error
+
+
+def _close_connection(send: Any) -> None:
+    """Close a client's connection; ASGI has no message for it, so this uses uvicorn's attributes."""
+    while isinstance(send, partial):  # CORSMiddleware's
+        send = send.keywords["send"]
+    request: Any = getattr(send, "__self__", None)
+    if hasattr(request, "transport"):
+        request.disconnected = True  # uvicorn then sends nothing more
+        request.transport.abort()
 
 
 @types.coroutine
