@@ -169,6 +169,7 @@ def test_rollback_undoes_a_move_by_hand_and_says_so(models: Path, by_hand: str) 
 def test_rollback_brings_back_a_champion_whose_alias_was_removed(models: Path) -> None:
     mlflow.MlflowClient().delete_registered_model_alias(MODEL, CHAMPION)
     assert roll_back_all(models) == ["3", "2", "1"]
+    assert list_records()[3].reason == "the alias was moved by hand from version 3 to none"
 
 
 def test_a_promotion_after_a_move_by_hand_is_rolled_back_to_that_version(models: Path) -> None:

@@ -144,5 +144,5 @@ def make_row(fault: str, outcomes: list[Outcome]) -> dict[str, object]:
         "other statuses": sum(one.errors for one in outcomes),
         "rows lost, most in a try": max(one.rows for one in outcomes),
         "seconds to recover": f"{min(seconds):.1f} to {max(seconds):.1f}",
-        "the operator sees": outcomes[-1].seen,
+        "the operator sees": max((one.seen for one in outcomes), key=len),
     }
