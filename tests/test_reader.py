@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from commands import BadInputError
+from commands import BadInputError, NotThereError
 from tests.messages import naming
 from wine_data.schema import MEASUREMENTS
 from wine_data.table.wines import COLUMNS, read_wines
@@ -84,7 +84,7 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=naming("none.csv", "No such file or directory")):
+    with pytest.raises(NotThereError, match=naming("none.csv", "No such file or directory")):
         read_wines(tmp_path / "none.csv")
 
 
