@@ -1,7 +1,7 @@
 """Weeks of schedules in minutes: real stores and files, whose times are moved back by a week when one is over."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +10,18 @@ from sqlalchemy import create_engine, text
 
 from deployment.prediction_log.windows import Span
 from experiment_tracking.registry.gate import Verdict
-from experiment_tracking.registry.promotion import promote, record_refusal
-from experiment_tracking.registry.versions import Version, judge_version, register_model
+from experiment_tracking.registry.promotion import list_champions, promote, record_refusal, roll_back
+from experiment_tracking.registry.versions import (
+    Version,
+    find_version,
+    judge_version,
+    list_versions,
+    load_version,
+    register_model,
+)
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import finish_parent, start_parent, track_model
-from experiment_tracking.tidy.tidying import Inventory, hold_tidying, remove_pieces, take_inventory
+from experiment_tracking.tidy.tidying import Inventory, count, hold_tidying, remove_pieces, take_inventory
 from monitoring.report.files import ENDINGS, name_folder
 from monitoring.report.record import keep_reports, record_watch
 from monitoring.watch import Watch, watch_log
@@ -29,6 +36,7 @@ from wine_quality_training.evaluate import evaluate_leak_free
 from wine_quality_training.models import impute_before
 
 WEEK = 7 * 86_400
+STORES = ("runs in MLflow", "reports in MLflow", "reports", "kept wines", "bundles")
 WINES, WINDOW, REPORT_BYTES = 400, 200, 20_000
 TIMES = {  # MLflow's columns that hold a time, all in milliseconds
     "runs": ("start_time", "end_time", "deleted_time"),
@@ -143,3 +151,29 @@ def make_wines(seed: int) -> WineData:
     half = WINES // 2
     train, validation = wines[:half].reset_index(drop=True), wines[half:].reset_index(drop=True)
     return WineData(train, validation, f"week {seed}", fingerprint_wines(train, validation))
+
+
+def describe_month(schedule: Schedule, removed: Sequence[Inventory]) -> dict[str, str]:
+    """What every store has after the last tidying."""
+    there = {store: (number, size) for store, number, size, *_ in take_inventory(schedule.settings).rows()}
+    database = Path(schedule.settings.mlflow_uri.removeprefix("sqlite:///")).stat().st_size
+    return {
+        "week": str(schedule.weeks),
+        "versions; champions so far": f"{len(list_versions())}; {len(list_champions())}",
+        "MLflow's database": name_megabytes(database),
+        **{store: f"{there[store][0]}: {name_megabytes(there[store][1])}" for store in STORES},
+        "removed so far": name_megabytes(sum(count(each.pieces)[3] for each in removed)),
+    }
+
+
+def name_megabytes(size: int) -> str:
+    """Bytes as in the table."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def roll_back_all(schedule: Schedule) -> bool:
+    """Bring back every champion, the latest first, and say whether each could be loaded and served."""
+    champions = list_champions()
+    for number in [champions[-1], *(roll_back(schedule.settings.serving_models)[0].number for _ in champions[1:])]:
+        load_version(find_version(number))
+    return load_current(schedule.settings.serving_models).metadata.version == champions[0]
