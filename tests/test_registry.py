@@ -321,7 +321,7 @@ def test_the_command_registers_promotes_refuses_rolls_back_and_lists(registry: R
     ]
     assert find_lines(registry.run("rollback", "--reason", "a test").stdout, "version 1", POOR, "champion")
     refused = registry.run("promote", "2", "--margin", "0.1", "--recent", str(registry.store.folder / "none.csv"))
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     shown = registry.run("show", "1").stdout
     assert find_lines(shown, "version 1", "champion")
     assert find_lines(shown, registry.data.fingerprint)
