@@ -50,8 +50,7 @@ def start_server() -> None:
     is_up = partial(answers, f"{address}/api/health")
     if not is_up():
         end_service("server")  # with a pid file, even of a killed server, Prefect starts none
-        log = start_process("server", f"server start --host {HOST} --port {port}")
-        await_service("server", is_up, log)
+        log = start_service("server", f"server start --host {HOST} --port {port}", lambda _: is_up())
         print(f"Prefect's server runs: {address}; log: {log}")
     elif find_process("server"):
         print(f"Prefect's server is running already: {address}")
@@ -76,8 +75,7 @@ def start_worker() -> None:
         print("A worker is running already")
     else:
         start = f"worker start --pool {POOL} --type process --name wine-worker --install-policy never"
-        log = start_process("worker", start)
-        await_service("worker", lambda: "started!" in log.read_text(), log)
+        log = start_service("worker", start, lambda log: "started!" in log.read_text())
         print(f"A worker runs scheduled flows: {pages}/runs; log: {log}")
     print("To stop it and the server: make stop")
 
@@ -89,10 +87,11 @@ def stop() -> None:
     print("Next: make prefect starts the server again; deployments are kept")
 
 
-def start_process(name: str, order: str) -> Path:
-    """Start a long-running Prefect command, and write its pid file; return the path of its log.
+def start_service(name: str, order: str, is_ready: Callable[[Path], bool]) -> Path:
+    """Start a long-running Prefect command, and write its pid file; return the path of its log once it is ready.
 
     With Prefect's own `--background`, the server gets a pipe that nobody reads, and ends at its first log line.
+    Raises NotThereError, with that path, if the command ends or is not ready in time.
     """
     pid_file = find_pid_file(name)
     pid_file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,15 +106,11 @@ def start_process(name: str, order: str) -> Path:
             start_new_session=True,  # it keeps running when the terminal closes
         )
     pid_file.write_text(str(process.pid))
-    return log
-
-
-def await_service(name: str, is_ready: Callable[[], bool], log: Path) -> None:
-    """Wait until a process is ready. After a timeout, stop it and raise NotThereError with the path of its log."""
+    # Not find_process: for a moment after its start, a process has no arguments and no environment yet.
     with suppress(NotThereError):
-        wait_until(lambda: is_ready() or not find_process(name), name, START_SECONDS)
-        if find_process(name):
-            return
+        wait_until(lambda: is_ready(log) or process.poll() is not None, name, START_SECONDS)
+        if process.poll() is None:
+            return log
     end_service(name)
     raise NotThereError(f"the {name} did not start; see {log}")
 

@@ -154,7 +154,7 @@ def test_a_server_that_runs_is_not_started_twice(deployed: Services) -> None:
 @pytest.mark.parametrize("again", ["make deploy", "prefect deploy --all"])
 def test_deploying_again_changes_nothing(deployed: Services, again: str) -> None:
     first = deployed.list_deployments()
-    assert sorted(first) == ["monitor", "score", "train"]
+    assert sorted(first) == ["monitor", "score", "tidy", "train"]
     if again == "make deploy":
         deployed.do("deploy")
     else:

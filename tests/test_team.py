@@ -250,7 +250,7 @@ def test_prefect_runs_flows_of_three_processes_at_once_behind_its_password(team:
     finally:
         run_python(*SERVICES, "stop", env=environment)
     with team.postgres.connect("prefect") as connection:
-        assert connection.execute("SELECT count(*) FROM deployment").fetchone() == (3,)
+        assert connection.execute("SELECT count(*) FROM deployment").fetchone() == (4,)
 
 
 @pytest.mark.full

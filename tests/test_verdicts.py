@@ -61,7 +61,7 @@ def test_a_verdict_says_what_was_compared_and_how_sure_it_is() -> None:
     same = Verdict("2", "1", ())
     assert not same.admitted
     assert same.sentences() == [
-        "version 2 is the same model as version 1, by its digest: refused, and the holdout was not asked"
+        "version 2 is the same model as version 1, by its digest: refused, without a comparison on the holdout"
     ]
 
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_compared_is_refused_by_its_version(twin_split: Split) ->
     with pytest.raises(BadInputError, match=naming("version 2 (Dummy)", "regressor", "classifiers")):
         check_models(make_bundle(twin_split.train, DummyRegressor(), "2"), champion)
     for pair in ((leaking, champion), (champion, leaking)):
-        with pytest.raises(BadInputError, match=naming("version 2 (Dummy)", f"fitted {AS_PUBLISHED}", "seen")):
+        with pytest.raises(BadInputError, match=naming("version 2 (Dummy)", f"fitted {AS_PUBLISHED}", "holdout")):
             judge_challenger(*pair, twin_split.holdout)
 
 
