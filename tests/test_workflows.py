@@ -65,7 +65,7 @@ def test_pull_requests_run_the_short_tests_and_main_and_every_night_all_of_them(
         workflow = read_workflow(name)
         assert set(workflow["on"]) == triggers
         assert list_steps(workflow, "test")[-1].run == f"make {target}"
-        assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+        assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
 
 
 def test_training_runs_on_main_weekly_and_by_hand() -> None:
