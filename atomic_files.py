@@ -2,10 +2,13 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+DAY = 86_400  # seconds; no writer runs that long
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -35,3 +38,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             Path(partial).unlink()
         raise
+
+
+def list_old_partials(folder: Path) -> Iterator[Path]:
+    """Folders in a folder that killed writers left half written more than a day ago."""
+    for path in folder.glob(".*partial-*"):
+        if path.is_dir() and time.time() - path.stat().st_mtime > DAY:
+            yield path

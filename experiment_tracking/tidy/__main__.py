@@ -41,8 +41,7 @@ def main() -> int:
             inventory = take_inventory(settings)
         goes = "would go" if arguments.dry_run else "goes"
         table = Table("store", "there", "size", goes, "size", box=None)
-        for store, *figures in inventory.rows():
-            there, size, gone, gone_size = figures
+        for store, there, size, gone, gone_size in inventory.rows():
             table.add_row(store, f"{there:,}", name_size(size), f"{gone:,}", name_size(gone_size))
         console.print(table)
         for piece in inventory.gone if arguments.verbose else ():

@@ -1,15 +1,13 @@
 """One thing in a store, its size, and how to remove it."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-DAY = 86_400.0
-PARTIAL = ".partial-"  # in the names of folders that a killed process has left
+from atomic_files import list_old_partials
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,13 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there; what a kill half-way leaves has a name that nobody but list_partials reads."""
     if not folder.is_dir():
         return
-    hidden = folder.with_name(f".{folder.name}{PARTIAL}tidy")
+    hidden = folder.with_name(f".{folder.name}.partial-tidy")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.rename(hidden)
     shutil.rmtree(hidden)
 
 
 def list_partials(folder: Path) -> Iterator[Piece]:
-    """What killed processes have left half written or half removed in a folder; a day is longer than any writer."""
-    for path in folder.glob(f".*{PARTIAL.removeprefix('.')}*"):
-        if path.is_dir() and path.stat().st_mtime < time.time() - DAY:
-            yield Piece("half written", path.name, measure_folder(path), partial(shutil.rmtree, path))
+    """What killed processes have left half written or half removed in a folder."""
+    for path in list_old_partials(folder):
+        yield Piece("half written", path.name, measure_folder(path), partial(shutil.rmtree, path))

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from atomic_files import DAY
 from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.store import TIDY_NUMBER, hold_between_machines, name_store, open_store
 from experiment_tracking.tidy.folders import is_of_registry, list_bundles, list_downloads, list_reports, list_wines
-from experiment_tracking.tidy.piece import DAY, Piece, list_partials
+from experiment_tracking.tidy.piece import Piece, list_partials
 from experiment_tracking.tidy.tracked import can_remove_runs, list_tracked
 from settings import Settings
 

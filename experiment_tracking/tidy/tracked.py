@@ -21,11 +21,12 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from atomic_files import DAY
 from experiment_tracking.registry.promotion import divide_versions, remove_refused
 from experiment_tracking.registry.versions import Version
 from experiment_tracking.runs.store import EXPERIMENT, MONITORING, find_experiment
 from experiment_tracking.runs.tracking import MODEL_RUN, PIPELINE
-from experiment_tracking.tidy.piece import DAY, Piece, measure_folder
+from experiment_tracking.tidy.piece import Piece, measure_folder
 
 VERSIONS, RUNS, COPIES = "refused versions", "runs in MLflow", "reports in MLflow"
 REPORTS, REMOVED = "reports", "removed"  # monitoring's artifacts, and their tag once they are gone

@@ -22,6 +22,7 @@ def main() -> int:
     arguments = parse_arguments(__doc__, weeks=52, looks=28)
 
     from experiment_tracking.tidy.piece import measure_folder
+    from experiment_tracking.tidy.tidying import name_size
     from tests.benchmarks.year_study import Schedule, describe_month, roll_back_all
 
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,7 @@ def main() -> int:
             removed.append(inventory)
             if schedule.weeks % MONTH == 0:
                 rows.append(describe_month(schedule, removed))
-                print(f"week {schedule.weeks}: {measure_folder(Path(folder)) / 1e6:.1f} MB", file=sys.stderr)
+                print(f"week {schedule.weeks}: {name_size(measure_folder(Path(folder)))}", file=sys.stderr)
         sound = roll_back_all(schedule)
     print(f"every champion could be brought back: {sound}")
     command = f"year_of_schedules --weeks {arguments.weeks} --looks {arguments.looks}"

@@ -21,7 +21,7 @@ from experiment_tracking.registry.versions import (
 )
 from experiment_tracking.runs.store import open_store
 from experiment_tracking.runs.tracking import finish_parent, start_parent, track_model
-from experiment_tracking.tidy.tidying import Inventory, count, hold_tidying, remove_pieces, take_inventory
+from experiment_tracking.tidy.tidying import Inventory, count, hold_tidying, name_size, remove_pieces, take_inventory
 from monitoring.report.files import ENDINGS, name_folder
 from monitoring.report.record import keep_reports, record_watch
 from monitoring.watch import Watch, watch_log
@@ -160,15 +160,10 @@ def describe_month(schedule: Schedule, removed: Sequence[Inventory]) -> dict[str
     return {
         "week": str(schedule.weeks),
         "versions; champions so far": f"{len(list_versions())}; {len(list_champions())}",
-        "MLflow's database": name_megabytes(database),
-        **{store: f"{there[store][0]}: {name_megabytes(there[store][1])}" for store in STORES},
-        "removed so far": name_megabytes(sum(count(each.pieces)[3] for each in removed)),
+        "MLflow's database": name_size(database),
+        **{store: f"{there[store][0]}: {name_size(there[store][1])}" for store in STORES},
+        "removed so far": name_size(sum(count(each.pieces)[3] for each in removed)),
     }
-
-
-def name_megabytes(size: int) -> str:
-    """Bytes as in the table."""
-    return f"{size / 1e6:.1f} MB"
 
 
 def roll_back_all(schedule: Schedule) -> bool:

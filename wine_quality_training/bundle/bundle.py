@@ -21,14 +21,13 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atomic_files import open_atomically, write_atomically
+from atomic_files import list_old_partials, open_atomically, write_atomically
 from commands import BadInputError, NotThereError
 from wine_data.schema import FEATURES
 from wine_quality_training.bundle.metadata import ModelMetadata, dump_metadata, read_metadata
@@ -97,7 +96,8 @@ def write_bundle(models: Path, pickled: bytes, metadata: ModelMetadata, compiled
     <version>-2, <version>-3, … is used. Raises OSError if the disk is full or not writable.
     """
     models.mkdir(parents=True, exist_ok=True)
-    _remove_old_partials(models)
+    for path in list_old_partials(models):
+        shutil.rmtree(path, ignore_errors=True)
     contents = {MODEL_FILE: pickled} | ({COMPILED_FILE: compiled.content} if compiled.content else {})
     described = _dump_with_digests(replace(metadata, compiled=compiled.proof), contents)
     with tempfile.TemporaryDirectory(prefix=f".{metadata.version}.partial-", dir=models) as partial:
@@ -257,10 +257,3 @@ def _refusal(folder: Path, problem: str) -> BadInputError:
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
-
-
-def _remove_old_partials(models: Path) -> None:
-    """Remove folders that killed writers left more than a day ago; no writer runs that long."""
-    for path in models.glob(".*.partial-*"):
-        if path.is_dir() and time.time() - path.stat().st_mtime > 86_400:
-            shutil.rmtree(path, ignore_errors=True)
