@@ -116,6 +116,7 @@ soak: .venv/installed ## break the API under load, 20 times each; a million pred
 	@$(VENV) -m tests.benchmarks.prefect_trials
 	@$(VENV) -m tests.benchmarks.soak
 	@$(VENV) -m tests.benchmarks.open_loop
+	@$(VENV) -m tests.benchmarks.mutants
 	@$(PYTEST) -m soak --timeout 36000
 
 coverage: .venv/installed ## which lines the tests reach, by package: those of make test, and all

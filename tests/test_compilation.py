@@ -13,12 +13,12 @@ from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBRegressor
 
 from commands import BadInputError
-from deployment.predictor import Predictor
+from deployment.predictor import SORTED_WINES, Predictor
 from tests.messages import list_missing
 from wine_data.schema import FEATURES, TARGET, feature_frame
 from wine_data.sources.load import WineData
 from wine_data.split import Split
-from wine_quality_training.bundle.bundle import CompiledBundle
+from wine_quality_training.bundle.bundle import Bundle, CompiledBundle
 from wine_quality_training.bundle.compilation import compile_model, prove_equal, sample_rows
 from wine_quality_training.bundle.compiled import ROUNDED, CompiledModel
 from wine_quality_training.bundle.decision import DecisionRule
@@ -73,6 +73,20 @@ def test_rows_with_tied_votes_are_among_those_of_a_proof(forest: Pipeline, twin:
     rows = sample_rows(describe(forest, twin, twin_split.train))
     ranked = np.sort(forest.predict_proba(pd.DataFrame(rows, columns=list(FEATURES))), axis=1)
     assert (ranked[:, -1] == ranked[:, -2]).sum() > 1000
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_of_many_wines_each_gets_the_prediction_that_it_gets_alone(
+    forest: Pipeline, twin: WineData, twin_split: Split, is_compiled: bool
+) -> None:
+    metadata = describe(forest, twin, twin_split.train)
+    predictor = Predictor(
+        CompiledBundle(convert_pipeline(forest), metadata) if is_compiled else Bundle(forest, metadata, None)
+    )
+    wines = feature_frame(twin_split.holdout.dropna()).to_numpy()
+    assert len(wines) > SORTED_WINES
+    alone = [predictor.predict_one(tuple(wine)) for wine in wines[::20].tolist()]
+    np.testing.assert_array_equal(predictor.predict_probabilities(wines)[::20], alone)
 
 
 class OffByLittle(CompiledModel):

@@ -12,9 +12,9 @@ it. Goes to results/serving_speed.json.
 import argparse
 import shutil
 
-from commands import DONE, NotThereError, run_command
+from commands import NotThereError, run_command
 from settings import load_settings
-from tests.benchmarks.results import render_result, write_result
+from tests.benchmarks.results import publish_result
 from wine_data.sources.load import load_wines
 
 
@@ -35,9 +35,9 @@ def main() -> int:
 
     data = load_wines(arguments.source or settings.data, SEED, settings.downloads, settings.uci_url)
     rows = run_benchmark(data, arguments.rounds, arguments.seconds, not arguments.no_mlflow)
-    path = write_result("serving_speed", "make bench-serving", rows)
-    print(f"{render_result('serving_speed')}\n\nWritten to {path.name}. Next: copy the table into docs/benchmarks.md")
-    return DONE
+    return publish_result(
+        "serving_speed", "serving_speed --no-mlflow" if arguments.no_mlflow else "serving_speed", rows
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""Change one operator or value at a time in the files that decide what serves, and count the changes no test notices.
+
+    python -m tests.benchmarks.mutants
+
+mutmut makes the changes (mutants) in a copy of the project, and runs the quick tests of each file against each of them.
+A mutant that these tests do not notice has survived, and is printed. This takes hours. Exit code 1: the tests of a file
+fail without any change.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from commands import DONE, FINDING, run_command
+from settings import ROOT
+from tests.benchmarks.results import parse_arguments, publish_result, read_rows
+
+MUTMUT = "mutmut==3.8.1"
+TESTS = {
+    "wine_quality_training/bundle/bundle.py": "tests/test_bundle.py",
+    "experiment_tracking/registry/gate.py": "tests/test_verdicts.py",
+    "experiment_tracking/registry/promotion.py": "tests/test_rollback.py",
+}
+SURVIVED = 0  # the exit code of tests that noticed nothing
+CONFIGURATION = """
+[tool.mutmut]
+source_paths = ["{folder}"]
+only_mutate = ["{file}"]
+also_copy = {everything}
+pytest_add_cli_args = ["-m", "not full", "-p", "no:randomly"]
+pytest_add_cli_args_test_selection = ["{tests}"]
+use_git_change_detection = false
+track_dependencies = false
+timeout_multiplier = 6.0
+timeout_constant = 8.0
+"""
+
+
+def install_mutmut(folder: Path) -> Path:
+    """Install mutmut into a folder of its own, so that the lock has none of its packages."""
+    limits = ["--constraints", str(ROOT / "requirements.txt")]
+    command = [sys.executable, "-m", "uv", "--quiet", "pip", "install", "--target", str(folder), *limits, MUTMUT]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def try_mutants(project: Path, tools: Path, file: str, tests: str) -> dict[str, int | None]:
+    """Try all mutants of one file in a copy of the project; returns the exit code of the tests by mutant."""
+    everything = sorted(path.name for path in project.iterdir() if path.name not in (".git", "mutants", "tests"))
+    values = {"folder": str(Path(file).parent), "file": file, "tests": tests, "everything": json.dumps(everything)}
+    original = (ROOT / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(original + CONFIGURATION.format(**values))
+    environment = os.environ | {"PYTHONPATH": str(tools), "PREFECT_HOME": str(project / ".prefect")}
+    mutmut = [sys.executable, "-m", "mutmut"]
+    subprocess.run([*mutmut, "run"], cwd=project, env=environment, check=False)
+    meta = project / "mutants" / f"{file}.meta"
+    codes: dict[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+    for name in (name for name, code in codes.items() if code == SURVIVED):
+        subprocess.run([*mutmut, "show", name], cwd=project, env=environment, check=False)
+    return codes
+
+
+def main() -> int:
+    """Try every file; write the table after each."""
+    parse_arguments(__doc__)
+
+    from tests.fresh_copy import copy_project
+
+    rows, failed = {row["file"]: row for row in read_rows("mutants") if row["file"] in TESTS}, False
+    with tempfile.TemporaryDirectory(prefix="wine-mutants-") as folder:
+        tools = install_mutmut(Path(folder) / "tools")
+        for file, tests in TESTS.items():
+            codes = try_mutants(copy_project(Path(folder) / Path(file).stem), tools, file, tests)
+            tried = [code for code in codes.values() if code is not None]
+            if not tried:
+                failed = True
+                print(f"{file}: {tests} fails without any change, or mutmut ended early: see above")
+                continue
+            survived = tried.count(SURVIVED)
+            counts = {"mutants": len(codes), "killed": len(tried) - survived, "survived": survived}
+            rows[file] = {"file": file, "tests": tests} | counts
+            publish_result("mutants", "mutants", [rows[each] for each in TESTS if each in rows])
+    return FINDING if failed else DONE
+
+
+if __name__ == "__main__":
+    run_command(main)
