@@ -3,6 +3,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from experiment_tracking.search.figures import plot_importance, plot_parallel
+from experiment_tracking.search.space import FOREST
+from experiment_tracking.search.trials import SCORED, Trial, TrialResult
 from settings import ROOT
 from tests.messages import list_missing
 from tests.processes import run_program
@@ -10,8 +13,14 @@ from wine_data.schema import MEASUREMENTS
 from wine_data.sources.load import WineData
 from wine_data.split import Split
 from wine_quality_training.benchmark_copies import CopyBenchmark, CopyScore, compare_copies
-from wine_quality_training.evaluate import AS_PUBLISHED, Evaluation, train_model
-from wine_quality_training.report.figures import plot_comparison, plot_copies, plot_effects, plot_protocols
+from wine_quality_training.evaluate import AS_PUBLISHED, LEAK_FREE, Evaluation, train_model
+from wine_quality_training.report.figures import (
+    plot_comparison,
+    plot_copies,
+    plot_effects,
+    plot_predictions,
+    plot_protocols,
+)
 from wine_quality_training.report.files import drop_fit
 from wine_quality_training.report.tables import list_scores
 
@@ -59,6 +68,22 @@ def test_a_figure_shows_each_model_under_both_protocols(evaluations: list[Evalua
     published = [e.score_on("validation").metrics["r2"] for e in evaluations if e.protocol == "as-published"]
     leak_free = [e.score_on("holdout").metrics["r2"] for e in evaluations if e.protocol == "leak-free"]
     assert shown == pytest.approx(published + leak_free)
+
+
+def test_predictions_have_a_panel_a_model_and_no_empty_one(evaluations: list[Evaluation]) -> None:
+    leak_free = [evaluation for evaluation in evaluations if evaluation.protocol == LEAK_FREE]
+    four = leak_free * 2
+    assert [axis.get_title() for axis in plot_predictions(four).axes] == [evaluation.name for evaluation in four]
+
+
+def test_values_that_are_names_are_drawn_beside_numbers() -> None:
+    values = [{"criterion": name, "max_features": share} for name in ("gini", "entropy") for share in (0.2, 0.4, 0.8)]
+    trials = [
+        Trial(number, FOREST, each, TrialResult(SCORED, loss=0.7 + number / 100)) for number, each in enumerate(values)
+    ]
+    lines = [line.get_ydata() for line in plot_parallel(trials, FOREST).axes[0].lines[: len(trials)]]
+    assert {float(heights[0]) for heights in np.asarray(lines)} == {0.0, 1.0}
+    assert [label.get_text() for label in plot_importance(trials, FOREST).axes[0].get_yticklabels()] != []
 
 
 def test_effects_are_drawn_a_panel_a_wine_largest_on_top() -> None:

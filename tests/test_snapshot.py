@@ -31,6 +31,13 @@ def test_the_same_wines_are_kept_once_with_the_note_of_the_last_load(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == [twin.fingerprint]
 
 
+def test_a_file_in_the_place_of_a_snapshot_is_kept_and_reported(tmp_path: Path, twin: WineData) -> None:
+    (tmp_path / twin.fingerprint).write_text("a file of somebody")
+    with pytest.raises(NotADirectoryError):
+        keep_snapshot(twin, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(twin.fingerprint, "a file of somebody")]
+
+
 def test_a_snapshot_that_is_not_there_or_was_changed_is_refused(tmp_path: Path, twin: WineData) -> None:
     with pytest.raises(NotThereError, match=naming("0123", "make pipeline")):
         read_snapshot(tmp_path, "0123")
