@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 
 import numpy as np
 import onnxruntime
@@ -11,6 +10,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from commands import BadInputError
 
 PROBABILITIES = "probabilities"
+TREE_ROWS = 5_000  # a forest holds each tree's votes for each row: 28 MB for so many rows
 KERNEL_ROWS = 128  # a blend compares each row with 4,241 wines: 8 MB for so many rows
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 EXACT, ROUNDED = 1e-6, 1e-5  # largest difference from the pickle's probability, with sums in 64 and 32 bits
@@ -36,7 +36,7 @@ class CompiledModel:
         (wines,), (probabilities,) = self._session.get_inputs(), self._session.get_outputs()
         self._name, self.is_exact = wines.name, probabilities.type == "tensor(double)"
         self.tolerance = EXACT if self.is_exact else ROUNDED
-        self._rows_at_once = sys.maxsize if self.is_exact else KERNEL_ROWS  # exact models are trees, without a kernel
+        self._rows_at_once = TREE_ROWS if self.is_exact else KERNEL_ROWS  # exact models are trees, without a kernel
 
     def predict_probabilities(self, wines: np.ndarray) -> np.ndarray:
         """Probabilities, shape (wines, grades), for an array from feature_array.

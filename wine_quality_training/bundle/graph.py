@@ -99,8 +99,7 @@ def convert_pipeline(pipeline: Pipeline) -> bytes:
 def _add_probabilities(graph: Graph, model: BaseEstimator) -> str:
     """Probabilities in 32 bits."""
     if isinstance(model, FORESTS):
-        votes = graph.add("Mul", _add_votes(graph, model), np.array(1 / len(_list_trees(model))))
-        return graph.add("Cast", votes, to=TensorProto.FLOAT)
+        return graph.add("Cast", _add_votes(graph, model, 1 / len(_list_trees(model))), to=TensorProto.FLOAT)
     if isinstance(model, GradesFromNumbers):
         return _add_masses(graph, model)
     if isinstance(model, VotingClassifier) and model.voting == "soft" and model.weights is None:
@@ -112,8 +111,8 @@ def _list_trees(forest: BaseEstimator) -> list[Any]:
     return [tree.tree_ for tree in getattr(forest, "estimators_", [forest])]
 
 
-def _add_votes(graph: Graph, forest: BaseEstimator) -> str:
-    """The sum of a forest's votes; a leaf names a row in a table of votes, because most leaves have a single grade."""
+def _add_votes(graph: Graph, forest: BaseEstimator, weight: float = 1) -> str:
+    """The weighted sum of a forest's votes; a leaf names a row in a table of votes, as most leaves have one grade."""
     fitted = _list_trees(forest)
     votes = np.concatenate([tree.value[:, 0] for tree in fitted])
     votes[np.concatenate([tree.children_left for tree in fitted]) >= 0] = 0  # branches have no votes
@@ -128,7 +127,7 @@ def _add_votes(graph: Graph, forest: BaseEstimator) -> str:
     named = graph.add("Cast", graph.add("Concat", *parts, axis=1), to=TensorProto.INT32)
     return graph.add(
         "ReduceSum",
-        graph.add("Gather", table, named),
+        graph.add("Gather", weight * table, named),
         np.array([1]),
         keepdims=0,
     )
@@ -234,18 +233,17 @@ def _add_kernel(graph: Graph, power: PowerTransformer, kernel: KernelRegressor) 
     """
     powers, blocks = power.lambdas_, -(-len(kernel.wines_) // BLOCK)
     padding = blocks * BLOCK - len(kernel.wines_)  # wines with weight 0
-    fitted = np.pad(kernel.wines_ / kernel.length, ((0, padding), (0, 0)))
+    scales = kernel.scales_ * kernel.length
+    fitted = np.pad((kernel.wines_ * kernel.scales_ + kernel.offsets_) / scales, ((0, padding), (0, 0)))
     weights = np.pad(kernel.weights_, (0, padding)).astype("float32")[None]
     wines = graph.add("Pow", graph.add("Add", WINES, np.array(1.0)), powers)
     wines = graph.add("Div", graph.add("Sub", wines, np.array(1.0)), powers)
-    wines = graph.add("Div", graph.add("Sub", wines, power._scaler.mean_), power._scaler.scale_)
-    wines = graph.add("Div", graph.add("Sub", wines, kernel.offsets_), kernel.scales_ * kernel.length)
+    wines = graph.add("Div", graph.add("Sub", wines, power._scaler.mean_), power._scaler.scale_ * scales)
     lengths = graph.add("ReduceSumSquare", wines, np.array([1]))
     products = np.vstack([-2 * fitted.T, np.ones(len(fitted))])
     squares = graph.add("Gemm", graph.add("Concat", wines, lengths, axis=1), products, (fitted**2).sum(axis=1))
-    positive = graph.add("Relu", graph.add("Cast", squares, to=TensorProto.FLOAT))
-    near = graph.add("Exp", graph.add("Neg", graph.add("Sqrt", positive)))
-    added = graph.add("Reshape", graph.add("Mul", near, weights), np.array([-1, blocks, BLOCK]))
-    sums = graph.add("ReduceSum", added, np.array([2]), keepdims=0)
-    number = graph.add("ReduceSum", graph.add("Cast", sums, to=TensorProto.DOUBLE), np.array([1]))
-    return graph.add("Cast", graph.add("Add", number, np.array(kernel.mean_)), to=TensorProto.FLOAT)
+    distances = graph.add("Sqrt", graph.add("Relu", graph.add("Cast", squares, to=TensorProto.FLOAT)))
+    terms = graph.add("Reshape", graph.add("Div", weights, graph.add("Exp", distances)), np.array([-1, blocks, BLOCK]))
+    sums = graph.add("Cast", graph.add("ReduceSum", terms, np.array([2]), keepdims=0), to=TensorProto.DOUBLE)
+    number = graph.add("Gemm", sums, np.ones((blocks, 1)), np.array([kernel.mean_]))
+    return graph.add("Cast", number, to=TensorProto.FLOAT)
