@@ -50,6 +50,17 @@ def test_a_snapshot_that_is_not_there_or_was_changed_is_refused(tmp_path: Path, 
         read_snapshot(tmp_path, twin.fingerprint)
 
 
+def test_a_disk_that_fails_is_no_change_of_the_wines(
+    tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keep_snapshot(twin, tmp_path)
+    with monkeypatch.context() as failing:
+        failing.setattr(pd, "read_parquet", Mock(side_effect=OSError(5, "Input/output error")))
+        with pytest.raises(NotThereError, match=naming(str(folder), "Input/output error")):
+            read_snapshot(tmp_path, twin.fingerprint)
+    assert read_snapshot(tmp_path, twin.fingerprint).fingerprint == twin.fingerprint
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, twin: WineData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pd.DataFrame, "to_parquet", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):

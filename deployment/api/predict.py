@@ -25,6 +25,7 @@ from deployment.api.schemas import Graded, ResponseWriter
 from deployment.api.wines import NO_WINE, Fills, Wines, fill_wine, read_csv, read_json
 from deployment.prediction_log.log import LoggedAnswer, PredictionLog
 from deployment.predictor import NO_MEDIANS
+from settings import count_cores
 from wine_data.schema import FEATURES, WineQuality, feature_values
 
 if TYPE_CHECKING:  # its packages are optional
@@ -35,7 +36,7 @@ WINE_BYTES = 16_384  # a wine takes 300
 ROW_BYTES = 1_000
 MOST_BATCHES = 32  # read or waiting at once; slow batches must not take the places of single wines
 CHUNK = 1000  # wines predicted at once
-THREADS = 2  # per chunk; with more, single wines would wait
+THREADS = min(2, count_cores())  # per chunk; with more, single wines would wait
 EXPLAINED_CHUNK = CHUNK // (1 + len(FEATURES))  # an explanation predicts one more wine per feature
 PAUSE = 250  # wines written before other requests get a turn
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 
 from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
 from tests.benchmarks.traffic import make_bundles
@@ -147,13 +147,16 @@ def await_next(client: SyncPrefectClient, one: Try) -> None:
     """Wait until the run that a schedule has started is over."""
     chosen = DeploymentFilter(id=DeploymentFilterId(any_=[one.deployment]))
 
-    def is_over() -> bool:
+    def list_next() -> list[State]:
         runs = client.read_flow_runs(deployment_filter=chosen)
-        return any(run.auto_scheduled and run.state and run.state.is_completed() for run in runs)
+        return [run.state for run in runs if run.auto_scheduled and run.state]
 
-    with suppress(AssertionError):
-        wait_until(is_over, "the next run", seconds=180, every=1)
+    try:
+        wait_until(lambda: any(state.is_completed() for state in list_next()), "the next run", seconds=180, every=1)
         one.next_ran = True
+    except AssertionError:
+        ends = [f"{state.name} since {state.timestamp:%X} ({state.message})" for state in list_next()]
+        print(f"{one.fault}, {one.state}: the next run is not done: {'; '.join(ends) or 'it was not scheduled'}")
 
 
 def break_runs(

@@ -45,7 +45,7 @@ def keep_snapshot(data: WineData, snapshots: Path) -> Path:
 def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
     """Read wines by their fingerprint.
 
-    Raises NotThereError if no run kept them, BadInputError if they or the schema have changed since.
+    Raises NotThereError if no run kept them or the disk fails, BadInputError if they or the schema have changed since.
     """
     folder = snapshots / fingerprint
     if not folder.is_dir():
@@ -58,7 +58,7 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
         data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-            raise  # the disk failed; the files may be intact
+            raise NotThereError(f"{folder} cannot be read now: {error.strerror}; see that its disk answers") from error
         raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")
