@@ -39,8 +39,8 @@ pytest_add_cli_args = ["-p", "no:randomly"]
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 track_dependencies = false
-timeout_multiplier = 6.0
-timeout_constant = 8.0
+timeout_multiplier = 20.0
+timeout_constant = 30.0
 """
 
 

@@ -139,8 +139,6 @@ def await_slot(api: str, one: Try) -> None:
     with SyncPrefectClient(api=api) as client, suppress(AssertionError):
         wait_until(lambda: count_slots(client, one.deployment) == 0, "a free slot", seconds=PATIENCE, every=5)
         one.is_free, one.seconds = True, time.monotonic() - one.killed
-        state = client.read_flow_run(one.run).state
-        one.went_on = bool(state and state.is_completed())
 
 
 def await_next(client: SyncPrefectClient, one: Try) -> None:
@@ -185,6 +183,8 @@ def break_runs(
         await_next(client, one)
     end_lost_runs()
     for one in tries:
+        state = client.read_flow_run(one.run).state
+        one.went_on = bool(state and state.is_completed())
         one.marked = find_bad_end(str(one.run)) == "crashed"
     return tries
 
