@@ -183,8 +183,8 @@ def break_runs(
         await_next(client, one)
     end_lost_runs()
     for one in tries:
-        state = client.read_flow_run(one.run).state
-        one.went_on = bool(state and state.is_completed())
+        end = client.read_flow_run(one.run).state
+        one.went_on = bool(end and end.is_completed())
         one.marked = find_bad_end(str(one.run)) == "crashed"
     return tries
 
