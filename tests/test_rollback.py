@@ -66,8 +66,8 @@ def roll_back_all(models: Path) -> list[str]:
 
 def test_each_rollback_goes_one_promotion_back(models: Path) -> None:
     assert roll_back_all(models) == ["2", "1"]
-    back = [(record.event, record.champion, record.version, record.reason) for record in list_records()[3:]]
-    assert back == [(ROLLED_BACK, "3", "2", ""), (ROLLED_BACK, "2", "1", "")]
+    back = [(one.event, one.champion, one.version, one.verdict, one.reason) for one in list_records()[3:]]
+    assert back == [(ROLLED_BACK, "3", "2", "", ""), (ROLLED_BACK, "2", "1", "", "")]
     with pytest.raises(RefusedError, match=naming("no version was champion before")):
         roll_back(models)
 
