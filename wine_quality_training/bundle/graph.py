@@ -228,9 +228,9 @@ def _add_kernel(graph: Graph, power: PowerTransformer, kernel: KernelRegressor) 
     Measurements are never negative, so only that half of the Yeo-Johnson transform is needed. The steps after it are
     separate, as in scikit-learn, because the transform maps density, with a power of -39, to numbers that differ only
     in their last digits. The kernel's own scaling moves the fitted wines instead. Squared distances are
-    |x|^2 + |w|^2 - 2 x w, in 64 bits because rounding would hide small ones. The terms of the sum, weight / exp(distance),
-    are added in 32 bits in blocks, and the blocks in 64 bits. For one wine this is faster than a product in 64 bits, and
-    more accurate than one in 32.
+    |x|^2 + |w|^2 - 2 x w, in 64 bits because rounding would hide small ones. The terms of the sum are added in 32 bits
+    in blocks, and the blocks in 64 bits. For one wine this is faster than a product in 64 bits, and more accurate than
+    one in 32.
     """
     powers, blocks = power.lambdas_, -(-len(kernel.wines_) // BLOCK)
     padding = blocks * BLOCK - len(kernel.wines_)  # wines with weight 0
