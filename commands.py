@@ -67,6 +67,12 @@ def require(found: object, what: str) -> None:
         raise NotThereError(f"this needs {what}")
 
 
+def unreadable(path: Path, error: OSError, kind: str = "file") -> NotThereError:
+    """The NotThereError for a file, or another kind of place, that the system cannot read."""
+    problem = f"{path} cannot be read ({error.strerror})"
+    return NotThereError(f"{problem}: see that it is a {kind}, that you may read it, and that its disk answers")
+
+
 def require_free_port(host: str, port: int, other: str) -> None:
     """Raise NotThereError if the port is already in use; `other` says how to choose another."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

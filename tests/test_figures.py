@@ -83,7 +83,8 @@ def test_values_that_are_names_are_drawn_beside_numbers() -> None:
     ]
     lines = [line.get_ydata() for line in plot_parallel(trials, FOREST).axes[0].lines[: len(trials)]]
     assert {float(heights[0]) for heights in np.asarray(lines)} == {0.0, 1.0}
-    assert [label.get_text() for label in plot_importance(trials, FOREST).axes[0].get_yticklabels()] != []
+    labels = {label.get_text() for label in plot_importance(trials, FOREST).axes[0].get_yticklabels()}
+    assert labels == {"criterion", "max_features"}
 
 
 def test_effects_are_drawn_a_panel_a_wine_largest_on_top() -> None:

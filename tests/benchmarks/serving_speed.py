@@ -35,9 +35,8 @@ def main() -> int:
 
     data = load_wines(arguments.source or settings.data, SEED, settings.downloads, settings.uci_url)
     rows = run_benchmark(data, arguments.rounds, arguments.seconds, not arguments.no_mlflow)
-    return publish_result(
-        "serving_speed", "serving_speed --no-mlflow" if arguments.no_mlflow else "serving_speed", rows
-    )
+    without = " --no-mlflow" if arguments.no_mlflow else ""
+    return publish_result("serving_speed", f"serving_speed FOLDER{without}", rows)
 
 
 if __name__ == "__main__":

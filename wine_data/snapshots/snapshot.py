@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from atomic_files import write_atomically
-from commands import BadInputError, NotThereError
+from commands import BadInputError, NotThereError, unreadable
 from wine_data.schema import ANSWERED, FEATURES, ROWS, TARGET, TYPE
 from wine_data.sources.load import WineData, fingerprint_wines
 
@@ -58,7 +58,7 @@ def read_snapshot(snapshots: Path, fingerprint: str) -> WineData:
         data = WineData(train, validation, about["source"], found, about["note"], about.get("labelled", ""))
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-            raise NotThereError(f"{folder} cannot be read now: {error.strerror}; see that its disk answers") from error
+            raise unreadable(folder, error, "folder") from error
         raise BadInputError(f"{folder} cannot be read ({error}): remove it, and run make pipeline") from error
     if data.fingerprint != fingerprint:
         raise BadInputError(f"{folder} was changed since it was kept: remove it, and run make pipeline")

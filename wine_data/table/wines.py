@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from commands import BadInputError, NotThereError
+from commands import BadInputError, unreadable
 from wine_data.schema import MEASUREMENTS, ROWS, SCALE, TARGET, TYPE, TYPES, encode_type
 from wine_data.table.columns import BLANKS, NO_COLOUR, Columns, match_columns
 from wine_data.table.dialect import SAMPLE_ROWS, is_parquet
@@ -92,7 +92,7 @@ def _read_text(path: Path, wine_type: str) -> tuple[Columns, _Cells]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     table = read_table(content, path, wine_type, graded=True)
     width = len(table.dialect.names)
     numbered = list(table.rows)
@@ -107,17 +107,12 @@ def _read_text(path: Path, wine_type: str) -> tuple[Columns, _Cells]:
     return table.columns, cells
 
 
-def _unreadable(path: Path, error: OSError) -> NotThereError:
-    problem = f"{path} cannot be read ({error.strerror})"
-    return NotThereError(f"{problem}: see that it is a file, that you may read it, and that its disk answers")
-
-
 def _read_parquet(path: Path, wine_type: str) -> tuple[Columns, _Cells]:
     try:
         table = pd.read_parquet(path).reset_index(drop=True)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors, or OSErrors without a number
         if isinstance(error, OSError) and error.errno:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         raise BadInputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if table.empty:
         raise BadInputError(f"{path} holds no {ROWS}")
