@@ -2,7 +2,8 @@
 
     python -m monitoring.replay VERSION [--days 7]
 
-reads the log and runs the version in this process, so the service has no load and no client sees its predictions.
+reads the log and runs the version in this process, so the service has no load and no client sees its predictions. The
+gate's verdict on the version, by `registry promote` or a release, shows the last result.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from commands import DONE, BadInputError, NotThereError, run_command
@@ -32,6 +34,7 @@ class Replay:
     """The predictions of a challenger and of the champion for the same wines.
 
     Attributes:
+        period: when the wines were logged, in words.
         moved: counts by the champion's grade and the challenger's.
         furthest: those whose expected quality differs most: request id, then the champion's and the challenger's.
         graded: distinct wines that tasters graded; `differences` compares both models on them, and is empty if there
@@ -40,6 +43,7 @@ class Replay:
 
     champion: str
     challenger: str
+    period: str = ""
     answers: int = 0
     moved: Counter[tuple[int, int]] = field(default_factory=Counter)
     furthest: list[tuple[str, float, float]] = field(default_factory=list)
@@ -54,7 +58,8 @@ class Replay:
     def sentences(self) -> list[str]:
         """The result as sentences."""
         names = f"version {self.challenger} and version {self.champion}, which serves"
-        first = f"{names}, give the same grade to {self.agreement:.1%} of {self.answers:,} logged {ROWS}"
+        logged = f"{self.answers:,} {ROWS}, logged {self.period}"
+        first = f"{names}, give the same grade to {self.agreement:.1%} of {logged}"
         changed = [(pair, count) for pair, count in self.moved.most_common() if pair[0] != pair[1]][:SHOWN]
         moves = ", ".join(f"{ours} becomes {theirs} {count:,} times" for (ours, theirs), count in changed)
         quality = [
@@ -89,8 +94,9 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
         raise BadInputError(
             f"version {found.number} serves already: choose another of python -m experiment_tracking.registry list"
         )
-    replay, predictor, graded = Replay(serving.version, found.number), None, []
     now = time.time() if now is None else now
+    period = f"in the {days:g} days before {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC"
+    replay, predictor, graded = Replay(serving.version, found.number, period), None, []
     for part in iterate_answers(settings.log_url, now - days * 86_400, now):
         logged = select_model(part, serving.version, serving.run_id)
         logged = logged[logged[[*FEATURES, "expected_quality"]].notna().all(axis="columns")]
@@ -104,6 +110,13 @@ def replay_log(settings: Settings, version: str, days: float = DAYS, now: float 
         )
     compare_graded(replay, pd.concat(graded), predictor)
     return replay
+
+
+def record_replay(replay: Replay) -> None:
+    """Store the result on the challenger's version, for the gate's verdict."""
+    from experiment_tracking.registry.versions import note_replay
+
+    note_replay(replay.challenger, replay.champion, replay.sentences())
 
 
 def add_part(replay: Replay, predictor: "Predictor", logged: "pd.DataFrame") -> None:
@@ -162,6 +175,7 @@ def main() -> int:
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     with console.status(f"Scoring the logged {ROWS} again"):
         replay = replay_log(settings, arguments.version, arguments.days)
+    record_replay(replay)
     console.print("\n".join(replay.sentences()))
     console.print("largest differences in expected quality:")
     for request_id, ours, theirs in replay.furthest:

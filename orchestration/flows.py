@@ -66,8 +66,8 @@ from orchestration.tasks.steps import (
     find_labelled,
     gather_labelled,
     judge_on_holdout,
-    note_replay,
     pick_holdout_wine,
+    replay_challenger,
     search_and_track,
     train_and_track,
 )
@@ -95,8 +95,8 @@ search_task = wire(
 finish_task = wire(finish_parent, "finish parent run")
 register_task = wire(register_model, "register model")
 settle_task = wire(settle_moves, "settle moves")
+replay_task = wire(replay_challenger, "replay the log")
 judge_task = wire(judge_on_holdout, "judge version")
-replay_task = wire(note_replay, "replay the log")
 export_task = wire(export_version, "export version")
 ask_task = wire(ask_api, "ask the API")
 promote_task = wire(promote, "promote version")
@@ -253,7 +253,8 @@ def release_flow(run_id: str, fingerprint: str, reason: Reason = "") -> Release:
     challenger, champion = register_task(run_id), find_champion()
     verdict = None
     if champion is None or champion.number != challenger.number:
-        verdict = replay_task(judge_task(challenger, fingerprint, settings.snapshots), settings)
+        replay_task(challenger, settings)
+        verdict = judge_task(challenger, fingerprint, settings.snapshots)
         for sentence in verdict.sentences():
             logger.info(sentence)
     wine, grade = pick_holdout_wine(fingerprint, settings.snapshots)

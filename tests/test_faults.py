@@ -1,4 +1,4 @@
-"""Each step of export, promotion, rollback, release, batch and log fails once; nothing half done serves."""
+"""Each step of retraining, release, export, promotion, rollback, batch and log fails once; nothing half done serves."""
 
 import itertools
 import random
@@ -40,6 +40,8 @@ from tests.folders import isolated_environment, make_store
 from tests.running import run_here
 from tests.wines import load_as_default, write_few_wines
 from wine_data.schema import FEATURES
+from wine_data.snapshots.snapshot import keep_snapshot, read_snapshot
+from wine_data.sources.load import WineData
 from wine_data.split import Split, split_wines
 from wine_data.table.wines import COLUMNS
 from wine_quality_training.bundle.bundle import CURRENT, load_bundle, load_current
@@ -81,6 +83,14 @@ def call_as_command(function: Callable[[Path], object], folder: Path) -> Ended:
         if not explain_outside(error):
             raise
         return 3, f"error: {explain_outside(error)}"
+
+
+def retrain(folder: Path) -> str:
+    """The first part of a retraining: keep the wines, read them again, fit a model, track it."""
+    experiment_id, loaded = open_here(folder), load_as_default(str(folder / "wines"))
+    keep_snapshot(loaded, folder / "kept")
+    data = read_snapshot(folder / "kept", loaded.fingerprint)
+    return track_tree(experiment_id, data, split_wines(data.train, data.validation, folds=2, seed=42), depth=4)
 
 
 def release(folder: Path) -> Path:
@@ -126,6 +136,7 @@ OPERATIONS = {
         done_already="version 3 is the champion already",
     ),
     "rollback": Operation(run_wine_command(REGISTRY, "rollback", *REASON), ("1", "2", "3"), ("1", "2"), once=True),
+    "retraining": Operation(partial(call_as_command, retrain), ("1", "2"), ("1", "2")),
     "release": Operation(partial(call_as_command, release), ("1", "2"), ("1", "2", "4")),
     "batch": Operation(run_wine_command(BATCH, "{folder}/to_score.csv")),
     "log": Operation(partial(call_as_command, write_log)),
@@ -141,6 +152,12 @@ def split_few(folder: Path) -> Split:
     return split_wines(data.train, data.validation, folds=2, seed=42)
 
 
+def track_tree(experiment_id: str, data: WineData, split: Split, depth: int) -> str:
+    """The id of the run that tracks a tree of this depth."""
+    tree = impute_before(DecisionTreeClassifier(max_depth=depth, random_state=1))
+    return track_model(experiment_id, None, data, split, [evaluate_leak_free("Tree", tree, split)]).run_id
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, empty_stores: Path) -> Path:
     """Four trees: the champions 1 and 2, version 3, a retrained run that is no version yet; wines to score."""
@@ -154,11 +171,10 @@ def template(tmp_path_factory: pytest.TempPathFactory, empty_stores: Path) -> Pa
 def fill_template(folder: Path, wines: Path) -> None:
     experiment_id, data, split = open_here(folder), load_as_default(str(wines)), split_few(folder)
     for depth in (1, 2, 3, 4):
-        tree = impute_before(DecisionTreeClassifier(max_depth=depth, random_state=1))
-        tracked = track_model(experiment_id, None, data, split, [evaluate_leak_free("Tree", tree, split)])
+        run_id = track_tree(experiment_id, data, split, depth)
         if depth == 4:
-            (folder / "retrained").write_text(tracked.run_id)
-        elif (version := register_model(tracked.run_id)) and depth < 3:
+            (folder / "retrained").write_text(run_id)
+        elif (version := register_model(run_id)) and depth < 3:
             promote(version, judge_version(version, split.holdout), folder / "deployment" / "models", "a template")
     table = data.validation.head(40)[list(COLUMNS)]
     table.loc[3, FEATURES[0]] = -1  # refused

@@ -7,9 +7,10 @@ import pytest
 
 from commands import BadInputError, NotThereError
 from deployment.prediction_log.tables import PREDICTIONS
-from experiment_tracking.registry.gate import Verdict
+from experiment_tracking.registry.promotion import list_records, promote
+from experiment_tracking.registry.versions import find_version, judge_version, note_replay
 from monitoring.replay import Replay, replay_log
-from orchestration.tasks.steps import note_replay
+from orchestration.tasks.steps import replay_challenger
 from settings import Settings
 from tests.answers import answer_wines, log_rows, log_wines
 from tests.conftest import isolated_environment, run_here
@@ -62,17 +63,31 @@ def test_the_command_prints_the_replay_and_refuses_what_serves(registry: Registr
     assert find_lines(done.stdout, "version 2", "version 1", "300", "same grade")
     assert find_lines(done.stdout, "kappa", "accuracy", "RPS", "tasters graded")
     assert find_lines(done.stdout, "Next", "promote 2")
+    assert find_lines("\n".join(judge_version(find_version("2"), registry.split.holdout).notes), "300", "same grade")
     assert_failed_in_one_line(run_here("monitoring.replay", environment, "champion"), 2, "version 1", "serves already")
     assert_failed_in_one_line(run_here("monitoring.replay", environment, "2", "--days", "0"), 2, "--days")
     assert_failed_in_one_line(run_here("monitoring.replay", environment, "9"), 3, "version 9")
 
 
 @pytest.mark.full
-def test_the_verdict_of_a_release_has_the_replay_where_there_is_a_log(registry: Registry, settings: Settings) -> None:
-    verdict = note_replay(Verdict("2", "1", ()), settings)
-    assert find_lines("\n".join(verdict.notes), "300", "same grade")
+def test_the_verdict_has_the_replay_where_there_is_a_log(registry: Registry, settings: Settings) -> None:
+    challenger = find_version("challenger")
     without = Settings(log_url=f"sqlite:///{registry.store.folder / 'none.db'}", serving_models=registry.store.models)
-    assert note_replay(Verdict("2", "1", ()), without).notes == ()
+    replay_challenger(challenger, without)
+    assert judge_version(challenger, registry.split.holdout).notes == ()
+    replay_challenger(challenger, settings)
+    verdict = judge_version(challenger, registry.split.holdout)
+    assert find_lines("\n".join(verdict.sentences()), "300", "same grade")
+    promote(challenger, verdict, registry.store.models)
+    assert find_lines(list_records()[-1].verdict.replace("; ", "\n"), "300", "same grade")
+
+
+@pytest.mark.full
+def test_a_replay_beside_another_champion_is_in_no_verdict(registry: Registry) -> None:
+    registry.promote(registry.register(POOR))
+    registry.register(GOOD)
+    note_replay("2", "7", ["beside version 7"])
+    assert judge_version(find_version("2"), registry.split.holdout).notes == ()
 
 
 @pytest.mark.full

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODEL, CHAMPION, CHALLENGER = NAME, "champion", "challenger"
+REPLAY = "replay"  # a tag of a version for each champion, whose number follows after a dot
 LONGEST_DESCRIPTION = 5000  # characters, the limit of MLflow's column; the run has the whole card
 _KAPPA = {"kappa.cv": "leak-free.cv.kappa", "kappa.holdout": "leak-free.holdout.kappa"}
 
@@ -104,6 +105,11 @@ def set_alias(alias: str, number: str) -> None:
     mlflow.MlflowClient().set_registered_model_alias(MODEL, alias, number)
 
 
+def note_replay(challenger: str, champion: str, sentences: list[str]) -> None:
+    """Store on a version what a replay found beside this champion, for the verdicts on both."""
+    mlflow.MlflowClient().set_model_version_tag(MODEL, challenger, f"{REPLAY}.{champion}", "\n".join(sentences))
+
+
 def load_version(version: Version) -> Bundle:
     """Load a version. Raises BadInputError if its pickle was changed, or its features or libraries differ."""
     pickled, metadata = _read_model(version)
@@ -115,7 +121,8 @@ def judge_version(
 ) -> Verdict:
     """Load a version and the champion, and let the gate compare them at the level for the holdout's count.
 
-    A version with the champion's digest is refused without a question to the holdout.
+    A version with the champion's digest is refused without a question to the holdout. The verdict's notes are the last
+    replay of the version beside this champion.
     """
     champion = find_champion()
     if champion and champion.digest == version.digest:
@@ -127,7 +134,7 @@ def judge_version(
     posed = pose_question(MODEL, *question)
     verdict = judge_challenger(challenger, rival, holdout, recent, Terms(margin, posed))
     answer_question(MODEL, posed, verdict.admitted, *question)
-    return verdict
+    return replace(verdict, notes=_read_replay(version, champion))
 
 
 def export_version(version: Version, models: Path) -> Path:
@@ -139,6 +146,11 @@ def export_version(version: Version, models: Path) -> Path:
 
     pickled, metadata = _read_model(version)
     return write_bundle(models, pickled, metadata, compile_model(unpickle_model(pickled), metadata))
+
+
+def _read_replay(version: Version, champion: Version | None) -> tuple[str, ...]:
+    tags = mlflow.MlflowClient().get_model_version(MODEL, version.number).tags
+    return tuple(tags.get(f"{REPLAY}.{champion.number}", "").splitlines()) if champion else ()
 
 
 def _create_version(client: mlflow.MlflowClient, run_id: str, metadata: ModelMetadata) -> ModelVersion:

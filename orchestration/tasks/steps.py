@@ -7,7 +7,7 @@ a model, so that a task can be cached, retried or run alone.
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from experiment_tracking.runs.store import EXPERIMENT, find_experiment, name_sto
 from experiment_tracking.runs.tracking import TrackedModel, track_model
 from experiment_tracking.search.selection import search_models
 from experiment_tracking.search.space import CLASSIFIER, Plan
-from monitoring.replay import replay_log
+from monitoring.replay import record_replay, replay_log
 from orchestration.s3 import SCHEME, load_bucket
 from orchestration.tasks.probe import pick_wine
 from settings import ROOT, Settings
@@ -129,13 +129,10 @@ def judge_on_holdout(challenger: Version, fingerprint: str, snapshots: Path) -> 
     return judge_version(challenger, _split(fingerprint, snapshots).holdout, recent)
 
 
-def note_replay(verdict: Verdict, settings: Settings) -> Verdict:
-    """Add the challenger's replay of recent traffic to a verdict; unchanged if the log has nothing to replay."""
-    try:
-        replay = replay_log(settings, verdict.challenger)
-    except (BadInputError, NotThereError):
-        return verdict
-    return replace(verdict, notes=tuple(replay.sentences()))
+def replay_challenger(challenger: Version, settings: Settings) -> None:
+    """Replay recent traffic for the verdict on a challenger; nothing if the log has nothing to replay."""
+    with suppress(BadInputError, NotThereError):
+        record_replay(replay_log(settings, challenger.number))
 
 
 def pick_holdout_wine(fingerprint: str, snapshots: Path) -> tuple[WineQuality, int]:
