@@ -1,9 +1,6 @@
 """Workers and servers that are killed: the slot of a deployment is free again, and what was lost is ended."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -96,22 +93,3 @@ def test_only_what_ended_without_a_result_ended_badly(prefect: str, state: Calla
 @pytest.mark.parametrize("unknown", [str(UUID(int=1)), "some-run"])
 def test_a_run_that_the_server_does_not_know_did_not_end_badly(unknown: str) -> None:
     assert find_bad_end(unknown) == ""
-
-
-@pytest.mark.full
-def test_the_server_removes_runs_that_ended_longer_ago_than_keep_days(empty_stores: Path, tmp_path: Path) -> None:
-    """Prefect's own service does it, on the version in the lock, by the settings of make prefect."""
-    often = {"WINE_KEEP_DAYS": "2", "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "1"}
-    with run_services(tmp_path, empty_stores, **often) as services, SyncPrefectClient(api=services.api) as client:
-        young, old = (client.create_flow_run(do_nothing, state=Completed()).id for _ in range(2))
-        unended = client.create_flow_run(do_nothing, state=Running()).id
-        with closing(sqlite3.connect(tmp_path / ".prefect" / "prefect.db", timeout=30)) as database, database:
-            for run, days in ((young, 1), (old, 3)):
-                end = f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d %H:%M:%S.%f}"
-                database.execute("UPDATE flow_run SET end_time = ? WHERE id = ?", (end, str(run)))
-
-        def list_runs() -> set[UUID]:
-            return {run.id for run in client.read_flow_runs()}
-
-        assert wait_until(lambda: old not in list_runs(), "the old run is gone", seconds=90, every=0.5)
-        assert {young, unended} <= list_runs()

@@ -1,13 +1,16 @@
 """Weeks of schedules in minutes: real stores and files, whose times are moved back by a week when one is over."""
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sklearn.tree import DecisionTreeClassifier
 from sqlalchemy import create_engine, text
 
+from deployment.prediction_log.reader import count_answers
+from deployment.prediction_log.tables import make_engine, trim_tables
 from deployment.prediction_log.windows import Span
 from experiment_tracking.registry.gate import Verdict
 from experiment_tracking.registry.promotion import list_champions, promote, record_refusal, roll_back
@@ -26,7 +29,7 @@ from monitoring.report.files import ENDINGS, name_folder
 from monitoring.report.record import keep_reports, record_watch
 from monitoring.watch import Watch, watch_log
 from settings import Settings
-from tests.answers import log_wines
+from tests.answers import log_refusals, log_wines
 from wine_data.snapshots.snapshot import keep_snapshot
 from wine_data.sources.load import WineData, fingerprint_wines
 from wine_data.split import split_wines
@@ -38,6 +41,8 @@ from wine_quality_training.models import impute_before
 WEEK = 7 * 86_400
 STORES = ("runs in MLflow", "reports in MLflow", "reports", "kept wines", "bundles")
 WINES, WINDOW, REPORT_BYTES = 400, 200, 20_000
+ANSWERS = 5_000  # a week
+LOG_TIMES = {"predictions": ("time",), "refusals": ("time",)}  # in seconds
 TIMES = {  # MLflow's columns that hold a time, all in milliseconds
     "runs": ("start_time", "end_time", "deleted_time"),
     "model_versions": ("creation_time", "last_updated_time"),
@@ -114,14 +119,20 @@ class Schedule:
         log_wines(self.settings.log_url, champion, sample_twin(2 * WINDOW, seed=0), since=1_699_990_000)
         return watch_log(self.settings)
 
+    def answer(self) -> None:
+        """Log this week's answers, one in ten graded, and refusals; trim the log as the API does while it runs."""
+        champion, since = load_current(self.settings.serving_models), time.time() - ANSWERS
+        log_wines(self.settings.log_url, champion, sample_twin(ANSWERS, seed=self.weeks), since, labels=0.1)
+        log_refusals(self.settings.log_url, ANSWERS // 10, "pH", since)
+        engine = make_engine(self.settings.log_url)
+        for _ in trim_tables(engine, self.settings.log_days, self.settings.log_rows):
+            pass
+        engine.dispose()
+
     def pass_week(self) -> None:
         """Move all times in the stores back by a week."""
-        engine = create_engine(self.settings.mlflow_uri)
-        with engine.begin() as store:
-            for table, columns in TIMES.items():
-                moved = ", ".join(f"{column} = {column} - {1000 * WEEK}" for column in columns)
-                store.execute(text(f"UPDATE {table} SET {moved}"))
-        engine.dispose()
+        move_back(self.settings.mlflow_uri, TIMES, 1000 * WEEK)
+        move_back(self.settings.log_url, LOG_TIMES, WEEK)
         for root in (self.settings.snapshots, self.settings.serving_models):
             for path in sorted(root.rglob("*"), reverse=True):
                 os.utime(path, (path.stat().st_atime - WEEK, path.stat().st_mtime - WEEK))
@@ -142,7 +153,18 @@ class Schedule:
             self.pass_week()
             self.retrain("a person said so" if self.weeks % promoted_every == 0 else "")
             self.monitor(watch)
+            self.answer()
             yield self.tidy()
+
+
+def move_back(url: str, times: Mapping[str, Sequence[str]], week: int) -> None:
+    """Subtract a week from the times of some tables; each store has its own unit."""
+    engine = create_engine(url)
+    with engine.begin() as store:
+        for table, columns in times.items():
+            moved = ", ".join(f"{column} = {column} - {week}" for column in columns)
+            store.execute(text(f"UPDATE {table} SET {moved}"))
+    engine.dispose()
 
 
 def make_wines(seed: int) -> WineData:
@@ -153,17 +175,24 @@ def make_wines(seed: int) -> WineData:
     return WineData(train, validation, f"week {seed}", fingerprint_wines(train, validation))
 
 
-def describe_month(schedule: Schedule, removed: Sequence[Inventory]) -> dict[str, str]:
-    """What every store has after the last tidying."""
+def describe_month(schedule: Schedule, removed: Sequence[Inventory], prefect: dict[str, str]) -> dict[str, str]:
+    """What every store has after the last tidying, with what Prefect's has."""
     there = {store: (number, size) for store, number, size, *_ in take_inventory(schedule.settings).rows()}
-    database = Path(schedule.settings.mlflow_uri.removeprefix("sqlite:///")).stat().st_size
+    database, log = map(measure_file, (schedule.settings.mlflow_uri, schedule.settings.log_url))
     return {
         "week": str(schedule.weeks),
         "versions; champions so far": f"{len(list_versions())}; {len(list_champions())}",
         "MLflow's database": name_size(database),
         **{store: f"{there[store][0]}: {name_size(there[store][1])}" for store in STORES},
+        "prediction log": f"{count_answers(schedule.settings.log_url):,}: {name_size(log)}",
+        **prefect,
         "removed so far": name_size(sum(count(each.pieces)[3] for each in removed)),
     }
+
+
+def measure_file(url: str) -> int:
+    """The size of a SQLite database in bytes."""
+    return Path(url.removeprefix("sqlite:///")).stat().st_size
 
 
 def roll_back_all(schedule: Schedule) -> bool:
