@@ -116,6 +116,7 @@ soak: .venv/installed ## break the API under load, 20 times each; a million pred
 	@$(VENV) -m tests.benchmarks.prefect_trials
 	@$(VENV) -m tests.benchmarks.soak
 	@$(VENV) -m tests.benchmarks.open_loop
+	@$(VENV) -m tests.benchmarks.year_of_schedules
 	@$(VENV) -m tests.benchmarks.mutants
 	@$(PYTEST) -m soak --timeout 36000
 
@@ -143,10 +144,11 @@ sbom: .venv/uv ## list the packages of the project and of the serving image, as 
 	@$(SBOM) --output-file report/sbom-serving.json deployment/requirements.txt
 	@echo "report/sbom.json and report/sbom-serving.json are written"
 
-system-packages: ## install Debian packages for some tests and benchmarks: a browser, wrk, PostgreSQL (needs root)
+system-packages: ## install Debian packages for some tests and benchmarks: a browser, wrk, PostgreSQL, libfaketime (needs root)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \
 	command -v wrk >/dev/null || missing="$$missing wrk"; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$$missing libfaketime"; \
 	[ -z "$$missing" ] || apt-get update -qq; \
 	for package in $$missing; do apt-get install -y -qq --no-install-recommends $$package || \
 	  echo "not installed: $$package. Tests that need it will be skipped, and make bench-serving needs wrk" >&2; done

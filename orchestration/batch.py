@@ -15,11 +15,12 @@ from orchestration.tasks.wiring import wire
 from settings import load_settings
 from wine_data.schema import NAME, ROWS
 
-# No timeout: the time depends on the number of wines. An interrupted file resumes where it stopped.
+# A file has no timeout: its time depends on the number of wines. The flow has one, because a run that hangs would keep
+# its deployment's only slot forever. The next run resumes an interrupted file where it stopped.
 score_task = wire(score_file, "score file", retries=1, run_name="score {wines}", timeout=None)
 
 
-@flow(name=f"{NAME}-batch", on_failure=[notify_webhook], on_crashed=[notify_webhook])
+@flow(name=f"{NAME}-batch", timeout_seconds=24 * 3600, on_failure=[notify_webhook], on_crashed=[notify_webhook])
 def batch_flow(wines: Location | None = None, answers: Location | None = None) -> list[ScoredFile]:
     """Score a file of wines, or every file of a folder, with the serving model.
 

@@ -103,9 +103,9 @@ def monitoring_flow(retrain: bool = True, models: Models = ALL_MODELS, folds: Fo
         folds: folds of its cross-validation. Empty: WINE_FOLDS.
     """
     settings, logger = load_settings(), get_run_logger()
-    open_task(settings.mlflow_uri, settings.mlflow_artifacts)
-    for sentence in lost_task():
+    for sentence in lost_task():  # first: nothing else that fails may keep a lost run's state
         logger.warning(sentence)
+    open_task(settings.mlflow_uri, settings.mlflow_artifacts)
     again = note_bad_end()
     if again:
         logger.warning(again)

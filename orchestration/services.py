@@ -165,6 +165,16 @@ def require_prefect(order: str) -> None:
         raise BadInputError(f"prefect {order} failed:\n{done.stdout}{done.stderr}".rstrip())
 
 
+def name_server_settings(keep_days: int) -> dict[str, str]:
+    """The settings with which Prefect's server frees the slots of lost runs and removes old runs."""
+    return {
+        # The default keeps leases in memory: after a restart, the slot of a run that ended meanwhile is never freed.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(keep_days * 86_400),
+    }
+
+
 ORDERS: dict[str, Callable[[], None]] = {
     "prefect": start_server,
     "deploy": deploy,
@@ -188,10 +198,7 @@ def main() -> int:
         "DO_NOT_TRACK": "1",
         # By default, any web page in a browser here may call Prefect, and so run commands on this machine.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
-        # The default keeps leases in memory: after a restart, the slot of a run that ended meanwhile is never freed.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(settings.keep_days * 86_400),
+        **name_server_settings(settings.keep_days),
     }.items():
         os.environ[name] = os.environ.get(name) or value
     ORDERS[order]()

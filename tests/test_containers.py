@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from deployment.prediction_log.tables import make_engine, prepare_tables
+from orchestration.services import name_server_settings
 from settings import ROOT, Settings, name_variable
 from tests.dockerfile import Built, build, list_sent, read_dockerfile
 from tests.lint_workflows import list_linters, run_linter
@@ -176,6 +177,10 @@ def test_a_service_starts_a_module_with_settings_that_exist(name: str) -> None:
     command = service.get("command") or STAGES[service["build"]["target"]].read_command("CMD")
     module = command[command.index("-m") + 1] if "-m" in command else "mlflow"
     assert find_spec(module)
+
+
+def test_prefects_server_frees_slots_and_removes_runs_as_that_of_make_prefect_does() -> None:
+    assert name_server_settings(Settings().keep_days).items() <= SERVICES["prefect"]["environment"].items()
 
 
 @pytest.mark.parametrize("name", ["hadolint", "schema compose-spec"])

@@ -25,6 +25,7 @@ from monitoring.report.record import RETRAINING, describe_retraining, list_monit
 from monitoring.simulate.drifts import Drift
 from monitoring.simulate.traffic import sample_drifted
 from monitoring.watch import watch_log
+from orchestration.batch import batch_flow
 from orchestration.flows import compare_flow, learn_flow, main_flow, tidy_flow
 from orchestration.monitoring import TRAINING, monitoring_flow, note_bad_end, start_retraining
 from orchestration.tasks.lost_runs import find_bad_end
@@ -186,7 +187,7 @@ def test_a_run_that_hangs_between_its_tasks_fails_once_and_is_not_tried_again(mo
         assert state.state_details.flow_run_id
         assert client.read_flow_run(state.state_details.flow_run_id).run_count == 1
     assert find_bad_end(str(state.state_details.flow_run_id)) == "failed"
-    for scheduled in (main_flow, monitoring_flow, tidy_flow):
+    for scheduled in (main_flow, monitoring_flow, tidy_flow, batch_flow):
         assert (bool(scheduled.timeout_seconds), scheduled.retries) == (True, 0), scheduled.name
 
 
