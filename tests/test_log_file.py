@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from deployment.prediction_log.log import PredictionLog
+from deployment.prediction_log.log import FLUSH_SECONDS, PredictionLog
 from deployment.prediction_log.reader import count_answers, read_answers
 from settings import ROOT
 from tests.messages import list_missing
@@ -57,6 +60,20 @@ def test_a_log_whose_file_is_deleted_is_made_anew(
     log.close()
     assert (count_answers(url), log.counts.lost) == (100, 0)
     assert list_missing(capfd.readouterr().err, "deleted or replaced", str(file)) == []
+
+
+def test_rows_that_wait_for_the_lock_of_a_file_that_is_deleted_are_in_the_new_one(log: PredictionLog, url: str) -> None:
+    log.add_answer(make_answer("before"))
+    wait_for_rows(log, 1)
+    file = Path(url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        add_answers(log, 100)
+        time.sleep(3 * FLUSH_SECONDS)  # the writer has seen the file that it knows, and waits
+        shutil.rmtree(file.parent)
+    wait_until(file.exists, "another file")
+    log.close()
+    assert (count_answers(url), log.counts.lost) == (100, 0)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write all files")

@@ -70,6 +70,24 @@ def test_a_worker_killed_before_its_run_began_does_not_keep_the_slot(
 
 
 @pytest.mark.full
+def test_the_next_run_of_monitor_ends_one_that_was_lost_though_it_has_nothing_else_to_do(
+    services: Services, client: SyncPrefectClient
+) -> None:
+    services.do("worker")
+    monitor = client.read_deployment_by_name("wine-quality-monitoring/monitor").id
+    lost = client.create_flow_run_from_deployment(monitor).id
+    await_state(client, lost, StateType.PENDING, StateType.RUNNING)
+    kill_service(services, "worker")
+    wait_until(lambda: count_slots(client, monitor) == 0, "the slot is free", seconds=LEASE_SECONDS + 60, every=1)
+    assert find_bad_end(str(lost)) == ""
+    services.do("worker")
+    following = client.create_flow_run_from_deployment(monitor).id
+    await_state(client, following, StateType.FAILED)  # no model serves here
+    assert find_bad_end(str(lost)) == "crashed"
+    assert count_slots(client, monitor) == 0
+
+
+@pytest.mark.full
 def test_of_runs_whose_worker_or_server_is_killed_none_keeps_its_slot(
     services: Services, client: SyncPrefectClient
 ) -> None:

@@ -16,7 +16,7 @@ import requests
 from commands import BadInputError, NotThereError
 from deployment.prediction_log.log import PredictionLog, RepeatedFeedbackError
 from deployment.prediction_log.reader import count_answers, read_answers
-from experiment_tracking.registry.promotion import list_champions, promote
+from experiment_tracking.registry.promotion import list_champions, promote, serve_champion
 from experiment_tracking.registry.versions import CHAMPION, find_version, judge_version, list_versions, register_model
 from experiment_tracking.runs.store import hold_between_machines, open_store
 from experiment_tracking.runs.tracking import track_model
@@ -39,6 +39,8 @@ from wine_quality_training.models import make_model
 pytestmark = needs_postgres
 COMMANDS = dict(re.findall(r"```sh\n# ([a-z ]+)\n(.*?)```", (ROOT / "docs" / "team.md").read_text(), re.DOTALL))
 SERVICES = ("-m", "orchestration.services")
+# Two machines: no file lock is common to both.
+OWN_FOLDER = "import os, sys\nos.environ['WINE_SERVING_MODELS'] += sys.argv[1]\n"
 COLLEAGUE = {"username": "anna", "password": "another-word-for-tests"}
 
 
@@ -151,14 +153,19 @@ def versions(served_mlflow: str, member: dict[str, str], twin: WineData, twin_sp
 
 
 @pytest.mark.full
-def test_one_of_two_promotions_at_once_wins(team: Team, versions: list[str], member: dict[str, str]) -> None:
+def test_one_of_two_promotions_at_once_from_two_folders_of_models_wins(
+    team: Team, versions: list[str], member: dict[str, str]
+) -> None:
     assert versions == ["3", "2", "1"]
     colleague = {f"MLFLOW_TRACKING_{name.upper()}": value for name, value in COLLEAGUE.items()}
-    done = dict(zip("23", run_at_once(PROMOTE, "23", member | colleague), strict=True))
+    done = dict(zip("23", run_at_once(OWN_FOLDER + PROMOTE, "23", member | colleague), strict=True))
     assert sorted(process.returncode for process in done.values()) == [0, 1], done
     winner = min(done, key=lambda number: done[number].returncode)
-    assert find_version(CHAMPION).number == load_current(team.models).metadata.version == winner
+    served = load_current(Path(f"{team.models}{winner}"))
+    assert find_version(CHAMPION).number == served.metadata.version == winner
     assert list_champions() == ["1", winner]
+    serve_champion(team.models)  # a third machine, which has the first champion until now
+    assert load_current(team.models).metadata.version == winner
 
 
 @pytest.mark.full

@@ -203,7 +203,8 @@ class PredictionLog:
                     self._batch = [self._queue.popleft() for _ in range(min(BATCH_ROWS, len(self._queue)))]
                 left -= len(self._batch)
                 try:
-                    self._write_batch()
+                    if not self._write_batch():
+                        return
                     self._report("")
                 except Exception as error:  # no error may stop the API
                     self._report(explain_error(error))
@@ -227,15 +228,19 @@ class PredictionLog:
         say(f"was deleted or replaced, and is opened anew: {find_file(self._engine)}")
         return True
 
-    def _write_batch(self) -> None:
+    def _write_batch(self) -> bool:
+        """Write the batch; False if the file was deleted before the commit, so that the rows are in no file."""
         answers = [row[:4] + row.wine + row[5:] for row in self._batch if isinstance(row, LoggedAnswer)]
         refusals = [line for row in self._batch if isinstance(row, LoggedRefusal) for line in lay_out_refusal(row)]
         with self._engine.begin() as connection:
             repeated = len(answers) - insert_rows(connection, PREDICTIONS, answers)
             insert_rows(connection, REFUSALS, refusals)
+        if identify_file(self._engine) != self._file:
+            return False
         if repeated:
             self._count_lost(repeated, "their request ids are in the log already")
         self._written += len(self._batch) - repeated
+        return True
 
     def _insert_feedback(self, request_id: str, quality: int) -> bool:
         """Write feedback if its prediction is in the database, in one statement."""

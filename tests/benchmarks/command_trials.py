@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.command_trials     (--tries N, default 20; --seed S)
 
-Where most tries take over 30 s, a quarter of the tries is enough. Four clients ask the API ten times a second each. A try
+Where most tries take over 30 s, a quarter of them is enough. Four clients ask the API ten times a second each. A try
 has gone well when the same command does the rest, alias and served model agree, and after the kill each was the old
 champion or the new one. Exit code 1: an answer was wrong, or a try has not gone well.
 """

@@ -31,12 +31,14 @@ def lock_log(server: Server) -> str:
 
 
 def delete_log(server: Server) -> str:
-    """Delete the log's files; what was in them is kept aside, so that only what comes later can be missing."""
+    """Delete the log's files, and keep a copy of all that they have; nothing is written in between."""
     copy = server.folder / f"kept {len(server.kept_logs)}.db"
-    with closing(sqlite3.connect(server.log, timeout=30)) as log, closing(sqlite3.connect(copy)) as kept:
-        log.backup(kept)
-    for file in server.log.parent.iterdir():
-        file.unlink()
+    with closing(sqlite3.connect(server.log, timeout=30, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        with closing(sqlite3.connect(server.log)) as log, closing(sqlite3.connect(copy)) as kept:
+            log.backup(kept)
+        for file in server.log.parent.iterdir():
+            file.unlink()
     wait_until(lambda: "anew" in server.read_words(LOG), "another log")
     return server.read_words(LOG)
 

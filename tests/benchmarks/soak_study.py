@@ -26,6 +26,7 @@ SINGLES, BATCHES, BATCH = 8, 2, 200
 WARM_UP = 0.25  # of the predictions, before memory is looked at
 INVALID = ("{", "[]", "{}", '{"wines": 3}', '{"alcohol": "much"}', '{"alcohol": 1e999}')
 MEGABYTE = 2**20
+STEEPEST, LONG = 0.5, 1_000_000  # megabytes that 100,000 predictions may add, in a soak of so many or more
 
 
 @dataclass
@@ -113,10 +114,10 @@ def find_slope(memory: list[tuple[int, float]], predictions: int) -> float:
     return float(np.polyfit(after[:, 0], after[:, 1], 1)[0] * 100_000) if len(after) > 2 else 0.0
 
 
-def count_rows(log: Path) -> int:
-    """Answers in a log."""
-    with sqlite3.connect(log) as connection:
-        return int(connection.execute("SELECT count(*) FROM predictions").fetchone()[0])
+def count_rows(log: Path, table: str = "predictions") -> int:
+    """The rows of a log's table."""
+    with closing(sqlite3.connect(log)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def find_missing(logs: Sequence[Path], ids: list[str]) -> int:
@@ -148,17 +149,31 @@ def run_soak(folder: Path, predictions: int, seed: int) -> tuple[list[dict[str, 
         wait_until(lambda: count_rows(log) >= answers, "a row for each answer", seconds=30)
         lost_rows = read_lost(address)
     missing, extra = find_missing((log,), traffic.ids), count_rows(log) - answers
-    return make_rows(soak, seconds, (missing, extra, lost_rows))
+    return make_rows(soak, seconds, Rows(missing, extra, count_rows(log, "feedback"), lost_rows))
 
 
-def make_rows(soak: Soak, seconds: float, rows: tuple[int, int, float]) -> tuple[list[dict[str, str]], bool]:
-    """What a soak came to; `rows`: answers without a row, rows beyond the answers, rows that the log says it lost."""
-    counts, (missing, extra, lost_rows) = soak.traffic.counts, rows
+@dataclass(frozen=True)
+class Rows:
+    """What the log has: answers without a row, rows beyond the answers, tasters' grades, rows that it says it lost."""
+
+    missing: int
+    extra: int
+    grades: int
+    lost: float
+
+
+def make_rows(soak: Soak, seconds: float, rows: Rows) -> tuple[list[dict[str, str]], bool]:
+    """What a soak came to, and whether every goal is met; memory has none in a short soak."""
+    counts = soak.traffic.counts
     errors = sum(number for name, number in counts.items() if name.split()[-1].startswith("5"))
     not_answered = sum(number for name, number in counts.items() if name.startswith("status ") and name != "status 200")
     answers, wrong, lost = counts["answers"], counts["wrong"], counts["lost"]
     versions = " and ".join(f"{counts[f'by version {version}']:,}" for version in ("1", "2"))
     refused = sum(number for name, number in counts.items() if name.startswith("invalid body: 4"))
+    taken = counts["grade: 200"] + counts["grade: 201"]
+    refused_grades = (
+        sum(number for name, number in counts.items() if name.startswith("grade: 4")) - counts["grade: 409"]
+    )
     slope, last = find_slope(soak.memory, soak.predictions), soak.memory[-1][1]
     table = [
         make_row("predictions answered", "", f"{answers:,} in {seconds:,.0f} s, {answers / seconds:,.0f} a second"),
@@ -169,11 +184,14 @@ def make_rows(soak: Soak, seconds: float, rows: tuple[int, int, float]) -> tuple
         make_row("answers of 5xx", "0", f"{errors}"),
         make_row("invalid bodies refused with 4xx", "", f"{refused:,}"),
         make_row("slow clients; dropped connections", "", f"{counts['slow clients']}; {counts['dropped connections']}"),
-        make_row("tasters' grades taken", "", f"{counts['grade: 200'] + counts['grade: 201']:,}"),
-        make_row("answers without a row in the log", "0", f"{missing}"),
-        make_row("rows of clients that left before the answer", f"at most {soak.unread}", f"{extra}"),
-        make_row("rows that the log lost", "0", f"{lost_rows:.0f}"),
+        make_row("tasters' grades taken; in the log", "the same", f"{taken:,}; {rows.grades:,}"),
+        make_row("first grades refused, though the answer was given", "0", f"{refused_grades}"),
+        make_row("answers without a row in the log", "0", f"{rows.missing}"),
+        make_row("rows of clients that left before the answer", f"at most {soak.unread}", f"{rows.extra}"),
+        make_row("rows that the log lost", "0", f"{rows.lost:.0f}"),
         make_row("memory at the end", "", f"{last:.0f} MB"),
-        make_row("memory after warm-up, per 100,000 predictions", "", f"{slope:+.1f} MB"),
+        make_row("memory after warm-up, per 100,000 predictions", f"at most {STEEPEST} MB", f"{slope:+.2f} MB"),
     ]
-    return table, not (wrong or lost or not_answered or errors or missing or lost_rows) and 0 <= extra <= soak.unread
+    kept = not (rows.missing or rows.lost or refused_grades) and rows.grades == taken and 0 <= rows.extra <= soak.unread
+    flat = slope <= STEEPEST or soak.predictions < LONG
+    return table, kept and flat and not (wrong or lost or not_answered or errors)
