@@ -4,6 +4,7 @@
 
 WINE_HOST, WINE_PORT and WINE_WORKERS set the address and the number of processes; settings.py has the other settings.
 With your own server: uvicorn --factory deployment.serve:create_worker
+  --http deployment.api.connections:LimitedConnection     (the limits on slow clients and headers)
 """
 
 import argparse

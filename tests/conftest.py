@@ -171,6 +171,10 @@ def prefect(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         server.wait(timeout=60)
 
 
+SECRET = "a-word-that-must-stay-secret"
+SECRETS = ("WINE_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY")
+
+
 @pytest.fixture(scope="session", params=[FEW, *FULL_SIZE])
 def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineRun:
     """The whole pipeline, run once on each source, as the command that users run."""
@@ -183,7 +187,8 @@ def pipeline_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         (folder / "downloads").mkdir()
         for name in ORIGINALS.values():
             shutil.copy(Path(REAL_DATA) / name, folder / "downloads")
-    done = run_program(sys.executable, "-m", "orchestration.flows", env=environment, timeout=600)
+    secrets = dict.fromkeys(SECRETS, SECRET) | {"WINE_WEBHOOK": f"http://127.0.0.1:1/{SECRET}"}
+    done = run_program(sys.executable, "-m", "orchestration.flows", env=environment | secrets, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return PipelineRun(folder, environment, done.stdout, done.stderr)
 

@@ -31,7 +31,7 @@ from orchestration.summary.result import PipelineResult, Release, show_result
 from orchestration.tasks.steps import fetch_wines
 from orchestration.tasks.wiring import wire
 from settings import load_settings
-from tests.conftest import PipelineRun, full_size, isolated_environment, run_here
+from tests.conftest import SECRET, PipelineRun, full_size, isolated_environment, run_here
 from tests.messages import assert_failed, find_lines
 from tests.processes import start_python
 from tests.web import WEB
@@ -51,6 +51,13 @@ from wine_quality_training.models import ALL_MODELS, make_model
 def runs(pipeline_run: PipelineRun) -> list[Run]:
     mlflow.set_tracking_uri(pipeline_run.mlflow_uri)
     return mlflow.search_runs(experiment_names=[EXPERIMENT], output_format="list")
+
+
+def test_it_writes_no_secret_of_its_environment_into_a_store_a_file_or_its_output(pipeline_run: PipelineRun) -> None:
+    files = [path for path in pipeline_run.folder.rglob("*") if path.is_file()]
+    assert {"mlflow.db", "prefect.db", "model.pkl", "model_card.md"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    assert SECRET not in pipeline_run.output + pipeline_run.progress
 
 
 @full_size

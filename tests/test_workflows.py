@@ -1,5 +1,6 @@
 """The workflows: linted, held to a few rules, and their steps carried out here."""
 
+import json
 import re
 import shutil
 import sys
@@ -163,6 +164,15 @@ def test_the_next_training_starts_from_the_registry_of_the_last(trained: Path, t
 @pytest.mark.clone
 def test_where_github_does_not_answer_training_ends_rather_than_begin_a_new_registry(clone: Path) -> None:
     assert [name for name, _ in list_failed(run_job("train.yml", "train", clone, FETCH, GH_WITHOUT_GITHUB))] == [FETCH]
+
+
+@pytest.mark.clone
+def test_the_list_of_the_contents_names_every_package_of_the_lock(clone: Path) -> None:
+    assert list_failed(run_job("security.yml", "scan", clone, "List of the contents")) == []
+    for lock, name in (("requirements.txt", "sbom.json"), ("deployment/requirements.txt", "sbom-serving.json")):
+        listed = json.loads((clone / "report" / name).read_text())["components"]
+        pinned = re.findall(r"^([\w.-]+)==", (clone / lock).read_text(), re.MULTILINE)
+        assert {component["name"] for component in listed} == set(pinned), name
 
 
 @pytest.mark.clone
