@@ -12,16 +12,24 @@ from typing import Any
 import mlflow
 import pytest
 import requests
+from mlflow.exceptions import MlflowException
 
 from commands import BadInputError, NotThereError
 from deployment.prediction_log.log import PredictionLog, RepeatedFeedbackError
 from deployment.prediction_log.reader import count_answers, read_answers
 from experiment_tracking.registry.promotion import list_champions, promote, serve_champion
-from experiment_tracking.registry.versions import CHAMPION, find_version, judge_version, list_versions, register_model
+from experiment_tracking.registry.versions import (
+    CHAMPION,
+    find_version,
+    judge_version,
+    list_versions,
+    load_version,
+    register_model,
+)
 from experiment_tracking.runs.store import hold_between_machines, open_store
 from experiment_tracking.runs.tracking import track_model
 from settings import ROOT
-from tests.conftest import isolated_environment, run_at_once
+from tests.conftest import isolated_environment, run_at_once, run_here
 from tests.messages import assert_failed, find_lines, naming
 from tests.postgres import Postgres, needs_postgres, run_postgres
 from tests.processes import PATH_HERE, read_line, run_python, run_shell, serve, start_python
@@ -166,6 +174,31 @@ def test_one_of_two_promotions_at_once_from_two_folders_of_models_wins(
     assert list_champions() == ["1", winner]
     serve_champion(team.models)  # a third machine, which has the first champion until now
     assert load_current(team.models).metadata.version == winner
+
+
+@pytest.mark.full
+def test_old_runs_go_where_the_server_keeps_its_artifacts_and_versions_stay(
+    team: Team, served_mlflow: str, versions: list[str], member: dict[str, str], twin: WineData, twin_split: Split
+) -> None:
+    experiment_id = open_store(served_mlflow, "unused")
+    evaluation = evaluate_leak_free("DecisionTreeClassifier", make_model("DecisionTreeClassifier", seed=42), twin_split)
+    old = track_model(experiment_id, None, twin, twin_split, [evaluation]).run_id
+    files = Path(team.environment["ARTIFACTS"]) / experiment_id / old
+    assert any(files.rglob("*"))
+    with team.postgres.connect("mlflow") as store:
+        age = 100 * 86_400_000
+        store.execute("UPDATE runs SET start_time = start_time - %s, end_time = end_time - %s", (age, age))
+    elsewhere = team.run(COMMANDS["tidy"].replace('"$ARTIFACTS"', "/nowhere"), ROOT)
+    assert find_lines(elsewhere, "Left alone", "WINE_MLFLOW_ARTIFACTS", "--artifacts-destination")
+    through_server = run_here("experiment_tracking.tidy", member)
+    assert find_lines(through_server.stdout, "Left alone", "MLflow server", "MLFLOW_TRACKING_URI")
+    assert any(files.rglob("*"))
+    team.run(COMMANDS["tidy"], ROOT)
+    assert not files.exists()
+    with pytest.raises(MlflowException, match=old):
+        mlflow.get_run(old)
+    for number in versions:
+        load_version(find_version(number))
 
 
 @pytest.mark.full

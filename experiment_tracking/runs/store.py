@@ -96,12 +96,13 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
 def hold_between_machines(number: int = MOVES_NUMBER) -> Iterator[None]:
     """Lock promotions, rollbacks and tidying on all machines, by a lock in a PostgreSQL that they share.
 
-    That PostgreSQL is MLflow's store or, behind an MLflow server, the prediction log's. Without one there is no lock.
+    That PostgreSQL is the prediction log's or else MLflow's store: behind an MLflow server only the log's is known, and
+    tidying, which knows both, must take the same lock. Without one there is no lock.
 
     Raises:
         NotThereError: the PostgreSQL does not answer.
     """
-    shared = [uri for uri in (mlflow.get_tracking_uri(), load_settings().log_url) if uri.startswith("postgresql")]
+    shared = [uri for uri in (load_settings().log_url, mlflow.get_tracking_uri()) if uri.startswith("postgresql")]
     if not shared:
         yield
         return

@@ -24,12 +24,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from atomic_files import DAY
 from experiment_tracking.registry.promotion import divide_versions, remove_refused
 from experiment_tracking.registry.versions import Version
-from experiment_tracking.runs.store import EXPERIMENT, MONITORING, find_experiment
+from experiment_tracking.runs.store import EXPERIMENT, MONITORING, find_experiment, name_store
 from experiment_tracking.runs.tracking import MODEL_RUN, PIPELINE
 from experiment_tracking.tidy.piece import Piece, measure_folder
+from settings import load_settings
 
 VERSIONS, RUNS, COPIES = "refused versions", "runs in MLflow", "reports in MLflow"
 REPORTS, REMOVED = "reports", "removed"  # monitoring's artifacts, and their tag once they are gone
+SERVED = "mlflow-artifacts:"  # artifacts that a server keeps and sends
 WORKING_DAYS = 2  # a pipeline that is RUNNING for longer was killed
 
 
@@ -59,7 +61,7 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
     pieces = [*_list_copies(active, reports)]
     runs = _search(EXPERIMENT)
     needed = {run.info.run_id for run in runs}
-    if can_remove_runs():
+    if not find_obstacle():
         needed = _find_needed(runs, kept, before)
         pieces += [Piece(VERSIONS, one.number, 0, partial(remove_refused, one.number, then, models)) for one in refused]
         models_by_run = _list_models(find_experiment(EXPERIMENT).experiment_id)
@@ -70,9 +72,20 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
     return Tracked(tuple(kept), frozenset(data | {version.fingerprint for version in kept}), tuple(pieces))
 
 
-def can_remove_runs() -> bool:
-    """Whether the store is open as a database; MLflow's server removes nothing for good."""
-    return hasattr(_open_backend(), "_hard_delete_run")
+def find_obstacle() -> str:
+    """Why runs and versions cannot be removed for good; "" if they can."""
+    if not hasattr(_open_backend(), "_hard_delete_run"):
+        return (
+            f"{name_store()} is an MLflow server, which removes nothing for good. Tidy where its database can be "
+            "reached, with the database's address in MLFLOW_TRACKING_URI"
+        )
+    location = find_experiment(EXPERIMENT).artifact_location
+    if location.startswith(SERVED) and _locate(location).startswith("file:") and not _find_folder(location).is_dir():
+        return (
+            f"the artifacts of {name_store()} are not in {load_settings().mlflow_artifacts}. Set WINE_MLFLOW_ARTIFACTS "
+            "to the place that its server has as --artifacts-destination"
+        )
+    return ""
 
 
 def _open_backend() -> Any:
@@ -112,7 +125,7 @@ def _list_copies(runs: Sequence[Run], most: int) -> Iterator[Piece]:
     for place, run in enumerate(runs):
         if run.data.tags.get(REPORTS) != REMOVED:
             size = measure_folder(_find_folder(run.info.artifact_uri) / REPORTS)
-            if size or not run.info.artifact_uri.startswith("file:"):
+            if size or not _locate(run.info.artifact_uri).startswith("file:"):
                 yield Piece(COPIES, run.info.run_id, size, partial(_remove_copy, run) if place >= most else None)
 
 
@@ -178,14 +191,22 @@ def _remove_files(uri: str) -> None:
     """Remove the artifacts of a run or model, wherever they are, and the folder around them here."""
     _remove_artifacts(uri)
     around = _find_folder(uri).parent
-    if uri.startswith("file:") and around.is_dir() and not any(around.iterdir()):
+    if _locate(uri).startswith("file:") and around.is_dir() and not any(around.iterdir()):
         around.rmdir()
 
 
+def _locate(uri: str) -> str:
+    """The address of artifacts; those that a server keeps are below WINE_MLFLOW_ARTIFACTS."""
+    if not uri.startswith(SERVED):
+        return uri
+    place, path = load_settings().mlflow_artifacts, uri.removeprefix(SERVED).lstrip("/")
+    return (place / path).as_uri() if isinstance(place, Path) else f"{place}/{path}"
+
+
 def _remove_artifacts(uri: str, part: str | None = None) -> None:
-    get_artifact_repository(uri).delete_artifacts(part)  # type: ignore[no-untyped-call]
+    get_artifact_repository(_locate(uri)).delete_artifacts(part)  # type: ignore[no-untyped-call]
 
 
 def _find_folder(uri: str) -> Path:
     """The folder of artifacts on this machine; for others one that is not there."""
-    return Path(unquote(uri.removeprefix("file://")))
+    return Path(unquote(_locate(uri).removeprefix("file://")))
