@@ -1,9 +1,11 @@
 """Each step of retraining, release, export, promotion, rollback, batch and log fails once; nothing half done serves."""
 
 import itertools
+import os
 import random
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -37,6 +39,8 @@ from experiment_tracking.runs.store import PROMOTIONS, find_experiment, open_sto
 from experiment_tracking.runs.tracking import track_model
 from tests.faults import WAYS, make_faults, run_alone
 from tests.folders import isolated_environment, make_store
+from tests.messages import assert_failed_in_one_line, find_lines
+from tests.processes import run_program
 from tests.running import run_here
 from tests.wines import load_as_default, write_few_wines
 from wine_data.schema import FEATURES
@@ -213,7 +217,7 @@ def list_open_moves() -> list[Any]:
     return list(mlflow.search_runs([moves], "attributes.status = 'RUNNING'", output_format="list"))
 
 
-def check_serving(operation: Operation, folder: Path, *, finished: bool) -> None:
+def check_serving(operation: Operation, folder: Path, *, finished: bool = False) -> None:
     """Every bundle loads, its digests checked; alias, record and served model agree once an operation is finished."""
     models = folder / "deployment" / "models"
     for bundle in models.glob("[0-9]*"):
@@ -291,6 +295,26 @@ def test_a_rollback_that_was_killed_after_the_alias_moved_is_finished_and_not_do
     folder = copy_template(template, tmp_path / "here", "rollback")
     run_alone(move_alias_alone, folder, "rollback", "2")
     run_alone(recover, OPERATIONS["rollback"], folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write all files")
+def test_where_mlflows_store_is_read_only_or_gone_the_champion_serves_on_and_a_promotion_says_so(
+    template: Path, tmp_path: Path
+) -> None:
+    folder = copy_template(template, tmp_path / "here", "promotion")
+    store, promotion = folder / "mlflow.db", OPERATIONS["promotion"]
+    store.chmod(0o444)
+    obeying = ["setpriv", "--bounding-set=-dac_override"]  # root may else write what is read-only
+    command = [*(obeying if os.geteuid() == 0 else []), sys.executable, "-m", REGISTRY, "promote", "3", *REASON]
+    assert_failed_in_one_line(run_program(*command, env=isolated_environment(folder)), 3, "readonly database")
+    store.chmod(0o644)
+    run_alone(check_serving, promotion, folder)
+    store.rename(folder / "away.db")
+    code, output = run_alone(promotion.run, folder)
+    assert (code, find_lines(output, "no version 3", "make pipeline")) == (3, [output.strip()])
+    assert load_current(folder / "deployment" / "models").metadata.version == "2"
+    (folder / "away.db").replace(store)
+    run_alone(recover, promotion, folder)
 
 
 def move_alias_alone(folder: Path, event: str = "promotion", version: str = "3") -> None:

@@ -184,6 +184,8 @@ def break_runs(
         end = client.read_flow_run(one.run).state
         one.went_on = bool(end and end.is_completed())
         one.marked = find_bad_end(str(one.run)) == "crashed"
+        if one.went_on == one.marked and end:
+            print(f"{one.fault}, {one.state}: the run is {end.name} since {end.timestamp:%X} ({end.message})")
     return tries
 
 
