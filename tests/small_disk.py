@@ -24,5 +24,5 @@ def mount_small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def fill_disk(disk: Path) -> None:
-    """Leave 64 KiB free."""
-    (disk / FILLER).write_bytes(bytes(shutil.disk_usage(disk).free - 65_536))
+    """Leave 64 KiB free, or what is left."""
+    (disk / FILLER).write_bytes(bytes(max(0, shutil.disk_usage(disk).free - 65_536)))

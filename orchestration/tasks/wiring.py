@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from commands import NotThereError
 from orchestration.tasks.steps import fingerprint_code, identify_store
-from wine_data.schema import NAME
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,10 +59,9 @@ def wire(  # noqa: PLR0913 (as Prefect's own task)
     cache: dict[str, Any] = {"cache_policy": NO_CACHE}
     if cached_by:
         cache = {"cache_key_fn": key_by_content(cached_by), "persist_result": True}
-    make_task = task(
+    make_task = task(  # without tags: for each, Prefect asks its server for a slot, and fails the task if it is away
         name=name,
         task_run_name=run_name or name,
-        tags=[NAME],
         timeout_seconds=timeout,
         retries=retries,
         retry_delay_seconds=exponential_backoff(2),

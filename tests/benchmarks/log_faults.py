@@ -18,7 +18,7 @@ from tests.web import WEB
 from wine_quality_training.bundle.bundle import load_current, select_bundle
 
 SECONDS = 3.0  # that a log is locked or its disk is full
-MEGABYTES = 128  # for the rows of all tries
+MEGABYTES = 512  # for the rows of all tries
 LOG = "prediction log"
 
 

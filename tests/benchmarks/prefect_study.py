@@ -156,13 +156,7 @@ def await_next(client: SyncPrefectClient, one: Try) -> None:
         print(f"{one.fault}, {one.state}: the next run is not done: {'; '.join(ends) or 'it was not scheduled'}")
 
 
-def break_runs(
-    services: Services,
-    client: SyncPrefectClient,
-    faults: Mapping[str, int],
-    seed: int,
-    moments: Sequence[StateType] = MOMENTS,
-) -> list[Try]:
+def break_runs(services: Services, client: SyncPrefectClient, faults: Mapping[str, int], seed: int) -> list[Try]:
     """Try each fault so many times, each on a deployment of its own; wait for all slots, then for each next run."""
     write_wines(services)
     pick, chosen = random.Random(seed), [fault for fault, number in faults.items() for _ in range(number)]
@@ -170,7 +164,7 @@ def break_runs(
     spans = measure_spans(client, copy_score(client, services.folder, "undisturbed"))
     with ThreadPoolExecutor(len(tries)) as waiting:
         for number, one in enumerate(tries):
-            state = moments[number % len(moments)]
+            state = MOMENTS[number % len(MOMENTS)]
             break_run(services, client, one, (state, spans[state]), pick)
             ended, has_slot = " ".join(end_lost_runs()), count_slots(client, one.deployment)
             assert not has_slot or client.read_flow_run(one.run).name not in ended, "a run that has its slot was ended"
