@@ -110,7 +110,7 @@ test-all: check ## every check and test
 test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute
 	@$(PYTEST) -m "fast and not alone"
 
-soak: .venv/installed ## break the API under load, 20 times each; a million predictions; attacks in their long form; hours
+soak: .venv/installed ## break the API under load, 20 times each; millions of predictions; attacks in their long form; hours
 	@$(VENV) -m tests.benchmarks.fault_trials
 	@$(VENV) -m tests.benchmarks.command_trials
 	@$(VENV) -m tests.benchmarks.prefect_trials

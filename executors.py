@@ -26,17 +26,23 @@ MapFunction = Callable[..., Iterable[Any]]  # like map: a function and lists of 
 def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
     """Open an executor for the block: `threads` of this process, or the cluster of WINE_DASK.
 
-    Tasks that have not started when the block ends are cancelled. Errors as in open_cluster.
+    Tasks that have not started when the block ends are cancelled. The block waits for the others, unless it was
+    interrupted: one of them may hang. Errors as in open_cluster.
     """
     if dask:
         with open_cluster(dask) as client:  # it retries a task whose worker dies, three times
             yield client.get_executor(pure=False)
         return
-    executor = ThreadPoolExecutor(threads)
+    executor, wait = ThreadPoolExecutor(threads), True
     try:
         yield executor
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, a time-out of Prefect's
+        wait = False
+        raise
     finally:
-        executor.shutdown(cancel_futures=True)
+        executor.shutdown(wait, cancel_futures=True)
 
 
 def is_local(executor: Executor) -> bool:

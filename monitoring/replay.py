@@ -175,11 +175,11 @@ def main() -> int:
     open_store(settings.mlflow_uri, settings.mlflow_artifacts)
     with console.status(f"Scoring the logged {ROWS} again"):
         replay = replay_log(settings, arguments.version, arguments.days)
-    record_replay(replay)
     console.print("\n".join(replay.sentences()))
     console.print("largest differences in expected quality:")
     for request_id, ours, theirs in replay.furthest:
         console.print(f"    {request_id}: {ours:.2f}, and {theirs:.2f} by version {replay.challenger}")
+    record_replay(replay)
     console.print(f"Next: python -m experiment_tracking.registry promote {replay.challenger}")
     return DONE
 

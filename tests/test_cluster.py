@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import mlflow
 import numpy as np
@@ -49,6 +50,16 @@ def cluster() -> Iterator[LocalCluster]:
     limits = {"n_workers": 3, "threads_per_worker": 1, "memory_limit": "2GiB"}
     with LocalCluster(**limits, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         yield cluster
+
+
+@pytest.mark.fast
+def test_a_block_that_is_interrupted_does_not_wait_for_a_task_that_hangs() -> None:
+    over = Event()
+    with pytest.raises(KeyboardInterrupt), open_executor(1) as executor:
+        hanging = executor.submit(over.wait, 60)
+        raise KeyboardInterrupt
+    assert not hanging.done()
+    over.set()
 
 
 @pytest.fixture

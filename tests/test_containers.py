@@ -175,8 +175,9 @@ def test_a_service_starts_a_module_with_settings_that_exist(name: str) -> None:
     service = SERVICES[name]
     assert list_unknown(service["environment"]) == []
     command = service.get("command") or STAGES[service["build"]["target"]].read_command("CMD")
-    module = command[command.index("-m") + 1] if "-m" in command else "mlflow"
-    assert find_spec(module)
+    modules = re.findall(r"-m ([\w.]+)", " ".join(command))
+    assert modules
+    assert all(map(find_spec, modules))
 
 
 def test_prefects_server_frees_slots_and_removes_runs_as_that_of_make_prefect_does() -> None:

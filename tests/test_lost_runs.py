@@ -5,12 +5,13 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from prefect import flow
+from prefect import Task, flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 
+from orchestration import batch, flows, monitoring
 from orchestration.tasks.lost_runs import end_lost_runs, find_bad_end
 from tests.benchmarks.prefect_study import KILLED, SERVER, break_runs
 from tests.services import SCORE, Services, await_state, count_slots, kill_service, run_services
@@ -94,6 +95,12 @@ def test_of_runs_whose_worker_or_server_is_killed_none_keeps_its_slot(
     services.do("worker")
     tries = break_runs(services, client, {KILLED: 1, SERVER: 1}, seed=1)  # PENDING, RUNNING
     assert [one.is_sound for one in tries] == [True, True], tries
+
+
+def test_a_task_has_no_tag_for_which_prefects_server_would_be_asked_for_a_slot() -> None:
+    tasks = [each for module in (flows, batch, monitoring) for each in vars(module).values() if isinstance(each, Task)]
+    assert len(tasks) > 20
+    assert [each.name for each in tasks if each.tags] == []
 
 
 @pytest.mark.full

@@ -26,7 +26,7 @@ from experiment_tracking.registry.versions import (
     load_version,
     register_model,
 )
-from experiment_tracking.runs.store import hold_between_machines, open_store
+from experiment_tracking.runs.store import MONITORING, find_experiment, hold_between_machines, open_store
 from experiment_tracking.runs.tracking import track_model
 from settings import ROOT
 from tests.conftest import isolated_environment, run_at_once, run_here
@@ -190,11 +190,20 @@ def test_old_runs_go_where_the_server_keeps_its_artifacts_and_versions_stay(
         store.execute("UPDATE runs SET start_time = start_time - %s, end_time = end_time - %s", (age, age))
     elsewhere = team.run(COMMANDS["tidy"].replace('"$ARTIFACTS"', "/nowhere"), ROOT)
     assert find_lines(elsewhere, "Left alone", "WINE_MLFLOW_ARTIFACTS", "--artifacts-destination")
-    through_server = run_here("experiment_tracking.tidy", member)
+    client, monitored = mlflow.MlflowClient(), find_experiment(MONITORING).experiment_id
+    looks = [client.create_run(monitored).info.run_id for _ in range(2)]
+    for look in looks:
+        client.log_text(look, "a report", "reports/inputs.html")
+        client.set_terminated(look)
+    through_server = run_here("experiment_tracking.tidy", member | {"WINE_KEEP_REPORTS": "1"})
+    assert sorted(len(client.list_artifacts(look, "reports")) for look in looks) == [0, 1]
     assert find_lines(through_server.stdout, "Left alone", "MLflow server", "MLFLOW_TRACKING_URI")
     assert any(files.rglob("*"))
     team.run(COMMANDS["tidy"], ROOT)
     assert not files.exists()
+    empty = {"MLFLOW_TRACKING_URI": team.postgres.make_database("untouched")}
+    assert_failed(run_here("experiment_tracking.tidy", team.environment | empty), 3, "untouched", "make pipeline")
+    mlflow.set_tracking_uri(served_mlflow)
     with pytest.raises(MlflowException, match=old):
         mlflow.get_run(old)
     for number in versions:

@@ -191,6 +191,8 @@ class PredictionLog:
             self._flush()
             self._trim()
         self._flush()
+        if self._batch:  # for a file that was deleted just now
+            self._flush()
 
     def _flush(self) -> None:
         """Write the rows that wait now, in batches; one thread at a time."""
@@ -229,7 +231,7 @@ class PredictionLog:
         return True
 
     def _write_batch(self) -> bool:
-        """Write the batch; False if the file was deleted before the commit, so that the rows are in no file."""
+        """Write the batch; False if the log's file is another by now, and the rows are to be written again."""
         answers = [row[:4] + row.wine + row[5:] for row in self._batch if isinstance(row, LoggedAnswer)]
         refusals = [line for row in self._batch if isinstance(row, LoggedRefusal) for line in lay_out_refusal(row)]
         with self._engine.begin() as connection:

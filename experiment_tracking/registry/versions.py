@@ -106,7 +106,7 @@ def set_alias(alias: str, number: str) -> None:
 
 
 def note_replay(challenger: str, champion: str, sentences: list[str]) -> None:
-    """Store on a version what a replay found beside this champion, for the verdicts on both."""
+    """Store on a version what a replay found beside this champion, for the gate's verdict on it."""
     mlflow.MlflowClient().set_model_version_tag(MODEL, challenger, f"{REPLAY}.{champion}", "\n".join(sentences))
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -42,14 +42,14 @@ _UNDER = "({0} = :old OR substr({0}, 1, length(:old) + 1) = :old || '/')"
 _MOVED = "(:new || substr({0}, length(:old) + 1))"
 
 
-def open_store(uri: str, artifacts: Path | str) -> str:
+def open_store(uri: str, artifacts: Path | str, *, create: bool = True) -> str:
     """Point MLflow at its store, create missing experiments, and return the id of EXPERIMENT.
 
     Any number of processes may do this at once, also with a new store. `artifacts` is a folder or s3://bucket/path.
 
     Raises:
         BadInputError: an experiment was deleted in the store, or the server needs a password.
-        NotThereError: the server does not answer.
+        NotThereError: the server does not answer, or an experiment is missing that may not be created.
     """
     mlflow.set_tracking_uri(uri)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # else it reports twice that it creates tables
@@ -60,7 +60,8 @@ def open_store(uri: str, artifacts: Path | str) -> str:
     with _hold_store(uri, database):
         if database and isinstance(artifacts, Path):
             _follow_move(database, artifacts)
-        experiments = [_find_or_create(name, uri, artifacts) for name in (EXPERIMENT, PROMOTIONS, MONITORING)]
+        place = artifacts if create else None
+        experiments = [_find_or_create(name, uri, place) for name in (EXPERIMENT, PROMOTIONS, MONITORING)]
     return str(experiments[0].experiment_id)
 
 
@@ -94,27 +95,29 @@ def _hold_store(uri: str, database: Path | None) -> Iterator[None]:
 
 @contextmanager
 def hold_between_machines(number: int = MOVES_NUMBER) -> Iterator[None]:
-    """Lock promotions, rollbacks and tidying on all machines, by a lock in a PostgreSQL that they share.
+    """Lock promotions, rollbacks and tidying on all machines, by a lock in each PostgreSQL that they share.
 
-    That PostgreSQL is the prediction log's or else MLflow's store: behind an MLflow server only the log's is known, and
-    tidying, which knows both, must take the same lock. Without one there is no lock.
+    These are the prediction log's and MLflow's store; behind an MLflow server only the first is known. All take them in
+    this order. Without one there is no lock.
 
     Raises:
-        NotThereError: the PostgreSQL does not answer.
+        NotThereError: a PostgreSQL does not answer.
     """
-    shared = [uri for uri in (load_settings().log_url, mlflow.get_tracking_uri()) if uri.startswith("postgresql")]
-    if not shared:
+    with ExitStack() as locks:
+        for uri in dict.fromkeys((load_settings().log_url, mlflow.get_tracking_uri())):
+            if uri.startswith("postgresql"):
+                locks.enter_context(_lock_moves(uri, number))
         yield
-        return
+
+
+def _lock_moves(uri: str, number: int) -> AbstractContextManager[object]:
     try:
-        connection = _lock_postgres(shared[0], number)
+        return _lock_postgres(uri, number)
     except SQLAlchemyError as error:
         raise NotThereError(
-            f"the lock of promotions and tidying is in {hide_passwords(shared[0])}, which does not answer: start it, "
+            f"the lock of promotions and tidying is in {hide_passwords(uri)}, which does not answer: start it, "
             "or correct MLFLOW_TRACKING_URI or WINE_LOG_URL"
         ) from error
-    with connection:
-        yield
 
 
 def _lock_postgres(uri: str, number: int) -> AbstractContextManager[object]:
@@ -162,7 +165,7 @@ def _require_active(name: str, experiment: Experiment | None) -> Experiment:
     return experiment
 
 
-def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
+def _find_or_create(name: str, uri: str, artifacts: Path | str | None) -> Experiment:
     try:
         found = mlflow.get_experiment_by_name(name)
     except MlflowException as error:
@@ -173,6 +176,8 @@ def _find_or_create(name: str, uri: str, artifacts: Path | str) -> Experiment:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         ) from error
     if found is None:
+        if artifacts is None:
+            raise NotThereError(f"{hide_passwords(uri)} has no experiment {name} yet: run make pipeline")
         location = None if uri.startswith("http") else _as_uri(artifacts)  # a tracking server has its own location
         try:
             mlflow.create_experiment(name, artifact_location=location)

@@ -86,7 +86,8 @@ def tidy_stores(settings: Settings) -> list[str]:
 @contextmanager
 def hold_tidying(settings: Settings) -> Iterator[None]:
     """Open MLflow's store, and let no other process tidy meanwhile; waits for one that does. Raises as open_store."""
-    open_store(settings.mlflow_uri, settings.mlflow_artifacts)
+    # A PostgreSQL may have an MLflow server, which gives new experiments a place of its own.
+    open_store(settings.mlflow_uri, settings.mlflow_artifacts, create=not settings.mlflow_uri.startswith("postgresql"))
     with hold_lock(settings.serving_models / ".tidying.lock"), hold_between_machines(TIDY_NUMBER):
         yield
 

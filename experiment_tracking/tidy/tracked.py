@@ -74,7 +74,7 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
 
 def find_obstacle() -> str:
     """Why runs and versions cannot be removed for good; "" if they can."""
-    if not hasattr(_open_backend(), "_hard_delete_run"):
+    if not _is_database():
         return (
             f"{name_store()} is an MLflow server, which removes nothing for good. Tidy where its database can be "
             "reached, with the database's address in MLFLOW_TRACKING_URI"
@@ -86,6 +86,10 @@ def find_obstacle() -> str:
             "to the place that its server has as --artifacts-destination"
         )
     return ""
+
+
+def _is_database() -> bool:
+    return hasattr(_open_backend(), "_hard_delete_run")
 
 
 def _open_backend() -> Any:
@@ -196,11 +200,11 @@ def _remove_files(uri: str) -> None:
 
 
 def _locate(uri: str) -> str:
-    """The address of artifacts; those that a server keeps are below WINE_MLFLOW_ARTIFACTS."""
-    if not uri.startswith(SERVED):
+    """The address of artifacts; beside the server's database, those that it keeps are in WINE_MLFLOW_ARTIFACTS."""
+    if not uri.startswith(SERVED) or not _is_database():
         return uri
     place, path = load_settings().mlflow_artifacts, uri.removeprefix(SERVED).lstrip("/")
-    return (place / path).as_uri() if isinstance(place, Path) else f"{place}/{path}"
+    return (place.absolute() / path).as_uri() if isinstance(place, Path) else f"{place}/{path}"
 
 
 def _remove_artifacts(uri: str, part: str | None = None) -> None:
