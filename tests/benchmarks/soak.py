@@ -1,6 +1,6 @@
 """Ask one API process for many predictions, under all that clients do, and count what is wrong or lost.
 
-    python -m tests.benchmarks.soak     (--predictions N, default 5,000,000; --seed S)
+    python -m tests.benchmarks.soak     (--predictions N, default 2,000,000; --seed S)
 
 Single wines, batches, invalid bodies, slow clients, dropped connections and tasters' grades arrive at once, as fast
 as they are answered, and the champion changes every two seconds. Each answer is compared with what the model of
@@ -16,7 +16,7 @@ from tests.benchmarks.results import parse_arguments, publish_result
 
 def main() -> int:
     """Run the soak and write its table."""
-    arguments = parse_arguments(__doc__, predictions=5_000_000, seed=0)
+    arguments = parse_arguments(__doc__, predictions=2_000_000, seed=0)
 
     from tests.benchmarks.soak_study import run_soak
 
