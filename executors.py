@@ -6,6 +6,7 @@ be pickled.
 
 import logging
 import os
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
     """Open an executor for the block: `threads` of this process, or the cluster of WINE_DASK.
 
     Tasks that have not started when the block ends are cancelled. The block waits for the others, unless it was
-    interrupted: one of them may hang. Errors as in open_cluster.
+    cancelled, by a time-out of Prefect's: one of them may hang. Errors as in open_cluster.
     """
     if dask:
         with open_cluster(dask) as client:  # it retries a task whose worker dies, three times
@@ -36,9 +37,7 @@ def open_executor(threads: int, dask: str = "") -> Iterator[Executor]:
     executor, wait = ThreadPoolExecutor(threads), True
     try:
         yield executor
-    except Exception:
-        raise
-    except BaseException:  # Ctrl-C, a time-out of Prefect's
+    except CancelledError:
         wait = False
         raise
     finally:

@@ -172,7 +172,7 @@ def prefect(empty_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 SECRET = "a-word-that-must-stay-secret"
-SECRETS = ("WINE_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY")
+SECRETS = ("WINE_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
 
 
 @pytest.fixture(scope="session", params=[FEW, *FULL_SIZE])

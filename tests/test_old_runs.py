@@ -11,6 +11,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Running
 
 from tests.benchmarks.prefect_weeks import start_prefect
+from tests.faults import run_alone
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.full
@@ -41,7 +42,12 @@ def test_the_server_removes_runs_that_ended_longer_ago_than_keep_days(empty_stor
 
 
 def test_weeks_of_runs_leave_no_more_than_those_of_keep_days(empty_stores: Path, tmp_path: Path) -> None:
-    with start_prefect(tmp_path, empty_stores, keep_days=10) as prefect:
+    """In a process of its own: Prefect's sender of events knows one server for as long as a process lives."""
+    run_alone(pass_weeks, empty_stores, tmp_path)
+
+
+def pass_weeks(empty_stores: Path, folder: Path) -> None:
+    with start_prefect(folder, empty_stores, keep_days=10) as prefect:
         for kept in (2, 4, 4, 4):
             prefect.pass_week()
             prefect.run(2)
