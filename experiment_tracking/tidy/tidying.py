@@ -11,7 +11,7 @@ from experiment_tracking.runs.locks import hold_lock
 from experiment_tracking.runs.store import TIDY_NUMBER, hold_between_machines, name_store, open_store
 from experiment_tracking.tidy.folders import is_of_registry, list_bundles, list_downloads, list_reports, list_wines
 from experiment_tracking.tidy.piece import Piece, list_partials
-from experiment_tracking.tidy.tracked import find_obstacle, list_tracked
+from experiment_tracking.tidy.tracked import list_tracked
 from settings import Settings
 
 
@@ -47,8 +47,8 @@ def take_inventory(settings: Settings) -> Inventory:
     models, notes = settings.serving_models, []
     tracked = list_tracked(before, monitored, settings.keep_reports, models)
     pieces = [*tracked.pieces, *list_reports(settings.monitoring_reports, settings.keep_reports)]
-    if obstacle := find_obstacle():
-        notes.append(f"Versions and runs: {obstacle}")
+    if tracked.obstacle:
+        notes.append(f"Versions and runs: {tracked.obstacle}")
     if not isinstance(settings.mlflow_artifacts, Path):
         notes.append(f"Files in {settings.mlflow_artifacts} go with their runs, but their sizes are not counted")
     if is_of_registry(models, tracked.versions):

@@ -37,11 +37,15 @@ WORKING_DAYS = 2  # a pipeline that is RUNNING for longer was killed
 
 @dataclass(frozen=True)
 class Tracked:
-    """What is in MLflow: the versions that stay, the fingerprints of wines that runs need, and the pieces."""
+    """What is in MLflow: the versions that stay, the fingerprints of wines that runs need, and the pieces.
+
+    `obstacle` says why runs and versions cannot be removed from here; it is "" if they can.
+    """
 
     versions: tuple[Version, ...]
     fingerprints: frozenset[str]
     pieces: tuple[Piece, ...]
+    obstacle: str
 
 
 def list_tracked(before: float, monitored_before: float, reports: int, models: Path) -> Tracked:
@@ -60,8 +64,8 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
     active = [run for run in copies if run.info.run_id in stay and run.info.lifecycle_stage == "active"]
     pieces = [*_list_copies(active, reports)]
     runs = _search(EXPERIMENT)
-    needed = {run.info.run_id for run in runs}
-    if not find_obstacle():
+    needed, obstacle = {run.info.run_id for run in runs}, _find_obstacle()
+    if not obstacle:
         needed = _find_needed(runs, kept, before)
         pieces += [Piece(VERSIONS, one.number, 0, partial(remove_refused, one.number, then, models)) for one in refused]
         models_by_run = _list_models(find_experiment(EXPERIMENT).experiment_id)
@@ -69,11 +73,10 @@ def list_tracked(before: float, monitored_before: float, reports: int, models: P
         pieces += _list_left(models_by_run, needed, before)
         pieces += _list_runs(copies, stay, {})
     data = {run.data.tags.get("data.fingerprint", "") for run in runs if run.info.run_id in needed}
-    return Tracked(tuple(kept), frozenset(data | {version.fingerprint for version in kept}), tuple(pieces))
+    return Tracked(tuple(kept), frozenset(data | {version.fingerprint for version in kept}), tuple(pieces), obstacle)
 
 
-def find_obstacle() -> str:
-    """Why runs and versions cannot be removed for good; "" if they can."""
+def _find_obstacle() -> str:
     if not _is_database():
         return (
             f"{name_store()} is an MLflow server, which removes nothing for good. Tidy where its database can be "

@@ -16,11 +16,7 @@ from tests.waiting import wait_until
 
 DATABASE, EVENT_DAYS = ".prefect/prefect.db", 7  # Prefect keeps events for a week, whatever is set for runs
 TABLES = ("flow_run", "task_run", "log", "artifact", "events")
-TIMES = {
-    "flow_run": "end_time",
-    "events": "occurred",
-    "event_resources": "occurred",
-}  # by which the server removes
+TIMES = {"flow_run": "end_time", "events": "occurred", "event_resources": "occurred"}  # the server removes by these
 
 
 @task
