@@ -104,7 +104,7 @@ test: check ## the checks, and tests of all features
 	@echo "Next: make test-all runs the long tests too, as GitHub does on main"
 
 test-all: check ## every check and test
-	@$(PYTEST) -m "not alone and not soak"
+	@$(PYTEST) -m "not alone"
 	@$(VENV) -m pytest -m alone
 
 test-fast: .venv/installed ## the tests without servers, browser and long fits, in a minute
@@ -113,12 +113,15 @@ test-fast: .venv/installed ## the tests without servers, browser and long fits, 
 soak: .venv/installed ## break the API under load, 20 times each; millions of predictions; attacks in their long form; hours
 	@$(VENV) -m tests.benchmarks.fault_trials
 	@$(VENV) -m tests.benchmarks.command_trials
+	@$(VENV) -m tests.benchmarks.store_trials
 	@$(VENV) -m tests.benchmarks.prefect_trials
 	@$(VENV) -m tests.benchmarks.soak
 	@$(VENV) -m tests.benchmarks.open_loop
 	@$(VENV) -m tests.benchmarks.year_of_schedules
+	@$(VENV) -m tests.benchmarks.step_trials
+	@$(VENV) -m tests.benchmarks.registry_orders
 	@$(VENV) -m tests.benchmarks.mutants
-	@$(PYTEST) -m soak --timeout 36000
+	@$(VENV) -m tests.benchmarks.hostile_cases
 
 coverage: .venv/installed ## which lines the tests reach, by package: those of make test, and all
 	@$(VENV) -m tests.coverage_by_room
@@ -144,14 +147,20 @@ sbom: .venv/uv ## list the packages of the project and of the serving image, as 
 	@$(SBOM) --output-file report/sbom-serving.json deployment/requirements.txt
 	@echo "report/sbom.json and report/sbom-serving.json are written"
 
-system-packages: ## install Debian packages for some tests and benchmarks: a browser, wrk, PostgreSQL, libfaketime (needs root)
+# The one program alone: the package would start a server.
+PROMTOOL = dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > /usr/local/bin/promtool
+
+system-packages: ## install Debian packages for some tests and benchmarks: a browser, wrk, PostgreSQL, libfaketime, promtool (needs root)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing=chromium; \
 	command -v wrk >/dev/null || missing="$$missing wrk"; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$$missing libfaketime"; \
-	[ -z "$$missing" ] || apt-get update -qq; \
+	command -v promtool >/dev/null || alone=promtool; \
+	[ -z "$$missing$$alone" ] || apt-get update -qq; \
 	for package in $$missing; do apt-get install -y -qq --no-install-recommends $$package || \
-	  echo "not installed: $$package. Tests that need it will be skipped, and make bench-serving needs wrk" >&2; done
+	  echo "not installed: $$package. Tests that need it will be skipped, and make bench-serving needs wrk" >&2; done; \
+	[ -z "$$alone" ] || { cd "$$(mktemp -d)" && apt-get download -qq prometheus && $(PROMTOOL) && chmod +x /usr/local/bin/promtool; } || \
+	  echo "not installed: promtool. Tests that need it will be skipped" >&2
 
 lock: .venv/installed ## compile the two requirements.txt again from pyproject.toml (UPGRADE=: only what changed there)
 	@$(VENV) -m uv pip compile pyproject.toml --all-extras --universal --fork-strategy fewest \

@@ -24,7 +24,7 @@ DONE, FINDING, BAD_INPUT, NOT_THERE, UNFORESEEN = 0, 1, 2, 3, 4
 # Errors of these packages come from a store, a server or another program. By name: no command imports all of them.
 OUTSIDE = ("botocore", "httpx", "mlflow", "prefect", "psycopg", "sqlalchemy", "sqlite3", "subprocess")
 PLACES = "python -m settings lists places and addresses"
-SPACE, ALLOW = "free some space there", f"allow writing there, or name another place; {PLACES}"
+SPACE, ALLOW = "free some space on its disk", f"allow writing there, or name another place; {PLACES}"
 ADVICE = {
     errno.ENOSPC: SPACE,
     errno.EDQUOT: SPACE,
@@ -32,6 +32,11 @@ ADVICE = {
     errno.EPERM: ALLOW,
     errno.EROFS: ALLOW,
     errno.ENOENT: f"put it back, or name another place; {PLACES}",
+}
+DATABASE_ADVICE = {
+    "database is locked": "end what else uses it, or try again later",
+    "readonly database": f"allow writing to its file and folder; {PLACES}",
+    "disk is full": SPACE,
 }
 
 
@@ -119,13 +124,22 @@ def explain_outside(error: BaseException) -> str:
         return f"{error}: make setup installs all that this project uses; install anything else into this environment"
     if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OUTSIDE:
         return explain_outside(error.__cause__) if error.__cause__ else ""
+    error = _find_database_error(error) or error
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "database is locked" in text:
-        return f"{text}: end what else uses it, or try again later"
+    for ending, advice in DATABASE_ADVICE.items():
+        if text.endswith(ending):
+            return f"{text}: {advice}"
     if isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
     number = error.errno if isinstance(error, OSError) else None
     return f"{text}: {ADVICE.get(number or 0, f'see that it is there and answers, then try again; {PLACES}')}"
+
+
+def _find_database_error(error: BaseException | None) -> BaseException | None:
+    """The driver's own error, which SQLAlchemy's and then MLflow's error contain; None for others."""
+    while error and not hasattr(error, "orig"):
+        error = error.__cause__
+    return getattr(error, "orig", None)
 
 
 def _is_output_closed() -> bool:

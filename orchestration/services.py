@@ -171,7 +171,7 @@ def name_server_settings(keep_days: int) -> dict[str, str]:
         # The default keeps leases in memory: after a restart, the slot of a run that ended meanwhile is never freed.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(keep_days * 86_400),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"P{keep_days}D",
     }
 
 

@@ -59,9 +59,7 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups; pytest-randomly has shuffled by then
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "soak" not in config.getoption("markexpr"):  # hours, which nobody should start by leaving -m out
-        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(name_group(item), len(order)))
     for item in items:

@@ -6,16 +6,24 @@ import socket
 import sqlite3
 import time
 from contextlib import closing, suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
 
+from commands import BadInputError, NotThereError
+from orchestration.tasks.notification import post_webhook
 from settings import ROOT
 from tests.conftest import Served, run_api
+from tests.running import Receiver
 from tests.test_schema import WINE
 from tests.web import WEB
+from tests.wines import NOWHERE
 from wine_data.schema import FEATURES
+from wine_data.sources.load import load_wines
 
 CHUNKED = (
     b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -47,6 +55,20 @@ def test_a_head_without_an_end_loses_its_connection(flood: str, small_api: str) 
             sent += len(more)
     assert sent < 20_000_000  # what lies in the buffers of two sockets
     assert WEB.get(f"{small_api}/health").is_success
+
+
+@pytest.mark.parametrize(
+    "noise", [b"\x16\x03\x01\x02\x00 hello\r\n\r\n", b"GET /health HTTP/9.9\r\n\r\n", b"GET\r\n\r\n"]
+)
+def test_what_is_not_http_gets_a_refusal_with_a_request_id(noise: bytes, small_api: str) -> None:
+    with connect(small_api) as connection:
+        connection.sendall(noise)
+        response = HTTPResponse(connection)
+        response.begin()
+        problem = json.loads(response.read())
+    assert (response.status, response.headers["Content-Type"]) == (400, "application/problem+json")
+    assert problem["instance"] == response.headers["X-Request-ID"]
+    assert "HTTP/1.1" in problem["title"]
 
 
 @pytest.mark.full
@@ -141,6 +163,40 @@ def test_no_address_in_a_body_or_header_is_asked(small_api: str) -> None:
             listener.accept()
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "ftp", "file", "gopher"])
+def test_a_web_address_is_no_source_of_wines(scheme: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        address = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/wines.csv"
+        with pytest.raises((BadInputError, NotThereError)):
+            load_wines(address, 42, tmp_path, NOWHERE)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_a_webhook_that_redirects_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, asked = Receiver(), []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", inside.address)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as outside:
+        thread = Thread(target=outside.handle_request)
+        thread.start()
+        monkeypatch.setenv("WINE_WEBHOOK", f"http://127.0.0.1:{outside.server_port}/hook")
+        post_webhook({"text": "an alarm"})
+        thread.join(10)
+    assert asked == ["/hook"]
+    assert inside.received == []
+
+
 def test_a_name_that_was_moved_to_this_machine_cannot_send_feedback(small_api: str) -> None:
     headers = {"Host": "evil.example:8000", "Origin": "http://evil.example:8000"}
     refusal = WEB.post(f"{small_api}/feedback", json={"request_id": "x", "quality": 3}, headers=headers)
@@ -178,6 +234,7 @@ def test_every_test_that_security_md_names_is_there() -> None:
     }
     assert len(named) > 20
     assert named - known == set()
+    assert named & {path.stem for path in files} == set()  # a file is no proof: a reader would have to search it
 
 
 @pytest.mark.fast

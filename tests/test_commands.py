@@ -132,6 +132,7 @@ def end_with(error: Exception) -> int:
 
 
 LOCKED = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+READ_ONLY = OperationalError("UPDATE", {}, sqlite3.OperationalError("attempt to write a readonly database"))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,8 @@ LOCKED = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is 
         (OSError(errno.ENOSPC, "No space left on device", "/disk/page.html"), ("/disk/page.html", "free", "space")),
         (PermissionError(errno.EACCES, "Permission denied", "/ro/page.html"), ("/ro/page.html", "allow", "settings")),
         (FileNotFoundError(errno.ENOENT, "No such file", "/gone/model.pkl"), ("/gone/model.pkl", "put it back")),
-        (LOCKED, ("database is locked", "try again")),
+        (LOCKED, ("error: database is locked", "try again")),
+        (READ_ONLY, ("error: attempt to write a readonly database", "allow writing", "settings")),
         (MlflowException("the store is of another version\n\nof MLflow"), ("another version", "settings")),
         (chain(RuntimeError("it failed"), ConnectionRefusedError("refused by 127.0.0.1:9")), ("127.0.0.1:9",)),
         (ModuleNotFoundError("No module named 'MySQLdb'"), ("MySQLdb", "install")),
@@ -153,6 +155,13 @@ def test_what_fails_outside_ends_a_command_with_3_and_one_line(
     assert end_with(error) == 3
     found = capsys.readouterr().err
     assert (found.count("\n"), list_missing(found, "error:", *facts)) == (1, [])
+
+
+def test_of_a_database_error_inside_mlflows_the_drivers_words_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    full = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    full.add_detail("(raised as a result of Query-invoked autoflush)")
+    assert end_with(chain(MlflowException(str(full)), full)) == 3
+    assert capsys.readouterr().err.startswith("error: database or disk is full: free some space")
 
 
 def test_a_mistake_of_the_project_ends_a_command_with_4_and_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def test_no_alarm_is_raised_where_clients_ask_for_the_same_undrifted_wines_again
 
 @pytest.mark.parametrize(
     ("traffic", "kinds", "within"),
-    zip(study.DRIFTED, KINDS, (4, 2, 2, 2, 2, 2), strict=True),
+    [*zip(study.DRIFTED, KINDS, (4, 2, 2, 2, 2, 2), strict=True)],
     ids=[traffic.name for traffic in study.DRIFTED],
 )
 def test_a_drift_raises_an_alarm_of_its_kind(

@@ -57,14 +57,17 @@ def test_a_hostile_pickle_that_its_metadata_vouch_for_is_not_read_beside_a_compi
     assert not (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("place", ["../../canary", "canary", "/etc/hostname", "./canary"])
+@pytest.mark.parametrize("place", ["../../canary", "canary", "{folder}/canary", "./canary"])
 def test_a_graph_cannot_read_other_files(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "canary").write_bytes(np.ones((len(FEATURES), 7)).tobytes())
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "a" / "b"
+    here.mkdir(parents=True)
+    for folder in (tmp_path, here):
+        (folder / "canary").write_bytes(np.ones((len(FEATURES), 7)).tobytes())
+    monkeypatch.chdir(here)
     weights = TensorProto(name="weights", data_type=TensorProto.DOUBLE, dims=[len(FEATURES), 7])
     weights.data_location = TensorProto.EXTERNAL
     entry = weights.external_data.add()
-    entry.key, entry.value = "location", place
+    entry.key, entry.value = "location", place.format(folder=tmp_path)
     wines, shares = (
         helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None, width])
         for name, width in (("wines", len(FEATURES)), ("probabilities", 7))

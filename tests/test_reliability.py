@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.benchmarks.command_faults import COMMAND_FAULTS
-from tests.benchmarks.fault_study import FAULTS, try_fault
+from tests.benchmarks.fault_study import API_FAULTS, FAULTS, try_fault
 from tests.benchmarks.soak_study import find_slope, run_soak
 from tests.benchmarks.traffic import Traffic, make_bundles
 
@@ -30,7 +29,7 @@ def test_a_soak_gets_no_wrong_answer_and_loses_none(tmp_path: Path) -> None:
 def test_a_fault_under_load_gives_no_wrong_answer(fault: str, made: tuple[Path, pd.DataFrame]) -> None:
     (outcome,) = try_fault(fault, *made, seed=random.Random(fault).randrange(1000), tries=1)
     assert (outcome.wrong, outcome.errors, outcome.problem) == (0, 0, "")
-    if "kill" not in fault or fault in COMMAND_FAULTS:
+    if "kill" not in fault or fault not in API_FAULTS:
         assert outcome.rows == 0
         assert outcome.lost == 0 or fault.startswith("SIGTERM")
 

@@ -22,7 +22,9 @@ DASHBOARDS = ROOT / "monitoring" / "report" / "dashboards"
 RULES = yaml.safe_load((DASHBOARDS / "alerts.yaml").read_text())["groups"]
 DASHBOARD = json.loads((DASHBOARDS / "wine_quality.json").read_text())
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
-promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here: apt-get install prometheus")
+promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool here: make system-packages installs it"
+)
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.full), 2])
@@ -112,6 +114,7 @@ FIRING = {  # an alert, and what Prometheus reads each minute for an hour and mo
     "WineDrift": {"wine_monitoring_alarm": "1x90"},
     "WineCoverageLow": {'wine_monitoring_coverage{level="0.9"}': "0.7x90"},
     "WineMonitoringStopped": {"wine_monitoring_last_run_timestamp_seconds": "-7200x90"},
+    "WineMonitoringNeverRan": {'up{job="wine-api"}': "1x90"},
 }
 CALM = {
     'up{job="wine-api"}': "1x90",

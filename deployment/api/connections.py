@@ -1,12 +1,16 @@
 """Limits on a connection before there is a request: time and size of the request head (request line and headers).
 
 uvicorn has neither limit with httptools: a client could hold connections by sending no head, and memory by sending an
-endless one. Trailers and chunk extensions, which follow the head, count in the same way.
+endless one. Trailers and chunk extensions, which follow the head, count in the same way. What is not HTTP is refused
+here, in the form of every refusal.
 """
 
 from asyncio import TimerHandle, Transport
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from deployment.api.limits import SENT_ID, make_request_id
+from deployment.api.problems import ProblemError
 
 HEAD_BYTES = 65_536  # received in a row without a part of a body
 HEAD_SECONDS = 10.0
@@ -48,6 +52,15 @@ class LimitedConnection(HttpToolsProtocol):
         """Handle a part of a body."""
         self._unread = 0
         super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's message names no reason either)
+        """Refuse what is not HTTP. It has no route, so it is neither logged nor counted."""
+        request_id = make_request_id()
+        refusal = ProblemError(400, "This is not an HTTP request: send HTTP/1.1").response(request_id)
+        headers = [*refusal.raw_headers, (SENT_ID, request_id.encode()), (b"connection", b"close")]
+        head = STATUS_LINE[400] + b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(head + b"\r\n" + bytes(refusal.body))
+        self.transport.close()
 
     def _check_time(self) -> None:
         """Close a connection whose head was incomplete at the last check too; the first head counts from the start.

@@ -16,10 +16,9 @@ from tests.benchmarks.fault_server import Server
 from tests.benchmarks.results import time_work
 from tests.benchmarks.server_faults import Fault
 from tests.faults import run_alone
-from tests.folders import isolated_environment, make_store
+from tests.folders import isolated_environment
 from tests.processes import run_module, start_python
-from tests.test_faults import fill_template, open_here
-from tests.wines import write_few_wines
+from tests.test_faults import make_template, open_here
 from wine_quality_training.bundle.bundle import load_bundle, load_current
 
 BEFORE = "2"  # the champion
@@ -37,9 +36,7 @@ def live_with_store(server: Server) -> Iterator[None]:
     """Give the server's folder a store: the champions 1 and 2, version 3, few wines."""
     store = find_store(server)
     if not store.exists():
-        store.mkdir()
-        make_store(store, Path(tempfile.mkdtemp(dir=store.parent)))
-        run_alone(fill_template, store, write_few_wines(store / "wines"))
+        make_template(store)
     shutil.copytree(store, server.folder, dirs_exist_ok=True)
     yield
 
@@ -72,7 +69,7 @@ def read_champion(folder: Path) -> tuple[str, str]:
 
 
 def kill_command(server: Server, command: tuple[str, ...], *again: str) -> str:
-    """Kill a command and all that it started; what serves is whole, and the same command does the rest."""
+    """Kill a command and all that it started at a random moment, and let the same command do the rest."""
     module, *arguments = command
     moment = measure_seconds(find_store(server), command) * server.random.uniform(FIRST_THIRD, 1)
     silence = {"stdout": DEVNULL, "stderr": DEVNULL, "start_new_session": True}
@@ -83,7 +80,13 @@ def kill_command(server: Server, command: tuple[str, ...], *again: str) -> str:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    killed = run_alone(read_champion, server.folder)
+    return finish_command(server, command, *again)
+
+
+def finish_command(server: Server, command: tuple[str, ...], *again: str) -> str:
+    """See that what a disturbed command left is whole, and that the same command does the rest."""
+    module, *arguments = command
+    left = run_alone(read_champion, server.folder)
     for added in (again, ()):  # the second where nothing was left to go on with
         done = run_module(module, describe_place(server.folder), *arguments, *added, seconds=SECONDS)
         if done.returncode in (0, 1):
@@ -91,7 +94,7 @@ def kill_command(server: Server, command: tuple[str, ...], *again: str) -> str:
     assert done.returncode in (0, 1), done.stdout + done.stderr
     alias, served = run_alone(read_champion, server.folder)
     assert alias == served, f"the alias names {alias}, and {served} serves"
-    assert set(killed) <= {BEFORE, served}, f"after the kill the alias and what served were {killed}"
+    assert set(left) <= {BEFORE, served}, f"after the fault the alias and what served were {left}"
     return f"a run that is not over, until the same command {'with ' + added[0] if added else 'again'} does the rest"
 
 

@@ -92,5 +92,5 @@ class Server:
         """What the server printed on a subject since the fault, each sentence once, without numbers of rows."""
         news = self.output.read_text(errors="replace")[self.printed :]
         lines = [line for line in news.splitlines() if subject in line]
-        words = [re.sub(r"[\d,]+ rows", "N rows", line).replace(str(self.folder), "FOLDER") for line in lines]
+        words = [re.sub(r"[1-9][\d,]* rows", "N rows", line).replace(str(self.folder), "FOLDER") for line in lines]
         return "; ".join(dict.fromkeys(words)) or f"nothing on the {subject}"

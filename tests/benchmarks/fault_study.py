@@ -17,15 +17,16 @@ import pandas as pd
 from tests.benchmarks.command_faults import COMMAND_FAULTS
 from tests.benchmarks.fault_server import DEADLINE, Server
 from tests.benchmarks.log_faults import LOG_FAULTS
-from tests.benchmarks.server_faults import SERVER_FAULTS, Fault
+from tests.benchmarks.server_faults import NOTHING, SERVER_FAULTS, Fault
 from tests.benchmarks.soak_study import find_missing
+from tests.benchmarks.store_faults import STORE_FAULTS
 from tests.benchmarks.traffic import LOST, Connection, Traffic
 from tests.waiting import free_port
 
 CLIENTS, IN_A_ROW = 4, 10
 LONG = 30.0  # seconds
 API_FAULTS = SERVER_FAULTS | LOG_FAULTS
-FAULTS = API_FAULTS | COMMAND_FAULTS
+FAULTS = API_FAULTS | COMMAND_FAULTS | STORE_FAULTS
 
 
 @dataclass(frozen=True)
@@ -145,5 +146,13 @@ def make_row(fault: str, outcomes: list[Outcome]) -> dict[str, object]:
         "other statuses": sum(one.errors for one in outcomes),
         "rows lost, most in a try": max(one.rows for one in outcomes),
         "seconds to recover": f"{min(seconds):.1f} to {max(seconds):.1f}",
-        "the operator sees": max((one.seen for one in outcomes), key=len),
+        "the operator sees": describe_seen([one.seen for one in outcomes if one.seen]),
     }
+
+
+def describe_seen(seen: list[str]) -> str:
+    """The longest of what an operator has seen, and in how many tries there was anything to see."""
+    longest, silent = max(seen, key=len, default=""), seen.count(NOTHING)
+    return (
+        longest if silent in (0, len(seen)) else f"{longest} ({len(seen) - silent} of {len(seen)} tries; else nothing)"
+    )

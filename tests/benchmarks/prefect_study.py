@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+import pandas as pd
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
@@ -21,6 +22,7 @@ from tests.waiting import wait_until
 from tests.wines import load_as_default
 from wine_data.table.wines import COLUMNS
 
+UNDISTURBED = "undisturbed"
 WINES = 200_000  # so many are scored for some seconds
 PATIENCE = 420.0  # Prefect's hold on a slot is 300 s
 MOMENTS = (StateType.PENDING, StateType.RUNNING)
@@ -45,11 +47,13 @@ class Try:
     went_on: bool = False  # the run ended well by itself
     marked: bool = False  # as crashed, by itself or by end_lost_runs
     next_ran: bool = False
+    wrong: int = 0  # answers that are missing or differ from those of an undisturbed run, once the next was done
+    seen: str = ""  # by an operator: the last state of the run
 
     @property
     def is_sound(self) -> bool:
-        """The slot is free, the run is over in one way or the other, and the next one was done."""
-        return self.is_free and self.went_on != self.marked and self.next_ran
+        """The slot is free, the run is over in one way or the other, and the next one was done, with right answers."""
+        return self.is_free and self.went_on != self.marked and self.next_ran and not self.wrong
 
 
 def kill_all(services: Services, _: random.Random) -> None:
@@ -90,6 +94,22 @@ def write_wines(services: Services) -> None:
     wines.sample(WINES, replace=True, random_state=1).to_csv(folder / "wines.csv", index=False)
 
 
+def find_answers(folder: Path, name: str) -> Path:
+    return folder / "answers" / name
+
+
+def read_answers(folder: Path) -> pd.Series:
+    """The expected quality by row, from all files that a deployment wrote."""
+    parts = [pd.read_parquet(part, columns=["row", "expected_quality"]) for part in folder.rglob("part-*.parquet")]
+    return pd.concat(parts).set_index("row")["expected_quality"].sort_index()
+
+
+def count_wrong(found: pd.Series, expected: pd.Series) -> int:
+    """How many answers are missing, twice there or different."""
+    once = found[~found.index.duplicated(keep=False)]
+    return max(len(found), len(expected)) - int((once.reindex(expected.index) == expected).sum())
+
+
 def copy_score(client: SyncPrefectClient, folder: Path, name: str) -> UUID:
     """Deploy `score` once more: a slot of its own, and a folder of its own for the answers."""
     score = client.read_deployment_by_name(SCORE)
@@ -98,7 +118,7 @@ def copy_score(client: SyncPrefectClient, folder: Path, name: str) -> UUID:
         name,
         concurrency_limit=1,
         concurrency_options=score.concurrency_options,
-        parameters={"answers": str(folder / "answers" / name)},
+        parameters={"answers": str(find_answers(folder, name))},
         work_pool_name=score.work_pool_name,
         tags=score.tags,
         path=score.path,
@@ -161,7 +181,7 @@ def break_runs(services: Services, client: SyncPrefectClient, faults: Mapping[st
     write_wines(services)
     pick, chosen = random.Random(seed), [fault for fault, number in faults.items() for _ in range(number)]
     tries = [Try(fault, copy_score(client, services.folder, f"score {number}")) for number, fault in enumerate(chosen)]
-    spans = measure_spans(client, copy_score(client, services.folder, "undisturbed"))
+    spans = measure_spans(client, copy_score(client, services.folder, UNDISTURBED))
     with ThreadPoolExecutor(len(tries)) as waiting:
         for number, one in enumerate(tries):
             state = MOMENTS[number % len(MOMENTS)]
@@ -174,8 +194,12 @@ def break_runs(services: Services, client: SyncPrefectClient, faults: Mapping[st
         schedule_soon(client, one.deployment)
         await_next(client, one)
     end_lost_runs()
-    for one in tries:
+    expected = read_answers(find_answers(services.folder, UNDISTURBED))
+    for number, one in enumerate(tries):
+        if one.next_ran:
+            one.wrong = count_wrong(read_answers(find_answers(services.folder, f"score {number}")), expected)
         end = client.read_flow_run(one.run).state
+        one.seen = f"{end.name}: {end.message or 'the run is done'}" if end else ""
         one.went_on = bool(end and end.is_completed())
         one.marked = find_bad_end(str(one.run)) == "crashed"
         if one.went_on == one.marked and end:
@@ -195,6 +219,8 @@ def make_row(fault: str, state: str, tries: Sequence[Try]) -> dict[str, object]:
         "runs that went on to their end": sum(one.went_on for one in tries),
         "ended as crashed": sum(one.marked for one in tries),
         "next scheduled run done": sum(one.next_ran for one in tries),
+        "wrong answers then": sum(one.wrong for one in tries),
+        "the operator sees": "; ".join(sorted({one.seen for one in tries})),
     }
 
 

@@ -13,6 +13,7 @@ from tests.waiting import wait_until
 from wine_quality_training.bundle.bundle import COMPILED_FILE, METADATA_FILE, select_bundle
 
 Damage = Callable[[Path], None]
+NOTHING = "nothing"  # what an operator sees of some faults
 
 
 @dataclass(frozen=True)
