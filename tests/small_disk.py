@@ -20,7 +20,7 @@ def mount_small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a process that ends may still have a file open
 
 
 def fill_disk(disk: Path) -> None:
