@@ -126,8 +126,8 @@ def explain_outside(error: BaseException) -> str:
         return explain_outside(error.__cause__) if error.__cause__ else ""
     error = _find_database_error(error) or error
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    for ending, advice in DATABASE_ADVICE.items():
-        if text.endswith(ending):
+    for problem, advice in DATABASE_ADVICE.items():
+        if problem in text:
             return f"{text}: {advice}"
     if isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"

@@ -119,7 +119,7 @@ def attack_reader(content: bytes, read: Callable[[bytes], object], cases: int, c
     counts = Counter[str]()
 
     @seed(chance)
-    @settings(max_examples=cases, suppress_health_check=list(HealthCheck), database=None, deadline=None)
+    @settings(max_examples=cases, suppress_health_check=list(HealthCheck), database=None)
     @given(EDITS | st.binary(max_size=200))
     def attack(edits: list[Edit] | bytes) -> None:
         broken = edits if isinstance(edits, bytes) else content

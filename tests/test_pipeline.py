@@ -84,7 +84,7 @@ def test_it_prints_at_once_is_never_silent_for_long_and_keeps_prefects_lines_bac
     seconds, texts = zip(*((int(step[1]), step[2]) for step in steps if step), strict=True)
     assert len(seconds) == len(steps), pipeline_run.progress  # no line of Prefect's
     assert seconds[0] == 0
-    assert max(np.diff(seconds)) <= 10  # five where the machine is quiet
+    assert max(np.diff(seconds)) <= 6  # five, and the seconds are rounded
     assert "starting Prefect" in texts
     assert any(text.startswith("Model 6 of 6 is done") for text in texts)
 

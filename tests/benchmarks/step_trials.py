@@ -4,7 +4,7 @@
 
 A step opens, replaces, renames or flushes a file, or commits to a database. It fails as an error once, as an error from
 then on, or as the end of the process. An operation has recovered if the served model is whole, and the same command
-finishes, or says what to do. This takes half an hour. Exit code 1: an operation has not recovered, or a step has not
+finishes, or says what to do. This takes up to an hour. Exit code 1: an operation has not recovered, or a step has not
 failed in each of the ways.
 """
 
